@@ -1,0 +1,47 @@
+"""The contract of a backbone: float images in, named feature maps out."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segframe.errors import UserError
+
+
+class Feature(NamedTuple):
+    """What a head must know of a feature map before seeing one."""
+
+    channels: int
+    stride: int
+    """Input pixels per cell."""
+    offset: float
+    """Input coordinate (pixel centres are integers) of the centre of cell 0; the FCN crops follow from it."""
+
+
+class Backbone(nn.Module, ABC):
+    """Maps images (N, 3, H, W) to feature maps {"c1": ..., ..., "c5": ...}, finest first.
+
+    Names are stages, numbers are strides: stage k has stride 2**k until `output_stride` is reached; later stages
+    dilate instead, exactly, so that their maps at every s-th cell equal those of the undilated network.
+    `lr_multiplier` scales the optimizer's learning rate for the parameters of this part.
+    """
+
+    features: dict[str, Feature]
+    lr_multiplier: float
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps under the same keys as `features`."""
+
+
+def stage_strides(output_stride: int) -> list[int]:
+    """Strides of the five stages, e.g. [2, 4, 8, 8, 8] for an output stride of 8."""
+    if output_stride not in (4, 8, 16, 32):
+        raise UserError(f"backbone.output_stride must be 4, 8, 16 or 32, got {output_stride}")
+    return [min(2**k, output_stride) for k in range(1, 6)]
+
+
+def spread(layer: nn.Conv2d, spacing: int) -> None:
+    """Makes a padded convolution read a map `spacing` times denser than the one it was trained on."""
+    layer.padding = tuple(spacing * p for p in layer.padding)
+    layer.dilation = (spacing, spacing)

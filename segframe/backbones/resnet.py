@@ -1,0 +1,45 @@
+"""ResNet-18 ... 152 (He et al., 2016) as torchvision builds them: stride in the 3x3 convolution ("V1.5")."""
+
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from segframe.backbones.base import Backbone, Feature, spread, stage_strides
+from segframe.backbones.weights import load_strictly, torchvision_state
+
+
+class ResNet(Backbone):
+    """Layers carry torchvision's names, so its state dicts fit; c1 is the stem, c2 ... c5 are layer1 ... layer4."""
+
+    def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
+        super().__init__()
+        self.lr_multiplier = lr_multiplier
+        net = get_model(variant, weights=None)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        if weights is not None:
+            load_strictly(self, torchvision_state(variant, weights), weights)
+        width = net.fc.in_features
+        strides = stage_strides(output_stride)
+        channels = [64, width // 8, width // 4, width // 2, width]
+        # Odd kernels with symmetric padding: cell 0 of every stage is centred on pixel 0.
+        self.features = {f"c{k}": Feature(channels[k - 1], strides[k - 1], 0.0) for k in range(1, 6)}
+        for k, layer in zip((3, 4, 5), (self.layer2, self.layer3, self.layer4), strict=True):
+            if 2**k > output_stride:
+                keep_resolution(layer, spacing=2 ** (k - 1) // output_stride)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) to c1 (stride 2) ... c5."""
+        c1 = self.relu(self.bn1(self.conv1(images)))
+        c2 = self.layer1(self.maxpool(c1))
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return {"c1": c1, "c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
+
+
+def keep_resolution(stage: nn.Module, spacing: int) -> None:
+    """Removes a stage's stride; its convolutions after that point read a map twice as dense."""
+    for layer in stage.modules():
+        if isinstance(layer, nn.Conv2d):
+            strided = layer.stride == (2, 2)
+            layer.stride = (1, 1)
+            spread(layer, spacing if strided else 2 * spacing)

@@ -1,0 +1,263 @@
+"""The only place where names become objects: config -> data, network, task, trainer; checkpoint -> network."""
+
+import importlib
+import inspect
+import logging
+import pkgutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import segframe.backbones
+import segframe.heads
+from segframe import checkpoint
+from segframe.backbones.base import Backbone
+from segframe.config import DataConfig, TrainerConfig
+from segframe.data.base import SegmentationDataset
+from segframe.data.datamodule import DataModule
+from segframe.data.statistics import class_weights
+from segframe.data.transforms import Transform
+from segframe.errors import UserError
+from segframe.heads.base import Head
+from segframe.segmenter import Segmenter
+from segframe.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+
+class RunLength(NamedTuple):
+    """A run in optimizer steps; a step is `accumulate` batches."""
+
+    total_steps: int
+    steps_per_epoch: int
+    val_every_n_steps: int
+
+
+@contextmanager
+def naming(part: str) -> Iterator[None]:
+    """Turns what a library's constructor says of bad values into one sentence that names the config's part."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, pl.utilities.exceptions.MisconfigurationException) as error:
+        cause = error.__cause__ or error
+        raise UserError(f"{part}: {str(cause).strip().partition(chr(10))[0]}") from error
+
+
+def build(config: Any, part: str) -> Any:
+    """The object (or partial) that a config node names, its lists and dicts plain."""
+    with naming(part):
+        try:
+            return instantiate(config, _convert_="all")
+        except Exception as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
+
+def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The training and the validation split, each with its transforms."""
+    if data.download:
+        build(data.dataset, "data.dataset").func.download(data.root)
+    train = build_dataset(data, data.train_split, transforms.train, seed)
+    return train, build_dataset(data, data.val_split, transforms.eval, seed)
+
+
+def build_dataset(data: DataConfig, split: str, steps: Any, seed: int) -> SegmentationDataset:
+    """One split of the dataset that `data.dataset` names, with albumentations steps."""
+    transform = Transform(build(steps, "transforms"))
+    make_dataset = build(data.dataset, "data.dataset")
+    with naming("data"):
+        return make_dataset(root=data.root, split=split, transform=transform, seed=seed)
+
+
+def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> RunLength:
+    """The run's length in optimizer steps, whether it was given in epochs or in steps."""
+    for name in ("max_epochs", "max_steps", "val_every_n_epochs", "val_every_n_steps", "accumulate_grad_batches"):
+        value = getattr(trainer, name)
+        if value is not None and value <= 0:
+            raise UserError(f"trainer.{name} must be positive, got {value}")
+    if batch_size <= 0:
+        raise UserError(f"data.batch_size must be positive, got {batch_size}")
+    steps_per_epoch = max(1, num_samples // (batch_size * trainer.accumulate_grad_batches))
+    total = trainer.max_steps if trainer.max_steps is not None else trainer.max_epochs * steps_per_epoch
+    every = trainer.val_every_n_steps or max(1, round(trainer.val_every_n_epochs * steps_per_epoch))
+    return RunLength(total, steps_per_epoch, min(every, total))
+
+
+def build_data(config: DictConfig) -> tuple[DataModule, RunLength]:
+    """Loaders of the training stream (the whole run's batches) and of the validation images."""
+    train, val = build_datasets(config.data, config.transforms, config.seed)
+    length = measure_run(config.trainer, len(train), config.data.batch_size)
+    data = DataModule(
+        train,
+        val,
+        batch_size=config.data.batch_size,
+        num_workers=config.data.num_workers,
+        num_batches=length.total_steps * config.trainer.accumulate_grad_batches,
+        seed=config.seed,
+    )
+    return data, length
+
+
+def resolve_auto_weights(loss: Any, train: SegmentationDataset) -> None:
+    """Replaces `class_weights: auto`, anywhere in the loss's config, by the training masks' median-frequency weights."""
+    if OmegaConf.is_dict(loss):
+        for key, child in loss.items():
+            if key == "class_weights" and child == "auto":
+                loss[key] = class_weights(train)
+                told = ", ".join(f"{name} {w:.2f}" for name, w in zip(train.classes, loss[key], strict=True))
+                log.info("class weights (median frequency): %s", told)
+            else:
+                resolve_auto_weights(child, train)
+
+
+def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
+    """The network of a run's config, with the first weights that it names."""
+    backbone = build(config.backbone, "backbone")
+    heads = []
+    for name in ("head", "aux_head"):
+        make_head = build(config[name], name) if config[name] else None
+        with naming(name):
+            heads.append(make_head and make_head(features=backbone.features, num_classes=num_classes))
+    return Segmenter(backbone, heads[0], heads[1], list(config.normalize.mean), list(config.normalize.std))
+
+
+def initialize_from(segmenter: Segmenter, path: str) -> None:
+    """Starts from another run's weights, where names and shapes agree; tells which tensors were left out."""
+    source = checkpoint.locate(path)
+    _, state = checkpoint.read_run(source)
+    left_out, untouched = checkpoint.load_what_fits(segmenter, state)
+    if not any(name.startswith("backbone.") for name in state.keys() - {line.split(" ")[0] for line in left_out}):
+        raise UserError(f"init_from={path}: no tensor of its backbone fits this backbone; choose the same one")
+    log.info("init_from=%s: %d tensors taken", source, len(state) - len(left_out))
+    for line in left_out:
+        log.info("  left out: %s", line)
+    for line in untouched:
+        log.info("  starts anew: %s", line)
+
+
+def build_task(
+    config: DictConfig, segmenter: Segmenter, dataset: SegmentationDataset, length: RunLength
+) -> SegmentationTask:
+    """The LightningModule of a run."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    about = checkpoint.About({str(key): value for key, value in plain.items()}, dataset.classes, dataset.palette)
+    return SegmentationTask(
+        segmenter,
+        build(config.loss, "loss"),
+        dict(config.output_weights),
+        build(config.optimizer, "optimizer"),
+        build(config.scheduler, "scheduler"),
+        config.param_groups,
+        length.total_steps,
+        length.steps_per_epoch,
+        about,
+    )
+
+
+def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
+    """Lightning's Trainer for one epoch that is the whole run."""
+    settings = config.trainer
+    callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items() if node]
+    loggers = [build(node, f"logger.{name}") for name, node in config.logger.items() if node]
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # What is a choice here: the embedded data need no workers, a resumed run's folder is not empty.
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*GPU available but not used.*"):
+        warnings.filterwarnings("ignore", message)
+    with naming("trainer"):
+        return pl.Trainer(
+            max_epochs=1,
+            val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
+            gradient_clip_val=settings.gradient_clip_val,
+            precision=settings.precision,
+            accelerator=settings.accelerator,
+            devices=1,
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=config.output_dir,
+            num_sanity_val_steps=1,
+            enable_model_summary=False,
+            log_every_n_steps=0,  # Curves logs
+            use_distributed_sampler=False,
+            **settings.lightning,
+        )
+
+
+class Restored(NamedTuple):
+    """A trained network, ready for use, and what its checkpoint says of it."""
+
+    segmenter: Segmenter
+    about: checkpoint.About
+    path: Path
+
+
+def restore(path: str | Path) -> Restored:
+    """The network of a checkpoint or a run's folder, in evaluation mode, from that file alone."""
+    path = checkpoint.locate(path)
+    about, state = checkpoint.read_run(path)
+    config = about.config
+    try:
+        backbone_node, normalize = config["backbone"], config["normalize"]
+        backbone = stored_part(backbone_node, segframe.backbones, Backbone)(
+            **arguments(backbone_node) | {"weights": None}
+        )
+        heads = [
+            stored_part(config[name], segframe.heads, Head)(
+                features=backbone.features, num_classes=len(about.classes), **arguments(config[name])
+            )
+            if config.get(name)
+            else None
+            for name in ("head", "aux_head")
+        ]
+        segmenter = Segmenter(backbone, heads[0], heads[1], normalize["mean"], normalize["std"])
+        segmenter.load_state_dict(state)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: the network it describes cannot be built ({reason})") from error
+    return Restored(segmenter.eval(), about, path)
+
+
+def arguments(node: dict[str, Any]) -> dict[str, Any]:
+    """A stored config node without Hydra's own keys."""
+    return {key: value for key, value in node.items() if not key.startswith("_")}
+
+
+def stored_part(node: dict[str, Any], package: ModuleType, contract: type) -> type:
+    """The class that a checkpoint names, if it is one of ours: a final class of that contract, by its exact name."""
+    known = final_classes(package, contract)
+    if node["_target_"] not in known:
+        raise UserError(f"the checkpoint asks for {node['_target_']}, which is none of {', '.join(sorted(known))}")
+    return known[node["_target_"]]
+
+
+def final_classes(package: ModuleType, contract: type) -> dict[str, type]:
+    """Every concrete class of a contract that a module of the package defines, by its exact name."""
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        for name, member in vars(module).items():
+            if inspect.isclass(member) and issubclass(member, contract) and not inspect.isabstract(member):
+                if member.__module__ == info.name:
+                    found[f"{info.name}.{name}"] = member
+    return found
+
+
+def pick_device(accelerator: str = "auto") -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(accelerator)

@@ -1,0 +1,174 @@
+"""The command line: Hydra's main, with one clear sentence for what a user can cause."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from segframe import config as schema
+from segframe.errors import UserError
+
+Job = Callable[[DictConfig], Any]
+
+
+def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
+    """Makes `job(config)` a program: composes configs/<config_name>.yaml with the command line and runs it."""
+
+    def decorate(job: Job) -> Callable[[], None]:
+        @functools.wraps(job)
+        def run_job(config: DictConfig) -> Any:
+            try:
+                return job(config)
+            except (UserError, OmegaConfBaseException) as error:
+                if HydraConfig.get().mode is RunMode.MULTIRUN:
+                    # The sweep goes on; its table tells.
+                    return Failure(sentence(error))
+                sys.exit(f"error: {sentence(error)}")
+
+        def main() -> None:
+            # Ours to report: Hydra would print a traceback.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            schema.register()
+            program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
+            try:
+                program(run_job)()
+            except UserError as error:
+                sys.exit(f"error: {error}")
+            except (HydraException, OmegaConfBaseException) as error:
+                sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
+
+        return main
+
+    return decorate
+
+
+class Failure(float):
+    """A sweep job's result where it failed: not a number, with the reason."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> "Failure":
+        """NaN that remembers `reason`."""
+        failure = super().__new__(cls, "nan")
+        failure.reason = reason
+        return failure
+
+
+def sentence(error: Exception) -> str:
+    """An error's message as one line; OmegaConf's names the key on a line of its own."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+
+
+def explain(error: Exception, argv: list[str], config_name: str) -> str:
+    """What is wrong with the command line, with the nearest right word; else the error's own sentence."""
+    try:
+        overrides = OverridesParser.create().parse_overrides([word for word in argv if not word.startswith("-")])
+    except HydraException as parse_error:
+        return sentence(parse_error)
+    groups = [override for override in overrides if is_group(override.key_or_group)]
+    for override in groups:
+        message = misspelt_option(override)
+        if message:
+            return message
+    tree = compose_groups(groups, config_name)
+    if tree is not None:
+        for override in overrides:
+            if override not in groups and not override.key_or_group.startswith("hydra."):
+                message = misspelt_key(override, tree)
+                if message:
+                    return message
+    if isinstance(error, MissingConfigException):
+        return " ".join(str(error).split())
+    return sentence(error)
+
+
+def is_group(key: str) -> bool:
+    """Whether configs/ has a folder of this name."""
+    return (schema.CONFIG_DIR / key).is_dir()
+
+
+def options(group: str) -> list[str]:
+    """The files of a config group; those with a leading underscore are for others to build on."""
+    return sorted(path.stem for path in (schema.CONFIG_DIR / group).glob("*.yaml") if path.stem[0] != "_")
+
+
+def misspelt_option(override: Override) -> str | None:
+    """A sentence on `group=option` where there is no such option."""
+    group, known = override.key_or_group, options(override.key_or_group)
+    if override.is_sweep_override():
+        chosen = [str(choice) for choice in override.sweep_string_iterator()]
+    else:
+        chosen = [str(override.get_value_element_as_str())]
+    for option in chosen:
+        if option not in (*known, "null") and not (schema.CONFIG_DIR / group / f"{option}.yaml").is_file():
+            return f"{group}={option}: there is no such option{nearest(option, known)}"
+    return None
+
+
+def misspelt_key(override: Override, tree: DictConfig) -> str | None:
+    """A sentence on `key=value` (or `+key`, `~key`) where no such key can be."""
+    key = override.key_or_group
+    known = list(dotted(tree, ""))
+    parent = key.rpartition(".")[0]
+    if key in known or (override.is_add() and parent in known):
+        return None
+    names = known if "." in key else [name for name in known if "." not in name] + [
+        path.name for path in schema.CONFIG_DIR.iterdir() if path.is_dir()
+    ]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    close = get_close_matches(key, names, n=1, cutoff=0.7)
+    # A right name in the wrong place: lr=0.1 for optimizer.lr.
+    elsewhere = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    if close or elsewhere:
+        return f"{key} is not a setting; did you mean {(close or elsewhere)[0]}?"
+    if siblings and parent:
+        return f"{key} is not a setting{nearest(key, siblings)}"
+    return f"{key} is not a setting; `--cfg job` shows all of them"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean x?` or the list of what there is."""
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+
+
+def compose_groups(groups: list[Override], config_name: str) -> DictConfig | None:
+    """The config with the chosen groups but without any value of the command line; None where that fails too."""
+    GlobalHydra.instance().clear()
+    lines = [override.input_line or "" for override in groups if not override.is_sweep_override()]
+    try:
+        with hydra.initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
+            return hydra.compose(config_name, lines)
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def dotted(node: Any, path: str) -> Any:
+    """Every key of a config as a dotted name, unresolved."""
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    if isinstance(plain, dict):
+        for key, child in plain.items():
+            name = f"{path}.{key}" if path else str(key)
+            yield name
+            yield from dotted(child, name)
+
+
+def given(name: str, argv: list[str]) -> Path | None:
+    """The path that the command line gives as `name=...`, before anything is composed."""
+    values = [word.partition("=")[2] for word in argv if word.startswith(f"{name}=")]
+    return Path(values[-1]) if values and values[-1] not in ("", "null") else None

@@ -1,0 +1,217 @@
+"""The schema of a run's config, the check of every `_target_`'s arguments, and the names of a run's folders."""
+
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Optional, Union
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from segframe.errors import UserError
+
+CONFIG_DIR = Path(__file__).parents[1] / "configs"
+
+
+@dataclass
+class DataConfig:
+    """Which dataset, and how it is loaded; what suits its images (weights, crop_size) is stated beside it."""
+
+    dataset: Any = MISSING
+    root: Optional[str] = MISSING
+    download: bool = False
+    train_split: str = MISSING
+    val_split: str = MISSING
+    batch_size: int = MISSING
+    num_workers: Optional[int] = None
+    weights: Optional[str] = None
+    crop_size: Any = MISSING
+
+
+@dataclass
+class TrainerConfig:
+    """How long and how training runs; build.py turns it into a Lightning Trainer."""
+
+    max_epochs: int = MISSING
+    max_steps: Optional[int] = None
+    val_every_n_epochs: float = MISSING
+    val_every_n_steps: Optional[int] = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: Optional[float] = None
+    precision: str = MISSING
+    accelerator: str = MISSING
+    lightning: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class NormalizeConfig:
+    """What is taken from and divides the pixels (0 ... 255), per channel RGB."""
+
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+
+
+@dataclass
+class ParamGroupsConfig:
+    """What the optimizer's groups differ in, beside each part's own lr_multiplier."""
+
+    bias_lr_multiplier: float = MISSING
+    decay_bias: bool = MISSING
+    decay_norm: bool = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """The root of a run's config; groups whose parts bring their own arguments are checked by `check_targets`."""
+
+    backbone: Any = MISSING
+    head: Any = MISSING
+    aux_head: Any = None
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    loss: Any = MISSING
+    output_weights: dict[str, float] = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    transforms: Any = MISSING
+    optimizer: Any = MISSING
+    param_groups: ParamGroupsConfig = field(default_factory=ParamGroupsConfig)
+    scheduler: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    seed: int = MISSING
+    monitor: str = MISSING
+    monitor_mode: str = MISSING
+    output_dir: Optional[str] = None
+    resume: Optional[str] = None
+    init_from: Optional[str] = None
+
+
+def register() -> None:
+    """Makes schema and resolvers known to Hydra."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    for resolver in (run_dir, sweep_dir, sweep_subdir):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def run_dir(*, _root_: DictConfig) -> str:
+    """A run's folder: `output_dir`, or outputs/<date>/<time>_<model>_<data>."""
+    if _root_.output_dir is not None:
+        return str(_root_.output_dir)
+    choices = _root_.hydra.runtime.choices
+    chosen = {override.partition("=")[0] for override in _root_.hydra.overrides.task}
+    model = choices.model if choices.model and not chosen & {"backbone", "head"} else None
+    return f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model or f'{choices.backbone}_{choices.head}'}_{choices.data}"
+
+
+def sweep_dir(*, _root_: DictConfig) -> str:
+    """A sweep's folder: `output_dir`, or outputs/<date>/<time>_sweep."""
+    return str(_root_.output_dir or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep")
+
+
+def sweep_subdir(*, _root_: DictConfig) -> str:
+    """A job's folder within its sweep: its number and overrides."""
+    told = [o for o in _root_.hydra.overrides.task if not o.startswith(("output_dir=", "data.root="))]
+    return f"{_root_.hydra.job.num}_{','.join(told)}".replace("/", "_")[:120]
+
+
+def check_targets(config: DictConfig) -> None:
+    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    for path, node in walk(plain, ""):
+        if "_target_" not in node:
+            continue
+        name = node["_target_"]
+        try:
+            parameters = inspect.signature(get_object(name)).parameters
+        except Exception as error:
+            raise UserError(f"{path}._target_={name}: {str(error).partition(chr(10))[0]}") from error
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for key, value in node.items():
+            if key in ("_target_", "_partial_", "_convert_", "_recursive_"):
+                continue
+            if key not in parameters:
+                if not takes_any:
+                    raise UserError(f"{path}.{key}: {name} takes no such argument{did_you_mean(key, parameters)}")
+            elif not accepts(annotation(get_object(name), key), value):
+                raise UserError(f"{path}.{key}={value}: {name} expects {spell(annotation(get_object(name), key))}")
+
+
+def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Every dict of nested containers, with its dotted path."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, child in node.items():
+            yield from walk(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from walk(child, f"{path}[{index}]")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or what there is."""
+    known = [name for name in known if name not in ("self", "features", "num_classes")]
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+
+
+def annotation(target: Any, parameter: str) -> Any:
+    """The type that a class's constructor or a function states for a parameter; Any where it cannot be told."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function).get(parameter, Any)
+    except Exception:  # forward references that only a type checker sees
+        return Any
+
+
+def accepts(hint: Any, value: Any) -> bool:
+    """Whether a plain value fits an annotation; dicts with `_target_` become objects and are not judged."""
+    if hint in (Any, object, inspect.Parameter.empty) or isinstance(hint, typing.TypeVar):
+        return True
+    if isinstance(value, dict) and "_target_" in value:
+        return True
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(accepts(member, value) for member in arguments)
+    if origin is typing.Annotated:
+        return accepts(arguments[0], value)
+    if origin is Literal:
+        return value in arguments
+    if value is None:
+        return hint in (None, type(None))
+    kind = origin or hint
+    if not inspect.isclass(kind):
+        return True
+    if isinstance(value, bool):
+        return issubclass(bool, kind) if kind is not int else False
+    if isinstance(value, int | float):
+        return isinstance(value, kind) or (kind is float)
+    if isinstance(value, str):
+        return issubclass(str, kind) or kind is Path or issubclass(kind, typing.cast(type, Path))
+    if isinstance(value, list):
+        if not (issubclass(list, kind) or issubclass(kind, Sequence) or issubclass(kind, tuple)):
+            return False
+        members = [argument for argument in arguments if argument is not Ellipsis]
+        if kind is tuple and len(members) == len(value) and Ellipsis not in arguments:
+            return all(accepts(member, item) for member, item in zip(members, value, strict=True))
+        return not members or all(any(accepts(member, item) for member in members) for item in value)
+    if isinstance(value, dict):
+        return issubclass(dict, kind) or issubclass(kind, Mapping)
+    return True
+
+
+def spell(hint: Any) -> str:
+    """An annotation as a user reads it."""
+    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
+    return text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
+
+
+def check_root(config: DictConfig) -> None:
+    """Holds a config that was not composed from the schema (a run's config.yaml) against it."""
+    OmegaConf.merge(OmegaConf.structured(TrainConfig), config)

@@ -1,0 +1,92 @@
+"""What every dataset is: samples that are found, read, checked and transformed."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from segframe.data.files import Sample
+from segframe.data.masks import LabelTable, read_image, read_indices
+from segframe.data.palettes import Palette
+from segframe.data.transforms import Transform
+from segframe.errors import UserError
+
+
+class SegmentationDataset(Dataset[dict[str, Any]], ABC):
+    """Images with one class index per pixel.
+
+    An item is {"image": uint8 (3, H, W), "mask": uint8 (H, W) with void = 255, "name": str}. Its key is an index, or
+    (epoch, index): the augmentation is a function of (seed, epoch, index) alone.
+    """
+
+    classes: tuple[str, ...]
+    palette: Palette
+    splits: tuple[str, ...]
+    source: str
+    """Where the files come from and where they belong, as the second half of an error's sentence."""
+    label_map: Mapping[int | str, int | str] = {}
+    """Mask value of the release -> class index or name, where they differ."""
+
+    def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
+        if split not in self.splits:
+            raise UserError(f"{type(self).__name__} has no split {split!r}: it has {', '.join(self.splits)}")
+        self.root = Path(root).expanduser()
+        self.split = split
+        self.transform = transform
+        self.seed = seed
+        self.labels = LabelTable(self.classes, self.label_map)
+        self.samples = self.find()
+        if not self.samples:
+            raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
+        name, count = Counter(sample.name for sample in self.samples).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"the {split} split under {self.root} lists {name!r} {count} times: list it once")
+
+    @abstractmethod
+    def find(self) -> list[Sample]:
+        """Return the split's samples in a fixed order; UserError where files are missing."""
+
+    @classmethod
+    def download(cls, root: str | Path) -> None:
+        """Bring the files under root; UserError where that takes a person."""
+        raise UserError(f"{cls.__name__} has no automatic download: {cls.source}")
+
+    def load_mask(self, path: Path) -> np.ndarray:
+        """Return a mask file's raw values, (H, W) of uint8 or uint16."""
+        return read_indices(path)
+
+    def read_mask(self, index: int) -> np.ndarray:
+        """Return the mask as uint8 (H, W), void = 255; UserError where a value is no class."""
+        path = self.samples[index].mask
+        return self.labels(self.load_mask(path), path)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image, uint8 RGB (H, W, 3), and its mask; UserError where they do not fit."""
+        sample = self.samples[index]
+        image, mask = read_image(sample.image), self.read_mask(index)
+        if image.shape[:2] != mask.shape:
+            sizes = "{1}x{0}, its mask {path} {3}x{2}".format(*image.shape[:2], *mask.shape, path=sample.mask)
+            raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
+        return image, mask
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # ends a plain `for item in dataset`
+        image, mask = self.read(index)
+        if self.transform is not None:
+            seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
+            image, mask = self.transform(image, mask, int(seed))
+        return {
+            "image": torch.from_numpy(image).permute(2, 0, 1),
+            "mask": torch.from_numpy(mask),
+            "name": self.samples[index].name,
+        }

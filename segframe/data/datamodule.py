@@ -1,0 +1,101 @@
+"""Loaders for Lightning: a training stream that resumes at any batch, validation images one by one."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from segframe.data.base import SegmentationDataset
+from segframe.data.sampling import BatchSampler
+from segframe.errors import UserError
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack items into {"image" uint8 (N, 3, H, W), channels last in memory; "mask" (N, H, W); "name": N names}."""
+    sizes = {tuple(item["mask"].shape) for item in items}
+    if len(sizes) > 1:
+        raise UserError(f"a batch holds images of sizes {sorted(sizes)}: end the training transforms with a crop")
+    # Stacked as (H, W, 3), in which they lie in memory: stacked as (3, H, W) they would be rearranged.
+    images = default_collate([item["image"].permute(1, 2, 0) for item in items])
+    masks = default_collate([item["mask"] for item in items])
+    return {"image": images.permute(0, 3, 1, 2), "mask": masks, "name": [item["name"] for item in items]}
+
+
+class ResumableLoader(DataLoader[dict[str, Any]]):
+    """A DataLoader over a BatchSampler that knows how many of the run's batches it has handed out."""
+
+    batch_sampler: BatchSampler
+    batches = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.batches = self.batch_sampler.start
+        for batch in super().__iter__():
+            self.batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of batches handed out since the run began; Lightning stores it in the checkpoint."""
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration begin after as many batches."""
+        self.batch_sampler.start = self.batches = state["batches"]
+
+
+class DataModule(pl.LightningDataModule):
+    """Training and validation loaders of two datasets with the same classes.
+
+    `num_batches` is the length of the whole run on this process; `num_workers` None means one per core, at most 8.
+    """
+
+    def __init__(
+        self,
+        train: SegmentationDataset,
+        val: SegmentationDataset,
+        *,
+        batch_size: int,
+        num_workers: int | None,
+        num_batches: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if train.classes != val.classes:
+            raise UserError(f"training has the classes {list(train.classes)}, validation {list(val.classes)}")
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}: it must be at least 1")
+        self.train = train
+        self.val = val
+        self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)
+        self.num_workers = min(8, _num_cores()) if num_workers is None else num_workers
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Return the loader of the run's augmented batches, the same for any number of workers."""
+        return ResumableLoader(self.train, batch_sampler=self.sampler, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return the loader of the validation images, in order, one at a time and at their own size."""
+        return DataLoader(self.val, batch_size=1, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        workers = self.num_workers > 0
+        return {
+            "collate_fn": collate,
+            "num_workers": self.num_workers,
+            "persistent_workers": workers,
+            "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": _one_thread,
+        }
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)

@@ -1,0 +1,39 @@
+"""The order of the training samples: one endless shuffled stream, known at every batch without having drawn it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class BatchSampler(Sampler[list[tuple[int, int]]]):
+    """Cut the stream into batches of (epoch, index) keys.
+
+    Position p of the stream is sample permutation(seed, p // n)[p % n] of epoch p // n; batch b holds the positions
+    from b * batch_size on. Every batch is full: one may hold the end of an epoch and the start of the next. Iteration
+    begins at batch `start`; the length is that of the whole run.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, num_batches: int, seed: int) -> None:
+        assert num_samples > 0
+        assert batch_size > 0
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.num_batches = num_batches
+        self.seed = seed
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch: list[tuple[int, int]] = []
+        first, last = self.start * self.batch_size, self.num_batches * self.batch_size
+        for epoch in range(first // self.num_samples, -(-last // self.num_samples)):
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+            begin = epoch * self.num_samples
+            for index in order[max(0, first - begin) : last - begin].tolist():
+                batch.append((epoch, index))
+                if len(batch) == self.batch_size:
+                    yield batch
+                    batch = []

@@ -1,0 +1,95 @@
+"""PASCAL VOC 2012 segmentation (Everingham et al., 2012), with the extra masks of SBD (Hariharan et al., 2011)."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from segframe.data.base import SegmentationDataset
+from segframe.data.download import fetch_archive
+from segframe.data.files import Sample, listing, pair, read_list
+from segframe.data.palettes import voc_palette
+from segframe.errors import UserError
+
+VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+VOC_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"
+SBD_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+SBD_MD5 = "82b4d87ceb2ed10f6038a1cba92111cb"
+
+AUGMENTED = "trainaug"
+SBD_SOURCE = (
+    f"the {AUGMENTED} split needs SBD: unpack {SBD_URL} in data.root (it makes benchmark_RELEASE/dataset), "
+    "set data.download=true, or put SegmentationClassAug/*.png beside SegmentationClass"
+)
+
+
+class VOC(SegmentationDataset):
+    """VOC 2012: 1,464 train and 1,449 val images, 21 classes.
+
+    `root` holds VOCdevkit, or is VOCdevkit, or is VOC2012. The split `trainaug` is VOC train and all of SBD without
+    VOC val, 10,582 images: SBD's own lists contain images of VOC val.
+    """
+
+    classes = (
+        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+        *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    )
+    palette = voc_palette(len(classes))
+    splits = ("train", "val", "trainval", AUGMENTED)
+    source = f"unpack {VOC_URL} in data.root (it makes VOCdevkit/VOC2012), or set data.download=true"
+
+    @cached_property
+    def home(self) -> Path:
+        """The folder with JPEGImages, SegmentationClass and ImageSets."""
+        for home in (self.root / "VOCdevkit" / "VOC2012", self.root / "VOC2012", self.root):
+            if (home / "JPEGImages").is_dir():
+                return home
+        raise UserError(f"no VOC2012/JPEGImages under {self.root}: {self.source}")
+
+    @cached_property
+    def sbd(self) -> Path:
+        """The folder with SBD's cls/*.mat, train.txt and val.txt."""
+        for base in (self.root, self.home.parent, self.home.parent.parent):
+            for inner in ("sbd", "benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset", "dataset"):
+                if (base / inner / "cls").is_dir():
+                    return base / inner
+        raise UserError(f"no cls/*.mat of SBD under {self.root}: {SBD_SOURCE}")
+
+    def find(self) -> list[Sample]:
+        """Return the split's samples; VOC's own mask goes before SBD's, which has no void border."""
+        images = listing(self.home / "JPEGImages", (".jpg",), self.source)
+        masks = listing(self.home / "SegmentationClass", (".png",), self.source)
+        if self.split != AUGMENTED:
+            return pair(self._names(self.split), images, masks, f"VOC {self.split}")
+        folder = self.home / "SegmentationClassAug"
+        if folder.is_dir():
+            extra = listing(folder, (".png",), SBD_SOURCE)
+            names = set(extra)
+        else:
+            extra = listing(self.sbd / "cls", (".mat",), SBD_SOURCE)
+            names = {name for part in ("train", "val") for name in read_list(self.sbd / f"{part}.txt", SBD_SOURCE)}
+        names = (names | set(self._names("train"))) - set(self._names("val"))
+        return pair(sorted(names), images, extra | masks, f"VOC {AUGMENTED}")
+
+    def _names(self, split: str) -> list[str]:
+        return read_list(self.home / "ImageSets" / "Segmentation" / f"{split}.txt", self.source)
+
+    def load_mask(self, path: Path) -> np.ndarray:
+        """Return the class indices of a palette PNG or of SBD's MATLAB file."""
+        if path.suffix != ".mat":
+            return super().load_mask(path)
+        try:
+            return loadmat(path)["GTcls"][0]["Segmentation"][0]
+        except (OSError, ValueError, TypeError, LookupError, MatReadError) as error:
+            raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None
+
+    @classmethod
+    def download(cls, root: str | Path) -> None:
+        """Fetch VOC 2012 (2 GB) and SBD (1.4 GB) and unpack them in root, each unless it is there."""
+        root = Path(root).expanduser()
+        if not (root / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir():
+            fetch_archive(VOC_URL, VOC_MD5, root)
+        if not (root / "benchmark_RELEASE" / "dataset" / "cls").is_dir():
+            fetch_archive(SBD_URL, SBD_MD5, root)

@@ -1,0 +1,1 @@
+"""Heads: named feature maps to logits."""

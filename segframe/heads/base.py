@@ -1,0 +1,83 @@
+"""The contract of a head: named feature maps in, logits at the head's own stride out."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe.backbones.base import Feature
+from segframe.errors import UserError
+
+
+class Logits(NamedTuple):
+    """A head's answer, at the head's own stride, and how it becomes full size."""
+
+    values: Tensor
+    """(N, num_classes, h, w)"""
+    size: tuple[int, int]
+    """The images' (H, W); equal to (h, w) where a head has cropped already (FCN)."""
+    align_corners: bool
+    """Of the head's recipe, so that nobody else has to know."""
+
+    def full(self) -> Tensor:
+        """Logits at the images' size (N, num_classes, H, W), in float32."""
+        values = self.values.float()
+        if values.shape[-2:] == self.size:
+            return values
+        return F.interpolate(values, self.size, mode="bilinear", align_corners=self.align_corners)
+
+    def classes(self) -> Tensor:
+        """The best class of every pixel (N, H, W), uint8; image by image, so that memory stays that of one."""
+        return torch.cat([self._replace(values=v[None]).full().argmax(1).to(torch.uint8) for v in self.values])
+
+
+class Head(nn.Module, ABC):
+    """Maps a backbone's maps to Logits; built as Head(features, num_classes, output_stride, *own settings).
+
+    `output_stride` is the stride the head was designed for; backbones follow it.
+    `lr_multiplier` scales the optimizer's learning rate for the parameters of this part.
+    """
+
+    lr_multiplier: float
+
+    @abstractmethod
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """The logits for images of this (H, W)."""
+
+
+def require(features: dict[str, Feature], *names: str) -> list[Feature]:
+    """The features a head reads; fails where the backbone does not offer one."""
+    for name in names:
+        if name not in features:
+            raise UserError(f"this head reads {name}; the backbone offers {', '.join(features)}")
+    return [features[name] for name in names]
+
+
+def require_unpadded(features: dict[str, Feature]) -> None:
+    """Fails where maps reach beyond the image (FCN's padding by 100): a head that resizes would misplace them."""
+    if any(feature.offset < 0 for feature in features.values()):
+        raise UserError(
+            "this backbone pads the image (backbone.input_padding > 1), so its maps reach beyond it; "
+            "only the heads fcn32s, fcn16s and fcn8s crop them: use backbone=vgg16_fc here"
+        )
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel: int, dilation: int = 1, separable: bool = False
+) -> nn.Sequential:
+    """Convolution without bias, batch norm, ReLU, size kept; separable: depthwise and 1x1, each with its own pair."""
+    padding = dilation * (kernel // 2)
+    if separable:
+        depthwise = nn.Conv2d(
+            in_channels, in_channels, kernel, padding=padding, dilation=dilation, groups=in_channels, bias=False
+        )
+        return nn.Sequential(
+            depthwise, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), *conv_bn_relu(in_channels, out_channels, 1)
+        )
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

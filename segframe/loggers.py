@@ -1,0 +1,104 @@
+"""Where figures are written: one CSV file, and TensorBoard, both directly in the run's folder."""
+
+import csv
+import os
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoard(TensorBoardLogger):
+    """Event files directly in `save_dir`, and no hparams.yaml beside them."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    def save(self) -> None:
+        """Writes what is buffered."""
+        self.experiment.flush()
+
+
+def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
+    """What pictures are written to: none during the sanity check, without TensorBoard, or beside rank zero."""
+    if trainer.sanity_checking or not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+class CSV(Logger):
+    """`<save_dir>/metrics.csv`: one row per step, one column per metric, in order of appearance.
+
+    An existing file is continued: the first step that comes drops the rows from there on, so that a resumed run leaves
+    one curve.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._columns = ["step"]
+        self._rows: dict[int, dict[str, str]] = {}
+        self._open: int | None = None  # the step whose row is not in the file yet
+        self._stale = False  # the file does not merely lack the open row
+        self._begun = False
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                self._columns = list(reader.fieldnames or self._columns)
+                self._rows = {int(row["step"]): row for row in reader}
+
+    @property
+    def name(self) -> str:
+        """Nothing: the run's folder says it."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing: the run's folder says it."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: the run's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Merges the metrics into the step's row, which reaches the file when another begins, or by `save`."""
+        step = step or 0
+        if not self._begun:
+            kept = {s: row for s, row in self._rows.items() if s < step}
+            self._begun, self._stale, self._rows = True, len(kept) < len(self._rows), kept
+        if step != self._open:
+            self.save()
+            self._stale |= step <= max(self._rows, default=-1)
+            self._open = step
+        new_columns = [name for name in metrics if name not in self._columns]
+        self._stale |= bool(new_columns)
+        self._columns += new_columns
+        row = self._rows.setdefault(step, {"step": str(step)})
+        row.update({name: "" if isnan(value) else f"{float(value):.6g}" for name, value in metrics.items()})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Brings the file up to date."""
+        if self._stale:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_suffix(".csv.tmp")
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(self._rows[step] for step in sorted(self._rows))
+            os.replace(temporary, self.path)
+        elif self._open is not None:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(self._rows[self._open])
+        self._open, self._stale = None, False

@@ -1,0 +1,1 @@
+"""Losses: logits and masks to a scalar."""

@@ -1,0 +1,51 @@
+"""Cross-entropy over the pixels, with class weights and label smoothing."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segframe import IGNORE_INDEX
+from segframe.errors import UserError
+from segframe.heads.base import Logits
+from segframe.losses.base import Loss
+
+
+class CrossEntropy(Loss):
+    """Mean over the pixels that are not void, weighted by their classes' weights.
+
+    `class_weights`: one per class; "auto" in a config becomes the median-frequency weights of the training masks.
+    `label_smoothing`: the share of the target spread evenly over all classes (Szegedy et al., 2016).
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, class_weights: list[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"loss.label_smoothing must lie in [0, 1), got {label_smoothing}")
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
+        """See Loss."""
+        full = logits.full()
+        if self.class_weights is not None and len(self.class_weights) != full.shape[1]:
+            raise UserError(f"loss.class_weights has {len(self.class_weights)} entries for {full.shape[1]} classes")
+        target = mask.long()
+        total = F.cross_entropy(
+            full,
+            target,
+            weight=self.class_weights,
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return total / self.denominator(target).clamp(min=1e-12)
+
+    def denominator(self, target: Tensor) -> Tensor:
+        """The sum of the pixels' weights: their number where classes are not weighted."""
+        valid = target != IGNORE_INDEX
+        if self.class_weights is None:
+            return valid.sum().float()
+        return (self.class_weights[target.where(valid, 0)] * valid).sum()

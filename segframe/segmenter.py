@@ -1,0 +1,49 @@
+"""The whole network, from raw pixels to logits."""
+
+from torch import Tensor, nn
+import torch
+
+from segframe.backbones.base import Backbone
+from segframe.heads.base import Head, Logits
+
+
+class Segmenter(nn.Module):
+    """Normalise, backbone, head, and an auxiliary head that only training uses."""
+
+    def __init__(
+        self, backbone: Backbone, head: Head, aux_head: Head | None, mean: list[float], std: list[float]
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        self.backbone = backbone
+        self.head = head
+        self.aux_head = aux_head
+
+    def outputs(self, images: Tensor) -> dict[str, Logits]:
+        """Images (N, 3, H, W), RGB 0 ... 255, uint8 or float, to what the loss compares with the masks, by name."""
+        size = (images.shape[-2], images.shape[-1])
+        maps = self.backbone(self.normalize(images))
+        outputs = {"main": self.head(maps, size)}
+        if self.aux_head is not None and self.training:
+            outputs["aux"] = self.aux_head(maps, size)
+        return outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes, H, W) at the images' size."""
+        return self.outputs(images)["main"].full()
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, in units of 0 ... 255; buffers, so that weights bring their own along."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images of any dtype to normalised ones in the buffers' dtype."""
+        return (images.to(self.mean.dtype) - self.mean) / self.std

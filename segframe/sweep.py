@@ -1,0 +1,56 @@
+"""What is left of a sweep: one table of overrides, best figure, time and folder, on the terminal and as CSV."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from segframe.cli import Failure, sentence
+from segframe.tables import SweepRow, print_table, sweep_table
+
+
+class SweepTable(Callback):
+    """Prints the table and writes sweep.csv into the sweep's folder; ends the program with 1 where a job failed."""
+
+    def __init__(self) -> None:
+        self.rows: list[SweepRow] = []
+        self.started = 0.0
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self.started = time.monotonic()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Notes the job's result."""
+        overrides = dict(override.split("=", 1) for override in job_return.overrides or [] if "=" in override)
+        seconds = round(time.monotonic() - self.started, 1)
+        folder = OmegaConf.select(job_return.hydra_cfg, "hydra.runtime.output_dir") or ""
+        result = job_return._return_value
+        if job_return.status is JobStatus.FAILED or isinstance(result, Failure):
+            reason = result.reason if isinstance(result, Failure) else sentence(result)
+            self.rows.append(SweepRow(overrides, None, seconds, folder, reason))
+        else:
+            self.rows.append(SweepRow(overrides, result, seconds, folder))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Prints and writes the table."""
+        print_table(sweep_table(self.rows, config.monitor, config.monitor_mode))
+        path = Path(config.hydra.sweep.dir) / "sweep.csv"
+        write_csv(path, self.rows, config.monitor)
+        print(f"also in {path}")
+        if any(row.error for row in self.rows):
+            raise SystemExit(1)
+
+
+def write_csv(path: Path, rows: list[SweepRow], monitor: str) -> None:
+    """One row a job: its overrides, best figure, seconds, folder, error."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*keys, monitor, "seconds", "folder", "error"])
+        for row in rows:
+            writer.writerow([*(row.overrides.get(key, "") for key in keys), row.best, row.seconds, row.folder, row.error])

@@ -1,0 +1,94 @@
+"""Tables for the terminal: figures per class, and the runs of a sweep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isnan, nan
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One run of a sweep: what it changed, and the best metric or what went wrong."""
+
+    overrides: Mapping[str, str]
+    best: float | None = None
+    seconds: float = 0.0
+    folder: str = ""
+    error: str = ""
+
+    @property
+    def score(self) -> float:
+        """The best metric, NaN where there is none."""
+        return nan if self.best is None else self.best
+
+
+def print_table(table: Table) -> None:
+    """Prints to standard output."""
+    Console().print(table)
+
+
+def figures_table(
+    figures: Mapping[str, float],
+    matrix: NDArray[np.int64],
+    classes: Sequence[str],
+    title: str = "",
+    prefix: str = "val/",
+) -> Table:
+    """IoU, accuracy and share of the true pixels per class, in percent; `matrix` is (C, C), rows = truth.
+
+    `figures` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
+    `<prefix>pixel_accuracy`.
+    """
+    table = Table(title=title or None, title_justify="left")
+    table.add_column("class")
+    for name in ("IoU %", "accuracy %", "pixels %"):
+        table.add_column(name, justify="right")
+
+    pixels = matrix.sum(axis=1)
+    for k, name in enumerate(classes):
+        accuracy = matrix[k, k] / pixels[k] if pixels[k] else nan
+        table.add_row(
+            name,
+            _percent(figures[f"{prefix}iou/{name}"]),
+            _percent(accuracy),
+            _percent(pixels[k] / max(pixels.sum(), 1)),
+        )
+    table.add_section()
+    means = {"mean over classes": ("miou", "mean_accuracy"), "weighted by pixels": ("fwiou", "pixel_accuracy")}
+    for name, (iou, accuracy_key) in means.items():
+        table.add_row(name, _percent(figures[prefix + iou]), _percent(figures[prefix + accuracy_key]), "", style="bold")
+    return table
+
+
+def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = "max") -> Table:
+    """The runs of a sweep, best first, failed ones last; one column for each key that the sweep changed."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    table = Table()
+    for key in keys:
+        table.add_column(key)
+    table.add_column(metric, justify="right")
+    table.add_column("time", justify="right")
+    table.add_column("folder", overflow="fold")
+
+    def place(row: SweepRow) -> tuple[bool, float]:
+        return bool(row.error), inf if isnan(row.score) else -row.score if mode == "max" else row.score
+
+    for row in sorted(rows, key=place):
+        minutes, seconds = divmod(round(row.seconds), 60)
+        values = [row.overrides.get(key, "") for key in keys]
+        table.add_row(
+            *values,
+            "-" if isnan(row.score) else f"{row.score:.4f}",
+            f"{minutes}:{seconds:02}",
+            row.error or row.folder,
+            style="red" if row.error else "",
+        )
+    return table
+
+
+def _percent(share: float) -> str:
+    return "-" if isnan(share) else f"{100 * share:.2f}"

@@ -1,0 +1,159 @@
+"""The learning task: training and validation steps, optimizer groups, and what goes into a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from segframe import checkpoint
+from segframe.config import ParamGroupsConfig
+from segframe.losses.base import Loss
+from segframe.metrics import ConfusionMatrix, figures
+from segframe.segmenter import Segmenter
+
+
+class SegmentationTask(pl.LightningModule):
+    """Trains a Segmenter for `total_steps` optimizer steps; one Lightning epoch is the whole run.
+
+    Batches are {"image": uint8 (N, 3, H, W), "mask": uint8 (N, H, W), "name": list[str]}. After a validation,
+    `confusion.matrix` and `figures` hold its result, `figures` also under the names that are logged.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        loss: Loss,
+        output_weights: dict[str, float],
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        make_scheduler: Callable[..., LRScheduler],
+        param_groups: ParamGroupsConfig,
+        total_steps: int,
+        steps_per_epoch: int,
+        about: checkpoint.About,
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.loss = loss
+        self.output_weights = output_weights
+        self.make_optimizer = make_optimizer
+        self.make_scheduler = make_scheduler
+        self.param_groups = param_groups
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.about = about
+        self.confusion = ConfusionMatrix(len(about.classes))
+        self.figures: dict[str, float] = {}
+        self.running_batches = 0
+        self.running_loss: Tensor
+        self.val_loss: Tensor
+        self.register_buffer("running_loss", torch.zeros(()), persistent=False)
+        self.register_buffer("val_loss", torch.zeros(()), persistent=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.about.classes
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """The classes' colours."""
+        return self.about.palette
+
+    @property
+    def hparams_flat(self) -> dict[str, str | int | float | bool]:
+        """The config's plain values under dotted names; without paths, which differ in every run."""
+        paths = ("output_dir", "resume", "init_from", "callbacks.", "logger.")
+        return {name: value for name, value in flatten(self.about.config) if not name.startswith(paths)}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The weighted sum of the losses of all outputs."""
+        outputs = self.segmenter.outputs(batch["image"])
+        losses = [self.output_weights[name] * self.loss(logits, batch["mask"]) for name, logits in outputs.items()]
+        total = torch.stack(losses).sum()
+        self.running_loss += total.detach()
+        self.running_batches += 1
+        return total
+
+    def take_running_loss(self) -> float:
+        """Mean training loss per batch since the last call."""
+        mean = self.running_loss.item() / max(self.running_batches, 1)
+        self.running_loss.zero_()
+        self.running_batches = 0
+        return mean
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stops after the last step: Lightning then validates, wherever that step falls."""
+        if self.global_step >= self.total_steps:
+            self.trainer.should_stop = True
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts new counts."""
+        self.confusion.reset()
+        self.val_loss.zero_()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Counts a batch at its original size; returns the predicted classes (N, H, W)."""
+        logits = self.segmenter.outputs(batch["image"])["main"]
+        logits = logits._replace(values=logits.full())
+        self.val_loss += self.loss(logits, batch["mask"])
+        classes = logits.classes()
+        self.confusion.update(classes, batch["mask"])
+        return {"classes": classes}
+
+    def on_validation_epoch_end(self) -> None:
+        """Makes the figures and hands them to checkpoints, early stopping and, beside the step, the loggers."""
+        mean_loss = self.val_loss.item() / self.trainer.num_val_batches[0]
+        self.figures = {"val/loss": mean_loss, **figures(self.confusion.matrix, self.classes, "val")}
+        # Lightning's own writing would be one step behind.
+        self.log_dict(self.figures, logger=False)
+        if not self.trainer.sanity_checking:
+            for logger in self.loggers:
+                logger.log_metrics(self.figures, step=self.global_step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""
+        optimizer = self.make_optimizer(group_parameters(self.segmenter, self.make_optimizer, self.param_groups))
+        scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+        """Adds what is needed to build the network again."""
+        checkpoint_[checkpoint.KEY] = checkpoint.describe(self.about)
+
+
+def group_parameters(
+    segmenter: Segmenter, make_optimizer: Callable[..., Optimizer], settings: ParamGroupsConfig
+) -> list[dict[str, Any]]:
+    """The trained parameters by part (backbone, head, aux_head) x kind (weight, bias, norm), each with lr and decay."""
+    recipe = make_optimizer.keywords  # type: ignore[attr-defined]  # of the partial that the config makes
+    decays = {"weight": True, "bias": settings.decay_bias, "norm": settings.decay_norm}
+    groups = []
+    for part in ("backbone", "head", "aux_head"):
+        module = getattr(segmenter, part)
+        if module is None:
+            continue
+        kinds: dict[str, list[nn.Parameter]] = {"weight": [], "bias": [], "norm": []}
+        for layer in module.modules():
+            for name, parameter in layer.named_parameters(recurse=False):
+                if parameter.requires_grad:
+                    norm = isinstance(layer, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm)
+                    kinds["norm" if norm else "bias" if name == "bias" else "weight"].append(parameter)
+        for kind, parameters in kinds.items():
+            lr = recipe["lr"] * module.lr_multiplier * (settings.bias_lr_multiplier if kind == "bias" else 1.0)
+            decay = recipe["weight_decay"] if decays[kind] else 0.0
+            if parameters:
+                groups.append({"params": parameters, "lr": lr, "weight_decay": decay, "name": f"{part}/{kind}"})
+    return groups
+
+
+def flatten(node: Any, path: str = "") -> list[tuple[str, str | int | float | bool]]:
+    """The leaves of nested dicts and lists under dotted names."""
+    if isinstance(node, dict):
+        return [leaf for key, child in node.items() for leaf in flatten(child, f"{path}.{key}" if path else str(key))]
+    if isinstance(node, list):
+        return [(path, str(node))] if not any(isinstance(child, dict) for child in node) else []
+    return [(path, node if isinstance(node, bool | int | float) else str(node))]

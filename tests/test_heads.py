@@ -1,0 +1,221 @@
+"""Contract of every head in configs/head on every family of backbones; the papers' geometry and counts."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import composed, options
+from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
+
+from segframe import build
+from segframe.backbones.base import Feature
+from segframe.checkpoint import from_torchvision
+from segframe.errors import UserError
+from segframe.heads.base import Logits
+from segframe.heads.fcn import FCN, bilinear_kernel
+
+HEADS = options("head")
+BACKBONES = options("backbone")
+SIZES = [(32, 32), (33, 47), (64, 101), (97, 50)]
+
+
+def make(*overrides, classes=21):
+    return build.build_segmenter(composed("backbone.weights=null", *overrides), classes)
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_goes_with_every_head(backbone, head):
+    with torch.device("meta"):
+        if "original" in backbone and head not in ("fcn32s", "fcn16s", "fcn8s"):
+            with pytest.raises(UserError, match="only the heads fcn32s, fcn16s and fcn8s crop"):
+                make(f"backbone={backbone}", f"head={head}", classes=5)
+            return
+        segmenter = make(f"backbone={backbone}", f"head={head}", "aux_head=none", classes=5).eval()
+        for size in SIZES:
+            logits = segmenter.outputs(torch.empty(2, 3, *size, dtype=torch.uint8))["main"]
+            assert logits.size == size
+            assert logits.values.shape[:2] == (2, 5)
+            assert logits.full().shape == (2, 5, *size)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("head", ["fcn32s", "fcn16s", "fcn8s"])
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "vgg16_fc", "vgg16_fc_original"])
+def test_skip_decoder_reads_dilated_backbones_too(backbone, head, stride):
+    with torch.device("meta"):
+        segmenter = make(f"backbone={backbone}", f"head={head}", f"backbone.output_stride={stride}", classes=3)
+        for size in SIZES:
+            assert segmenter(torch.empty(1, 3, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_gradients_reach_the_first_convolution(head):
+    torch.manual_seed(0)
+    segmenter = make("backbone=resnet18", f"head={head}", "aux_head=fcn", classes=3)
+    optimizer = torch.optim.SGD((p for p in segmenter.parameters() if p.requires_grad), lr=0.1)
+    for _ in range(2):  # zero-initialised score layers pass nothing on in the first step
+        optimizer.zero_grad()
+        outputs = segmenter.outputs(torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8))
+        assert set(outputs) == {"main", "aux"}
+        F.cross_entropy(outputs["main"].full(), torch.randint(0, 3, (2, 48, 48))).backward()
+        optimizer.step()
+    assert segmenter.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("fcn8s", 134_489_759), ("fcn16s", 134_815_994), ("fcn32s", 136_152_917)]
+)
+@pytest.mark.parametrize("form", ["", "_original"])
+def test_fcn_has_the_published_number_of_parameters(model, form, parameters):
+    with torch.device("meta"):
+        assert count(make(f"model={model}{form}")) == parameters
+
+
+def test_fc6_as_1x1():
+    with torch.device("meta"):
+        assert count(make("model=fcn8s", "backbone.fc6_kernel=1")) == 33_826_463
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parameters"),
+    [
+        (["head.separable=false"], 40_352_181),
+        (["head.separable=true"], 26_696_133),
+        (["head.separable=false", "head.num_convs=1"], 39_761_845),
+    ],
+)
+def test_deeplabv3plus_has_the_published_number_of_parameters(overrides, parameters):
+    with torch.device("meta"):
+        assert count(make("model=deeplabv3plus", *overrides)) == parameters
+
+
+def vgg_original_sizes(n):
+    """Map sizes of the papers' VGG for an image side n."""
+    n += 198
+    sizes = []
+    for _ in range(5):
+        n = -(-n // 2)
+        sizes.append(n)
+    return {"c3": sizes[2], "c4": sizes[3], "c5": sizes[4] - 6}
+
+
+@pytest.mark.parametrize("reads", [["c5"], ["c5", "c4"], ["c5", "c4", "c3"]])
+def test_original_fcn_gives_full_size_for_every_size(reads):
+    """The sizes of maps, crops and transposed convolutions by exact arithmetic, and published crop offsets."""
+    with torch.device("meta"):
+        backbone = build.build(composed("model=fcn8s_original", "backbone.weights=null").backbone, "backbone")
+        head = FCN(backbone.features, 1, 32, reads, "none", 1.0)
+    offsets = {1: [(19, 0)], 2: [(0, 5), (27, 0)], 3: [(0, 5), (0, 9), (31, 0)]}
+    assert head.crops == offsets[len(reads)]
+    for n in range(1, 3001):
+        sizes = vgg_original_sizes(n)
+        size = sizes["c5"]
+        for k, deconv in enumerate(head.upscore):
+            size = (size - 1) * deconv.stride[0] + deconv.kernel_size[0]
+            own, other = head.crops[k]
+            if k + 1 < len(reads):
+                assert sizes[reads[k + 1]] - other >= size, f"skip too small at {n}"
+            else:
+                assert size - own >= n, f"image not covered at {n}"
+
+
+def test_map_sizes_of_the_original_are_as_computed():
+    with torch.device("meta"):
+        backbone = build.build(composed("model=fcn8s_original", "backbone.weights=null").backbone, "backbone")
+        for n in (1, 37, 64, 500):
+            maps = backbone(torch.empty(1, 3, n, n))
+            assert {key: maps[key].shape[-1] for key in ("c3", "c4", "c5")} == vgg_original_sizes(n)
+
+
+@pytest.mark.parametrize("backbone", ["vgg11", "resnet18", "vgg16_fc", "vgg16_fc_original"])
+def test_skip_decoder_places_scores_where_their_cells_lie(backbone):
+    """A ramp over the image's coordinates, given as maps, comes out as the same ramp."""
+    size = 160
+    with torch.device("meta"):
+        features = build.build(composed(f"backbone={backbone}", "backbone.weights=null", "backbone.output_stride=32").backbone, "backbone")
+        shapes = {key: m.shape for key, m in features(torch.empty(1, 3, size, size)).items()}
+        features = features.features
+    head = FCN({k: Feature(1, f.stride, f.offset) for k, f in features.items()}, 1, 32, ["c5", "c4", "c3"], "none", 1.0)
+    for layer in head.score.values():
+        torch.nn.init.ones_(layer.weight)
+    maps = {}
+    for key in ("c3", "c4", "c5"):
+        line = torch.arange(shapes[key][-1]) * features[key].stride + features[key].offset
+        maps[key] = line.expand(1, 1, shapes[key][-2], -1)
+    found = head(maps, (size, size)).values[0, 0, size // 2, 40:-40]
+    torch.testing.assert_close(found, 3 * torch.arange(40.0, size - 40.0), rtol=1e-4, atol=1e-3)
+
+
+def test_upsampling_weights():
+    head = FCN({"c5": Feature(4, 32, 15.5), "c4": Feature(4, 16, 7.5)}, 3, 32, ["c5", "c4"], "intermediate", 1.0)
+    first, last = head.upscore
+    assert first.weight.shape == (3, 3, 4, 4)
+    assert last.weight.shape == (3, 3, 32, 32)
+    assert (first.weight.requires_grad, last.weight.requires_grad) == (True, False)
+    assert first.weight[0, 1].abs().sum() == 0
+    torch.testing.assert_close(first.weight[1, 1], bilinear_kernel(4))
+    np.testing.assert_allclose(bilinear_kernel(4)[0], np.array([0.25, 0.75, 0.75, 0.25]) * 0.25)
+    np.testing.assert_allclose(bilinear_kernel(3)[1], [0.5, 1.0, 0.5])
+    assert all(layer.weight.abs().sum() == 0 for layer in head.score.values())
+
+
+def random_statistics(network):
+    """Weights and batch-norm statistics at which every layer matters."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+def agree(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize(
+    ("reference", "overrides"), [(deeplabv3_resnet50, ["model=deeplabv3"]), (fcn_resnet50, ["backbone=resnet50", "head=fcn"])]
+)
+def test_torchvisions_state_dict_loads_strictly_and_agrees(reference, overrides, aux):
+    torch.manual_seed(0)
+    theirs = random_statistics(reference(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
+    ours = make(*overrides, f"aux_head={'fcn' if aux else 'none'}").eval()
+    assert count(ours) == count(theirs)
+    ours.load_state_dict(from_torchvision(theirs.state_dict()) | {k: v for k, v in ours.state_dict().items() if "normalize" in k})
+    images = torch.rand(1, 3, 65, 97) * 255
+    with torch.no_grad():
+        expected = theirs(ours.normalize(images))
+        agree(ours(images), expected["out"])
+        if aux:
+            ours.train()
+            for layer in ours.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.Dropout):
+                    layer.eval()
+            agree(ours.outputs(images)["aux"].full(), expected["aux"])
+
+
+def test_aspp_survives_a_batch_of_one():
+    segmenter = make("backbone=resnet18", "head=deeplabv3plus", classes=3).train()
+    assert segmenter(torch.rand(1, 3, 64, 64)).isfinite().all()
+
+
+def test_rates_follow_the_output_stride():
+    with torch.device("meta"):
+        for stride, rates in ((8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])):
+            aspp = make("model=deeplabv3", f"head.output_stride={stride}").head.aspp
+            assert [aspp.convs[k][0].dilation[0] for k in (1, 2, 3)] == rates
+
+
+def test_a_missing_map_is_named():
+    with pytest.raises(UserError, match="this head reads c6; the backbone offers c1, c2, c3, c4, c5"):
+        make("head=fcn", "head.reads=c6")
+
+
+def test_classes_are_the_argmax_of_the_full_logits():
+    logits = Logits(torch.randn(2, 5, 7, 9), (31, 40), align_corners=False)
+    assert torch.equal(logits.classes(), logits.full().argmax(1).to(torch.uint8))

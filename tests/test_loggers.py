@@ -1,0 +1,67 @@
+from pathlib import Path
+
+from segframe.loggers import CSV, TensorBoard
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "metrics.csv").read_text().splitlines()
+
+
+def test_metrics_of_a_step_share_a_row(tmp_path: Path) -> None:
+    logger = CSV(str(tmp_path / "run"))
+    logger.log_metrics({"loss": 0.5}, step=10)
+    logger.log_metrics({"loss": 0.25}, step=20)
+    logger.log_metrics({"miou": float("nan"), "accuracy": 1 / 3}, step=20)
+    logger.finalize("success")
+    assert lines(tmp_path / "run") == ["step,loss,miou,accuracy", "10,0.5,,", "20,0.25,,0.333333"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.csv"]
+
+
+def test_a_row_reaches_the_file_when_the_next_begins(tmp_path: Path) -> None:
+    logger = CSV(str(tmp_path))
+    for step in (1, 2, 3):
+        logger.log_metrics({"loss": step}, step=step)
+    assert lines(tmp_path) == ["step,loss", "1,1", "2,2"]
+    logger.save()
+    assert lines(tmp_path) == ["step,loss", "1,1", "2,2", "3,3"]
+
+
+def test_a_saved_row_can_still_grow(tmp_path: Path) -> None:
+    logger = CSV(str(tmp_path))
+    for step in (1, 2):
+        logger.log_metrics({"loss": step, "miou": 0}, step=step)
+        logger.save()
+        logger.log_metrics({"miou": 0.5}, step=step)
+    logger.log_metrics({"miou": 0.6}, step=1)
+    logger.save()
+    logger.save()
+    assert lines(tmp_path) == ["step,loss,miou", "1,1,0.6", "2,2,0.5"]
+
+
+def test_a_continued_file_has_no_overlap(tmp_path: Path) -> None:
+    killed = CSV(str(tmp_path))
+    for step in (10, 20, 30):
+        killed.log_metrics({"loss": step}, step=step)
+    killed.save()
+    resumed = CSV(str(tmp_path))
+    resumed.log_metrics({"loss": 1}, step=20)
+    resumed.log_metrics({"loss": 2, "miou": 0.5}, step=40)
+    resumed.save()
+    assert lines(tmp_path) == ["step,loss,miou", "10,10,", "20,1,", "40,2,0.5"]
+
+
+def test_a_continued_file_without_overlap_is_kept_whole(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        logger = CSV(str(tmp_path))
+        logger.log_metrics({"loss": step}, step=step)
+        logger.finalize("success")
+    assert lines(tmp_path) == ["step,loss", "10,10", "20,20", "30,30"]
+
+
+def test_tensorboard_writes_only_event_files(tmp_path: Path) -> None:
+    logger = TensorBoard(str(tmp_path / "run"))
+    logger.log_hyperparams({"lr": 0.1})
+    logger.log_metrics({"loss": 1.0}, step=1)
+    logger.finalize("success")
+    (path,) = (tmp_path / "run").iterdir()
+    assert path.name.startswith("events.out.tfevents")

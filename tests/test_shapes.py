@@ -1,0 +1,74 @@
+"""Shapes: the same images everywhere, every class present, void around the figures."""
+
+import cv2
+import numpy as np
+import pytest
+
+from segframe.data import Shapes
+from segframe.errors import UserError
+
+
+def test_an_image_depends_on_split_and_index_alone():
+    first = Shapes(None, "train", seed=1)
+    expected = [first.read(index) for index in range(3)]
+    np.random.seed(5)
+    second = Shapes("anywhere", "train", seed=2, num_images={"train": 3})
+    for index in (2, 0, 1):
+        for mine, other in zip(expected[index], second.read(index), strict=True):
+            assert (mine == other).all()
+    assert not (Shapes(None, "val").read(0)[1] == expected[0][1]).all()
+
+
+def test_items_and_lengths():
+    dataset = Shapes(None, "val", size=96)
+    assert len(dataset) == 100
+    assert len(Shapes(None, "train")) == 600
+    item = dataset[99]
+    assert item["image"].shape == (3, 96, 96)
+    assert item["mask"].shape == (96, 96)
+    assert item["name"] == "val_0099"
+
+
+def test_every_class_is_there_and_the_star_is_rare():
+    dataset = Shapes(None, "train", size=64, num_images={"train": 200})
+    seen = np.zeros(256, int)
+    for index in range(len(dataset)):
+        seen[np.unique(dataset.read_mask(index))] += 1
+    assert (seen[: len(dataset.classes)] > 0).all()
+    assert seen[len(dataset.classes) : 255].sum() == 0
+    assert 6 <= seen[dataset.classes.index("star")] <= 40
+    assert seen[1:7].min() > 60
+
+
+def test_a_void_border_keeps_classes_apart():
+    mask = Shapes(None, "train").read_mask(4)
+    kernel = np.ones((2, 2), np.uint8)
+    labels = [label for label in np.unique(mask) if label != 255]
+    grown = sum(cv2.dilate((mask == label).astype(np.uint8), kernel) for label in labels)
+    assert len(labels) > 2
+    assert grown.max() == 1
+    assert 0.005 < (mask == 255).mean() < 0.2
+
+
+def test_lines_are_thin():
+    dataset = Shapes(None, "train")
+    line = dataset.classes.index("line")
+    masks = (dataset.read_mask(index) for index in range(20))
+    lines = np.stack([(mask == line).astype(np.uint8) for mask in masks])
+    thick = sum(cv2.erode(mask, np.ones((6, 6), np.uint8)).sum() for mask in lines)
+    assert thick < 0.01 * lines.sum()  # where two pieces meet at a sharp angle
+
+
+def test_what_was_read_may_be_changed():
+    dataset = Shapes(None, "train")
+    dataset.read(0)[0][:] = 0
+    assert dataset.read(0)[0].any()
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match="at least 32"):
+        Shapes(None, "train", size=8)
+    with pytest.raises(UserError, match="empty: num_images"):
+        Shapes(None, "val", num_images={"val": 0})
+    with pytest.raises(UserError, match="Shapes has no split 'trainval': it has train, val, test"):
+        Shapes(None, "trainval")

@@ -1,0 +1,38 @@
+"""Trains one model: build, fit, return the best value of the monitored figure."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from segframe import run_folder
+from segframe.cli import command
+
+
+@command("train")
+def main(config: DictConfig) -> float:
+    """A run, from its composed config to its result."""
+    # Imported here, so that --help and --cfg need no torch.
+    from pytorch_lightning import seed_everything
+
+    from segframe import build
+
+    folder = run_folder.open_folder(config)
+    seed_everything(config.seed, verbose=False)
+    data, length = build.build_data(config)
+    build.resolve_auto_weights(config.loss, data.train)
+    if config.resume or config.init_from:
+        config.backbone.weights = None  # they would be overwritten
+    segmenter = build.build_segmenter(config, len(data.train.classes))
+    if config.init_from and not config.resume:
+        build.initialize_from(segmenter, config.init_from)
+    task = build.build_task(config, segmenter, data.train, length)
+    trainer = build.build_trainer(config, length)
+    run_folder.write_environment(folder, trainer.strategy.root_device)
+    last = folder / "checkpoints" / "last.ckpt" if config.resume else None
+    trainer.fit(task, data, ckpt_path=last, weights_only=True)
+    return run_folder.write_result(folder, trainer.checkpoint_callback.best_model_score, config.monitor)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = run_folder.resume_arguments(sys.argv[1:])
+    main()
