@@ -7,6 +7,7 @@ import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import segframe.backbones
+import segframe.data
 import segframe.heads
 from segframe import checkpoint
 from segframe.backbones.base import Backbone
-from segframe.config import DataConfig, TrainerConfig
+from segframe.config import DataConfig, TrainerConfig, did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
@@ -65,19 +67,38 @@ def build(config: Any, part: str) -> Any:
 
 
 def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The training and the validation split, each with its transforms."""
-    if data.download:
-        build(data.dataset, "data.dataset").func.download(data.root)
-    train = build_dataset(data, data.train_split, transforms.train, seed)
-    return train, build_dataset(data, data.val_split, transforms.eval, seed)
-
-
-def build_dataset(data: DataConfig, split: str, steps: Any, seed: int) -> SegmentationDataset:
-    """One split of the dataset that `data.dataset` names, with albumentations steps."""
-    transform = Transform(build(steps, "transforms"))
+    """The training split with its transforms, and the validation split as it is: at its original size."""
+    steps = build(transforms.train, "transforms")
+    with naming("transforms"):
+        transform = Transform(steps)
     make_dataset = build(data.dataset, "data.dataset")
     with naming("data"):
-        return make_dataset(root=data.root, split=split, transform=transform, seed=seed)
+        if data.download:
+            make_dataset.func.download(data.root)
+        train = make_dataset(root=data.root, split=data.train_split, transform=transform, seed=seed)
+        return train, make_dataset(root=data.root, split=data.val_split)
+
+
+def build_dataset_to_evaluate(
+    data: DataConfig, split: str, classes: tuple[str, ...], stored: bool
+) -> SegmentationDataset:
+    """A split as it is, of the dataset a checkpoint was trained on (`stored`: then one of ours only) or of another."""
+    if not data.dataset:
+        raise UserError("the checkpoint names no dataset; choose one with data=...")
+    if stored:
+        node = OmegaConf.to_container(data.dataset, resolve=True)
+        assert isinstance(node, dict)
+        plain = {str(key): value for key, value in node.items()}
+        make_dataset = partial(stored_part(plain, segframe.data, SegmentationDataset), **arguments(plain))
+    else:
+        make_dataset = build(data.dataset, "data.dataset")
+    with naming("data"):
+        dataset = make_dataset(root=data.root, split=split)
+    if dataset.classes != classes:
+        raise UserError(
+            f"the checkpoint knows the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"
+        )
+    return dataset
 
 
 def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> RunLength:
@@ -171,9 +192,20 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     settings = config.trainer
     callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items() if node]
     loggers = [build(node, f"logger.{name}") for name, node in config.logger.items() if node]
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    for name in settings.lightning:
+        if name not in known:
+            raise UserError(
+                f"trainer.lightning.{name}: Lightning's Trainer takes no such argument{did_you_mean(name, known)}"
+            )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # What is a choice here: the embedded data need no workers, a resumed run's folder is not empty.
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*GPU available but not used.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*treespec.*",
+        ".*GPU available but not used.*",
+    ):
         warnings.filterwarnings("ignore", message)
     with naming("trainer"):
         return pl.Trainer(

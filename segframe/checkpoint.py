@@ -66,7 +66,9 @@ def read_run(path: Path) -> tuple[About, dict[str, Tensor]]:
     try:
         stored = content[KEY]
         about = About(
-            dict(stored["config"]), tuple(map(str, stored["classes"])), tuple((*map(int, c),) for c in stored["palette"])
+            dict(stored["config"]),
+            tuple(map(str, stored["classes"])),
+            tuple((*map(int, c),) for c in stored["palette"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a segframe checkpoint: it does not say how its network is built") from error

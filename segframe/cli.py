@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import config as schema
 from segframe.errors import UserError
@@ -68,7 +68,12 @@ class Failure(float):
 
 
 def sentence(error: Exception) -> str:
-    """An error's message as one line; OmegaConf's names the key on a line of its own."""
+    """An error's message as one line: its cause's where it only wraps one, after the key that OmegaConf names below."""
+    if isinstance(error, MissingMandatoryValue):
+        key = str(error).partition("Missing mandatory value: ")[2].split()[0]
+        return f"{key} must be given: {key}=..."
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        error = error.__cause__
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
@@ -76,10 +81,13 @@ def sentence(error: Exception) -> str:
 
 def explain(error: Exception, argv: list[str], config_name: str) -> str:
     """What is wrong with the command line, with the nearest right word; else the error's own sentence."""
-    try:
-        overrides = OverridesParser.create().parse_overrides([word for word in argv if not word.startswith("-")])
-    except HydraException as parse_error:
-        return sentence(parse_error)
+    overrides = []
+    for word in argv:
+        if not word.startswith("-"):
+            try:
+                overrides.append(OverridesParser.create().parse_override(word))
+            except HydraException as unreadable:
+                return f"cannot read {word!r} on the command line: {sentence(unreadable)}"
     groups = [override for override in overrides if is_group(override.key_or_group)]
     for override in groups:
         message = misspelt_option(override)
@@ -102,14 +110,9 @@ def is_group(key: str) -> bool:
     return (schema.CONFIG_DIR / key).is_dir()
 
 
-def options(group: str) -> list[str]:
-    """The files of a config group; those with a leading underscore are for others to build on."""
-    return sorted(path.stem for path in (schema.CONFIG_DIR / group).glob("*.yaml") if path.stem[0] != "_")
-
-
 def misspelt_option(override: Override) -> str | None:
     """A sentence on `group=option` where there is no such option."""
-    group, known = override.key_or_group, options(override.key_or_group)
+    group, known = override.key_or_group, schema.options(override.key_or_group)
     if override.is_sweep_override():
         chosen = [str(choice) for choice in override.sweep_string_iterator()]
     else:
@@ -127,9 +130,14 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
     parent = key.rpartition(".")[0]
     if key in known or (override.is_add() and parent in known):
         return None
-    names = known if "." in key else [name for name in known if "." not in name] + [
-        path.name for path in schema.CONFIG_DIR.iterdir() if path.is_dir()
-    ]
+    names = (
+        known
+        if "." in key
+        else [name for name in known if "." not in name]
+        + [path.name for path in schema.CONFIG_DIR.iterdir() if path.is_dir()]
+    )
+    if parent in known and OmegaConf.select(tree, parent) == {}:
+        return f"{key} is not a setting yet; add it with +{key}=..."
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     close = get_close_matches(key, names, n=1, cutoff=0.7)
     # A right name in the wrong place: lr=0.1 for optimizer.lr.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
@@ -24,13 +24,13 @@ class DataConfig:
     """Which dataset, and how it is loaded; what suits its images (weights, crop_size) is stated beside it."""
 
     dataset: Any = MISSING
-    root: Optional[str] = MISSING
+    root: str | None = MISSING
     download: bool = False
     train_split: str = MISSING
     val_split: str = MISSING
     batch_size: int = MISSING
-    num_workers: Optional[int] = None
-    weights: Optional[str] = None
+    num_workers: int | None = None
+    weights: str | None = None
     crop_size: Any = MISSING
 
 
@@ -39,11 +39,11 @@ class TrainerConfig:
     """How long and how training runs; build.py turns it into a Lightning Trainer."""
 
     max_epochs: int = MISSING
-    max_steps: Optional[int] = None
+    max_steps: int | None = None
     val_every_n_epochs: float = MISSING
-    val_every_n_steps: Optional[int] = None
+    val_every_n_steps: int | None = None
     accumulate_grad_batches: int = 1
-    gradient_clip_val: Optional[float] = None
+    gradient_clip_val: float | None = None
     precision: str = MISSING
     accelerator: str = MISSING
     lightning: dict[str, Any] = field(default_factory=dict)
@@ -87,16 +87,52 @@ class TrainConfig:
     seed: int = MISSING
     monitor: str = MISSING
     monitor_mode: str = MISSING
-    output_dir: Optional[str] = None
-    resume: Optional[str] = None
-    init_from: Optional[str] = None
+    output_dir: str | None = None
+    resume: str | None = None
+    init_from: str | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    """The root of scripts/evaluate.py's config."""
+
+    checkpoint: str = MISSING
+    split: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    accelerator: str = MISSING
+    output_dir: str | None = None
+
+
+@dataclass
+class PredictConfig:
+    """The root of scripts/predict.py's config."""
+
+    checkpoint: str = MISSING
+    input: str = MISSING
+    output: str = MISSING
+    alpha: float = MISSING
+    accelerator: str = MISSING
 
 
 def register() -> None:
-    """Makes schema and resolvers known to Hydra."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    for resolver in (run_dir, sweep_dir, sweep_subdir):
+    """Makes schemas and resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="predict_schema", node=PredictConfig)
+    for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def options(group: str) -> list[str]:
+    """The files of a config group that users choose from; a leading underscore is for others to build on."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem[0] != "_")
+
+
+def option_list() -> str:
+    """What --help shows of the config groups."""
+    groups = sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name != "script")
+    return "\n".join(f"{group:<11} {', '.join(options(group))}" for group in groups)
 
 
 def run_dir(*, _root_: DictConfig) -> str:
@@ -107,6 +143,11 @@ def run_dir(*, _root_: DictConfig) -> str:
     chosen = {override.partition("=")[0] for override in _root_.hydra.overrides.task}
     model = choices.model if choices.model and not chosen & {"backbone", "head"} else None
     return f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model or f'{choices.backbone}_{choices.head}'}_{choices.data}"
+
+
+def script_dir(*, _root_: DictConfig) -> str:
+    """The folder of a script's results: `output_dir`, or outputs/<date>/<time>_<script>."""
+    return str(_root_.output_dir or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{_root_.hydra.job.name}")
 
 
 def sweep_dir(*, _root_: DictConfig) -> str:
@@ -212,6 +253,13 @@ def spell(hint: Any) -> str:
     return text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
 
 
-def check_root(config: DictConfig) -> None:
-    """Holds a config that was not composed from the schema (a run's config.yaml) against it."""
+def check_keys(config: DictConfig) -> None:
+    """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
+    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig), throw_on_missing=False), ""):
+        given = OmegaConf.select(config, path) if path else config
+        if path == "trainer.lightning" or not OmegaConf.is_dict(given):
+            continue
+        for key in given:
+            if key not in node and path != "output_weights":
+                raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(str(key), node)}")
     OmegaConf.merge(OmegaConf.structured(TrainConfig), config)

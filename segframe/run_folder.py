@@ -4,7 +4,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,8 @@ def resume_arguments(argv: list[str]) -> list[str]:
 def open_folder(config: DictConfig) -> Path:
     """Checks the config, makes it the folder's config.yaml and sets `output_dir`; returns the folder."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    OmegaConf.set_struct(config, False)
     config.output_dir = str(folder)
-    schema.check_root(config)
+    schema.check_keys(config)
     schema.check_targets(config)
     if (folder / "checkpoints").is_dir() and not config.resume:
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")

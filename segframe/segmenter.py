@@ -1,7 +1,7 @@
 """The whole network, from raw pixels to logits."""
 
-from torch import Tensor, nn
 import torch
+from torch import Tensor, nn
 
 from segframe.backbones.base import Backbone
 from segframe.heads.base import Head, Logits

@@ -53,4 +53,6 @@ def write_csv(path: Path, rows: list[SweepRow], monitor: str) -> None:
         writer = csv.writer(file)
         writer.writerow([*keys, monitor, "seconds", "folder", "error"])
         for row in rows:
-            writer.writerow([*(row.overrides.get(key, "") for key in keys), row.best, row.seconds, row.folder, row.error])
+            writer.writerow(
+                [*(row.overrides.get(key, "") for key in keys), row.best, row.seconds, row.folder, row.error]
+            )

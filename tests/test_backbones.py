@@ -51,7 +51,11 @@ def test_dilation_is_exact(name, stride, size):
 
 
 def dilations(stage):
-    return [layer.dilation[0] for layer in stage.modules() if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3)]
+    return [
+        layer.dilation[0]
+        for layer in stage.modules()
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3)
+    ]
 
 
 def test_dilations_are_torchvisions():
@@ -69,9 +73,7 @@ def test_a_local_resnet_file_is_loaded(tmp_path):
     backbone = make("resnet18", f"backbone.weights={tmp_path / 'resnet18.pth'}", "backbone.output_stride=32").eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            source.fc(backbone(images)["c5"].mean((2, 3))), source(images), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(source.fc(backbone(images)["c5"].mean((2, 3))), source(images), rtol=1e-5, atol=1e-5)
 
 
 def test_fc6_and_fc7_carry_the_classifier(tmp_path):
@@ -79,7 +81,10 @@ def test_fc6_and_fc7_carry_the_classifier(tmp_path):
     source = vgg16().eval()
     torch.save(source.state_dict(), tmp_path / "vgg16.pth")
     backbone = make(
-        "vgg16_fc", f"backbone.weights={tmp_path / 'vgg16.pth'}", "backbone.output_stride=32", "backbone.fc6_padded=false"
+        "vgg16_fc",
+        f"backbone.weights={tmp_path / 'vgg16.pth'}",
+        "backbone.output_stride=32",
+        "backbone.fc6_padded=false",
     ).eval()
     images = torch.rand(1, 3, 224, 224)
     with torch.no_grad():

@@ -137,7 +137,9 @@ def test_skip_decoder_places_scores_where_their_cells_lie(backbone):
     """A ramp over the image's coordinates, given as maps, comes out as the same ramp."""
     size = 160
     with torch.device("meta"):
-        features = build.build(composed(f"backbone={backbone}", "backbone.weights=null", "backbone.output_stride=32").backbone, "backbone")
+        features = build.build(
+            composed(f"backbone={backbone}", "backbone.weights=null", "backbone.output_stride=32").backbone, "backbone"
+        )
         shapes = {key: m.shape for key, m in features(torch.empty(1, 3, size, size)).items()}
         features = features.features
     head = FCN({k: Feature(1, f.stride, f.offset) for k, f in features.items()}, 1, 32, ["c5", "c4", "c3"], "none", 1.0)
@@ -179,14 +181,17 @@ def agree(found, expected):
 
 @pytest.mark.parametrize("aux", [False, True])
 @pytest.mark.parametrize(
-    ("reference", "overrides"), [(deeplabv3_resnet50, ["model=deeplabv3"]), (fcn_resnet50, ["backbone=resnet50", "head=fcn"])]
+    ("reference", "overrides"),
+    [(deeplabv3_resnet50, ["model=deeplabv3"]), (fcn_resnet50, ["backbone=resnet50", "head=fcn"])],
 )
 def test_torchvisions_state_dict_loads_strictly_and_agrees(reference, overrides, aux):
     torch.manual_seed(0)
     theirs = random_statistics(reference(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
     ours = make(*overrides, f"aux_head={'fcn' if aux else 'none'}").eval()
     assert count(ours) == count(theirs)
-    ours.load_state_dict(from_torchvision(theirs.state_dict()) | {k: v for k, v in ours.state_dict().items() if "normalize" in k})
+    ours.load_state_dict(
+        from_torchvision(theirs.state_dict()) | {k: v for k, v in ours.state_dict().items() if "normalize" in k}
+    )
     images = torch.rand(1, 3, 65, 97) * 255
     with torch.no_grad():
         expected = theirs(ours.normalize(images))

@@ -56,7 +56,7 @@ def test_lines_are_thin():
     masks = (dataset.read_mask(index) for index in range(20))
     lines = np.stack([(mask == line).astype(np.uint8) for mask in masks])
     thick = sum(cv2.erode(mask, np.ones((6, 6), np.uint8)).sum() for mask in lines)
-    assert thick < 0.01 * lines.sum()  # where two pieces meet at a sharp angle
+    assert thick < 0.03 * lines.sum()  # where pieces meet at a sharp angle
 
 
 def test_what_was_read_may_be_changed():

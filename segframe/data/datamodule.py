@@ -71,26 +71,36 @@ class DataModule(pl.LightningDataModule):
         self.train = train
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)
-        self.num_workers = min(8, _num_cores()) if num_workers is None else num_workers
+        self.num_workers = num_workers
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of the run's augmented batches, the same for any number of workers."""
-        return ResumableLoader(self.train, batch_sampler=self.sampler, **self._loading())
+        return ResumableLoader(self.train, batch_sampler=self.sampler, **loading(self.num_workers))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return the loader of the validation images, in order, one at a time and at their own size."""
-        return DataLoader(self.val, batch_size=1, **self._loading())
+        """Return the loader of the validation images."""
+        return image_loader(self.val, self.num_workers)
 
-    def _loading(self) -> dict[str, Any]:
-        workers = self.num_workers > 0
-        return {
-            "collate_fn": collate,
-            "num_workers": self.num_workers,
-            "persistent_workers": workers,
-            "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
-            "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": _one_thread,
-        }
+
+def image_loader(dataset: SegmentationDataset, num_workers: int | None) -> DataLoader[dict[str, Any]]:
+    """Return the loader of a dataset's images, in order, one at a time and at their own size."""
+    return DataLoader(dataset, batch_size=1, **loading(num_workers))
+
+
+def loading(num_workers: int | None) -> dict[str, Any]:
+    """Return what every loader is made with; `num_workers` None means one per core, at most 8."""
+    if num_workers is None:
+        num_workers = min(8, _num_cores())
+    if num_workers < 0:
+        raise UserError(f"data.num_workers is {num_workers}: it must be 0 (none) or more")
+    return {
+        "collate_fn": collate,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "multiprocessing_context": "fork" if num_workers and sys.platform == "linux" else None,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _one_thread,
+    }
 
 
 def _num_cores() -> int:

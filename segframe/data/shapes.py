@@ -1,5 +1,6 @@
 """Shapes: a small generated dataset, there without a download; textured, overlapping figures with a void border."""
 
+import colorsys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,8 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 class Shapes(SegmentationDataset):
     """Square images of 2 to 6 figures, one class per form; an image is a function of (split, index, size) alone.
 
-    Each class mostly, not always, wears one kind of texture; colours say nothing. `line` is 2 to 3 pixels wide, `star`
-    is in one image out of ten.
+    Each class mostly, not always, wears its own hue and kind of texture. `line` is 2 to 3 pixels wide, `star` is in one
+    image out of ten.
     """
 
     classes = ("background", "circle", "square", "triangle", "ring", "cross", "line", "star")
@@ -39,7 +40,7 @@ class Shapes(SegmentationDataset):
         split: str = "train",
         transform: Transform | None = None,
         seed: int = 0,
-        size: int = 128,
+        size: int = 96,
         num_images: Mapping[str, int] | None = None,
     ) -> None:
         if size < 32:
@@ -70,16 +71,19 @@ class Shapes(SegmentationDataset):
 
 def generate(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw one image, uint8 (size, size, 3), and its mask, uint8 (size, size)."""
-    ground = rng.uniform(30, 225, (2, 3)).astype(np.float32)
-    image = _texture(rng, size, int(rng.integers(len(TEXTURES))), ground)
+    hue = rng.random()
+    ground = _colour(hue, 0.3 * rng.random(), rng.uniform(0.3, 0.9)), _colour(hue, 0.3, rng.uniform(0.3, 0.9))
+    image = _texture(rng, size, int(rng.integers(SMOOTH)), ground)
     mask = np.zeros((size, size), np.uint8)
     figures = rng.integers(1, len(FIGURES), size=rng.integers(2, 7)).tolist()
     if rng.random() < 0.1:
         figures.append(len(FIGURES))
     for label in figures:
-        kind = label % len(TEXTURES) if rng.random() < 0.8 else int(rng.integers(len(TEXTURES)))
+        kind = (label + 1) % len(TEXTURES) if rng.random() < 0.8 else int(rng.integers(len(TEXTURES)))
         figure = FIGURES[label - 1](rng, size)
-        colours = _unlike(rng, ground), _unlike(rng, ground)
+        hue = (label + rng.normal(0, 0.15)) / len(FIGURES) if rng.random() < 0.95 else rng.random()
+        bright, dark = rng.uniform(0.75, 1), rng.uniform(0.35, 0.55)
+        colours = _colour(hue, rng.uniform(0.6, 1), bright), _colour(hue, rng.uniform(0.6, 1), dark)
         inside = figure.astype(bool)
         image[inside] = _texture(rng, size, kind, colours)[inside]
         mask[cv2.dilate(figure, np.ones((3, 3), np.uint8)).astype(bool)] = IGNORE_INDEX
@@ -89,10 +93,8 @@ def generate(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarra
     return np.clip(image * light[..., None] + noise, 0, 255).astype(np.uint8), mask
 
 
-def _unlike(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
-    # Of a few random colours the one that stands out most: figures are hard to name, not to see.
-    drawn = rng.uniform(30, 225, (4, 1, 3)).astype(np.float32)
-    return drawn[np.linalg.norm(drawn - colours, axis=2).min(axis=1).argmax(), 0]
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
 def _place(rng: np.random.Generator, size: int, points: np.ndarray) -> np.ndarray:
@@ -167,7 +169,18 @@ def _clouds(rng: np.random.Generator, size: int) -> np.ndarray:
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-TEXTURES = (_plain, _ramp, _stripes, _checker, _clouds)
+def _dots(rng: np.random.Generator, size: int) -> np.ndarray:
+    rows, cols = np.mgrid[:size, :size] % 6 - 2.5
+    return (rows**2 + cols**2 < 4).astype(np.float32)
+
+
+def _speckle(rng: np.random.Generator, size: int) -> np.ndarray:
+    return (rng.random((size, size), np.float32) > 0.5).astype(np.float32)
+
+
+TEXTURES = (_plain, _ramp, _clouds, _stripes, _checker, _dots, _speckle)
+SMOOTH = 3
+"""So many of the textures, the first ones, are found on the ground."""
 
 
 def _texture(rng: np.random.Generator, size: int, kind: int, colours: Iterable[np.ndarray]) -> np.ndarray:

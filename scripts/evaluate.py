@@ -1,0 +1,40 @@
+"""Figures of a checkpoint on a split: a table per class on the terminal, and metrics.json."""
+
+import json
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from segframe.cli import command
+from segframe.stored import offer_data
+
+
+@command("evaluate")
+def main(config: DictConfig) -> None:
+    """Predicts every image at its original size and counts."""
+    # Imported here, so that --help needs no torch.
+    from hydra.core.hydra_config import HydraConfig
+
+    from segframe import build
+    from segframe.inference.evaluation import evaluate
+    from segframe.metrics import figures
+    from segframe.tables import figures_table, print_table
+
+    restored = build.restore(config.checkpoint)
+    split = config.split or config.data.val_split
+    stored = HydraConfig.get().runtime.choices["data"] == "checkpoint"
+    dataset = build.build_dataset_to_evaluate(config.data, split, restored.about.classes, stored)
+    matrix = evaluate(restored.segmenter, dataset, config.data.num_workers, build.pick_device(config.accelerator))
+    found = figures(matrix, dataset.classes, split)
+    print_table(figures_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))
+    path = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
+    # JSON knows no NaN: a class that does not occur is null.
+    known = {name: value if value == value else None for name, value in found.items()}
+    path.write_text(json.dumps({**known, "images": len(dataset), "checkpoint": str(restored.path)}, indent=2) + "\n")
+    print(f"also in {path}")
+
+
+if __name__ == "__main__":
+    offer_data(sys.argv[1:])
+    main()

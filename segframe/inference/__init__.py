@@ -1,0 +1,1 @@
+"""Use of a trained network: figures on a dataset, predictions of images."""
