@@ -34,6 +34,13 @@ from segframe.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
+NOT_WORTH_A_WARNING = (
+    ".*does not have many workers.*",  # the embedded data need none
+    ".*exists and is not empty.*",  # nor is a resumed run's folder
+    ".*GPU available but not used.*",
+    ".*treespec, LeafSpec.*",  # within Lightning
+)
+
 
 class RunLength(NamedTuple):
     """A run in optimizer steps; a step is `accumulate` batches."""
@@ -131,7 +138,7 @@ def build_data(config: DictConfig) -> tuple[DataModule, RunLength]:
 
 
 def resolve_auto_weights(loss: Any, train: SegmentationDataset) -> None:
-    """Replaces `class_weights: auto`, anywhere in the loss's config, by the training masks' median-frequency weights."""
+    """Replaces `class_weights: auto`, anywhere in the loss's config, by the masks' median-frequency weights."""
     if OmegaConf.is_dict(loss):
         for key, child in loss.items():
             if key == "class_weights" and child == "auto":
@@ -145,12 +152,14 @@ def resolve_auto_weights(loss: Any, train: SegmentationDataset) -> None:
 def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     """The network of a run's config, with the first weights that it names."""
     backbone = build(config.backbone, "backbone")
-    heads = []
-    for name in ("head", "aux_head"):
-        make_head = build(config[name], name) if config[name] else None
+
+    def build_head(name: str) -> Head:
+        make_head = build(config[name], name)
         with naming(name):
-            heads.append(make_head and make_head(features=backbone.features, num_classes=num_classes))
-    return Segmenter(backbone, heads[0], heads[1], list(config.normalize.mean), list(config.normalize.std))
+            return make_head(features=backbone.features, num_classes=num_classes)
+
+    aux_head = build_head("aux_head") if config.aux_head else None
+    return Segmenter(backbone, build_head("head"), aux_head, list(config.normalize.mean), list(config.normalize.std))
 
 
 def initialize_from(segmenter: Segmenter, path: str) -> None:
@@ -199,13 +208,7 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
                 f"trainer.lightning.{name}: Lightning's Trainer takes no such argument{did_you_mean(name, known)}"
             )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # What is a choice here: the embedded data need no workers, a resumed run's folder is not empty.
-    for message in (
-        ".*does not have many workers.*",
-        ".*exists and is not empty.*",
-        ".*treespec.*",
-        ".*GPU available but not used.*",
-    ):
+    for message in NOT_WORTH_A_WARNING:
         warnings.filterwarnings("ignore", message)
     with naming("trainer"):
         return pl.Trainer(
@@ -245,15 +248,13 @@ def restore(path: str | Path) -> Restored:
         backbone = stored_part(backbone_node, segframe.backbones, Backbone)(
             **arguments(backbone_node) | {"weights": None}
         )
-        heads = [
-            stored_part(config[name], segframe.heads, Head)(
-                features=backbone.features, num_classes=len(about.classes), **arguments(config[name])
-            )
-            if config.get(name)
-            else None
-            for name in ("head", "aux_head")
-        ]
-        segmenter = Segmenter(backbone, heads[0], heads[1], normalize["mean"], normalize["std"])
+
+        def restore_head(name: str) -> Head:
+            make_head = stored_part(config[name], segframe.heads, Head)
+            return make_head(features=backbone.features, num_classes=len(about.classes), **arguments(config[name]))
+
+        aux_head = restore_head("aux_head") if config.get("aux_head") else None
+        segmenter = Segmenter(backbone, restore_head("head"), aux_head, normalize["mean"], normalize["std"])
         segmenter.load_state_dict(state)
     except UserError:
         raise
@@ -282,9 +283,9 @@ def final_classes(package: ModuleType, contract: type) -> dict[str, type]:
     for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(info.name)
         for name, member in vars(module).items():
-            if inspect.isclass(member) and issubclass(member, contract) and not inspect.isabstract(member):
-                if member.__module__ == info.name:
-                    found[f"{info.name}.{name}"] = member
+            own = inspect.isclass(member) and member.__module__ == info.name
+            if own and issubclass(member, contract) and not inspect.isabstract(member):
+                found[f"{info.name}.{name}"] = member
     return found
 
 

@@ -65,11 +65,8 @@ def read_run(path: Path) -> tuple[About, dict[str, Tensor]]:
     content = read(path)
     try:
         stored = content[KEY]
-        about = About(
-            dict(stored["config"]),
-            tuple(map(str, stored["classes"])),
-            tuple((*map(int, c),) for c in stored["palette"]),
-        )
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in stored["palette"])
+        about = About(dict(stored["config"]), tuple(map(str, stored["classes"])), palette)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a segframe checkpoint: it does not say how its network is built") from error
     prefix = "segmenter."

@@ -171,7 +171,7 @@ def dotted(node: Any, path: str) -> Any:
     plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
     if isinstance(plain, dict):
         for key, child in plain.items():
-            name = f"{path}.{key}" if path else str(key)
+            name = ".".join(part for part in (path, str(key)) if part)
             yield name
             yield from dotted(child, name)
 

@@ -259,7 +259,7 @@ def check_keys(config: DictConfig) -> None:
         given = OmegaConf.select(config, path) if path else config
         if path == "trainer.lightning" or not OmegaConf.is_dict(given):
             continue
-        for key in given:
+        for key in map(str, given):
             if key not in node and path != "output_weights":
-                raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(str(key), node)}")
+                raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
     OmegaConf.merge(OmegaConf.structured(TrainConfig), config)

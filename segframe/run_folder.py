@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 
 
 def resume_arguments(argv: list[str]) -> list[str]:
-    """`resume=<folder>` composes from that folder's own config.yaml and runs there; other arguments stay as they are."""
+    """Makes `resume=<folder>` compose from that folder's own config.yaml and run there."""
     from segframe.cli import given
 
     folder = given("resume", argv)

@@ -28,7 +28,7 @@ class SweepTable(Callback):
         """Notes the job's result."""
         overrides = dict(override.split("=", 1) for override in job_return.overrides or [] if "=" in override)
         seconds = round(time.monotonic() - self.started, 1)
-        folder = OmegaConf.select(job_return.hydra_cfg, "hydra.runtime.output_dir") or ""
+        folder = str(OmegaConf.select(job_return.hydra_cfg or config, "hydra.runtime.output_dir") or "")
         result = job_return._return_value
         if job_return.status is JobStatus.FAILED or isinstance(result, Failure):
             reason = result.reason if isinstance(result, Failure) else sentence(result)
@@ -53,6 +53,5 @@ def write_csv(path: Path, rows: list[SweepRow], monitor: str) -> None:
         writer = csv.writer(file)
         writer.writerow([*keys, monitor, "seconds", "folder", "error"])
         for row in rows:
-            writer.writerow(
-                [*(row.overrides.get(key, "") for key in keys), row.best, row.seconds, row.folder, row.error]
-            )
+            values = [row.overrides.get(key, "") for key in keys]
+            writer.writerow([*values, row.best, row.seconds, row.folder, row.error])

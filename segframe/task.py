@@ -114,7 +114,7 @@ class SegmentationTask(pl.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics(self.figures, step=self.global_step)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""
         optimizer = self.make_optimizer(group_parameters(self.segmenter, self.make_optimizer, self.param_groups))
         scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)

@@ -94,13 +94,13 @@ def test_fc6_and_fc7_carry_the_classifier(tmp_path):
 
 
 def test_unknown_weights_are_told(tmp_path):
-    with pytest.raises(UserError, match="neither a file nor weights of torchvision's resnet18.*IMAGENET1K_V1"):
+    with pytest.raises(UserError, match=r"neither a file nor weights of torchvision's resnet18.*IMAGENET1K_V1"):
         make("resnet18", "backbone.weights=IMAGENET")
     (tmp_path / "x.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"x\.pth cannot be read"):
         make("resnet18", f"backbone.weights={tmp_path / 'x.pth'}")
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "y.pth")
-    with pytest.raises(UserError, match="has no tensor 'conv1.weight'"):
+    with pytest.raises(UserError, match=r"has no tensor 'conv1\.weight'"):
         make("resnet18", f"backbone.weights={tmp_path / 'y.pth'}")
 
 

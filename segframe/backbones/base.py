@@ -43,5 +43,5 @@ def stage_strides(output_stride: int) -> list[int]:
 
 def spread(layer: nn.Conv2d, spacing: int) -> None:
     """Makes a padded convolution read a map `spacing` times denser than the one it was trained on."""
-    layer.padding = tuple(spacing * p for p in layer.padding)
+    layer.padding = tuple(spacing * int(p) for p in layer.padding)
     layer.dilation = (spacing, spacing)

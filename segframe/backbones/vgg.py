@@ -72,7 +72,9 @@ class VGG16FC(Backbone):
         self.features["c5"] = Feature(fc_channels, c5.stride, c5.offset + (fc6_kernel // 2 - padding) * 32)
         keep_resolution(self.layers, output_stride)
         spread(self.fc6, 32 // output_stride)
-        self.layers[0].padding = (input_padding, input_padding)
+        conv1_1 = self.layers[0]
+        assert isinstance(conv1_1, nn.Conv2d)
+        conv1_1.padding = (input_padding, input_padding)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) to c1 (stride 2) ... c4 and c5 = fc7."""
@@ -97,6 +99,7 @@ def initialize(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()

@@ -48,9 +48,8 @@ class FCN(Head):
             # (crop of the upsampled map, crop of the target): what they share begins where the later one does.
             self.crops.append((max(shift, 0), max(-shift, 0)))
             grid = Feature(num_classes, target.stride, max(grid.offset, target.offset))
-        for layer in self.score.values():
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in self.score.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Scores at full size, cropped to the image."""
