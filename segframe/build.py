@@ -5,8 +5,6 @@ import inspect
 import logging
 import pkgutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import segframe.backbones
 import segframe.data
@@ -27,7 +26,7 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
 from segframe.data.transforms import Transform
-from segframe.errors import UserError
+from segframe.errors import UserError, naming
 from segframe.heads.base import Head
 from segframe.segmenter import Segmenter
 from segframe.task import SegmentationTask
@@ -48,18 +47,6 @@ class RunLength(NamedTuple):
     total_steps: int
     steps_per_epoch: int
     val_every_n_steps: int
-
-
-@contextmanager
-def naming(part: str) -> Iterator[None]:
-    """Turns what a library's constructor says of bad values into one sentence that names the config's part."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (ValueError, TypeError, pl.utilities.exceptions.MisconfigurationException) as error:
-        cause = error.__cause__ or error
-        raise UserError(f"{part}: {str(cause).strip().partition(chr(10))[0]}") from error
 
 
 def build(config: Any, part: str) -> Any:
@@ -192,6 +179,7 @@ def build_task(
         config.param_groups,
         length.total_steps,
         length.steps_per_epoch,
+        config.seed,
         about,
     )
 
@@ -210,7 +198,7 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in NOT_WORTH_A_WARNING:
         warnings.filterwarnings("ignore", message)
-    with naming("trainer"):
+    with naming("trainer", MisconfigurationException):
         return pl.Trainer(
             max_epochs=1,
             val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
@@ -224,6 +212,7 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
             default_root_dir=config.output_dir,
             num_sanity_val_steps=1,
             enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
             log_every_n_steps=0,  # Curves logs
             use_distributed_sampler=False,
             **settings.lightning,

@@ -1,6 +1,7 @@
 """What a checkpoint holds, and how one is read: as data from a stranger, never as code."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,9 @@ def locate(path: str | Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The content of a file that torch.save wrote, tensors on the CPU; only plain containers and tensors are let in."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path} cannot be read as a checkpoint ({reason})") from error

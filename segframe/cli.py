@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,10 +33,15 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
         def run_job(config: DictConfig) -> Any:
             try:
                 return job(config)
-            except (UserError, OmegaConfBaseException) as error:
+            except Exception as error:
+                ours = not isinstance(error, UserError | OmegaConfBaseException)
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     # The sweep goes on; its table tells.
+                    if ours:
+                        traceback.print_exc()
                     return Failure(sentence(error))
+                if ours:
+                    raise
                 sys.exit(f"error: {sentence(error)}")
 
         def main() -> None:
@@ -88,7 +94,7 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
                 overrides.append(OverridesParser.create().parse_override(word))
             except HydraException as unreadable:
                 return f"cannot read {word!r} on the command line: {sentence(unreadable)}"
-    groups = [override for override in overrides if is_group(override.key_or_group)]
+    groups = [override for override in overrides if schema.is_group(override.key_or_group)]
     for override in groups:
         message = misspelt_option(override)
         if message:
@@ -103,11 +109,6 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
     if isinstance(error, MissingConfigException):
         return " ".join(str(error).split())
     return sentence(error)
-
-
-def is_group(key: str) -> bool:
-    """Whether configs/ has a folder of this name."""
-    return (schema.CONFIG_DIR / key).is_dir()
 
 
 def misspelt_option(override: Override) -> str | None:

@@ -1,6 +1,7 @@
 """The schema of a run's config, the check of every `_target_`'s arguments, and the names of a run's folders."""
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,6 +130,11 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem[0] != "_")
 
 
+def is_group(key: str) -> bool:
+    """Whether configs/ has a folder of this name."""
+    return (CONFIG_DIR / key).is_dir()
+
+
 def option_list() -> str:
     """What --help shows of the config groups."""
     groups = sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name != "script")
@@ -158,7 +164,7 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 def sweep_subdir(*, _root_: DictConfig) -> str:
     """A job's folder within its sweep: its number and overrides."""
     told = [o for o in _root_.hydra.overrides.task if not o.startswith(("output_dir=", "data.root="))]
-    return f"{_root_.hydra.job.num}_{','.join(told)}".replace("/", "_")[:120]
+    return re.sub(r"[^\w.=,+-]", "_", f"{_root_.hydra.job.num}_{','.join(told)}")[:120]
 
 
 def check_targets(config: DictConfig) -> None:

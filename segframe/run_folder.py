@@ -27,13 +27,16 @@ def resume_arguments(argv: list[str]) -> list[str]:
     for needed in ("config.yaml", "checkpoints/last.ckpt"):
         if not (folder / needed).is_file():
             sys.exit(f"error: resume={folder}: there is no {folder / needed}, so no run to continue")
+    for word in argv:
+        if schema.is_group(word.partition("=")[0]):
+            sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     return [*own, *argv, f"hydra.run.dir={folder}", "hydra.output_subdir=null", "hydra.job.name=train"]
 
 
 def open_folder(config: DictConfig) -> Path:
     """Checks the config, makes it the folder's config.yaml and sets `output_dir`; returns the folder."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
     schema.check_keys(config)
     schema.check_targets(config)
@@ -41,6 +44,11 @@ def open_folder(config: DictConfig) -> Path:
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     return folder
+
+
+def as_named(folder: Path) -> Path:
+    """A folder below the working directory as a user names it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def write_environment(folder: Path, device: Any) -> None:

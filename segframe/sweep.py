@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.cli import Failure, sentence
+from segframe.run_folder import as_named
 from segframe.tables import SweepRow, print_table, sweep_table
 
 
@@ -28,7 +29,7 @@ class SweepTable(Callback):
         """Notes the job's result."""
         overrides = dict(override.split("=", 1) for override in job_return.overrides or [] if "=" in override)
         seconds = round(time.monotonic() - self.started, 1)
-        folder = str(OmegaConf.select(job_return.hydra_cfg or config, "hydra.runtime.output_dir") or "")
+        folder = str(as_named(Path(OmegaConf.select(config, "hydra.runtime.output_dir"))))
         result = job_return._return_value
         if job_return.status is JobStatus.FAILED or isinstance(result, Failure):
             reason = result.reason if isinstance(result, Failure) else sentence(result)

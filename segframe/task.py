@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
+from segframe.errors import naming
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
 from segframe.segmenter import Segmenter
@@ -33,6 +34,7 @@ class SegmentationTask(pl.LightningModule):
         param_groups: ParamGroupsConfig,
         total_steps: int,
         steps_per_epoch: int,
+        seed: int,
         about: checkpoint.About,
     ) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class SegmentationTask(pl.LightningModule):
         self.param_groups = param_groups
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
         self.about = about
         self.confusion = ConfusionMatrix(len(about.classes))
         self.figures: dict[str, float] = {}
@@ -71,6 +74,9 @@ class SegmentationTask(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all outputs."""
+        # Dropout is a function of (seed, batch) alone, as augmentation is of (seed, epoch, index): a resumed run draws
+        # what the uninterrupted one would have drawn.
+        torch.manual_seed(self.seed + batch_idx)
         outputs = self.segmenter.outputs(batch["image"])
         losses = [self.output_weights[name] * self.loss(logits, batch["mask"]) for name, logits in outputs.items()]
         total = torch.stack(losses).sum()
@@ -116,9 +122,15 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""
-        optimizer = self.make_optimizer(group_parameters(self.segmenter, self.make_optimizer, self.param_groups))
-        scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)
+        with naming("optimizer"):
+            optimizer = self.make_optimizer(group_parameters(self.segmenter, self.make_optimizer, self.param_groups))
+        with naming("scheduler"):
+            scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+        """Lets a run that had ended go on where it was given more steps."""
+        checkpoint_["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Adds what is needed to build the network again."""

@@ -1,43 +1,62 @@
-"""What tests share: composed configs, the lists of shipped YAML files."""
+"""What tests share: composed configs, and the programs as a user runs them, in this process."""
 
-import os
+import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
 
 from segframe import config as schema
 
 ROOT = Path(__file__).parents[1]
+options = schema.options
 schema.register()
-# Two test processes or a training beside them must not fight for the cores.
-torch.set_num_threads(int(os.environ.get("SEGFRAME_TEST_THREADS", "2")))
-
-
-def options(group: str) -> list[str]:
-    """The files of a config group that users choose from."""
-    return sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml") if path.stem[0] != "_")
+torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
     """A config as the command line would compose it."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose(name, list(overrides))
-    OmegaConf.set_struct(config, False)
     config.output_dir = "outputs/test"
     return config
 
 
 @pytest.fixture
-def run_program(tmp_path, monkeypatch, capfd):
-    """Runs train.py or a script in this process's Python as a child: (arguments) -> (exit code, stdout, stderr)."""
-    import subprocess
+def run(tmp_path, monkeypatch, capfd):
+    """Runs train.py or a script: run("train.py", "data=voc") -> code, out (both streams)."""
+    monkeypatch.chdir(tmp_path)
 
-    def run(script: str, *arguments: object, timeout: float = 240) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=tmp_path)
+    def call(script: str, *arguments: object) -> SimpleNamespace:
+        capfd.readouterr()
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        captured = capfd.readouterr()
+        return SimpleNamespace(code=code, out=captured.out + captured.err)
 
-    return run
+    return call
+
+
+# A run of seconds: a small ResNet on a few small images.
+TINY = (
+    "backbone=resnet18",
+    "head=fcn",
+    "data.dataset.size=32",
+    "data.dataset.num_images={train: 12, val: 3, test: 2}",
+    "data.crop_size=32",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "trainer.accelerator=cpu",
+)

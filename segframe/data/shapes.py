@@ -79,9 +79,9 @@ def generate(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarra
     if rng.random() < 0.1:
         figures.append(len(FIGURES))
     for label in figures:
-        kind = (label + 1) % len(TEXTURES) if rng.random() < 0.8 else int(rng.integers(len(TEXTURES)))
+        kind = (label + 1) % len(TEXTURES) if rng.random() < 0.9 else int(rng.integers(len(TEXTURES)))
         figure = FIGURES[label - 1](rng, size)
-        hue = (label + rng.normal(0, 0.15)) / len(FIGURES) if rng.random() < 0.95 else rng.random()
+        hue = (label + rng.normal(0, 0.1)) / len(FIGURES) if rng.random() < 0.98 else rng.random()
         bright, dark = rng.uniform(0.75, 1), rng.uniform(0.35, 0.55)
         colours = _colour(hue, rng.uniform(0.6, 1), bright), _colour(hue, rng.uniform(0.6, 1), dark)
         inside = figure.astype(bool)

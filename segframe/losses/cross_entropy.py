@@ -1,5 +1,7 @@
 """Cross-entropy over the pixels, with class weights and label smoothing."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +21,9 @@ class CrossEntropy(Loss):
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: list[float] | None, label_smoothing: float) -> None:
+    def __init__(self, class_weights: list[float] | Literal["auto"] | None, label_smoothing: float) -> None:
         super().__init__()
+        assert class_weights != "auto", "resolved by build.py"
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing must lie in [0, 1), got {label_smoothing}")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)

@@ -1,0 +1,100 @@
+"""A checkpoint is data from a stranger: nothing in it runs, and only our own parts are built from it."""
+
+import pickle
+
+import pytest
+import torch
+from conftest import composed
+from omegaconf import OmegaConf
+
+from segframe import build, checkpoint
+from segframe.errors import UserError
+
+
+def stored(*overrides, classes=3):
+    config = composed("backbone=resnet18", "head=fcn", *overrides)
+    segmenter = build.build_segmenter(config, classes)
+    about = checkpoint.About(
+        OmegaConf.to_container(config, resolve=True), tuple(f"k{k}" for k in range(classes)), ((0, 0, 0),) * classes
+    )
+    state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
+    return segmenter, {checkpoint.KEY: checkpoint.describe(about), "state_dict": state}
+
+
+def test_a_network_comes_back_from_its_file_alone(tmp_path):
+    segmenter, content = stored("aux_head=fcn", "backbone.weights=null")
+    content[checkpoint.KEY]["config"]["backbone"]["weights"] = "IMAGENET1K_V1"  # is not downloaded again
+    torch.save(content, tmp_path / "x.ckpt")
+    restored = build.restore(tmp_path / "x.ckpt")
+    images = torch.randint(0, 256, (1, 3, 33, 40), dtype=torch.uint8)
+    assert torch.equal(restored.segmenter(images), segmenter.eval()(images))
+    assert restored.about.classes == ("k0", "k1", "k2")
+    assert not restored.segmenter.training
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
+    with (tmp_path / "x.ckpt").open("wb") as file:
+        pickle.dump(Malicious(), file)
+    torch.save({"state_dict": Malicious()}, tmp_path / "y.ckpt")
+    for name in ("x.ckpt", "y.ckpt"):
+        with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+            build.restore(tmp_path / name)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.hub.load", "torch.load", "os.system", "segframe.backbones.resnet.get_model", "segframe.heads.fcn.FCN"],
+)
+def test_only_our_own_backbones_are_built(tmp_path, target):
+    _, content = stored()
+    content[checkpoint.KEY]["config"]["backbone"]["_target_"] = target
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=rf"asks for {target}, which is none of .*segframe\.backbones\.resnet\.ResNet"):
+        build.restore(tmp_path / "x.ckpt")
+
+
+def test_a_config_from_before_a_setting_still_builds(tmp_path):
+    """Settings that a later version adds get defaults; this is the first version's config of a network."""
+    config = {
+        "backbone": {
+            "_target_": "segframe.backbones.resnet.ResNet",
+            "variant": "resnet18",
+            "weights": None,
+            "output_stride": 16,
+            "lr_multiplier": 1.0,
+        },
+        "head": {
+            "_target_": "segframe.heads.deeplab.DeepLabV3Plus",
+            "_partial_": True,
+            "output_stride": 16,
+            "rates": None,
+            "dropout": 0.1,
+            "separable": True,
+            "num_convs": 2,
+            "align_corners": False,
+            "lr_multiplier": 1.0,
+        },
+        "aux_head": None,
+        "normalize": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+    }
+    segmenter = build.build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 2)
+    state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
+    about = checkpoint.About(config, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    torch.save({checkpoint.KEY: checkpoint.describe(about), "state_dict": state}, tmp_path / "old.ckpt")
+    assert build.restore(tmp_path / "old.ckpt").about.classes == ("a", "b")
+
+
+def test_load_what_fits():
+    net = torch.nn.Linear(2, 3)
+    left_out, untouched = checkpoint.load_what_fits(
+        net, {"weight": torch.ones(3, 2), "bias": torch.ones(4), "x": torch.ones(1)}
+    )
+    assert left_out == ["bias (4,), here (3,)", "x (1,), not in this network"]
+    assert untouched == ["bias"]
+    assert net.weight.eq(1).all()

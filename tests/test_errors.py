@@ -1,0 +1,77 @@
+"""What a user can get wrong ends in one clear sentence, a non-zero exit code and no folder with half a run."""
+
+import pytest
+import torch
+from conftest import TINY
+
+WRONG = [
+    ("optimizer.lrr=3", "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
+    ("lr=0.1", "lr is not a setting; did you mean optimizer.lr?"),
+    ("bakbone=resnet18", "bakbone is not a setting; did you mean backbone?"),
+    ("trainer.max_step=3", "trainer.max_step is not a setting; did you mean trainer.max_steps?"),
+    ("transforms.crop=3", "transforms.crop is not a setting; did you mean transforms.crop_size?"),
+    ("backbone=resnet999", "backbone=resnet999: there is no such option; did you mean resnet"),
+    ("model=fcn8", "model=fcn8: there is no such option; did you mean fcn8s?"),
+    ("+optimzer.lr=3", "optimzer is not a setting; did you mean optimizer?"),
+    ("trainer.max_epochs=abc", "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("data.batch_size=many", "data.batch_size: Value 'many' of type 'str' could not be converted to Integer"),
+    ("data.batch_size=0", "data.batch_size must be positive, got 0"),
+    ("data.num_workers=-1", "data.num_workers is -1"),
+    ("optimizer.lr=abc", "optimizer.lr=abc: torch.optim.SGD expects float"),
+    ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+    ("optimizer.lr=[1,", "cannot read 'optimizer.lr=[1,' on the command line"),
+    ("trainer.precision=17", "trainer: Precision '17' is invalid"),
+    ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo=..."),
+    ("+trainer.lightning.max_stepz=1", "trainer.lightning.max_stepz: Lightning's Trainer takes no such argument"),
+    ("transforms.crop_size=abc", "crop size is 'abc'"),
+    (
+        "backbone.weights=nowhere.pth",
+        "backbone.weights=nowhere.pth: neither a file nor weights of torchvision's resnet18",
+    ),
+    ("backbone.output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
+    ("resume=nowhere", "resume=nowhere: there is no nowhere/config.yaml"),
+    ("init_from=nowhere", "there is no checkpoint nowhere"),
+    ("data=voc", "no VOC2012/JPEGImages under data/voc"),
+    ("data=camvid", "data/camvid"),
+    ("data=folder", "data.root must be given"),
+    ("~backbone", "backbone must be given"),
+    ("loss.class_weights=[1,2]", "loss.class_weights has 2 entries for 8 classes"),
+    ("head.reads=c7", "this head reads c7; the backbone offers c1, c2, c3, c4, c5"),
+]
+
+
+@pytest.mark.parametrize(("word", "sentence"), WRONG)
+def test_one_sentence(run, tmp_path, word, sentence):
+    group = word.partition("=")[0]
+    data = () if group == "data" else TINY[2:]
+    parts = TINY[:2] if not word.startswith(("~", "backbone=", "model=")) else ()
+    result = run("train.py", *parts, *data, "trainer.max_epochs=1", word, "output_dir=wrong")
+    assert result.code == 1
+    lines = [line for line in result.out.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.out
+    assert sentence in lines[0]
+    assert "Traceback" not in result.out
+    assert not (tmp_path / "wrong/checkpoints").exists()
+
+
+@pytest.mark.parametrize("script", ["scripts/evaluate.py", "scripts/predict.py"])
+def test_checkpoints_that_are_none(run, tmp_path, script):
+    more = ("input=.", "output=out") if "predict" in script else ()
+    (tmp_path / "x.png").write_bytes(b"")
+    files = {
+        "text.ckpt": "cannot be read as a checkpoint",
+        "tensor.ckpt": "not a checkpoint",
+        "bare.ckpt": "not a segframe",
+    }
+    (tmp_path / "text.ckpt").write_text("hello")
+    torch.save(torch.zeros(3), tmp_path / "tensor.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
+    for name, reason in {**files, "absent.ckpt": "there is no checkpoint absent.ckpt"}.items():
+        result = run(script, f"checkpoint={name}", *more)
+        assert result.code == 1
+        assert reason in result.out
+        assert "Traceback" not in result.out
+    result = run(script, *more)
+    assert result.code == 1
+    assert "checkpoint must be given" in result.out

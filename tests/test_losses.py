@@ -1,0 +1,80 @@
+"""Losses against torch's and by their properties."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import composed, options
+
+from segframe import build
+from segframe.errors import UserError
+from segframe.heads.base import Logits
+from segframe.losses.cross_entropy import CrossEntropy
+from segframe.losses.dice import Dice
+
+LOSSES = options("loss")
+
+
+def sample(seed=0, size=(17, 23), classes=5):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, classes, 5, 6, generator=generator).requires_grad_()
+    mask = torch.randint(0, classes, (2, *size), generator=generator).to(torch.uint8)
+    mask[torch.rand(mask.shape, generator=generator) < 0.2] = 255
+    return Logits(values, size, align_corners=False), mask
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_contract(name):
+    loss = build.build(composed(f"loss={name}").loss, "loss")
+    logits, mask = sample()
+    value = loss(logits, mask)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.shape == ()
+    assert value > 0
+    assert logits.values.grad.isfinite().all()
+    # Logits under ignored pixels change nothing.
+    full = logits._replace(values=logits.full().detach())
+    elsewhere = full.values + 100 * torch.randn(5)[:, None, None] * (mask == 255)[:, None]
+    torch.testing.assert_close(loss(full._replace(values=elsewhere), mask), loss(full, mask))
+    # Perfect logits, and nothing but void.
+    perfect = 50 * F.one_hot(mask.long().where(mask != 255, 0), 5).permute(0, 3, 1, 2).float()
+    assert loss(full._replace(values=perfect), mask) < 1e-3
+    nothing = logits._replace(values=logits.values.detach().requires_grad_())
+    zero = loss(nothing, torch.full_like(mask, 255))
+    zero.backward()
+    assert zero == 0
+    assert nothing.values.grad.abs().sum() == 0
+    assert loss(logits._replace(values=logits.values.to(torch.bfloat16)), mask).dtype == torch.float32
+
+
+@pytest.mark.parametrize("weights", [None, [0.1, 2.0, 1.0, 0.5, 3.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_torchs(weights, smoothing):
+    logits, mask = sample(1)
+    found = CrossEntropy(weights, smoothing)(logits, mask)
+    weight = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(logits.full(), mask.long(), weight=weight, ignore_index=255, label_smoothing=smoothing)
+    torch.testing.assert_close(found, expected)
+
+
+def test_dice_by_hand():
+    """Probabilities 1 and 0 on four pixels: Dice of both classes is 2 * 1 / (1 + 2) and 2 * 2 / (2 + 3), say."""
+    values = torch.tensor([[[[60.0, 60.0, 0.0, 0.0]], [[0.0, 0.0, 60.0, 60.0]]]])
+    mask = torch.tensor([[[0, 1, 1, 1]]])
+    loss = Dice(smooth=0.0)(Logits(values, (1, 4), False), mask)
+    torch.testing.assert_close(loss, torch.tensor(1 - (2 / 3 + 4 / 5) / 2))
+
+
+def test_the_sum_is_the_sum():
+    logits, mask = sample(2)
+    both = build.build(composed("loss=cross_entropy_dice", "loss.weights.dice=0.5").loss, "loss")
+    torch.testing.assert_close(
+        both(logits, mask), CrossEntropy(None, 0.0)(logits, mask) + 0.5 * Dice(1.0)(logits, mask)
+    )
+
+
+def test_wrong_numbers_of_weights_are_told():
+    with pytest.raises(UserError, match="class_weights has 2 entries for 5 classes"):
+        CrossEntropy([1.0, 2.0], 0.0)(*sample())
+    with pytest.raises(UserError, match="label_smoothing must lie in"):
+        CrossEntropy(None, 1.5)

@@ -1,0 +1,181 @@
+"""A run from the command line: its folder, its continuation, sweeps, and everything that stands on its checkpoint."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+
+RUN = ("trainer.max_steps=5", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none")
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def trained(run, tmp_path):
+    """The folder of a finished run."""
+    result = run("train.py", *TINY, *RUN, "output_dir=first")
+    assert result.code == 0, result.out
+    return tmp_path / "first"
+
+
+def test_a_run_leaves_everything_in_its_folder(run, tmp_path):
+    result = run("train.py", *TINY, *RUN[:2], "callbacks=default", "logger=default", "output_dir=a run")
+    assert result.code == 0, result.out
+    folder = tmp_path / "a run"
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    metrics = [row for row in rows(folder / "metrics.csv") if row["val/miou"]]
+    # Every two steps, and after the last one, which falls between.
+    assert [int(row["step"]) for row in metrics] == [2, 4, 5]
+    assert all(row["val/loss"] and row["train/loss"] and row["val/iou/circle"] is not None for row in metrics)
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__.partition("+")[0]
+    best = max(float(row["val/miou"]) for row in metrics)
+    assert json.loads((folder / "result.json").read_text())["best"] == pytest.approx(best, rel=1e-4)
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
+    assert "step 5/5" in result.out
+    assert "mean over classes" in result.out
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(trained, run):
+    before = (trained / "checkpoints/last.ckpt").read_bytes()
+    result = run("train.py", *TINY, *RUN, "output_dir=first")
+    assert result.code == 1
+    assert "error: first already holds a run; continue it with resume=first" in result.out
+    assert (trained / "checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
+    common = (*TINY, *RUN[1:], "scheduler=constant")
+    assert run("train.py", *common, "trainer.max_steps=4", "output_dir=whole").code == 0
+    assert run("train.py", *common, "trainer.max_steps=2", "output_dir=parts").code == 0
+    resumed = run("train.py", "resume=parts", "trainer.max_steps=4", "data.num_workers=1")
+    assert resumed.code == 0, resumed.out
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["global_step"] == parts["global_step"] == 4
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, parts["state_dict"][name]), name
+    assert [r["step"] for r in rows(tmp_path / "parts/metrics.csv")] == ["2", "4"]
+    whole_rows, part_rows = (rows(tmp_path / name / "metrics.csv") for name in ("whole", "parts"))
+    assert [r["val/miou"] for r in whole_rows] == [r["val/miou"] for r in part_rows]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_resume_keeps_the_parts_of_the_run(trained, run):
+    result = run("train.py", "resume=first", "backbone=resnet34")
+    assert result.code == 1
+    assert "error: " in result.out
+    assert "Traceback" not in result.out
+    result = run("train.py", "resume=first", "trainer.max_step=9")
+    assert result.code == 1
+    assert "did you mean trainer.max_steps?" in result.out
+
+
+def test_init_from_tells_what_is_left_out(trained, run, tmp_path):
+    folder = tmp_path / "photos"
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(parents=True)
+        for k in range(2):
+            pixels = np.random.default_rng(k).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / split / f"{k}.jpg")
+            Image.fromarray(pixels[..., 0] // 86).save(folder / "masks" / split / f"{k}.png")
+    data = ("data=folder", f"data.root={folder}", "data.dataset.classes=[road,sky,tree]", "data.crop_size=32")
+    own = ("data.batch_size=2", "data.num_workers=0", "backbone=resnet18", "head=fcn", "trainer.accelerator=cpu")
+    result = run("train.py", *data, *own, *RUN, "init_from=first", "output_dir=second", "hydra.verbose=false")
+    assert result.code == 0, result.out
+    assert "left out: head.layers.4.weight (8, 128, 1, 1), here (3, 128, 1, 1)" in result.out
+    first, second = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
+    )
+    name = "segmenter.backbone.conv1.weight"
+    assert (first[name] - second[name]).abs().max() < 0.1
+    result = run("train.py", *data, *own, *RUN, "init_from=first", "backbone=vgg11", "output_dir=third")
+    assert result.code == 1
+    assert "error: init_from=first: no tensor of its backbone fits this backbone" in result.out
+
+
+def test_evaluate_needs_the_checkpoint_only(trained, run, tmp_path):
+    logged = rows(trained / "metrics.csv")[-1]
+    for name in ("config.yaml", "environment.json", "metrics.csv"):
+        (trained / name).unlink()
+    result = run("scripts/evaluate.py", "checkpoint=first/checkpoints/last.ckpt", "output_dir=val")
+    assert result.code == 0, result.out
+    found = json.loads((tmp_path / "val/metrics.json").read_text())
+    assert found["images"] == 3
+    for name in ("val/miou", "val/pixel_accuracy", "val/iou/background"):
+        assert found[name] == pytest.approx(float(logged[name]), rel=1e-4)
+    result = run("scripts/evaluate.py", "checkpoint=first", "split=test", "data.num_workers=1", "output_dir=test")
+    assert result.code == 0, result.out
+    assert json.loads((tmp_path / "test/metrics.json").read_text())["images"] == 2
+    result = run("scripts/evaluate.py", "checkpoint=first", "data=camvid", f"data.root={tmp_path}")
+    assert result.code == 1
+    assert "error: " in result.out
+    assert "Traceback" not in result.out
+
+
+def test_predict_writes_three_pictures_and_reports_bad_files(trained, run, tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 61, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in/a.jpg")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "in/deep/b.png")
+    result = run("scripts/predict.py", "checkpoint=first", "input=in", "output=out")
+    assert result.code == 0, result.out
+    for name in ("a.png", "deep/b.png"):
+        index = np.array(Image.open(tmp_path / "out/index" / name))
+        assert index.shape == (45, 61)
+        assert index.max() < 8
+        for kind in ("colour", "overlay"):
+            assert np.array(Image.open(tmp_path / "out" / kind / name)).shape == (45, 61, 3)
+    (tmp_path / "in/c.jpg").write_bytes(b"no image")
+    result = run("scripts/predict.py", "checkpoint=first", "input=in", "output=out")
+    assert result.code == 1
+    assert "skipped: " in result.out
+    assert "c.jpg" in result.out
+    assert "2 of 3 images predicted" in result.out
+    assert run("scripts/predict.py", "checkpoint=first", "input=in/a.jpg", "output=one").code == 0
+    assert (tmp_path / "one/overlay/a.png").is_file()
+
+
+def test_a_sweep_ends_with_a_table(run, tmp_path):
+    result = run(
+        "train.py", "-m", *TINY, *RUN, "trainer.max_steps=2", "optimizer.lr=0.01,-1,0.001", "hydra.sweep.dir=sweep"
+    )
+    assert result.code == 1  # one of the three cannot work
+    table = rows(tmp_path / "sweep/sweep.csv")
+    assert [row["optimizer.lr"] for row in table] == ["0.01", "-1", "0.001"]
+    assert [bool(row["val/miou"]) for row in table] == [True, False, True]
+    assert "Invalid learning rate" in table[1]["error"]
+    for row in (table[0], table[2]):
+        assert (tmp_path / row["folder"] / "checkpoints/best.ckpt").is_file()
+        assert row["folder"].startswith("sweep/")
+    assert "optimizer.lr" in result.out
+    assert "Traceback" not in result.out
+
+
+def test_mixed_precision_accumulation_and_clipping(run):
+    result = run(
+        "train.py",
+        *TINY,
+        *RUN,
+        "trainer.precision=bf16-mixed",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.gradient_clip_val=1.0",
+        "callbacks=early_stopping",
+        "aux_head=fcn",
+        "loss=cross_entropy_dice",
+        "loss.terms.cross_entropy.class_weights=auto",
+        "output_dir=mixed",
+    )
+    assert result.code == 0, result.out
+    assert "class weights (median frequency): background" in result.out
