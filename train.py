@@ -20,7 +20,7 @@ def main(config: DictConfig) -> float:
     seed_everything(config.seed, verbose=False)
     data, length = build.build_data(config)
     build.resolve_auto_weights(config.loss, data.train)
-    if config.resume or config.init_from:
+    if (config.resume or config.init_from) and "weights" in config.backbone:
         config.backbone.weights = None  # they would be overwritten
     segmenter = build.build_segmenter(config, len(data.train.classes))
     if config.init_from and not config.resume:

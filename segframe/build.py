@@ -233,10 +233,9 @@ def restore(path: str | Path) -> Restored:
     about, state = checkpoint.read_run(path)
     config = about.config
     try:
-        backbone_node, normalize = config["backbone"], config["normalize"]
-        backbone = stored_part(backbone_node, segframe.backbones, Backbone)(
-            **arguments(backbone_node) | {"weights": None}
-        )
+        node, normalize = config["backbone"], config["normalize"]
+        own = {name: None if name == "weights" else value for name, value in arguments(node).items()}
+        backbone = stored_part(node, segframe.backbones, Backbone)(**own)
 
         def restore_head(name: str) -> Head:
             make_head = stored_part(config[name], segframe.heads, Head)

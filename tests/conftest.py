@@ -23,7 +23,8 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
     """A config as the command line would compose it."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose(name, list(overrides))
-    config.output_dir = "outputs/test"
+    if "output_dir" in config:
+        config.output_dir = "outputs/test"
     return config
 
 

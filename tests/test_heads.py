@@ -20,7 +20,7 @@ SIZES = [(32, 32), (33, 47), (64, 101), (97, 50)]
 
 
 def make(*overrides, classes=21):
-    return build.build_segmenter(composed("backbone.weights=null", *overrides), classes)
+    return build.build_segmenter(composed(*overrides), classes)
 
 
 def count(module):
@@ -108,7 +108,7 @@ def vgg_original_sizes(n):
 def test_original_fcn_gives_full_size_for_every_size(reads):
     """The sizes of maps, crops and transposed convolutions by exact arithmetic, and published crop offsets."""
     with torch.device("meta"):
-        backbone = build.build(composed("model=fcn8s_original", "backbone.weights=null").backbone, "backbone")
+        backbone = build.build(composed("model=fcn8s_original").backbone, "backbone")
         head = FCN(backbone.features, 1, 32, reads, "none", 1.0)
     offsets = {1: [(19, 0)], 2: [(0, 5), (27, 0)], 3: [(0, 5), (0, 9), (31, 0)]}
     assert head.crops == offsets[len(reads)]
@@ -126,7 +126,7 @@ def test_original_fcn_gives_full_size_for_every_size(reads):
 
 def test_map_sizes_of_the_original_are_as_computed():
     with torch.device("meta"):
-        backbone = build.build(composed("model=fcn8s_original", "backbone.weights=null").backbone, "backbone")
+        backbone = build.build(composed("model=fcn8s_original").backbone, "backbone")
         for n in (1, 37, 64, 500):
             maps = backbone(torch.empty(1, 3, n, n))
             assert {key: maps[key].shape[-1] for key in ("c3", "c4", "c5")} == vgg_original_sizes(n)
@@ -137,9 +137,7 @@ def test_skip_decoder_places_scores_where_their_cells_lie(backbone):
     """A ramp over the image's coordinates, given as maps, comes out as the same ramp."""
     size = 160
     with torch.device("meta"):
-        features = build.build(
-            composed(f"backbone={backbone}", "backbone.weights=null", "backbone.output_stride=32").backbone, "backbone"
-        )
+        features = build.build(composed(f"backbone={backbone}", "backbone.output_stride=32").backbone, "backbone")
         shapes = {key: m.shape for key, m in features(torch.empty(1, 3, size, size)).items()}
         features = features.features
     head = FCN({k: Feature(1, f.stride, f.offset) for k, f in features.items()}, 1, 32, ["c5", "c4", "c3"], "none", 1.0)

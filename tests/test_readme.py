@@ -1,0 +1,78 @@
+"""The README's commands compose, its tree is the tree, its example works as described."""
+
+import re
+import shlex
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, composed
+from hydra.core.config_store import ConfigStore
+
+from segframe import build
+from segframe import config as schema
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split(" #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+PYTHON = [command for command in COMMANDS if command.startswith("python ")]
+
+
+def test_there_are_commands():
+    assert len(PYTHON) > 10
+
+
+@pytest.mark.parametrize("command", PYTHON)
+def test_commands_compose(command):
+    _, script, *words = shlex.split(command)
+    assert (ROOT / script).is_file()
+    name = script.rpartition("/")[2].removesuffix(".py")
+    overrides = [word for word in words if not word.startswith("-") and word != "job"]
+    if "-m" in words:
+        overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
+    ConfigStore.instance().store(group="data", name="checkpoint", node={})
+    config = composed(*overrides, name=name)
+    if name == "train":
+        schema.check_keys(config)
+        schema.check_targets(config)
+
+
+@pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_tree_names_what_is_there():
+    (tree,) = [text for kind, text in BLOCKS if text.startswith("train.py ")]
+    for line in tree.splitlines():
+        indent = "segframe/" if line.startswith("  ") and "yaml" not in line else ""
+        for word in re.findall(r"[\w/]+\.(?:py|yaml)|\w+/", line.split("   ")[0] if indent else line[:60]):
+            places = [ROOT / word, ROOT / "segframe" / word, ROOT / "configs" / word, ROOT / "scripts" / word]
+            folder = re.match(r"\s*(\w+)/", line)
+            if folder:
+                places.append(ROOT / "segframe" / folder[1] / word)
+            assert any(place.exists() for place in places), word
+
+
+@pytest.mark.parametrize("group", ["backbone", "head", "model", "data", "transforms", "loss", "experiment"])
+def test_the_table_lists_every_option(group):
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{group}`"))
+    for option in schema.options(group):
+        stem = re.sub(r"^(resnet|vgg)(?=\d+$)", "", option.removesuffix("_bn").removesuffix("_original"))
+        assert stem in row, option
+
+
+def test_the_example_backbone_works(tmp_path, monkeypatch):
+    (source,) = [text for kind, text in BLOCKS if kind == "python"]
+    (tmp_path / "readme_tiny.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    import readme_tiny
+
+    backbone = readme_tiny.Tiny(width=8, lr_multiplier=1.0)
+    maps = backbone(torch.rand(1, 3, 50, 65))
+    assert {
+        k: (m.shape[1], -(-50 // f.stride)) for (k, m), f in zip(maps.items(), backbone.features.values(), strict=True)
+    } == {k: (8, m.shape[2]) for k, m in maps.items()}
+    head = build.build(composed("head=fcn8s").head, "head")(features=backbone.features, num_classes=3)
+    assert head(maps, (50, 65)).full().shape == (1, 3, 50, 65)
+    sys.modules.pop("readme_tiny")
