@@ -7,13 +7,13 @@ help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: ## Make .venv with segframe and the tested versions of what it needs
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segframe needs Python 3.11 or newer: make install PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "segframe needs Python 3.11 or newer: make install PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
 	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; fi
 	touch $(BIN)/installed
 
-$(BIN)/installed:
+$(BIN)/installed: pyproject.toml constraints.txt
 	$(MAKE) install
 
 train: $(BIN)/installed ## Train on the embedded dataset: minutes on two CPU cores

@@ -24,13 +24,13 @@ def main(config: DictConfig) -> float:
         config.backbone.weights = None  # they would be overwritten
     segmenter = build.build_segmenter(config, len(data.train.classes))
     if config.init_from and not config.resume:
-        build.initialize_from(segmenter, config.init_from)
+        build.initialize_from(segmenter, config.init_from, data.train.classes)
     task = build.build_task(config, segmenter, data.train, length)
     trainer = build.build_trainer(config, length)
-    run_folder.write_environment(folder, trainer.strategy.root_device)
+    run_folder.write_start(folder, config, trainer.strategy.root_device)
     last = folder / "checkpoints" / "last.ckpt" if config.resume else None
     trainer.fit(task, data, ckpt_path=last, weights_only=True)
-    return run_folder.write_result(folder, trainer.checkpoint_callback.best_model_score, config.monitor)
+    return run_folder.write_result(folder, build.best_score(trainer, config.monitor), config.monitor)
 
 
 if __name__ == "__main__":

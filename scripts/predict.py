@@ -18,7 +18,9 @@ def main(config: DictConfig) -> None:
     from segframe.errors import UserError
     from segframe.inference.prediction import find_images, predict, write
 
-    images = find_images(Path(config.input))
+    if not 0 <= config.alpha <= 1:
+        raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
+    images = find_images(Path(config.input), Path(config.output))
     restored = build.restore(config.checkpoint)
     device = build.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -28,6 +29,7 @@ from segframe.data.statistics import class_weights
 from segframe.data.transforms import Transform
 from segframe.errors import UserError, naming
 from segframe.heads.base import Head
+from segframe.metrics import figures
 from segframe.segmenter import Segmenter
 from segframe.task import SegmentationTask
 
@@ -54,10 +56,9 @@ def build(config: Any, part: str) -> Any:
     with naming(part):
         try:
             return instantiate(config, _convert_="all")
-        except Exception as error:
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
+        except InstantiationException as error:
+            # Hydra's own message says which target failed; the cause says why.
+            raise (error.__cause__ if isinstance(error.__cause__, Exception) else ValueError(str(error))) from None
 
 
 def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
@@ -149,14 +150,14 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     return Segmenter(backbone, build_head("head"), aux_head, list(config.normalize.mean), list(config.normalize.std))
 
 
-def initialize_from(segmenter: Segmenter, path: str) -> None:
+def initialize_from(segmenter: Segmenter, path: str, classes: tuple[str, ...]) -> None:
     """Starts from another run's weights, where names and shapes agree; tells which tensors were left out."""
     source = checkpoint.locate(path)
-    _, state = checkpoint.read_run(source)
-    left_out, untouched = checkpoint.load_what_fits(segmenter, state)
-    if not any(name.startswith("backbone.") for name in state.keys() - {line.split(" ")[0] for line in left_out}):
+    weights = checkpoint.read_weights(source, classes)
+    left_out, untouched = checkpoint.load_what_fits(segmenter, weights)
+    if all(name in untouched for name in segmenter.state_dict() if name.startswith("backbone.")):
         raise UserError(f"init_from={path}: no tensor of its backbone fits this backbone; choose the same one")
-    log.info("init_from=%s: %d tensors taken", source, len(state) - len(left_out))
+    log.info("init_from=%s: %d tensors taken", source, len(weights.state) - len(left_out))
     for line in left_out:
         log.info("  left out: %s", line)
     for line in untouched:
@@ -169,6 +170,9 @@ def build_task(
     """The LightningModule of a run."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
+    known = ["val/loss", *figures(torch.zeros(len(dataset.classes), len(dataset.classes)), dataset.classes, "val")]
+    if config.monitor not in known:
+        raise UserError(f"monitor={config.monitor}: there is no such figure{did_you_mean(config.monitor, known)}")
     about = checkpoint.About({str(key): value for key, value in plain.items()}, dataset.classes, dataset.palette)
     return SegmentationTask(
         segmenter,
@@ -217,6 +221,14 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
             use_distributed_sampler=False,
             **settings.lightning,
         )
+
+
+def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
+    """The best value of the monitored figure in this run, also before it was resumed."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
+            return None if callback.best_model_score is None else float(callback.best_model_score)
+    return None
 
 
 class Restored(NamedTuple):
@@ -279,6 +291,8 @@ def final_classes(package: ModuleType, contract: type) -> dict[str, type]:
 
 def pick_device(accelerator: str = "auto") -> torch.device:
     """The GPU where there is one, else the CPU."""
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(accelerator)
+    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise UserError(f"accelerator={accelerator}: it is auto, cpu or gpu")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError(f"accelerator={accelerator}: there is no GPU here")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

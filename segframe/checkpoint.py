@@ -1,6 +1,5 @@
 """What a checkpoint holds, and how one is read: as data from a stranger, never as code."""
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes torch raise almost anything; nothing of ours runs in there
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path} cannot be read as a checkpoint ({reason})") from error
     if not isinstance(content, dict):
@@ -68,27 +67,60 @@ def read_run(path: Path) -> tuple[About, dict[str, Tensor]]:
     content = read(path)
     try:
         stored = content[KEY]
+        if not isinstance(stored["config"], dict) or not isinstance(content["state_dict"], dict):
+            raise TypeError("config and state_dict are dictionaries")
         palette = tuple((int(r), int(g), int(b)) for r, g, b in stored["palette"])
-        about = About(dict(stored["config"]), tuple(map(str, stored["classes"])), palette)
+        about = About(stored["config"], tuple(map(str, stored["classes"])), palette)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a segframe checkpoint: it does not say how its network is built") from error
+    return about, network_state(content["state_dict"])
+
+
+def network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's part of a task's state dict."""
     prefix = "segmenter."
-    state = content.get("state_dict", {})
-    return about, {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def load_what_fits(net: nn.Module, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Copies every tensor of equal name and shape; returns the file's tensors left out and the net's left as they were.
+class Weights(NamedTuple):
+    """Weights to start another run from."""
 
-    Both are told with the reason, e.g. `head.classifier.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
+    state: dict[str, Tensor]
+    of_other_classes: set[str]
+    """Names of the tensors that score classes the new run does not have."""
+
+
+def read_weights(path: Path, classes: tuple[str, ...]) -> Weights:
+    """Those of a segframe checkpoint, but for its normalisation, or of torchvision's segmentation models."""
+    content = read(path)
+    if KEY not in content:
+        state = read_state_dict(path)
+        if not any(name.startswith("classifier.") for name in state):
+            raise UserError(f"{path} is neither a segframe checkpoint nor one of torchvision's deeplabv3 or fcn models")
+        return Weights(from_torchvision(state), set())
+    about, state = read_run(path)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
+    scores = {n for n, t in state.items() if n.startswith(("head.", "aux_head.")) and len(about.classes) in t.shape}
+    return Weights(state, scores if about.classes != classes else set())
+
+
+def load_what_fits(net: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
+    """Copies every tensor of equal name, shape and meaning; returns the ones left out and the net's that stay.
+
+    Those left out are told with the reason, e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
     """
     own = net.state_dict()
-    fits = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    left_out = [
-        f"{name} {tuple(tensor.shape)}, " + (f"here {tuple(own[name].shape)}" if name in own else "not in this network")
-        for name, tensor in state.items()
-        if name not in fits
-    ]
+    fits, left_out = {}, []
+    for name, tensor in weights.state.items():
+        told = f"{name} {tuple(tensor.shape)}"
+        if name not in own:
+            left_out.append(f"{told}, not in this network")
+        elif own[name].shape != tensor.shape:
+            left_out.append(f"{told}, here {tuple(own[name].shape)}")
+        elif name in weights.of_other_classes:
+            left_out.append(f"{told}, of other classes")
+        else:
+            fits[name] = tensor
     net.load_state_dict(fits, strict=False)
     return left_out, [name for name in own if name not in fits]
 

@@ -24,6 +24,9 @@ from segframe.errors import UserError
 
 Job = Callable[[DictConfig], Any]
 
+# Words whose values are paths, which Hydra's grammar would read as lists, dicts or sweeps where they hold its signs.
+PATHS = ("checkpoint", "resume", "init_from", "input", "output", "output_dir", "data.root", "hydra.sweep.dir")
+
 
 def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
     """Makes `job(config)` a program: composes configs/<config_name>.yaml with the command line and runs it."""
@@ -34,7 +37,7 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             try:
                 return job(config)
             except Exception as error:
-                ours = not isinstance(error, UserError | OmegaConfBaseException)
+                ours = not isinstance(error, USERS)
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     # The sweep goes on; its table tells.
                     if ours:
@@ -48,10 +51,12 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             # Ours to report: Hydra would print a traceback.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             schema.register()
+            if "-m" not in sys.argv and "--multirun" not in sys.argv:
+                sys.argv[1:] = [quote_path(word) for word in sys.argv[1:]]
             program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
             try:
                 program(run_job)()
-            except UserError as error:
+            except (UserError, OSError) as error:
                 sys.exit(f"error: {error}")
             except (HydraException, OmegaConfBaseException) as error:
                 sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
@@ -59,6 +64,23 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
         return main
 
     return decorate
+
+
+USERS = (UserError, OmegaConfBaseException, OSError)
+"""What a user can put right, a full disk or a forbidden folder included; all else is ours and keeps its traceback."""
+
+
+def quote_path(word: str) -> str:
+    """`key=value` with the value in quotes where it is a path."""
+    key, equals, value = word.partition("=")
+    return f"{key}={quoted(value)}" if equals and key in PATHS else word
+
+
+def quoted(value: str) -> str:
+    """A value in Hydra's quotes, unless it is plain or quoted already."""
+    if value == "null" or value[:1] in ("'", '"', "$") or not set(value) & set("=,()[]{}: '\""):
+        return value
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 class Failure(float):
@@ -99,7 +121,9 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
         message = misspelt_option(override)
         if message:
             return message
-    tree = compose_groups(groups, config_name)
+    # A key that is not there; otherwise the error is about something else, and its own sentence says what.
+    told = f"{error} {error.__cause__}"
+    tree = compose_groups(groups, config_name) if "not in struct" in told or "Could not override" in told else None
     if tree is not None:
         for override in overrides:
             if override not in groups and not override.key_or_group.startswith("hydra."):
@@ -175,6 +199,8 @@ def dotted(node: Any, path: str) -> Any:
             name = ".".join(part for part in (path, str(key)) if part)
             yield name
             yield from dotted(child, name)
+    elif isinstance(plain, list):
+        yield from dotted(dict(enumerate(plain)), path)
 
 
 def given(name: str, argv: list[str]) -> Path | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -148,23 +149,30 @@ def run_dir(*, _root_: DictConfig) -> str:
     choices = _root_.hydra.runtime.choices
     chosen = {override.partition("=")[0] for override in _root_.hydra.overrides.task}
     model = choices.model if choices.model and not chosen & {"backbone", "head"} else None
-    return f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model or f'{choices.backbone}_{choices.head}'}_{choices.data}"
+    model = model or f"{choices.backbone}_{choices.head}"
+    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model}_{choices.data}")
+
+
+def unused(folder: str) -> str:
+    """The folder, numbered where another run of the same second has it."""
+    names = (f"{folder}_{k}" if k > 1 else folder for k in count(1))
+    return next(name for name in names if not Path(name).exists())
 
 
 def script_dir(*, _root_: DictConfig) -> str:
     """The folder of a script's results: `output_dir`, or outputs/<date>/<time>_<script>."""
-    return str(_root_.output_dir or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{_root_.hydra.job.name}")
+    return str(_root_.output_dir or unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{_root_.hydra.job.name}"))
 
 
 def sweep_dir(*, _root_: DictConfig) -> str:
     """A sweep's folder: `output_dir`, or outputs/<date>/<time>_sweep."""
-    return str(_root_.output_dir or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep")
+    return str(_root_.output_dir or unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep"))
 
 
 def sweep_subdir(*, _root_: DictConfig) -> str:
-    """A job's folder within its sweep: its number and overrides."""
+    """A job's folder within its sweep: its number, and its overrides in letters that need no quotes."""
     told = [o for o in _root_.hydra.overrides.task if not o.startswith(("output_dir=", "data.root="))]
-    return re.sub(r"[^\w.=,+-]", "_", f"{_root_.hydra.job.num}_{','.join(told)}")[:120]
+    return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(told)}")[:100].rstrip("-")
 
 
 def check_targets(config: DictConfig) -> None:
@@ -188,6 +196,23 @@ def check_targets(config: DictConfig) -> None:
                     raise UserError(f"{path}.{key}: {name} takes no such argument{did_you_mean(key, parameters)}")
             elif not accepts(annotation(get_object(name), key), value):
                 raise UserError(f"{path}.{key}={value}: {name} expects {spell(annotation(get_object(name), key))}")
+
+
+def check_names(config: DictConfig) -> None:
+    """Refuses a run folder's `_target_`s unless configs/ names them, or they are transforms, optimizers or callbacks."""
+    ours = {
+        node["_target_"]
+        for path in CONFIG_DIR.rglob("*.yaml")
+        for _, node in walk(OmegaConf.to_container(OmegaConf.load(path)), "")
+        if "_target_" in node
+    }
+    libraries = re.compile(r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+")
+    for path, node in walk(OmegaConf.to_container(config), ""):
+        name = node.get("_target_", "")
+        if name and name not in ours and not libraries.fullmatch(name):
+            raise UserError(
+                f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
+            )
 
 
 def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -240,7 +265,7 @@ def accepts(hint: Any, value: Any) -> bool:
     if isinstance(value, int | float):
         return isinstance(value, kind) or (kind is float)
     if isinstance(value, str):
-        return issubclass(str, kind) or kind is Path or issubclass(kind, typing.cast(type, Path))
+        return issubclass(str, kind) or issubclass(kind, Path)
     if isinstance(value, list):
         if not (issubclass(list, kind) or issubclass(kind, Sequence) or issubclass(kind, tuple)):
             return False

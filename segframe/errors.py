@@ -21,5 +21,6 @@ def naming(part: str, *more: type[Exception]) -> Iterator[None]:
     except UserError:
         raise
     except reasons as error:
-        cause = error.__cause__ or error
-        raise UserError(f"{part}: {str(cause).strip().partition(chr(10))[0]}") from error
+        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+        # pydantic's first line only counts the errors.
+        raise UserError(f"{part}: {' '.join(lines[:3] if 'validation error' in lines[0] else lines[:1])}") from error

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -19,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 
 def resume_arguments(argv: list[str]) -> list[str]:
     """Makes `resume=<folder>` compose from that folder's own config.yaml and run there."""
-    from segframe.cli import given
+    from segframe.cli import given, quoted
 
     folder = given("resume", argv)
     if folder is None:
@@ -31,18 +32,21 @@ def resume_arguments(argv: list[str]) -> list[str]:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
-    return [*own, *argv, f"hydra.run.dir={folder}", "hydra.output_subdir=null", "hydra.job.name=train"]
+    return [*own, *argv, f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train"]
 
 
 def open_folder(config: DictConfig) -> Path:
-    """Checks the config, makes it the folder's config.yaml and sets `output_dir`; returns the folder."""
+    """Checks the config and sets its `output_dir` to the run's folder, which is returned."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
     schema.check_keys(config)
     schema.check_targets(config)
-    if (folder / "checkpoints").is_dir() and not config.resume:
+    if config.seed < 0:
+        raise UserError(f"seed must be 0 or more, got {config.seed}")
+    if config.resume:
+        schema.check_names(config)
+    elif (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     return folder
 
 
@@ -51,14 +55,13 @@ def as_named(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def write_environment(folder: Path, device: Any) -> None:
-    """What a run ran on: versions, git commit, device."""
-    root = Path(__file__).parents[1]
-    git = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty"], capture_output=True, text=True)
+def write_start(folder: Path, config: DictConfig, device: Any) -> None:
+    """Writes config.yaml, and environment.json: versions, git commit, device. Everything has been built by then."""
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "git": git.stdout.strip() or None,
+        "git": git_commit(Path(__file__).parents[1]),
         "device": str(device),
         "machine": f"{platform.system()} {platform.machine()}",
         "command": sys.argv,
@@ -66,8 +69,15 @@ def write_environment(folder: Path, device: Any) -> None:
     (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
 
 
-def write_result(folder: Path, best: Any, monitor: str) -> float:
+def git_commit(root: Path) -> str | None:
+    """The checkout's commit, marked where files differ from it; None without git."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    if shutil.which("git") is None:
+        return None
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
+def write_result(folder: Path, best: float | None, monitor: str) -> float:
     """The run's result for sweeps: best value of the monitored figure."""
-    score = float("nan") if best is None else float(best)
-    (folder / "result.json").write_text(json.dumps({"monitor": monitor, "best": score}, indent=2) + "\n")
-    return score
+    (folder / "result.json").write_text(json.dumps({"monitor": monitor, "best": best}, indent=2) + "\n")
+    return float("nan") if best is None else best

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from segframe.backbones.base import Backbone
+from segframe.errors import UserError
 from segframe.heads.base import Head, Logits
 
 
@@ -41,6 +42,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
+        if len(mean) != 3 or len(std) != 3 or 0 in std:
+            raise UserError(f"normalize.mean and normalize.std are 3 numbers each, std not 0; got {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 

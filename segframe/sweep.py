@@ -2,6 +2,7 @@
 
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints and writes the table."""
+        # What every run was given tells nothing of them.
+        same = set.intersection(*(set(row.overrides.items()) for row in self.rows)) if len(self.rows) > 1 else set()
+        self.rows = [replace(row, overrides=dict(row.overrides.items() - same)) for row in self.rows]
         print_table(sweep_table(self.rows, config.monitor, config.monitor_mode))
         path = Path(config.hydra.sweep.dir) / "sweep.csv"
         write_csv(path, self.rows, config.monitor)

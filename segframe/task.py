@@ -1,17 +1,19 @@
 """The learning task: training and validation steps, optimizer groups, and what goes into a checkpoint."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
-from segframe.errors import naming
+from segframe.errors import UserError, naming
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
 from segframe.segmenter import Segmenter
@@ -51,10 +53,9 @@ class SegmentationTask(pl.LightningModule):
         self.confusion = ConfusionMatrix(len(about.classes))
         self.figures: dict[str, float] = {}
         self.running_batches = 0
-        self.running_loss: Tensor
-        self.val_loss: Tensor
-        self.register_buffer("running_loss", torch.zeros(()), persistent=False)
-        self.register_buffer("val_loss", torch.zeros(()), persistent=False)
+        # Not buffers: those would follow the network into 16 bits, in which sums stall.
+        self.running_loss = torch.zeros(())
+        self.val_loss = torch.zeros(())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,7 +81,7 @@ class SegmentationTask(pl.LightningModule):
         outputs = self.segmenter.outputs(batch["image"])
         losses = [self.output_weights[name] * self.loss(logits, batch["mask"]) for name, logits in outputs.items()]
         total = torch.stack(losses).sum()
-        self.running_loss += total.detach()
+        self.running_loss = self.running_loss.to(total.device) + total.detach()
         self.running_batches += 1
         return total
 
@@ -99,7 +100,7 @@ class SegmentationTask(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Starts new counts."""
         self.confusion.reset()
-        self.val_loss.zero_()
+        self.val_loss = torch.zeros((), device=self.device)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Counts a batch at its original size; returns the predicted classes (N, H, W)."""
@@ -129,8 +130,14 @@ class SegmentationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
-        """Lets a run that had ended go on where it was given more steps."""
+        """Lets a run that had ended, or whose folder was moved, go on; and a changed patience count."""
         checkpoint_["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+        checkpoints = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        callbacks = {callback.state_key: callback for callback in checkpoints}
+        for name, state in checkpoint_["callbacks"].items():
+            if name in callbacks and "dirpath" in state:
+                move(state, str(callbacks[name].dirpath))
+            state.pop("patience", None)
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Adds what is needed to build the network again."""
@@ -142,6 +149,8 @@ def group_parameters(
 ) -> list[dict[str, Any]]:
     """The trained parameters by part (backbone, head, aux_head) x kind (weight, bias, norm), each with lr and decay."""
     recipe = make_optimizer.keywords  # type: ignore[attr-defined]  # of the partial that the config makes
+    if "lr" not in recipe:
+        raise UserError("optimizer.lr must be given: optimizer.lr=...")
     decays = {"weight": True, "bias": settings.decay_bias, "norm": settings.decay_norm}
     groups = []
     for part in ("backbone", "head", "aux_head"):
@@ -156,10 +165,22 @@ def group_parameters(
                     kinds["norm" if norm else "bias" if name == "bias" else "weight"].append(parameter)
         for kind, parameters in kinds.items():
             lr = recipe["lr"] * module.lr_multiplier * (settings.bias_lr_multiplier if kind == "bias" else 1.0)
-            decay = recipe["weight_decay"] if decays[kind] else 0.0
+            decay = recipe.get("weight_decay", 0.0) if decays[kind] else 0.0
             if parameters:
                 groups.append({"params": parameters, "lr": lr, "weight_decay": decay, "name": f"{part}/{kind}"})
     return groups
+
+
+def move(state: dict[str, Any], folder: str) -> None:
+    """Lets ModelCheckpoint's state name its files in `folder`: under another name it would forget its best score."""
+
+    def here(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = here(state[key])
+    state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
+    state["dirpath"] = folder
 
 
 def flatten(node: Any, path: str = "") -> list[tuple[str, str | int | float | bool]]:

@@ -37,6 +37,14 @@ WRONG = [
     ("data=folder", "data.root must be given"),
     ("~backbone", "backbone must be given"),
     ("loss.class_weights=[1,2]", "loss.class_weights has 2 entries for 8 classes"),
+    ("monitor=val/mIoU", "monitor=val/mIoU: there is no such figure; did you mean val/miou?"),
+    ("monitor_mode=maximum", "callbacks.best_checkpoint: `mode` can be"),
+    ("backbone.variant=resnet999", "backbone.variant=resnet999: it is one of resnet18"),
+    ("seed=-1", "seed must be 0 or more, got -1"),
+    ("normalize.mean=[1,2]", "normalize.mean and normalize.std are 3 numbers each"),
+    ("~optimizer.lr", "optimizer.lr must be given"),
+    ("transforms.train.1.p=2", "transforms: "),
+    ("data.download=true", "Shapes has no automatic download"),
     ("head.reads=c7", "this head reads c7; the backbone offers c1, c2, c3, c4, c5"),
 ]
 
@@ -53,6 +61,19 @@ def test_one_sentence(run, tmp_path, word, sentence):
     assert sentence in lines[0]
     assert "Traceback" not in result.out
     assert not (tmp_path / "wrong/checkpoints").exists()
+
+
+def test_a_right_word_is_not_blamed_for_a_wrong_one(run):
+    result = run("train.py", "transforms.train.1.p=0.3", "trainer.max_epochs=abc", "output_dir=wrong")
+    assert "error: trainer.max_epochs: Value 'abc'" in result.out
+
+
+def test_an_output_that_is_a_file(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("train.py", *TINY, "output_dir=file")
+    assert result.code == 1
+    assert "error: " in result.out
+    assert "Traceback" not in result.out
 
 
 @pytest.mark.parametrize("script", ["scripts/evaluate.py", "scripts/predict.py"])

@@ -76,9 +76,10 @@ def test_fcn_has_the_published_number_of_parameters(model, form, parameters):
         assert count(make(f"model={model}{form}")) == parameters
 
 
-def test_fc6_as_1x1():
+@pytest.mark.parametrize(("model", "parameters"), [("fcn8s", 33_826_463), ("fcn32s", 35_489_621)])
+def test_fc6_as_1x1(model, parameters):
     with torch.device("meta"):
-        assert count(make("model=fcn8s", "backbone.fc6_kernel=1")) == 33_826_463
+        assert count(make(f"model={model}", "backbone.fc6_kernel=1")) == parameters
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,11 @@ def test_rates_follow_the_output_stride():
 def test_a_missing_map_is_named():
     with pytest.raises(UserError, match="this head reads c6; the backbone offers c1, c2, c3, c4, c5"):
         make("head=fcn", "head.reads=c6")
+
+
+def test_the_coarsest_map_comes_first():
+    with pytest.raises(UserError, match=r"head\.reads must name the coarsest map first, got c3, c5"):
+        make("head=fcn8s", "head.reads=[c3,c5]")
 
 
 def test_classes_are_the_argmax_of_the_full_logits():

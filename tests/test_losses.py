@@ -73,6 +73,12 @@ def test_the_sum_is_the_sum():
     )
 
 
+def test_classes_of_no_weight_cost_nothing():
+    logits, mask = sample(3)
+    value = CrossEntropy([0.0, 1.0, 1.0, 1.0, 1.0], 0.1)(logits, torch.zeros_like(mask))
+    assert value == 0
+
+
 def test_wrong_numbers_of_weights_are_told():
     with pytest.raises(UserError, match="class_weights has 2 entries for 5 classes"):
         CrossEntropy([1.0, 2.0], 0.0)(*sample())

@@ -4,7 +4,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from segframe.backbones.base import Backbone, Feature, spread, stage_strides
-from segframe.backbones.weights import load_strictly, torchvision_state
+from segframe.backbones.weights import load_strictly, require_variant, torchvision_state
+
+VARIANTS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNet(Backbone):
@@ -13,6 +15,7 @@ class ResNet(Backbone):
     def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
+        require_variant(variant, VARIANTS)
         net = get_model(variant, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4

@@ -5,8 +5,10 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from segframe.backbones.base import Backbone, Feature, spread, stage_strides
-from segframe.backbones.weights import load_strictly, torchvision_state
+from segframe.backbones.weights import load_strictly, require_variant, torchvision_state
 from segframe.errors import UserError
+
+VARIANTS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
 
 
 class VGG(Backbone):
@@ -15,6 +17,7 @@ class VGG(Backbone):
     def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
+        require_variant(variant, VARIANTS)
         self.layers = trunk(variant)
         if weights is None:
             initialize(self.layers)

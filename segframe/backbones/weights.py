@@ -1,5 +1,6 @@
 """Where a backbone's first weights come from: torchvision by name, a local file, or nowhere."""
 
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -9,6 +10,12 @@ from torchvision.models import get_model_weights
 
 from segframe.checkpoint import read_state_dict
 from segframe.errors import UserError
+
+
+def require_variant(variant: str, known: tuple[str, ...]) -> None:
+    """Fails where torchvision's `variant` is none of this backbone's."""
+    if variant not in known:
+        raise UserError(f"backbone.variant={variant}: it is one of {', '.join(known)}")
 
 
 def torchvision_state(variant: str, weights: str) -> dict[str, Tensor]:
@@ -24,7 +31,7 @@ def torchvision_state(variant: str, weights: str) -> dict[str, Tensor]:
     url = known[weights].url
     try:
         return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-    except (URLError, OSError) as error:
+    except (URLError, HTTPException, OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(
             f"backbone.weights={weights}: cannot download {url} ({error}); put the file into {folder}, "

@@ -66,8 +66,6 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         if train.classes != val.classes:
             raise UserError(f"training has the classes {list(train.classes)}, validation {list(val.classes)}")
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}: it must be at least 1")
         self.train = train
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)

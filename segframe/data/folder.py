@@ -93,7 +93,7 @@ class Folder(SegmentationDataset):
         where = str(self.lists[self.split])
         if line in images:
             return pair([line], images, masks, where)[0]
-        match [self.images.parent.joinpath(*Path(part).parts) for part in line.split()]:
+        match [self.root.joinpath(*Path(part).parts) for part in line.split()]:
             case [image, mask] if image.suffix.lower() in IMAGE_SUFFIXES:
                 return Sample(image.stem, require(image, f"{where} lists it"), require(mask, f"{where} lists it"))
         name = Path(line).name

@@ -15,11 +15,15 @@ def class_weights(dataset: SegmentationDataset) -> list[float]:
     """
     num_classes = len(dataset.classes)
     pixels, area = np.zeros(num_classes), np.zeros(num_classes)
+
+    def count(index: int) -> tuple[np.ndarray, int]:
+        mask = dataset.read_mask(index)
+        return np.bincount(mask.ravel(), minlength=num_classes)[:num_classes], mask.size
+
     with ThreadPoolExecutor() as pool:
-        for mask in pool.map(dataset.read_mask, range(len(dataset))):
-            counts = np.bincount(mask.ravel(), minlength=num_classes)[:num_classes]
+        for counts, size in pool.map(count, range(len(dataset))):
             pixels += counts
-            area += (counts > 0) * mask.size
+            area += (counts > 0) * size
     seen = area > 0
     frequency = pixels[seen] / area[seen]
     weights = np.ones(num_classes)

@@ -33,6 +33,8 @@ class FCN(Head):
         self.lr_multiplier = lr_multiplier
         self.reads = reads
         sources = require(features, *reads)
+        if [source.stride for source in sources] != sorted((source.stride for source in sources), reverse=True):
+            raise UserError(f"head.reads must name the coarsest map first, got {', '.join(reads)}")
         self.score = nn.ModuleDict(
             {name: nn.Conv2d(f.channels, num_classes, 1) for name, f in zip(reads, sources, strict=True)}
         )

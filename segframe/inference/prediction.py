@@ -15,13 +15,14 @@ from segframe.segmenter import Segmenter
 from segframe.visuals import colorize, overlay
 
 
-def find_images(source: Path) -> dict[Path, Path]:
-    """The image files of a folder (and its sub-folders), or the one file; each with its name for outputs."""
+def find_images(source: Path, output: Path) -> dict[Path, Path]:
+    """The image files of a folder (and its sub-folders, but `output`), or the one file; each with its outputs' name."""
     if source.is_file():
         return {source: Path(source.stem)}
     if not source.is_dir():
         raise UserError(f"input={source}: there is no such file or folder")
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    paths = [path for path in paths if not path.resolve().is_relative_to(output.resolve())]
     if not paths:
         raise UserError(f"input={source}: there is no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
     names = {path: path.relative_to(source).with_suffix("") for path in paths}

@@ -33,22 +33,19 @@ class CrossEntropy(Loss):
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
         """See Loss."""
         full = logits.full()
-        if self.class_weights is not None and len(self.class_weights) != full.shape[1]:
-            raise UserError(f"loss.class_weights has {len(self.class_weights)} entries for {full.shape[1]} classes")
         target = mask.long()
+        weights = None if self.class_weights is None else self.class_weights.float()
+        if weights is not None and len(weights) != full.shape[1]:
+            raise UserError(f"loss.class_weights has {len(weights)} entries for {full.shape[1]} classes")
         total = F.cross_entropy(
             full,
             target,
-            weight=self.class_weights,
+            weight=weights,
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return total / self.denominator(target).clamp(min=1e-12)
-
-    def denominator(self, target: Tensor) -> Tensor:
-        """The sum of the pixels' weights: their number where classes are not weighted."""
+        # The sum of the pixels' weights: their number where classes are not weighted.
         valid = target != IGNORE_INDEX
-        if self.class_weights is None:
-            return valid.sum().float()
-        return (self.class_weights[target.where(valid, 0)] * valid).sum()
+        counted = valid.sum().float() if weights is None else (weights[target.where(valid, 0)] * valid).sum()
+        return total / counted if counted > 0 else total * 0
