@@ -53,7 +53,7 @@ class RunLength(NamedTuple):
 
 def build(config: Any, part: str) -> Any:
     """The object (or partial) that a config node names, its lists and dicts plain."""
-    with naming(part):
+    with naming(part, MisconfigurationException):
         try:
             return instantiate(config, _convert_="all")
         except InstantiationException as error:

@@ -100,7 +100,7 @@ def read_weights(path: Path, classes: tuple[str, ...]) -> Weights:
         return Weights(from_torchvision(state), set())
     about, state = read_run(path)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
-    scores = {n for n, t in state.items() if n.startswith(("head.", "aux_head.")) and len(about.classes) in t.shape}
+    scores = {n for n, t in state.items() if n.startswith(("head.", "aux_head.")) and len(about.classes) in t.shape[:2]}
     return Weights(state, scores if about.classes != classes else set())
 
 

@@ -56,10 +56,10 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
             try:
                 program(run_job)()
-            except (UserError, OSError) as error:
-                sys.exit(f"error: {error}")
             except (HydraException, OmegaConfBaseException) as error:
                 sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
+            except (UserError, OSError) as error:
+                sys.exit(f"error: {error}")
 
         return main
 

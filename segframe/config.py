@@ -199,7 +199,7 @@ def check_targets(config: DictConfig) -> None:
 
 
 def check_names(config: DictConfig) -> None:
-    """Refuses a run folder's `_target_`s unless configs/ names them, or they are transforms, optimizers or callbacks."""
+    """Refuses a run folder's `_target_`s that neither configs/ nor our libraries' public classes have."""
     ours = {
         node["_target_"]
         for path in CONFIG_DIR.rglob("*.yaml")

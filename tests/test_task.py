@@ -37,7 +37,9 @@ def test_groups_by_part_and_kind():
         "aux_head/bias": (1.0, 0.0),
         "aux_head/norm": (0.5, 0.0),
     }
-    assert {name: (g["lr"], g["weight_decay"]) for name, g in found.items()} == pytest.approx(expected)
+    assert found.keys() == expected.keys()
+    for name, group in found.items():
+        assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[name]), name
     grouped = [id(p) for g in found.values() for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in segmenter.parameters())
 
@@ -90,7 +92,7 @@ def learn(*overrides):
         group_parameters(segmenter, build.build(config.optimizer, "optimizer"), config.param_groups)
     )
     batch = next(iter(data.train_dataloader()))
-    for _ in range(60):
+    for _ in range(50):
         optimizer.zero_grad()
         loss(segmenter.outputs(batch["image"])["main"], batch["mask"]).backward()
         optimizer.step()
@@ -99,9 +101,8 @@ def learn(*overrides):
     return (found == batch["mask"])[valid].float().mean().item()
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_dice"])
-def test_four_images_are_learnt_by_heart(loss):
-    assert learn("backbone=resnet18", "head=deeplabv3plus", "data.num_workers=0", f"loss={loss}") > 0.95
+def test_four_images_are_learnt_by_heart():
+    assert learn("backbone=resnet18", "head=deeplabv3plus", "data.num_workers=0") > 0.95
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_four_images_are_learnt_by_heart(loss):
         ["backbone=resnet18", "head=fcn8s"],
         ["backbone=resnet18", "head=fcn"],
         ["backbone=vgg16_bn", "head=deeplabv3"],
-        ["model=deeplabv3plus"],
+        ["model=deeplabv3plus", "loss=cross_entropy_dice"],
         ["model=deeplabv3"],
     ],
 )
