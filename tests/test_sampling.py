@@ -108,7 +108,7 @@ def test_an_error_in_a_worker_is_still_one_sentence():
 
 
 def test_mistakes(tmp_path):
-    assert 1 <= module(None).num_workers <= 8
+    assert 1 <= module(None).train_dataloader().num_workers <= 8
     for part in ("images", "masks"):
         (tmp_path / part / "train").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "images/train/a.png")
