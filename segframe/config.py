@@ -2,17 +2,20 @@
 
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -166,13 +169,21 @@ def script_dir(*, _root_: DictConfig) -> str:
 
 def sweep_dir(*, _root_: DictConfig) -> str:
     """A sweep's folder: `output_dir`, or outputs/<date>/<time>_sweep."""
-    return str(_root_.output_dir or unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep"))
+    return str(_root_.output_dir or default_sweep_dir())
+
+
+@cache
+def default_sweep_dir() -> str:
+    """Asked for by every job of a sweep, and the same for all."""
+    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep")
 
 
 def sweep_subdir(*, _root_: DictConfig) -> str:
-    """A job's folder within its sweep: its number, and its overrides in letters that need no quotes."""
-    told = [o for o in _root_.hydra.overrides.task if not o.startswith(("output_dir=", "data.root="))]
-    return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(told)}")[:100].rstrip("-")
+    """A job's folder within its sweep: its number, and what is swept, in letters that need no quotes."""
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()}
+    told = [word for word in _root_.hydra.overrides.task if word.partition("=")[0] in swept]
+    return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(told)}")[:100].rstrip("-_")
 
 
 def check_targets(config: DictConfig) -> None:

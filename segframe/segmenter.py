@@ -15,6 +15,12 @@ class Segmenter(nn.Module):
         self, backbone: Backbone, head: Head, aux_head: Head | None, mean: list[float], std: list[float]
     ) -> None:
         super().__init__()
+        overhang = any(feature.offset < 0 for feature in backbone.features.values())
+        if overhang and not (head.crops_overhang and (aux_head is None or aux_head.crops_overhang)):
+            raise UserError(
+                "this backbone pads the image (backbone.input_padding > 1), so its maps reach beyond it; "
+                "only the heads fcn32s, fcn16s and fcn8s crop them: use backbone=vgg16_fc here"
+            )
         self.normalize = Normalize(mean, std)
         self.backbone = backbone
         self.head = head

@@ -212,8 +212,17 @@ def test_a_sweep_ends_with_a_table(run, tmp_path):
         assert row["folder"].startswith("sweep/")
     assert "optimizer.lr" in result.out
     assert "Traceback" not in result.out
+    assert table[0]["folder"] == "sweep/0_optimizer.lr-0.01"
     evaluated = run("scripts/evaluate.py", f"checkpoint={table[0]['folder']}", "output_dir=figures (val)")
     assert evaluated.code == 0, evaluated.out
+
+
+def test_a_sweep_without_a_name_stays_in_one_folder(run, tmp_path):
+    result = run("train.py", "-m", *TINY, *RUN[2:], "trainer.max_steps=1", "optimizer.lr=0.01,0.001")
+    assert result.code == 0, result.out
+    (folder,) = (tmp_path / "outputs").glob("*/*_sweep")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0_optimizer.lr-0.01", "1_optimizer.lr-0.001"}
+    assert (folder / "sweep.csv").is_file()
 
 
 def test_mixed_precision_accumulation_and_clipping(run):

@@ -41,6 +41,8 @@ class Head(nn.Module, ABC):
     """
 
     lr_multiplier: float
+    crops_overhang = False
+    """Whether logits are cut out by the maps' coordinates (FCN); all others resize, so maps must not overhang."""
 
     @abstractmethod
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
@@ -53,15 +55,6 @@ def require(features: dict[str, Feature], *names: str) -> list[Feature]:
         if name not in features:
             raise UserError(f"this head reads {name}; the backbone offers {', '.join(features)}")
     return [features[name] for name in names]
-
-
-def require_unpadded(features: dict[str, Feature]) -> None:
-    """Fails where maps reach beyond the image (FCN's padding by 100): a head that resizes would misplace them."""
-    if any(feature.offset < 0 for feature in features.values()):
-        raise UserError(
-            "this backbone pads the image (backbone.input_padding > 1), so its maps reach beyond it; "
-            "only the heads fcn32s, fcn16s and fcn8s crop them: use backbone=vgg16_fc here"
-        )
 
 
 def conv_bn_relu(

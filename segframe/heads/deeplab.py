@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.backbones.base import Feature
-from segframe.heads.base import Head, Logits, conv_bn_relu, require, require_unpadded
+from segframe.heads.base import Head, Logits, conv_bn_relu, require
 
 WIDTH = 256  # channels of ASPP and decoder in both papers
 LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
@@ -26,7 +26,6 @@ class DeepLabV3(Head):
         lr_multiplier: float,
     ) -> None:
         super().__init__()
-        require_unpadded(features)
         self.lr_multiplier = lr_multiplier
         self.align_corners = align_corners
         (c5,) = require(features, "c5")
@@ -55,7 +54,6 @@ class DeepLabV3Plus(Head):
         lr_multiplier: float,
     ) -> None:
         super().__init__()
-        require_unpadded(features)
         self.lr_multiplier = lr_multiplier
         self.align_corners = align_corners
         c2, c5 = require(features, "c2", "c5")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from segframe.backbones.base import Feature
 from segframe.errors import UserError
-from segframe.heads.base import Head, Logits, require, require_unpadded
+from segframe.heads.base import Head, Logits, require
 
 
 class FCN(Head):
@@ -17,6 +17,8 @@ class FCN(Head):
     31), the padded one and any other backbone. `learned` says which of them train: "none" (the released nets),
     "intermediate" (all but the last: the CVPR text) or "all".
     """
+
+    crops_overhang = True
 
     def __init__(
         self,
@@ -84,7 +86,6 @@ class DilatedFCN(Head):
         lr_multiplier: float,
     ) -> None:
         super().__init__()
-        require_unpadded(features)
         self.lr_multiplier = lr_multiplier
         self.reads = reads
         self.align_corners = align_corners
