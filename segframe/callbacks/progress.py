@@ -11,7 +11,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
@@ -58,9 +57,8 @@ class ProgressBar(lightning.ProgressBar):
             return
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True)),  # cut off where too long
             console=self._console,
@@ -117,11 +115,11 @@ class ProgressBar(lightning.ProgressBar):
         if self._progress:
             epochs = f"{trainer.global_step / task.steps_per_epoch:.1f}/{task.total_steps / task.steps_per_epoch:.4g}"
             figures = _last_curves(trainer) | self._figures
-            shown = [
-                f"{name} {figures[name]:.3f}" for name in ("train/loss", "val/miou", "val/loss") if name in figures
-            ]
+            # Short, so that all of it fits into 80 columns.
+            short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}
+            shown = [f"{word} {figures[name]:.3f}" for name, word in short.items() if name in figures]
             self._progress.update(
-                self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" · ".join(shown)
+                self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" ".join(shown)
             )
 
     def _line(self, trainer: Trainer, task: Any) -> str:
