@@ -56,10 +56,20 @@ class TrainerConfig:
 
 @dataclass
 class NormalizeConfig:
-    """What is taken from and divides the pixels (0 ... 255), per channel RGB."""
+    """What is taken from and divides the pixels (0 ... 255), per channel RGB; `bgr` then reverses the channels."""
 
     mean: list[float] = MISSING
     std: list[float] = MISSING
+    bgr: bool = MISSING
+
+
+@dataclass
+class BatchNormConfig:
+    """How batch norm's statistics are kept; momentum is the share of a batch in the running ones."""
+
+    frozen: str | None = None
+    backbone_momentum: float = MISSING
+    head_momentum: float = MISSING
 
 
 @dataclass
@@ -79,6 +89,8 @@ class TrainConfig:
     head: Any = MISSING
     aux_head: Any = None
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+    input_scales: list[float] = field(default_factory=list)
     loss: Any = MISSING
     output_weights: dict[str, float] = MISSING
     data: DataConfig = field(default_factory=DataConfig)

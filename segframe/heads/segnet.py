@@ -34,12 +34,11 @@ class SegNet(Head):
         self.lr_multiplier = lr_multiplier
         self.unpools = upsampling == "max_unpooling"
         sources = require(features, *(f"c{k}" for k in STAGES))
-        if self.unpools:
-            if "i5" not in features:
-                raise UserError(
-                    "head=segnet puts maxima back to where they were, which only a VGG backbone with "
-                    "pooling_indices=true tells: backbone=vgg16_bn_indices, or head.upsampling=bilinear"
-                )
+        if self.unpools and "i5" not in features:
+            raise UserError(
+                "head=segnet puts maxima back to where they were, which only a VGG backbone with "
+                "pooling_indices=true tells: backbone=vgg16_bn_indices, or head.upsampling=bilinear"
+            )
         strides = [source.stride for source in sources] + [1]
         widths = [source.channels for source in sources]
         self.up, self.conv = nn.ModuleList(), nn.ModuleList()
@@ -54,13 +53,13 @@ class SegNet(Head):
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Logits at full size."""
         x = maps["c5"]
-        for j, (k, conv) in enumerate(zip(STAGES, self.conv, strict=True)):
-            h, w = maps[f"c{k - 1}"].shape[-2:] if k > 1 else size
+        sizes = [*((maps[f"c{k - 1}"].shape[-2], maps[f"c{k - 1}"].shape[-1]) for k in STAGES[:-1]), size]
+        for j, (conv, (h, w)) in enumerate(zip(self.conv, sizes, strict=True)):
             if self.unpools:
-                x = F.max_unpool2d(x, maps[f"i{k}"], 2, output_size=(h, w))
+                upsampled = F.max_unpool2d(x, maps[f"i{STAGES[j]}"], [2, 2], output_size=[h, w])
             else:
-                x = fit(self.up[j](x), (h, w))
-            x = conv(x)
+                upsampled = fit(self.up[j](x), (h, w))
+            x = conv(upsampled)
         return Logits(x, size, align_corners=False)
 
 
