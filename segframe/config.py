@@ -110,6 +110,24 @@ class TrainConfig:
 
 
 @dataclass
+class EffectiveFieldConfig:
+    """What the effective receptive field is measured on: so many square images of noise of so many pixels' side."""
+
+    size: int = MISSING
+    num_images: int = MISSING
+
+
+@dataclass
+class SummaryConfig(TrainConfig):
+    """The root of scripts/summary.py's config: a run's, and what is measured."""
+
+    num_classes: int | None = None
+    size: Any = MISSING
+    receptive_field: bool = MISSING
+    effective_field: EffectiveFieldConfig = field(default_factory=EffectiveFieldConfig)
+
+
+@dataclass
 class EvaluateConfig:
     """The root of scripts/evaluate.py's config."""
 
@@ -134,7 +152,9 @@ class PredictConfig:
 def register() -> None:
     """Makes schemas and resolvers known to Hydra."""
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
+    # A group, so that what builds on train.yaml can bring a wider schema.
+    store.store(group="schema", name="train", node=TrainConfig)
+    store.store(group="schema", name="summary", node=SummaryConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
     for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
@@ -162,10 +182,15 @@ def run_dir(*, _root_: DictConfig) -> str:
     if _root_.output_dir is not None:
         return str(_root_.output_dir)
     choices = _root_.hydra.runtime.choices
-    chosen = {override.partition("=")[0] for override in _root_.hydra.overrides.task}
-    model = choices.model if choices.model and not chosen & {"backbone", "head"} else None
-    model = model or f"{choices.backbone}_{choices.head}"
-    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model}_{choices.data}")
+    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model_name(_root_.hydra)}_{choices.data}")
+
+
+def model_name(hydra: Any) -> str:
+    """What a composed network is called: the preset, or backbone and head where either was chosen beside it."""
+    choices = hydra.runtime.choices
+    chosen = {override.partition("=")[0] for override in hydra.overrides.task}
+    preset = choices.model if not chosen & {"backbone", "head"} else None
+    return preset or f"{choices.backbone}_{choices.head}"
 
 
 def unused(folder: str) -> str:

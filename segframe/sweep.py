@@ -1,4 +1,4 @@
-"""What is left of a sweep: one table of overrides, best figure, time and folder, on the terminal and as CSV."""
+"""What is left of a sweep: one table of overrides, figures, time and folder, on the terminal and as CSV."""
 
 import csv
 import time
@@ -16,7 +16,10 @@ from segframe.tables import SweepRow, print_table, sweep_table
 
 
 class SweepTable(Callback):
-    """Prints the table and writes sweep.csv into the sweep's folder; ends the program with 1 where a job failed."""
+    """Prints the table and writes sweep.csv into the sweep's folder; ends the program with 1 where a job failed.
+
+    A job's result is its figures by name, or the one that `monitor` names.
+    """
 
     def __init__(self) -> None:
         self.rows: list[SweepRow] = []
@@ -34,9 +37,10 @@ class SweepTable(Callback):
         result = job_return._return_value
         if job_return.status is JobStatus.FAILED or isinstance(result, Failure):
             reason = result.reason if isinstance(result, Failure) else sentence(result)
-            self.rows.append(SweepRow(overrides, None, seconds, folder, reason))
+            self.rows.append(SweepRow(overrides, {}, seconds, folder, reason))
         else:
-            self.rows.append(SweepRow(overrides, result, seconds, folder))
+            figures = result if isinstance(result, dict) else {config.monitor: result}
+            self.rows.append(SweepRow(overrides, figures, seconds, folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints and writes the table."""
@@ -45,18 +49,19 @@ class SweepTable(Callback):
         self.rows = [replace(row, overrides=dict(row.overrides.items() - same)) for row in self.rows]
         print_table(sweep_table(self.rows, config.monitor, config.monitor_mode))
         path = Path(config.hydra.sweep.dir) / "sweep.csv"
-        write_csv(path, self.rows, config.monitor)
+        write_csv(path, self.rows)
         print(f"also in {path}")
         if any(row.error for row in self.rows):
             raise SystemExit(1)
 
 
-def write_csv(path: Path, rows: list[SweepRow], monitor: str) -> None:
-    """One row a job: its overrides, best figure, seconds, folder, error."""
+def write_csv(path: Path, rows: list[SweepRow]) -> None:
+    """One row a job: its overrides, figures, seconds, folder, error."""
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*keys, monitor, "seconds", "folder", "error"])
+        writer.writerow([*keys, *names, "seconds", "folder", "error"])
         for row in rows:
-            values = [row.overrides.get(key, "") for key in keys]
-            writer.writerow([*values, row.best, row.seconds, row.folder, row.error])
+            values = [row.overrides.get(key, "") for key in keys] + [row.figures.get(name, "") for name in names]
+            writer.writerow([*values, row.seconds, row.folder, row.error])

@@ -1,7 +1,7 @@
 """Tables for the terminal: figures per class, and the runs of a sweep."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isnan, nan
 
 import numpy as np
@@ -12,18 +12,13 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One run of a sweep: what it changed, and the best metric or what went wrong."""
+    """One run of a sweep: what it changed, and the figures it came to or what went wrong."""
 
     overrides: Mapping[str, str]
-    best: float | None = None
+    figures: Mapping[str, float | str] = field(default_factory=dict)
     seconds: float = 0.0
     folder: str = ""
     error: str = ""
-
-    @property
-    def score(self) -> float:
-        """The best metric, NaN where there is none."""
-        return nan if self.best is None else self.best
 
 
 def print_table(table: Table) -> None:
@@ -65,29 +60,42 @@ def figures_table(
 
 
 def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = "max") -> Table:
-    """The runs of a sweep, best first, failed ones last; one column for each key that the sweep changed."""
+    """The runs of a sweep, those of the best `metric` first, failed ones last.
+
+    A column for each key that the sweep changed and for each figure. Where `metric` is none of them, the runs are in
+    their order, and nobody asks for their time and folder.
+    """
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
     table = Table()
     for key in keys:
         table.add_column(key)
-    table.add_column(metric, justify="right")
-    table.add_column("time", justify="right")
-    table.add_column("folder", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right")
+    ranked = metric in names
+    if ranked:
+        table.add_column("time", justify="right")
+        table.add_column("folder", overflow="fold")
+    elif any(row.error for row in rows):
+        table.add_column("error", overflow="fold")
 
     def place(row: SweepRow) -> tuple[bool, float]:
-        return bool(row.error), inf if isnan(row.score) else -row.score if mode == "max" else row.score
+        score = float(row.figures.get(metric, nan))
+        return bool(row.error), inf if isnan(score) else -score if mode == "max" else score
 
     for row in sorted(rows, key=place):
         minutes, seconds = divmod(round(row.seconds), 60)
         values = [row.overrides.get(key, "") for key in keys]
-        table.add_row(
-            *values,
-            "-" if isnan(row.score) else f"{row.score:.4f}",
-            f"{minutes}:{seconds:02}",
-            row.error or row.folder,
-            style="red" if row.error else "",
-        )
+        values += [_figure(row.figures.get(name, nan)) for name in names]
+        values += [f"{minutes}:{seconds:02}", row.error or row.folder] if ranked else [row.error] if row.error else []
+        table.add_row(*values, style="red" if row.error else "")
     return table
+
+
+def _figure(value: float | str) -> str:
+    if isinstance(value, float):
+        return "-" if isnan(value) else f"{value:.4f}"
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _percent(share: float) -> str:

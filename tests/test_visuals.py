@@ -79,9 +79,9 @@ def test_figures_table_marks_absent_classes(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(("mode", "order"), [("max", "bcad"), ("min", "cbad")])
 def test_sweep_table_puts_the_best_first_and_failures_last(mode: str, order: str) -> None:
     rows = [
-        SweepRow({"model": "a"}, float("nan"), 61.4, "runs/0"),
-        SweepRow({"model": "b"}, 0.7, 75, "runs/1"),
-        SweepRow({"optimizer.lr": "0.1", "model": "c"}, 0.6, 9, "runs/2"),
+        SweepRow({"model": "a"}, {"val/miou": float("nan")}, 61.4, "runs/0"),
+        SweepRow({"model": "b"}, {"val/miou": 0.7}, 75, "runs/1"),
+        SweepRow({"optimizer.lr": "0.1", "model": "c"}, {"val/miou": 0.6}, 9, "runs/2"),
         SweepRow({"model": "d"}, error="out of memory"),
     ]
     table = sweep_table(rows, mode=mode)
