@@ -79,6 +79,7 @@ class ParamGroupsConfig:
     bias_lr_multiplier: float = MISSING
     decay_bias: bool = MISSING
     decay_norm: bool = MISSING
+    decay_depthwise: bool = MISSING
 
 
 @dataclass
