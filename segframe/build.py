@@ -178,7 +178,7 @@ def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str
     weights = read_weights(source, classes)
     log.info("init_from=%s: %s", source, weights.origin)
     if weights.normalize != config.normalize:
-        config.normalize = weights.normalize
+        config.normalize.merge_with(weights.normalize)
         log.info("  images are normalised as these weights expect: %s", OmegaConf.to_container(config.normalize))
         segmenter.normalize = build_normalize(config.normalize)
     left_out, untouched = load_what_fits(segmenter, weights)

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import count
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
@@ -155,7 +156,11 @@ def is_group(key: str) -> bool:
 def option_list() -> str:
     """What --help shows of the config groups."""
     groups = sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name != "script")
-    return "\n".join(f"{group:<11} {', '.join(options(group))}" for group in groups)
+    indent = " " * 12
+    return "\n".join(
+        fill(f"{group:<11} {', '.join(options(group))}", 116, subsequent_indent=indent, break_on_hyphens=False)
+        for group in groups
+    )
 
 
 def run_dir(*, _root_: DictConfig) -> str:

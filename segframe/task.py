@@ -147,7 +147,7 @@ class SegmentationTask(pl.LightningModule):
 def group_parameters(
     segmenter: Segmenter, make_optimizer: Callable[..., Optimizer], settings: ParamGroupsConfig
 ) -> list[dict[str, Any]]:
-    """The trained parameters by part (backbone, head, aux_head) x kind (weight, bias, norm ...), each with lr and decay."""
+    """The trained parameters by part (backbone, head, aux_head) x kind (weight, bias ...), each with lr and decay."""
     recipe = make_optimizer.keywords  # type: ignore[attr-defined]  # of the partial that the config makes
     if "lr" not in recipe:
         raise UserError("optimizer.lr must be given: optimizer.lr=...")

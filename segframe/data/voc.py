@@ -23,8 +23,8 @@ SBD_TRAIN = "sbdtrain"
 SEG11VALID = "seg11valid"
 SEG11VALID_SOURCE = "put data/pascal/seg11valid.txt of the FCN release (fcn.berkeleyvision.org) there"
 SBD_SOURCE = (
-    f"the splits {AUGMENTED} and {SBD_TRAIN} need SBD: unpack {SBD_URL} in data.root (it makes benchmark_RELEASE/dataset), "
-    "set data.download=true, or put SegmentationClassAug/*.png beside SegmentationClass"
+    f"the splits {AUGMENTED} and {SBD_TRAIN} need SBD: unpack {SBD_URL} in data.root (it makes "
+    "benchmark_RELEASE/dataset), set data.download=true, or put SegmentationClassAug/*.png beside SegmentationClass"
 )
 
 
