@@ -24,7 +24,7 @@ def main(config: DictConfig) -> float:
         config.backbone.weights = None  # they would be overwritten
     segmenter = build.build_segmenter(config, len(data.train.classes))
     if config.init_from and not config.resume:
-        build.initialize_from(segmenter, config.init_from, data.train.classes)
+        build.initialize_from(segmenter, config, data.train.classes)
     task = build.build_task(config, segmenter, data.train, length)
     trainer = build.build_trainer(config, length)
     run_folder.write_start(folder, config, trainer.strategy.root_device)

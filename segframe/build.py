@@ -22,16 +22,17 @@ import segframe.data
 import segframe.heads
 from segframe import checkpoint
 from segframe.backbones.base import Backbone
-from segframe.config import DataConfig, TrainerConfig, check_targets, did_you_mean
+from segframe.config import DataConfig, NormalizeConfig, TrainerConfig, check_targets, did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
 from segframe.data.transforms import Transform
 from segframe.errors import UserError, naming
+from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
 from segframe.inference.base import Inference, Postprocess
 from segframe.metrics import figures
-from segframe.segmenter import Segmenter
+from segframe.segmenter import Normalize, Segmenter
 from segframe.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -148,17 +149,43 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
             return make_head(features=backbone.features, num_classes=num_classes)
 
     aux_head = build_head("aux_head") if config.aux_head else None
-    return Segmenter(backbone, build_head("head"), aux_head, list(config.normalize.mean), list(config.normalize.std))
+    segmenter = Segmenter(
+        backbone,
+        build_head("head"),
+        aux_head,
+        build_normalize(config.normalize),
+        list(config.input_scales),
+        config.batch_norm.frozen,
+    )
+    in_backbone = set(backbone.modules())
+    for layer in segmenter.norm_layers():
+        settings = config.batch_norm
+        layer.momentum = settings.backbone_momentum if layer in in_backbone else settings.head_momentum
+    return segmenter
 
 
-def initialize_from(segmenter: Segmenter, path: str, classes: tuple[str, ...]) -> None:
-    """Starts from another run's weights, where names and shapes agree; tells which tensors were left out."""
+def build_normalize(config: NormalizeConfig) -> Normalize:
+    """The first layer of a network."""
+    return Normalize(list(config.mean), list(config.std), config.bgr)
+
+
+def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str, ...]) -> None:
+    """Starts from other weights, where names and shapes agree, and tells which tensors were left out.
+
+    Images are normalised as the weights expect them from here on, in `config` too.
+    """
+    path = config.init_from
     source = checkpoint.locate(path)
-    weights = checkpoint.read_weights(source, classes)
-    left_out, untouched = checkpoint.load_what_fits(segmenter, weights)
+    weights = read_weights(source, classes)
+    log.info("init_from=%s: %s", source, weights.origin)
+    if weights.normalize != config.normalize:
+        config.normalize.merge_with(weights.normalize)
+        log.info("  images are normalised as these weights expect: %s", OmegaConf.to_container(config.normalize))
+        segmenter.normalize = build_normalize(config.normalize)
+    left_out, untouched = load_what_fits(segmenter, weights)
     if all(name in untouched for name in segmenter.state_dict() if name.startswith("backbone.")):
         raise UserError(f"init_from={path}: no tensor of its backbone fits this backbone; choose the same one")
-    log.info("init_from=%s: %d tensors taken", source, len(weights.state) - len(left_out))
+    log.info("  %d tensors taken", len(weights.state) - len(left_out))
     for line in left_out:
         log.info("  left out: %s", line)
     for line in untouched:
@@ -262,7 +289,8 @@ def restore(path: str | Path, output_stride: int | None = None) -> Restored:
             return make_head(features=backbone.features, num_classes=len(about.classes), **arguments(config[name]))
 
         aux_head = restore_head("aux_head") if config.get("aux_head") else None
-        segmenter = Segmenter(backbone, restore_head("head"), aux_head, normalize["mean"], normalize["std"])
+        scales = config.get("input_scales", [])
+        segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**normalize), scales)
         if output_stride is not None:
             check_stride_is_free(segmenter, state, output_stride)
         segmenter.load_state_dict(state)

@@ -4,12 +4,21 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segframe.errors import UserError
 
 KEY = "segframe"  # of our own part in Lightning's checkpoint
+
+# A score that another project stored beside its weights is a numpy number; such names stand for data, not code.
+NUMPY_SCALARS: list[Any] = [
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
+]
 
 
 class About(NamedTuple):
@@ -37,7 +46,7 @@ def locate(path: str | Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The content of a file that torch.save wrote, tensors on the CPU; only plain containers and tensors are let in."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise almost anything; nothing of ours runs in there
@@ -48,13 +57,23 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file that holds one, bare or (as Lightning's do) under "state_dict"."""
-    content = read(path)
-    state = content.get("state_dict", content)
-    if not isinstance(state, dict) or not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+WRAPPINGS = ("state_dict", "model_state", "model_state_dict", "model")
+"""Where Lightning, VainF, pytorch-fcn's trainer and torchvision's keep the state dict in their checkpoints."""
+
+
+def state_dict_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state dict in what a file holds: bare or wrapped, also as DistributedDataParallel's; only its tensors."""
+    wrapped = (content[key] for key in WRAPPINGS if isinstance(content.get(key), dict))
+    state = next(wrapped, content)
+    tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
+    if not tensors:
         raise UserError(f"{path} holds no state dict of tensors")
-    return state
+    return tensors
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file; see state_dict_of."""
+    return state_dict_of(read(path), path)
 
 
 def describe(about: About) -> dict[str, Any]:
@@ -80,71 +99,3 @@ def network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's part of a task's state dict."""
     prefix = "segmenter."
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-class Weights(NamedTuple):
-    """Weights to start another run from."""
-
-    state: dict[str, Tensor]
-    of_other_classes: set[str]
-    """Names of the tensors that score classes the new run does not have."""
-
-
-def read_weights(path: Path, classes: tuple[str, ...]) -> Weights:
-    """Those of a segframe checkpoint, but for its normalisation, or of torchvision's segmentation models."""
-    content = read(path)
-    if KEY not in content:
-        state = read_state_dict(path)
-        if not any(name.startswith("classifier.") for name in state):
-            raise UserError(f"{path} is neither a segframe checkpoint nor one of torchvision's deeplabv3 or fcn models")
-        return Weights(from_torchvision(state), set())
-    about, state = read_run(path)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
-    scores = {n for n, t in state.items() if n.startswith(("head.", "aux_head.")) and len(about.classes) in t.shape[:2]}
-    return Weights(state, scores if about.classes != classes else set())
-
-
-def load_what_fits(net: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
-    """Copies every tensor of equal name, shape and meaning; returns the ones left out and the net's that stay.
-
-    Those left out are told with the reason, e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
-    """
-    own = net.state_dict()
-    fits, left_out = {}, []
-    for name, tensor in weights.state.items():
-        told = f"{name} {tuple(tensor.shape)}"
-        if name not in own:
-            left_out.append(f"{told}, not in this network")
-        elif own[name].shape != tensor.shape:
-            left_out.append(f"{told}, here {tuple(own[name].shape)}")
-        elif name in weights.of_other_classes:
-            left_out.append(f"{told}, of other classes")
-        else:
-            fits[name] = tensor
-    net.load_state_dict(fits, strict=False)
-    return left_out, [name for name in own if name not in fits]
-
-
-TORCHVISION = {  # prefix of torchvision's segmentation models (deeplabv3 and fcn differ below `classifier.`) -> ours
-    "deeplabv3": {
-        "classifier.0.convs.4.1.": "head.aspp.convs.4.conv.",
-        "classifier.0.convs.4.2.": "head.aspp.convs.4.bn.",
-        "classifier.0.": "head.aspp.",
-        "classifier.1.": "head.conv.0.",
-        "classifier.2.": "head.conv.1.",
-        "classifier.4.": "head.classifier.",
-        "aux_classifier.": "aux_head.layers.",
-    },
-    "fcn": {"classifier.": "head.layers.", "aux_classifier.": "aux_head.layers."},
-}
-
-
-def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision's deeplabv3_resnet* or fcn_resnet* under the names of our modules."""
-    prefixes = TORCHVISION["deeplabv3" if "classifier.0.project.0.weight" in state else "fcn"]
-
-    def rename(name: str) -> str:
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        return prefixes[prefix] + name.removeprefix(prefix) if prefix else name
-
-    return {rename(name): tensor for name, tensor in state.items()}

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import count
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
@@ -56,10 +57,20 @@ class TrainerConfig:
 
 @dataclass
 class NormalizeConfig:
-    """What is taken from and divides the pixels (0 ... 255), per channel RGB."""
+    """What is taken from and divides the pixels (0 ... 255), per channel RGB; `bgr` then reverses the channels."""
 
     mean: list[float] = MISSING
     std: list[float] = MISSING
+    bgr: bool = MISSING
+
+
+@dataclass
+class BatchNormConfig:
+    """How batch norm's statistics are kept; momentum is the share of a batch in the running ones."""
+
+    frozen: str | None = None
+    backbone_momentum: float = MISSING
+    head_momentum: float = MISSING
 
 
 @dataclass
@@ -69,6 +80,7 @@ class ParamGroupsConfig:
     bias_lr_multiplier: float = MISSING
     decay_bias: bool = MISSING
     decay_norm: bool = MISSING
+    decay_depthwise: bool = MISSING
 
 
 @dataclass
@@ -79,6 +91,8 @@ class TrainConfig:
     head: Any = MISSING
     aux_head: Any = None
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+    input_scales: list[float] = field(default_factory=list)
     loss: Any = MISSING
     output_weights: dict[str, float] = MISSING
     data: DataConfig = field(default_factory=DataConfig)
@@ -151,7 +165,11 @@ def is_group(key: str) -> bool:
 def option_list(*, _root_: DictConfig) -> str:
     """What --help shows of the config groups that a program's defaults list names."""
     groups = sorted(group for group in _root_.hydra.runtime.choices if is_group(group))
-    return "\n".join(f"{group:<11} {', '.join(options(group))}" for group in groups)
+    indent = " " * 12
+    return "\n".join(
+        fill(f"{group:<11} {', '.join(options(group))}", 116, subsequent_indent=indent, break_on_hyphens=False)
+        for group in groups
+    )
 
 
 def run_dir(*, _root_: DictConfig) -> str:

@@ -1,7 +1,11 @@
 """The whole network, from raw pixels to logits."""
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from segframe.backbones.base import Backbone
 from segframe.errors import UserError
@@ -9,30 +13,76 @@ from segframe.heads.base import Head, Logits
 
 
 class Segmenter(nn.Module):
-    """Normalise, backbone, head, and an auxiliary head that only training uses."""
+    """Normalise, backbone, head, and an auxiliary head that only training uses.
+
+    `input_scales`: the network also reads the image at these scales; its scores at each cell are the maximum over all
+    of them (DeepLab v2; Chen et al., 2016, "Attention to scale"). `frozen_norm`: "statistics" leaves the running means
+    and variances of batch norm as they are, "all" its weights and biases too.
+    """
 
     def __init__(
-        self, backbone: Backbone, head: Head, aux_head: Head | None, mean: list[float], std: list[float]
+        self,
+        backbone: Backbone,
+        head: Head,
+        aux_head: Head | None,
+        normalize: "Normalize",
+        input_scales: Sequence[float] = (),
+        frozen_norm: str | None = None,
     ) -> None:
         super().__init__()
         overhang = any(feature.offset < 0 for feature in backbone.features.values())
         if overhang and not (head.crops_overhang and (aux_head is None or aux_head.crops_overhang)):
             raise UserError(
-                "this backbone pads the image (backbone.input_padding > 1), so its maps reach beyond it; "
-                "only the heads fcn32s, fcn16s and fcn8s crop them: use backbone=vgg16_fc here"
+                "this backbone continues the image beyond its border, so its maps reach beyond it; only the heads "
+                "fcn32s, fcn16s, fcn8s and unet_original crop them: use the backbone without _original here"
             )
-        self.normalize = Normalize(mean, std)
+        if any(not 0 < scale < 1 for scale in input_scales):
+            raise UserError(f"input_scales must lie between 0 and 1, beside the image itself; got {list(input_scales)}")
+        if frozen_norm not in (None, "statistics", "all"):
+            raise UserError(f"batch_norm.frozen must be null, statistics or all, got {frozen_norm}")
+        self.normalize = normalize
         self.backbone = backbone
         self.head = head
         self.aux_head = aux_head
+        self.input_scales = tuple(input_scales)
+        self.frozen_norm = frozen_norm
+        if frozen_norm == "all":
+            for layer in self.norm_layers():
+                layer.requires_grad_(False)
+
+    def norm_layers(self) -> list[BatchNorm]:
+        """The network's batch norms."""
+        return [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Sets the mode; frozen batch norm stays in evaluation."""
+        super().train(mode)
+        if self.frozen_norm is not None:
+            for layer in self.norm_layers():
+                layer.eval()
+        return self
 
     def outputs(self, images: Tensor) -> dict[str, Logits]:
-        """Images (N, 3, H, W), RGB 0 ... 255, uint8 or float, to what the loss compares with the masks, by name."""
+        """Images (N, 3, H, W), RGB 0 ... 255, uint8 or float, to what the loss compares with the masks, by name.
+
+        "main" is the answer. In training there are also "aux" (where there is an auxiliary head) and, with input
+        scales, the scores of each single one: "scale_100" (the image itself), "scale_75" ...
+        """
         size = (images.shape[-2], images.shape[-1])
-        maps = self.backbone(self.normalize(images))
+        x = self.normalize(images)
+        maps = self.backbone(x)
         outputs = {"main": self.head(maps, size)}
         if self.aux_head is not None and self.training:
             outputs["aux"] = self.aux_head(maps, size)
+        if self.input_scales:
+            single = {"scale_100": outputs["main"]}
+            for scale in self.input_scales:
+                smaller = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+                logits = self.head(self.backbone(smaller), (smaller.shape[-2], smaller.shape[-1]))
+                single[f"scale_{100 * scale:.0f}"] = logits._replace(size=size)
+            outputs["main"] = fused(list(single.values()))
+            if self.training:
+                outputs |= single
         return outputs
 
     def forward(self, images: Tensor) -> Tensor:
@@ -40,19 +90,35 @@ class Segmenter(nn.Module):
         return self.outputs(images)["main"].full()
 
 
+def fused(answers: list[Logits]) -> Logits:
+    """The largest score of each class at each cell of the first answer."""
+    first = answers[0]
+    cells = first.values.shape[-2:]
+    values = [
+        F.interpolate(answer.values, cells, mode="bilinear", align_corners=first.align_corners)
+        for answer in answers[1:]
+    ]
+    return first._replace(values=torch.stack([first.values, *values]).amax(0))
+
+
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, in units of 0 ... 255; buffers, so that weights bring their own along."""
+    """(x - mean) / std per channel, RGB, in units of 0 ... 255; `bgr`: then in the order blue, green, red (Caffe).
+
+    Mean and std are buffers, so that an export carries them.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: list[float], std: list[float]) -> None:
+    def __init__(self, mean: list[float], std: list[float], bgr: bool = False) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or 0 in std:
             raise UserError(f"normalize.mean and normalize.std are 3 numbers each, std not 0; got {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.bgr = bgr
 
     def forward(self, images: Tensor) -> Tensor:
         """Images of any dtype to normalised ones in the buffers' dtype."""
-        return (images.to(self.mean.dtype) - self.mean) / self.std
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        return x.flip(1) if self.bgr else x

@@ -20,7 +20,7 @@ from segframe.inference.base import classify
 from segframe.inference.prediction import choose_classes
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
 from segframe.inference.whole import Whole
-from segframe.segmenter import Segmenter
+from segframe.segmenter import Normalize, Segmenter
 
 NAMES = ("k0", "k1", "k2")
 
@@ -76,11 +76,8 @@ def test_weights_that_belong_to_a_stride_are_named(tmp_path):
 
 
 def test_a_backbone_without_output_stride_is_named(tmp_path):
-    stored(tmp_path, "backbone=resnet18", "head=fcn")
-    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    del content[checkpoint.KEY]["config"]["backbone"]["output_stride"]
-    torch.save(content, tmp_path / "x.ckpt")
-    with pytest.raises(UserError, match=r"output_stride=8: segframe\.backbones\.resnet\.ResNet has a fixed output str"):
+    stored(tmp_path, "model=unet", "backbone.channels=[4,4,4,4,4]")
+    with pytest.raises(UserError, match=r"output_stride=8: segframe\.backbones\.unet\.UNetEncoder has a fixed out"):
         build.restore(tmp_path / "x.ckpt", 8)
 
 
@@ -126,7 +123,7 @@ def twins(make):
     pair = []
     for backbone in (make(False), make(True)):
         head = Scores(backbone.features["c5"].channels, align_corners=True)
-        pair.append(Segmenter(backbone, head, None, [120.0] * 3, [60.0] * 3).eval())
+        pair.append(Segmenter(backbone, head, None, Normalize([120.0] * 3, [60.0] * 3)).eval())
     pair[1].load_state_dict(pair[0].state_dict())
     return pair
 

@@ -12,9 +12,19 @@ VARIANTS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in (
 
 
 class VGG(Backbone):
-    """The convolutions of VGG; ck is the output of the papers' pool_k."""
+    """The convolutions of VGG; ck is the output of the papers' pool_k.
 
-    def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
+    `pooling_indices`: offers i1 ... i5 too, where in its input (flat over h x w) each maximum was, for SegNet's head.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        weights: str | None,
+        output_stride: int,
+        lr_multiplier: float,
+        pooling_indices: bool = False,
+    ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         require_variant(variant, VARIANTS)
@@ -23,11 +33,20 @@ class VGG(Backbone):
             initialize(self.layers)
         else:
             load_strictly(self.layers, without_prefix(torchvision_state(variant, weights), "features."), weights)
+        if pooling_indices:
+            if output_stride != 32:
+                raise UserError(
+                    f"backbone.pooling_indices needs backbone.output_stride=32, where every pooling strides; "
+                    f"got {output_stride}"
+                )
+            for layer in self.layers:
+                if isinstance(layer, nn.MaxPool2d):
+                    layer.return_indices = True
         self.features = describe(self.layers, stage_strides(output_stride), offset=0.0)
         keep_resolution(self.layers, output_stride)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 2) ... c5."""
+        """Images (N, 3, H, W) to c1 (stride 2) ... c5, and i1 ... i5 (int64, of the same shapes) where wanted."""
         return run_stages(self.layers, images)
 
 
@@ -111,13 +130,16 @@ def initialize(module: nn.Module) -> None:
 def describe(layers: nn.Sequential, strides: list[int], offset: float) -> dict[str, Feature]:
     """The features of the five stages; a 2x2 pooling moves cell 0's centre by half a cell of the map before it."""
     features: dict[str, Feature] = {}
-    channels = 3
+    k, channels = 0, 3
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             channels = layer.out_channels
         elif isinstance(layer, nn.MaxPool2d):
-            offset += 0.5 * 2 ** len(features)
-            features[f"c{len(features) + 1}"] = Feature(channels, strides[len(features)], offset)
+            offset += 0.5 * 2**k
+            k += 1
+            features[f"c{k}"] = Feature(channels, strides[k - 1], offset)
+            if layer.return_indices:
+                features[f"i{k}"] = features[f"c{k}"]
     return features
 
 
@@ -140,10 +162,14 @@ def keep_resolution(layers: nn.Sequential, output_stride: int) -> None:
 def run_stages(layers: nn.Sequential, x: Tensor) -> dict[str, Tensor]:
     """Runs the trunk; a map is what each pooling (strided, or made dense) leaves."""
     maps: dict[str, Tensor] = {}
+    k = 0
     for layer in layers:
         x = layer(x)
         if isinstance(layer, nn.MaxPool2d | nn.Sequential):
-            maps[f"c{len(maps) + 1}"] = x
+            k += 1
+            if isinstance(x, tuple):
+                x, maps[f"i{k}"] = x
+            maps[f"c{k}"] = x
     return maps
 
 

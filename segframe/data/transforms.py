@@ -59,7 +59,7 @@ class RandomScaleCrop(A.DualTransform):
 
     Same distribution as resizing the whole image and cropping it uniformly, at the cost of the window. Where the scaled
     image is smaller than the window it is padded at the bottom and at the right: the image with `fill`, the mask with
-    255. Scale (1, 1) is a plain random crop.
+    255. Scale (1, 1) is a plain random crop. `step`: scales are only `scale[0]`, `scale[0] + step` ...; null: any.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -70,21 +70,29 @@ class RandomScaleCrop(A.DualTransform):
         scale: Sequence[float] = (0.5, 2.0),
         fill: Sequence[int] = IMAGENET_MEAN,
         p: float = 1.0,
+        step: float | None = None,
     ) -> None:
         super().__init__(p=p)
         self.size = tuple(size) if isinstance(size, Sequence) else (size, size)
         self.scale = tuple(scale) if isinstance(scale, Sequence) else (scale,)
         self.fill = tuple(fill)
+        self.step = step
         if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
             raise UserError(f"crop size is {size!r}: give one positive integer, or [height, width]")
         numbers = all(isinstance(factor, int | float) for factor in self.scale)
         if len(self.scale) != 2 or not numbers or not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"crop scale is {scale}: give [smallest, largest] factor, both positive")
+        if step is not None and step <= 0:
+            raise UserError(f"crop scale's step is {step}: give a positive number, or null for any scale")
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the scaled image's size and the window's corner in it, in pixels of the scaled image."""
         height, width = params["shape"][:2]
-        factor = self.py_random.uniform(*self.scale)
+        smallest, largest = self.scale
+        if self.step is None:
+            factor = self.py_random.uniform(smallest, largest)
+        else:
+            factor = smallest + self.step * self.py_random.randint(0, int((largest - smallest) / self.step + 1e-6))
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
         corner = tuple(
             self.py_random.randint(0, max(0, side - kept)) for side, kept in zip(scaled, self.size, strict=True)

@@ -125,4 +125,4 @@ def dilations(rates: list[int] | None, output_stride: int, stride: int) -> list[
     """
     if rates is None:
         rates, output_stride = [6, 12, 18], 16
-    return [rate * output_stride // stride for rate in rates]
+    return [max(1, rate * output_stride // stride) for rate in rates]

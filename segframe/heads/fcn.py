@@ -15,7 +15,8 @@ class FCN(Head):
     Upsampling is by transposed convolutions of full (C, C, k, k) weights, bilinear at first. Every crop follows from
     the maps' coordinates, so the same head serves the papers' form (conv1_1 padded by 100: crops at 19; 5, 27; 5, 9,
     31), the padded one and any other backbone. `learned` says which of them train: "none" (the released nets),
-    "intermediate" (all but the last: the CVPR text) or "all".
+    "intermediate" (all but the last: the CVPR text) or "all". `scales` multiply the maps before they are scored, in the
+    order of `reads` (FCN-8s at once: 1, 0.01, 0.0001, so that one training learns all three); null: 1.
     """
 
     crops_overhang = True
@@ -28,12 +29,16 @@ class FCN(Head):
         reads: list[str],
         learned: str,
         lr_multiplier: float,
+        scales: list[float] | None = None,
     ) -> None:
         super().__init__()
+        if scales is not None and len(scales) != len(reads):
+            raise UserError(f"head.scales needs one entry for each of head.reads={reads}, got {scales}")
         if learned not in ("none", "intermediate", "all"):
             raise UserError(f"head.learned must be none, intermediate or all, got {learned}")
         self.lr_multiplier = lr_multiplier
         self.reads = reads
+        self.scales = dict(zip(reads, scales or [1.0] * len(reads), strict=True))
         sources = require(features, *reads)
         if [source.stride for source in sources] != sorted((source.stride for source in sources), reverse=True):
             raise UserError(f"head.reads must name the coarsest map first, got {', '.join(reads)}")
@@ -57,12 +62,12 @@ class FCN(Head):
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Scores at full size, cropped to the image."""
-        x = self.score[self.reads[0]](maps[self.reads[0]])
+        x = self.scored(self.reads[0], maps[self.reads[0]])
         for name, upscore, (own, other) in zip(self.reads[1:], self.upscore, self.crops, strict=False):
             x = upscore(x)[..., own:, own:]
             skip = maps[name][..., other:, other:]
             h, w = min(x.shape[-2], skip.shape[-2]), min(x.shape[-1], skip.shape[-1])
-            x = x[..., :h, :w] + self.score[name](skip[..., :h, :w])
+            x = x[..., :h, :w] + self.scored(name, skip[..., :h, :w])
         own, missing = self.crops[-1]
         x = self.upscore[-1](x)[..., own : own + size[0] - missing, own : own + size[1] - missing]
         # A VGG made dense has no cell for the first pixels: they get the scores of their nearest neighbours.
@@ -70,6 +75,11 @@ class FCN(Head):
         if missing or right or bottom:
             x = F.pad(x, (missing, right, missing, bottom), mode="replicate")
         return Logits(x, size, align_corners=False)
+
+    def scored(self, name: str, x: Tensor) -> Tensor:
+        """A map's scores (N, num_classes, h, w)."""
+        scale = self.scales[name]
+        return self.score[name](x if scale == 1 else x * scale)
 
 
 class DilatedFCN(Head):

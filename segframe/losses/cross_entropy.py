@@ -15,13 +15,20 @@ from segframe.losses.base import Loss
 class CrossEntropy(Loss):
     """Mean over the pixels that are not void, weighted by their classes' weights.
 
+    `reduction`: "mean", or "sum": the sum over an image's pixels, mean over the batch's images (Caffe's unnormalised
+    loss, of FCN's recipes).
     `class_weights`: one per class; "auto" in a config becomes the median-frequency weights of the training masks.
     `label_smoothing`: the share of the target spread evenly over all classes (Szegedy et al., 2016).
     """
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: list[float] | Literal["auto"] | None, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        class_weights: list[float] | Literal["auto"] | None,
+        label_smoothing: float,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> None:
         super().__init__()
         assert class_weights != "auto", "resolved by build.py"
         if not 0 <= label_smoothing < 1:
@@ -29,6 +36,7 @@ class CrossEntropy(Loss):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
+        self.reduction = reduction
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
         """See Loss."""
@@ -45,6 +53,8 @@ class CrossEntropy(Loss):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+        if self.reduction == "sum":
+            return total / len(mask)
         # The sum of the pixels' weights: their number where classes are not weighted.
         valid = target != IGNORE_INDEX
         counted = valid.sum().float() if weights is None else (weights[target.where(valid, 0)] * valid).sum()

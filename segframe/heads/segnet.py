@@ -1,0 +1,78 @@
+"""The decoder of SegNet (Badrinarayanan et al., 2017)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe.backbones.base import Feature
+from segframe.errors import UserError
+from segframe.heads.base import Head, Logits, require
+from segframe.heads.upsampling import Upsampling, fit
+
+STAGES = (5, 4, 3, 2, 1)
+
+
+class SegNet(Head):
+    """Mirrors a VGG: upsamples c5 stage by stage to the sizes before its poolings, with `depths` convolutions each.
+
+    `upsampling`: "max_unpooling" puts values back to where the encoder's maxima were (i1 ... i5), the paper's way; the
+    other ways of heads/upsampling.py are there to be compared with it. The last convolution is the classifier, without
+    batch norm and ReLU. Convolutions have biases, as in the release.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        depths: list[int],
+        upsampling: str,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        if len(depths) != 5 or min(depths) < 1:
+            raise UserError(f"head.depths must be five numbers of convolutions, coarsest first, got {depths}")
+        self.lr_multiplier = lr_multiplier
+        self.unpools = upsampling == "max_unpooling"
+        sources = require(features, *(f"c{k}" for k in STAGES))
+        if self.unpools and "i5" not in features:
+            raise UserError(
+                "head=segnet puts maxima back to where they were, which only a VGG backbone with "
+                "pooling_indices=true tells: backbone=vgg16_bn_indices, or head.upsampling=bilinear"
+            )
+        strides = [source.stride for source in sources] + [1]
+        widths = [source.channels for source in sources]
+        self.up, self.conv = nn.ModuleList(), nn.ModuleList()
+        for j, depth in enumerate(depths):
+            before, after = widths[j], widths[min(j + 1, 4)]
+            if not self.unpools:
+                self.up.append(Upsampling(upsampling, before, before, strides[j] // strides[j + 1]))
+            last = j == len(depths) - 1
+            outputs = [before] * (depth - 1) + [num_classes if last else after]
+            self.conv.append(convolutions(before, outputs, classifies=last))
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Logits at full size."""
+        x = maps["c5"]
+        sizes = [*((maps[f"c{k - 1}"].shape[-2], maps[f"c{k - 1}"].shape[-1]) for k in STAGES[:-1]), size]
+        for j, (conv, (h, w)) in enumerate(zip(self.conv, sizes, strict=True)):
+            if self.unpools:
+                upsampled = F.max_unpool2d(x, maps[f"i{STAGES[j]}"], [2, 2], output_size=[h, w])
+            else:
+                upsampled = fit(self.up[j](x), (h, w))
+            x = conv(upsampled)
+        return Logits(x, size, align_corners=False)
+
+
+def convolutions(in_channels: int, outputs: list[int], classifies: bool) -> nn.Sequential:
+    """3x3 convolutions with batch norm and ReLU; a classifier as the last one has neither."""
+    layers: list[nn.Module] = []
+    for k, channels in enumerate(outputs):
+        conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
+        layers.append(conv)
+        if not (classifies and k == len(outputs) - 1):
+            layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        in_channels = channels
+    return nn.Sequential(*layers)
