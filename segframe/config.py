@@ -118,6 +118,9 @@ class EvaluateConfig:
     checkpoint: str = MISSING
     split: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
     accelerator: str = MISSING
     output_dir: str | None = None
 
@@ -130,6 +133,12 @@ class PredictConfig:
     input: str = MISSING
     output: str = MISSING
     alpha: float = MISSING
+    heatmaps: Any = MISSING
+    feature_maps: bool = MISSING
+    feature_channels: int = MISSING
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
     accelerator: str = MISSING
 
 
@@ -153,9 +162,9 @@ def is_group(key: str) -> bool:
     return (CONFIG_DIR / key).is_dir()
 
 
-def option_list() -> str:
-    """What --help shows of the config groups."""
-    groups = sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name != "script")
+def option_list(*, _root_: DictConfig) -> str:
+    """What --help shows of the config groups that a program's defaults list names."""
+    groups = sorted(group for group in _root_.hydra.runtime.choices if is_group(group))
     indent = " " * 12
     return "\n".join(
         fill(f"{group:<11} {', '.join(options(group))}", 116, subsequent_indent=indent, break_on_hyphens=False)

@@ -21,15 +21,17 @@ NUMBERED_CLASSES = 25
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all pictures, at a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def _text_width(text: str, size: int) -> int:
-    return ceil(_font(size).getlength(text))
+    return ceil(font(size).getlength(text))
 
 
-def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """An empty picture, and what draws on it."""
     image = Image.new("RGB", (width, height), PAPER)
     return image, ImageDraw.Draw(image)
 
@@ -53,13 +55,13 @@ def legend(names: Sequence[str], palette: Sequence[Color], present: Iterable[int
     size, line, swatch, gap = 14, 22, 14, 8
     column = max((_text_width(name, size) for name, _ in entries), default=0) + swatch + 3 * gap
     columns = max(1, (width - gap) // column)
-    image, draw = _canvas(ceil(len(entries) / columns) * line + gap, width)
+    image, draw = canvas(ceil(len(entries) / columns) * line + gap, width)
     for k, (name, color) in enumerate(entries):
         x, y = gap + k % columns * column, gap // 2 + k // columns * line
         middle = y + line // 2
         box = (x, middle - swatch // 2, x + swatch, middle + swatch // 2)
         draw.rectangle(box, fill=tuple(color), outline=INK)
-        draw.text((x + swatch + gap, middle), name, fill=INK, font=_font(size), anchor="lm")
+        draw.text((x + swatch + gap, middle), name, fill=INK, font=font(size), anchor="lm")
     return np.asarray(image)
 
 
@@ -72,7 +74,7 @@ def comparison(
 ) -> Picture:
     """Image (H, W, 3), truth (H, W) and prediction (H, W) side by side, with a legend of the classes that occur."""
     present = np.union1d(truth, prediction)
-    image, truth, prediction = (_fit_height(each) for each in (image, truth, prediction))
+    image, truth, prediction = (fit_height(each) for each in (image, truth, prediction))
     panels = {
         "image": image,
         "truth": overlay(image, truth, palette),
@@ -80,14 +82,14 @@ def comparison(
     }
     height, width = truth.shape
     top, gap = 26, 6
-    picture, draw = _canvas(top + height, 3 * width + 2 * gap)
+    picture, draw = canvas(top + height, 3 * width + 2 * gap)
     for k, (title, panel) in enumerate(panels.items()):
-        draw.text((k * (width + gap) + width // 2, top // 2), title, fill=INK, font=_font(16), anchor="mm")
+        draw.text((k * (width + gap) + width // 2, top // 2), title, fill=INK, font=font(16), anchor="mm")
         picture.paste(Image.fromarray(panel), (k * (width + gap), top))
     return np.vstack([np.asarray(picture), legend(names, palette, present.tolist(), picture.width)])
 
 
-def _fit_height(array: NDArray[np.uint8], smallest: int = 256, largest: int = 512) -> NDArray[np.uint8]:
+def fit_height(array: NDArray[np.uint8], smallest: int = 256, largest: int = 512) -> NDArray[np.uint8]:
     """Enlarges small pictures, for the titles' sake, and shrinks huge ones, which would swell the event files."""
     height, width = array.shape[:2]
     if height < smallest:
@@ -115,15 +117,15 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Pictur
     top = 28
     side = count * cell
     width = max(label + side + margin, _text_width(title, 14) + 2 * margin)
-    image, draw = _canvas(top + label + side + margin, width)
+    image, draw = canvas(top + label + side + margin, width)
     image.paste(Image.fromarray(grid), (label, top + label))
-    draw.text((margin, top // 2), title, fill=INK, font=_font(14), anchor="lm")
+    draw.text((margin, top // 2), title, fill=INK, font=font(14), anchor="lm")
 
-    upright, draw_upright = _canvas(side, label)
+    upright, draw_upright = canvas(side, label)
     for k, name in enumerate(names):
         middle = k * cell + cell // 2
-        draw.text((label - margin, top + label + middle), name, fill=INK, font=_font(size), anchor="rm")
-        draw_upright.text((margin, middle), name, fill=INK, font=_font(size), anchor="lm")
+        draw.text((label - margin, top + label + middle), name, fill=INK, font=font(size), anchor="rm")
+        draw_upright.text((margin, middle), name, fill=INK, font=font(size), anchor="lm")
     # Drawn as a column of lines and turned, so that they read from the cells upwards.
     image.paste(upright.transpose(Image.Transpose.ROTATE_90), (label, top))
     if numbered:
@@ -131,7 +133,7 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Pictur
             share = shares[row, column]
             centre = (label + column * cell + cell // 2, top + label + row * cell + cell // 2)
             color = PAPER if share > 0.5 else INK
-            draw.text(centre, f"{100 * share:.0f}", fill=color, font=_font(size), anchor="mm")
+            draw.text(centre, f"{100 * share:.0f}", fill=color, font=font(size), anchor="mm")
     return np.asarray(image)
 
 

@@ -14,6 +14,8 @@ from segframe.errors import UserError
 
 GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+OF_SCRIPTS = {"inference", "postprocess"}
+"""Groups that say how a trained network is used: evaluate.yaml and predict.yaml list them, train.yaml does not."""
 FOLDER = ["data.root=photos", "data.dataset.classes=[road,sky]"]
 
 
@@ -23,8 +25,11 @@ def plain(path):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_names_what_exists(group, option):
-    config = composed(f"{group}={option}", *(FOLDER if (group, option) == ("data", "folder") else []))
-    schema.check_keys(config)
+    if group in OF_SCRIPTS:
+        config = composed(f"{group}={option}", "checkpoint=x", "input=x", "output=x", name="predict")
+    else:
+        config = composed(f"{group}={option}", *(FOLDER if (group, option) == ("data", "folder") else []))
+        schema.check_keys(config)
     schema.check_targets(config)
 
 
@@ -62,7 +67,13 @@ def test_train_yaml_overrides_nothing():
     defaults = plain(ROOT / "configs/train.yaml")["defaults"]
     keys = [key for line in defaults if isinstance(line, dict) for key in line]
     assert not any("override" in key for key in keys)
-    assert set(GROUPS) == {key for key in keys if "@" not in key}
+    assert set(GROUPS) - OF_SCRIPTS == {key for key in keys if "@" not in key}
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict"])
+def test_the_scripts_list_their_groups(script):
+    defaults = plain(ROOT / f"configs/{script}.yaml")["defaults"]
+    assert {key for line in defaults if isinstance(line, dict) for key in line} >= OF_SCRIPTS
 
 
 def test_the_command_line_wins_over_presets_in_any_order():
@@ -109,6 +120,7 @@ def test_help_is_quick():
         seconds.append(time.perf_counter() - start)
     assert re.search(r"^model +deeplabv1, deeplabv2", out.stdout, re.MULTILINE)
     assert "python train.py model=fcn8s data=voc" in out.stdout
+    assert "shift_and_stitch" not in out.stdout
     code = "import sys, segframe.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert min(seconds) < 3  # 1.0 s on an idle machine; importing torch would take longer than this
