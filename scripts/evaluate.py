@@ -21,17 +21,22 @@ def main(config: DictConfig) -> None:
     from segframe.metrics import figures
     from segframe.tables import figures_table, print_table
 
-    restored = build.restore(config.checkpoint)
+    inference, postprocess = build.build_inference(config)
+    restored = build.restore(config.checkpoint, config.output_stride)
     split = config.split or config.data.val_split
-    stored = HydraConfig.get().runtime.choices["data"] == "checkpoint"
+    choices = HydraConfig.get().runtime.choices
+    stored = choices["data"] == "checkpoint"
     dataset = build.build_dataset_to_evaluate(config.data, split, restored.about.classes, stored)
-    matrix = evaluate(restored.segmenter, dataset, config.data.num_workers, build.pick_device(config.accelerator))
+    device = build.pick_device(config.accelerator)
+    matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     found = figures(matrix, dataset.classes, split)
     print_table(figures_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))
     path = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
     # JSON knows no NaN: a class that does not occur is null.
     known = {name: value if value == value else None for name, value in found.items()}
-    path.write_text(json.dumps({**known, "images": len(dataset), "checkpoint": str(restored.path)}, indent=2) + "\n")
+    how = {name: choices[name] for name in ("inference", "postprocess")} | {"output_stride": config.output_stride}
+    told = {**known, "images": len(dataset), "checkpoint": str(restored.path), **how}
+    path.write_text(json.dumps(told, indent=2) + "\n")
     print(f"also in {path}")
 
 

@@ -1,4 +1,4 @@
-"""Predicts images from a checkpoint alone: class-index PNG, colour PNG and overlay for each."""
+"""Predicts images from a checkpoint alone: class-index PNG, colour PNG, overlay; on demand heat and feature maps."""
 
 import sys
 from pathlib import Path
@@ -15,24 +15,42 @@ def main(config: DictConfig) -> None:
     from rich.progress import track
 
     from segframe import build
+    from segframe.data.masks import read_image
     from segframe.errors import UserError
-    from segframe.inference.prediction import find_images, predict, write
+    from segframe.inference.prediction import (
+        choose_classes,
+        find_images,
+        predict,
+        write,
+        write_feature_maps,
+        write_heatmaps,
+    )
 
     if not 0 <= config.alpha <= 1:
         raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
-    images = find_images(Path(config.input), Path(config.output))
-    restored = build.restore(config.checkpoint)
+    if config.feature_channels < 1:
+        raise UserError(f"feature_channels must be at least 1, got {config.feature_channels}")
+    output = Path(config.output)
+    images = find_images(Path(config.input), output)
+    inference, postprocess = build.build_inference(config)
+    restored = build.restore(config.checkpoint, config.output_stride)
+    about = restored.about
+    heated = choose_classes(config.heatmaps, about.classes)
     device = build.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)
     failures = 0
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:
-            image, classes = predict(segmenter, path, device)
+            image = read_image(path)
         except UserError as error:
             failures += 1
             print(f"skipped: {error}", file=sys.stderr)
-        else:
-            write(Path(config.output), name, image, classes, restored.about.palette, config.alpha)
+            continue
+        prediction = predict(segmenter, image, inference, postprocess, device)
+        write(output, name, prediction, about.palette, config.alpha)
+        write_heatmaps(output, name, prediction, heated, about.classes)
+        if config.feature_maps:
+            write_feature_maps(output, name, image, segmenter, config.feature_channels, device)
     print(f"{len(images) - failures} of {len(images)} images predicted, in {config.output}")
     if failures:
         sys.exit(1)

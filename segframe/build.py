@@ -22,7 +22,7 @@ import segframe.data
 import segframe.heads
 from segframe import checkpoint
 from segframe.backbones.base import Backbone
-from segframe.config import DataConfig, NormalizeConfig, TrainerConfig, did_you_mean
+from segframe.config import DataConfig, NormalizeConfig, TrainerConfig, check_targets, did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
@@ -30,6 +30,7 @@ from segframe.data.transforms import Transform
 from segframe.errors import UserError, naming
 from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
+from segframe.inference.base import Inference, Postprocess
 from segframe.metrics import figures
 from segframe.segmenter import Normalize, Segmenter
 from segframe.task import SegmentationTask
@@ -178,7 +179,7 @@ def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str
     weights = read_weights(source, classes)
     log.info("init_from=%s: %s", source, weights.origin)
     if weights.normalize != config.normalize:
-        config.normalize = weights.normalize
+        config.normalize.merge_with(weights.normalize)
         log.info("  images are normalised as these weights expect: %s", OmegaConf.to_container(config.normalize))
         segmenter.normalize = build_normalize(config.normalize)
     left_out, untouched = load_what_fits(segmenter, weights)
@@ -266,14 +267,21 @@ class Restored(NamedTuple):
     path: Path
 
 
-def restore(path: str | Path) -> Restored:
-    """The network of a checkpoint or a run's folder, in evaluation mode, from that file alone."""
+def restore(path: str | Path, output_stride: int | None = None) -> Restored:
+    """The network of a checkpoint or a run's folder, in evaluation mode, from that file alone.
+
+    `output_stride`: the backbone's, where it shall differ from the trained network's: 8 for denser logits than at 16.
+    """
     path = checkpoint.locate(path)
     about, state = checkpoint.read_run(path)
     config = about.config
     try:
         node, normalize = config["backbone"], config["normalize"]
         own = {name: None if name == "weights" else value for name, value in arguments(node).items()}
+        if output_stride is not None:
+            if "output_stride" not in own:
+                raise UserError(f"output_stride={output_stride}: {node['_target_']} has a fixed output stride")
+            own["output_stride"] = output_stride
         backbone = stored_part(node, segframe.backbones, Backbone)(**own)
 
         def restore_head(name: str) -> Head:
@@ -283,6 +291,8 @@ def restore(path: str | Path) -> Restored:
         aux_head = restore_head("aux_head") if config.get("aux_head") else None
         scales = config.get("input_scales", [])
         segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**normalize), scales)
+        if output_stride is not None:
+            check_stride_is_free(segmenter, state, output_stride)
         segmenter.load_state_dict(state)
     except UserError:
         raise
@@ -290,6 +300,23 @@ def restore(path: str | Path) -> Restored:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: the network it describes cannot be built ({reason})") from error
     return Restored(segmenter.eval(), about, path)
+
+
+def check_stride_is_free(segmenter: Segmenter, state: dict[str, torch.Tensor], output_stride: int) -> None:
+    """Fails where a network's weights were made for another output stride (FCN's transposed convolutions)."""
+    for name, tensor in segmenter.state_dict().items():
+        if name in state and state[name].shape != tensor.shape:
+            raise UserError(
+                f"output_stride={output_stride}: the trained {name} {tuple(state[name].shape)} belongs to one output "
+                f"stride; at this one it would be {tuple(tensor.shape)}"
+            )
+
+
+def build_inference(config: DictConfig) -> tuple[Inference, Postprocess | None]:
+    """How a script's config runs a network, and what follows."""
+    check_targets(OmegaConf.create({"inference": config.inference, "postprocess": config.postprocess}))
+    inference = build(config.inference, "inference")
+    return inference, build(config.postprocess, "postprocess") if config.postprocess else None
 
 
 def arguments(node: dict[str, Any]) -> dict[str, Any]:

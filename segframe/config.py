@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import count
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
@@ -79,6 +80,7 @@ class ParamGroupsConfig:
     bias_lr_multiplier: float = MISSING
     decay_bias: bool = MISSING
     decay_norm: bool = MISSING
+    decay_depthwise: bool = MISSING
 
 
 @dataclass
@@ -134,6 +136,9 @@ class EvaluateConfig:
     checkpoint: str = MISSING
     split: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
     accelerator: str = MISSING
     output_dir: str | None = None
 
@@ -146,6 +151,12 @@ class PredictConfig:
     input: str = MISSING
     output: str = MISSING
     alpha: float = MISSING
+    heatmaps: Any = MISSING
+    feature_maps: bool = MISSING
+    feature_channels: int = MISSING
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
     accelerator: str = MISSING
 
 
@@ -171,10 +182,14 @@ def is_group(key: str) -> bool:
     return (CONFIG_DIR / key).is_dir()
 
 
-def option_list() -> str:
-    """What --help shows of the config groups."""
-    groups = sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name != "script")
-    return "\n".join(f"{group:<11} {', '.join(options(group))}" for group in groups)
+def option_list(*, _root_: DictConfig) -> str:
+    """What --help shows of the config groups that a program's defaults list names."""
+    groups = sorted(group for group in _root_.hydra.runtime.choices if is_group(group))
+    indent = " " * 12
+    return "\n".join(
+        fill(f"{group:<11} {', '.join(options(group))}", 116, subsequent_indent=indent, break_on_hyphens=False)
+        for group in groups
+    )
 
 
 def run_dir(*, _root_: DictConfig) -> str:

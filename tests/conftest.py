@@ -1,5 +1,7 @@
 """What tests share: composed configs, and the programs as a user runs them, in this process."""
 
+import copy
+import functools
 import runpy
 import sys
 from pathlib import Path
@@ -20,12 +22,17 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
-    """A config as the command line would compose it."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose(name, list(overrides))
+    """A config as the command line would compose it; a copy of one's own."""
+    config = copy.deepcopy(_composed(overrides, name))
     if "output_dir" in config:
         config.output_dir = "outputs/test"
     return config
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...], name: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose(name, list(overrides))
 
 
 @pytest.fixture

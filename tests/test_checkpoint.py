@@ -4,12 +4,12 @@ import pickle
 
 import pytest
 import torch
-import torchvision
 from conftest import composed
 from omegaconf import OmegaConf
 
 from segframe import build, checkpoint
 from segframe.errors import UserError
+from segframe.foreign import Weights, load_what_fits, read_weights
 
 
 def stored(*overrides, classes=3):
@@ -94,11 +94,11 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
 def test_load_what_fits():
     net = torch.nn.Linear(2, 3)
     state = {"weight": torch.ones(3, 2), "bias": torch.ones(4), "x": torch.ones(1)}
-    left_out, untouched = checkpoint.load_what_fits(net, checkpoint.Weights(state, set()))
+    left_out, untouched = load_what_fits(net, Weights(state, set(), {}, ""))
     assert left_out == ["bias (4,), here (3,)", "x (1,), not in this network"]
     assert untouched == ["bias"]
     assert net.weight.eq(1).all()
-    left_out, _ = checkpoint.load_what_fits(net, checkpoint.Weights({"bias": torch.ones(3)}, {"bias"}))
+    left_out, _ = load_what_fits(net, Weights({"bias": torch.ones(3)}, {"bias"}, {}, ""))
     assert left_out == ["bias (3,), of other classes"]
     assert not net.bias.eq(1).all()
 
@@ -106,21 +106,8 @@ def test_load_what_fits():
 def test_weights_to_start_from(tmp_path):
     _, content = stored()
     torch.save(content, tmp_path / "x.ckpt")
-    same = checkpoint.read_weights(tmp_path / "x.ckpt", ("k0", "k1", "k2"))
+    same = read_weights(tmp_path / "x.ckpt", ("k0", "k1", "k2"))
     assert same.of_other_classes == set()
     assert not any(name.startswith("normalize.") for name in same.state)
-    other = checkpoint.read_weights(tmp_path / "x.ckpt", ("a", "b", "c"))
+    other = read_weights(tmp_path / "x.ckpt", ("a", "b", "c"))
     assert other.of_other_classes == {"head.layers.4.weight", "head.layers.4.bias"}
-
-
-def test_torchvisions_files_are_a_start_too(tmp_path):
-    torch.manual_seed(0)
-    theirs = torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True)
-    torch.save(theirs.state_dict(), tmp_path / "deeplabv3_resnet50_coco.pth")
-    ours = build.build_segmenter(composed("model=deeplabv3", "aux_head=fcn"), 21)
-    build.initialize_from(ours, str(tmp_path / "deeplabv3_resnet50_coco.pth"), ("any",) * 21)
-    assert torch.equal(ours.head.classifier.weight, theirs.classifier[4].weight)
-    assert torch.equal(ours.backbone.layer4[2].conv3.weight, theirs.backbone.layer4[2].conv3.weight)
-    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="neither a segframe checkpoint nor one of torchvision's"):
-        build.initialize_from(ours, str(tmp_path / "other.pth"), ("any",) * 21)

@@ -1,5 +1,6 @@
 """Every YAML composes and names what exists; the rules that keep presets, recipes and the command line apart."""
 
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from segframe.errors import UserError
 
 GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+OF_SCRIPTS = {"inference", "postprocess"}
+"""Groups that say how a trained network is used: evaluate.yaml and predict.yaml list them, train.yaml does not."""
 FOLDER = ["data.root=photos", "data.dataset.classes=[road,sky]"]
 
 
@@ -22,8 +25,11 @@ def plain(path):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_names_what_exists(group, option):
-    config = composed(f"{group}={option}", *(FOLDER if (group, option) == ("data", "folder") else []))
-    schema.check_keys(config)
+    if group in OF_SCRIPTS:
+        config = composed(f"{group}={option}", "checkpoint=x", "input=x", "output=x", name="predict")
+    else:
+        config = composed(f"{group}={option}", *(FOLDER if (group, option) == ("data", "folder") else []))
+        schema.check_keys(config)
     schema.check_targets(config)
 
 
@@ -32,11 +38,24 @@ def test_models_only_choose(model):
     assert set(plain(ROOT / f"configs/model/{model}.yaml")) == {"defaults"}
 
 
+def tuned_and_pinned(experiment):
+    """The groups that a recipe and those it builds on set values of, and those they choose."""
+    recipe = plain(ROOT / f"configs/experiment/{experiment}.yaml")
+    pinned, tuned = set(), set(GROUPS)
+    for line in recipe.pop("defaults", []):
+        if isinstance(line, str):
+            base_tuned, base_pinned = tuned_and_pinned(line)
+            recipe |= dict.fromkeys(base_tuned)
+            pinned |= base_pinned
+        else:
+            pinned |= {key.removeprefix("override /") for key in line}
+    return tuned & recipe.keys(), pinned
+
+
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_experiments_pin_what_they_tune(experiment):
-    recipe = plain(ROOT / f"configs/experiment/{experiment}.yaml")
-    pinned = {key.removeprefix("override /") for line in recipe.pop("defaults", []) for key in line}
-    assert {key for key in recipe if key in GROUPS} <= pinned | {"trainer"}
+    tuned, pinned = tuned_and_pinned(experiment)
+    assert tuned <= pinned | {"trainer"}
 
 
 @pytest.mark.parametrize("path", [p for g in ("model", "experiment") for p in sorted((ROOT / "configs" / g).glob("*"))])
@@ -48,7 +67,13 @@ def test_train_yaml_overrides_nothing():
     defaults = plain(ROOT / "configs/train.yaml")["defaults"]
     keys = [key for line in defaults if isinstance(line, dict) for key in line]
     assert not any("override" in key for key in keys)
-    assert set(GROUPS) == {key for key in keys if "@" not in key}
+    assert set(GROUPS) - OF_SCRIPTS == {key for key in keys if "@" not in key}
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict"])
+def test_the_scripts_list_their_groups(script):
+    defaults = plain(ROOT / f"configs/{script}.yaml")["defaults"]
+    assert {key for line in defaults if isinstance(line, dict) for key in line} >= OF_SCRIPTS
 
 
 def test_the_command_line_wins_over_presets_in_any_order():
@@ -93,8 +118,9 @@ def test_help_is_quick():
         start = time.perf_counter()
         out = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
-    assert "model       deeplabv3" in out.stdout
+    assert re.search(r"^model +deeplabv1, deeplabv2", out.stdout, re.MULTILINE)
     assert "python train.py model=fcn8s data=voc" in out.stdout
+    assert "shift_and_stitch" not in out.stdout
     code = "import sys, segframe.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert min(seconds) < 3  # 1.0 s on an idle machine; importing torch would take longer than this

@@ -19,9 +19,12 @@ SBD_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/s
 SBD_MD5 = "82b4d87ceb2ed10f6038a1cba92111cb"
 
 AUGMENTED = "trainaug"
+SBD_TRAIN = "sbdtrain"
+SEG11VALID = "seg11valid"
+SEG11VALID_SOURCE = "put data/pascal/seg11valid.txt of the FCN release (fcn.berkeleyvision.org) there"
 SBD_SOURCE = (
-    f"the {AUGMENTED} split needs SBD: unpack {SBD_URL} in data.root (it makes benchmark_RELEASE/dataset), "
-    "set data.download=true, or put SegmentationClassAug/*.png beside SegmentationClass"
+    f"the splits {AUGMENTED} and {SBD_TRAIN} need SBD: unpack {SBD_URL} in data.root (it makes "
+    "benchmark_RELEASE/dataset), set data.download=true, or put SegmentationClassAug/*.png beside SegmentationClass"
 )
 
 
@@ -29,7 +32,9 @@ class VOC(SegmentationDataset):
     """VOC 2012: 1,464 train and 1,449 val images, 21 classes.
 
     `root` holds VOCdevkit, or is VOCdevkit, or is VOC2012. The split `trainaug` is VOC train and all of SBD without
-    VOC val, 10,582 images: SBD's own lists contain images of VOC val.
+    VOC val, 10,582 images: SBD's own lists contain images of VOC val. FCN's published figures are of networks trained
+    on `sbdtrain`, SBD's train list (8,498, some of VOC val among them), and evaluated on `seg11valid` (736, VOC 2011's
+    val without those), a list that comes with the FCN release.
     """
 
     classes = (
@@ -37,7 +42,7 @@ class VOC(SegmentationDataset):
         *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
     )
     palette = voc_palette(len(classes))
-    splits = ("train", "val", "trainval", AUGMENTED)
+    splits = ("train", "val", "trainval", AUGMENTED, SBD_TRAIN, SEG11VALID)
     source = f"unpack {VOC_URL} in data.root (it makes VOCdevkit/VOC2012), or set data.download=true"
 
     @cached_property
@@ -61,6 +66,9 @@ class VOC(SegmentationDataset):
         """Return the split's samples; VOC's own mask goes before SBD's, which has no void border."""
         images = listing(self.home / "JPEGImages", (".jpg",), self.source)
         masks = listing(self.home / "SegmentationClass", (".png",), self.source)
+        if self.split == SBD_TRAIN:
+            masks = listing(self.sbd / "cls", (".mat",), SBD_SOURCE)
+            return pair(read_list(self.sbd / "train.txt", SBD_SOURCE), images, masks, "SBD train")
         if self.split != AUGMENTED:
             return pair(self._names(self.split), images, masks, f"VOC {self.split}")
         folder = self.home / "SegmentationClassAug"
@@ -74,7 +82,8 @@ class VOC(SegmentationDataset):
         return pair(sorted(names), images, extra | masks, f"VOC {AUGMENTED}")
 
     def _names(self, split: str) -> list[str]:
-        return read_list(self.home / "ImageSets" / "Segmentation" / f"{split}.txt", self.source)
+        source = SEG11VALID_SOURCE if split == SEG11VALID else self.source
+        return read_list(self.home / "ImageSets" / "Segmentation" / f"{split}.txt", source)
 
     def load_mask(self, path: Path) -> np.ndarray:
         """Return the class indices of a palette PNG or of SBD's MATLAB file."""

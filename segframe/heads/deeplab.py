@@ -29,7 +29,7 @@ class DeepLabV3(Head):
         self.lr_multiplier = lr_multiplier
         self.align_corners = align_corners
         (c5,) = require(features, "c5")
-        self.aspp = ASPP(c5.channels, WIDTH, rates or rates_for(c5.stride), dropout, separable=False)
+        self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable=False)
         self.conv = conv_bn_relu(WIDTH, WIDTH, 3) if final_conv else nn.Identity()
         self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
 
@@ -57,7 +57,7 @@ class DeepLabV3Plus(Head):
         self.lr_multiplier = lr_multiplier
         self.align_corners = align_corners
         c2, c5 = require(features, "c2", "c5")
-        self.aspp = ASPP(c5.channels, WIDTH, rates or rates_for(c5.stride), dropout, separable)
+        self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable)
         self.project = conv_bn_relu(c2.channels, LOW_LEVEL_WIDTH, 1)
         self.decoder = nn.Sequential(
             *(
@@ -118,6 +118,11 @@ class ImageMean(nn.Module):
         return mean.relu().expand(-1, -1, *x.shape[-2:])
 
 
-def rates_for(stride: int) -> list[int]:
-    """The papers' rates, (6, 12, 18) at stride 16, doubled at 8: the same reach in pixels at every stride."""
-    return [rate * 16 // stride for rate in (6, 12, 18)]
+def dilations(rates: list[int] | None, output_stride: int, stride: int) -> list[int]:
+    """The dilations on a map of `stride`, whose reach in pixels is that of `rates` at the head's `output_stride`.
+
+    Without rates the papers' hold: (6, 12, 18) at stride 16, doubled at 8.
+    """
+    if rates is None:
+        rates, output_stride = [6, 12, 18], 16
+    return [max(1, rate * output_stride // stride) for rate in rates]

@@ -1,1 +1,1 @@
-"""Use of a trained network: figures on a dataset, predictions of images."""
+"""Use of a trained network: how it is run, figures on a dataset, predictions of images."""

@@ -8,12 +8,18 @@ from torch import Tensor
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import image_loader
+from segframe.inference.base import Inference, Postprocess, classify
 from segframe.metrics import ConfusionMatrix
 from segframe.segmenter import Segmenter
 
 
 def evaluate(
-    segmenter: Segmenter, dataset: SegmentationDataset, num_workers: int | None, device: torch.device
+    segmenter: Segmenter,
+    dataset: SegmentationDataset,
+    inference: Inference,
+    postprocess: Postprocess | None,
+    num_workers: int | None,
+    device: torch.device,
 ) -> Tensor:
     """Counts every image at its original size: int64 (C, C) on the CPU, rows the truth."""
     segmenter = segmenter.to(device)
@@ -21,6 +27,7 @@ def evaluate(
     batches = image_loader(dataset, num_workers)
     with torch.inference_mode():
         for batch in track(batches, "evaluating", total=len(dataset), disable=not sys.stderr.isatty()):
-            classes = segmenter.outputs(batch["image"].to(device))["main"].classes()
+            images = batch["image"].to(device)
+            classes = classify(inference(segmenter, images), images, postprocess)
             confusion.update(classes, batch["mask"].to(device))
     return confusion.matrix.cpu()

@@ -1,18 +1,26 @@
 """Predictions of image files, and the pictures that are written of them."""
 
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from segframe.config import did_you_mean
 from segframe.data.files import IMAGE_SUFFIXES
-from segframe.data.masks import read_image
 from segframe.data.palettes import Palette
 from segframe.errors import UserError
+from segframe.heads.base import Logits
+from segframe.heatmaps import feature_grid, heat_map
+from segframe.inference.base import Inference, Postprocess, classify
 from segframe.segmenter import Segmenter
 from segframe.visuals import colorize, overlay
+
+STAGES = ("c1", "c2", "c3", "c4", "c5")
 
 
 def find_images(source: Path, output: Path) -> dict[Path, Path]:
@@ -31,23 +39,83 @@ def find_images(source: Path, output: Path) -> dict[Path, Path]:
     return {path: path.relative_to(source) if taken[name] > 1 else name for path, name in names.items()}
 
 
-def predict(segmenter: Segmenter, path: Path, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """The image, uint8 RGB (H, W, 3), and its classes, uint8 (H, W); UserError where the file cannot be read."""
-    image = read_image(path)
+class Prediction(NamedTuple):
+    """One image and what the network says of it."""
+
+    image: np.ndarray
+    """uint8 RGB (H, W, 3)"""
+    classes: np.ndarray
+    """uint8 (H, W)"""
+    logits: Logits
+    """As the inference gave them, before any postprocess; one image."""
+
+
+def predict(
+    segmenter: Segmenter, image: np.ndarray, inference: Inference, postprocess: Postprocess | None, device: torch.device
+) -> Prediction:
+    """The prediction of an image, uint8 RGB (H, W, 3)."""
     with torch.inference_mode():
-        batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
-        classes = segmenter.outputs(batch)["main"].classes()[0]
-    return image, classes.cpu().numpy()
+        batch = as_batch(image, device)
+        logits = inference(segmenter, batch)
+        classes = classify(logits, batch, postprocess)[0]
+    return Prediction(image, classes.cpu().numpy(), logits)
 
 
-def write(folder: Path, name: Path, image: np.ndarray, classes: np.ndarray, palette: Palette, alpha: float) -> None:
+def as_batch(image: np.ndarray, device: torch.device) -> Tensor:
+    """An image uint8 (H, W, 3) as a batch (1, 3, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+
+
+def write(folder: Path, name: Path, prediction: Prediction, palette: Palette, alpha: float) -> None:
     """Writes index/<name>.png, colour/<name>.png and overlay/<name>.png."""
-    pictures = {
-        "index": classes,
-        "colour": colorize(classes, palette),
-        "overlay": overlay(image, classes, palette, alpha),
-    }
-    for kind, picture in pictures.items():
-        path = folder / kind / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+    image, classes = prediction.image, prediction.classes
+    save(folder / "index" / f"{name}.png", classes)
+    save(folder / "colour" / f"{name}.png", colorize(classes, palette))
+    save(folder / "overlay" / f"{name}.png", overlay(image, classes, palette, alpha))
+
+
+def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
+    """The indices of the classes that `heatmaps` names: a list of names, one name, or all."""
+    if heatmaps == "all":
+        return list(range(len(classes)))
+    names = [heatmaps] if isinstance(heatmaps, str) else heatmaps or []
+    for name in names:
+        if name not in classes:
+            raise UserError(f"heatmaps={name}: the checkpoint knows no such class{did_you_mean(str(name), classes)}")
+    return [classes.index(name) for name in names]
+
+
+def write_heatmaps(
+    folder: Path, name: Path, prediction: Prediction, chosen: list[int], classes: tuple[str, ...]
+) -> None:
+    """Writes heatmaps/<class>/<name>.png: the softmax scores of the chosen classes, cell by cell."""
+    logits = prediction.logits
+    scores = logits.values[0].float().softmax(0).cpu().numpy()
+    height, width = scores.shape[1:]
+    for index in chosen:
+        title = f"{classes[index]}: softmax score, {height} x {width} cells"
+        picture = heat_map(prediction.image, scores[index], title, logits.align_corners)
+        # A checkpoint names its classes as it likes; here they name folders.
+        save(folder / "heatmaps" / re.sub(r"[^\w +-]+", "_", classes[index]) / f"{name}.png", picture)
+
+
+def write_feature_maps(
+    folder: Path, name: Path, image: np.ndarray, segmenter: Segmenter, channels: int, device: torch.device
+) -> None:
+    """Writes features/<name>/c1.png ... c5.png: `channels` channels of each of the backbone's stages."""
+    with torch.inference_mode():
+        maps = segmenter.backbone(segmenter.normalize(as_batch(image, device)))
+    for stage in (stage for stage in STAGES if stage in maps):
+        features = maps[stage][0].float().cpu().numpy()
+        count, height, width = features.shape
+        title = (
+            f"{stage}: {count} channels of {height} x {width} cells, stride {segmenter.backbone.features[stage].stride}"
+            f"; the {min(channels, count)} that vary most, each on its own scale"
+        )
+        save(folder / "features" / name / f"{stage}.png", feature_grid(features, channels, title))
+
+
+def save(path: Path, picture: np.ndarray) -> None:
+    """Writes a PNG and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)

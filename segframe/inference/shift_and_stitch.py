@@ -1,0 +1,77 @@
+"""Shift-and-stitch: dense logits from a coarse network (Long et al., 2015, section 3.2)."""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from segframe.errors import UserError
+from segframe.heads.base import Logits
+from segframe.inference.base import Inference
+from segframe.segmenter import Segmenter
+
+
+class ShiftAndStitch(Inference):
+    """The logits of `factor`**2 shifted images interlaced: stride s becomes s / factor, with the same weights.
+
+    Cell (factor * i + p, factor * j + q) of the result is cell (i, j) for the image without its first p * s / factor
+    rows and q * s / factor columns. Where the network does not pad, that equals the network whose last strides are
+    replaced by dilation (backbone.output_stride / factor); where it pads, cells that see the upper or left border
+    differ, and so does all that depends on the whole image (the image mean of DeepLab's ASPP).
+    """
+
+    def __init__(self, factor: int) -> None:
+        if factor < 1:
+            raise UserError(f"inference.factor must be at least 1, got {factor}")
+        self.factor = factor
+        self.strides: WeakKeyDictionary[Segmenter, int] = WeakKeyDictionary()
+
+    def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
+        """See Inference."""
+        if segmenter not in self.strides:
+            self.strides[segmenter] = logit_stride(segmenter, images.device)
+        stride = self.strides[segmenter]
+        if stride % self.factor:
+            raise UserError(f"inference.factor={self.factor} does not divide the stride of this network, {stride}")
+        step = stride // self.factor
+        height, width = images.shape[-2:]
+        # Cropped, not padded: the layers before the dilated network's first dilation see the same pixels then.
+        rows = [
+            [segmenter.outputs(images[..., top:, left:])["main"] for left in range(0, min(stride, width), step)]
+            for top in range(0, min(stride, height), step)
+        ]
+        values = interlace([interlace([logits.values for logits in row], dim=3) for row in rows], dim=2)
+        return rows[0][0]._replace(values=values)
+
+
+def interlace(parts: list[Tensor], dim: int) -> Tensor:
+    """One tensor that takes its slices along `dim` from the parts in turn, the first ones being longer by one at most.
+
+    E.g. parts of 3, 3 and 2 slices become 8.
+    """
+    lengths = [part.shape[dim] for part in parts]
+    if lengths != sorted(lengths, reverse=True) or lengths[0] - lengths[-1] > 1:
+        raise UserError(
+            f"inference=shift_and_stitch: the logits of shifted images have {lengths} rows or columns, which cannot be "
+            "interlaced: this network rounds sizes in its own way"
+        )
+    shape = list(parts[0].shape)
+    shape[dim] = sum(lengths)
+    stitched = parts[0].new_empty(shape)
+    for offset, part in enumerate(parts):
+        stitched.transpose(0, dim)[offset :: len(parts)] = part.transpose(0, dim)
+    return stitched
+
+
+def logit_stride(segmenter: Segmenter, device: torch.device) -> int:
+    """The input pixels per cell of a network's logits: from two heights, so that no padding or cropping matters."""
+    short, tall = (
+        segmenter.outputs(torch.zeros(1, 3, height, 256, dtype=torch.uint8, device=device))["main"]
+        for height in (256, 512)
+    )
+    if short.values.shape[-2:] == short.size:
+        raise UserError(
+            "inference=shift_and_stitch needs a head with coarse logits (fcn, deeplabv3, ...); "
+            "this one's are as large as the image"
+        )
+    return 256 // (tall.values.shape[-2] - short.values.shape[-2])

@@ -1,0 +1,15 @@
+"""The network on the image as it is."""
+
+from torch import Tensor
+
+from segframe.heads.base import Logits
+from segframe.inference.base import Inference
+from segframe.segmenter import Segmenter
+
+
+class Whole(Inference):
+    """One run of the network on whole images."""
+
+    def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
+        """See Inference."""
+        return segmenter.outputs(images)["main"]

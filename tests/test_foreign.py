@@ -1,0 +1,147 @@
+"""Other projects' weights: every tensor finds its place, and the network gives the answers of the original."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import composed
+from omegaconf import OmegaConf
+from references import load, state
+from torchvision.models import segmentation
+
+from segframe import build, checkpoint
+from segframe.errors import UserError
+from segframe.foreign import load_what_fits, read_weights
+
+CLASSES = tuple(f"k{k}" for k in range(21))
+
+
+def loaded(monkeypatch, content, *overrides):
+    """A network with the weights of a file that holds `content`, all of them and nothing else; and their origin."""
+    monkeypatch.setattr(checkpoint, "read", lambda path: content)
+    segmenter = build.build_segmenter(composed(*overrides), 21)
+    weights = read_weights("file.pth", CLASSES)
+    assert load_what_fits(segmenter, weights) == ([], [])
+    segmenter.normalize = build.build_normalize(OmegaConf.create(weights.normalize))
+    return segmenter.eval(), weights.origin
+
+
+def agree(found, expected, tolerance=1e-5):
+    """Equal to within a share of the largest logit."""
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
+
+
+def random_statistics(network):
+    """Batch-norm statistics at which every layer matters."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("head", ["deeplabv3", "fcn"])
+def test_torchvision(monkeypatch, head, backbone, aux):
+    torch.manual_seed(0)
+    make = getattr(segmentation, f"{head}_{backbone}")
+    theirs = random_statistics(make(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
+    overrides = (f"backbone={backbone}", f"head={head}", f"aux_head={'fcn' if aux else 'none'}")
+    ours, origin = loaded(monkeypatch, theirs.state_dict(), *overrides)
+    assert origin.startswith("torchvision's")
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    images = torch.rand(1, 3, 65, 97) * 255
+    with torch.no_grad():
+        expected = theirs(ours.normalize(images))
+        agree(ours(images), expected["out"])
+        if aux:
+            ours.train()
+            for layer in ours.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.Dropout):
+                    layer.eval()
+            agree(ours.outputs(images)["aux"].full(), expected["aux"])
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "answer", "origin"),
+    [
+        ("fcn32s", ["model=fcn32s_original"], "eval", "pytorch-fcn's FCN-32s"),
+        ("fcn16s", ["model=fcn16s_original"], "eval", "pytorch-fcn's FCN-16s"),
+        ("fcn8s", ["model=fcn8s_original"], "eval", "pytorch-fcn's FCN-8s"),
+        ("fcn8s_atonce", ["model=fcn8s-atonce_original"], "eval", "pytorch-fcn's FCN-8s"),
+        ("vainf_deeplabv3_resnet50", ["model=deeplabv3"], "os8", "VainF's DeepLabV3 "),
+        ("vainf_deeplabv3_resnet50", ["model=deeplabv3", "head.output_stride=16"], "os16", "VainF's DeepLabV3 "),
+        (
+            "vainf_deeplabv3_resnet101",
+            ["model=deeplabv3", "backbone=resnet101", "head.output_stride=16"],
+            "os16",
+            "VainF's DeepLabV3 ",
+        ),
+        *(
+            (
+                f"vainf_deeplabv3plus_{backbone}",
+                [f"backbone={backbone}", "head=deeplabv3plus_vainf", f"head.output_stride={stride}"],
+                f"os{stride}",
+                "VainF's DeepLabV3+ ",
+            )
+            for backbone in ("resnet50", "resnet101")
+            for stride in (16, 8)
+        ),
+        ("unet", ["model=unet"], "eval", "milesial's U-Net"),
+        ("unet_bilinear", ["model=unet_bilinear"], "eval", "milesial's U-Net"),
+        ("deeplabv2_resnet101", ["model=deeplabv2"], "eval", "deeplab-pytorch's DeepLab v2"),
+    ],
+)
+def test_equal_to_the_reference(monkeypatch, name, overrides, answer, origin):
+    reference = load(name)
+    ours, found = loaded(monkeypatch, state(reference), *overrides)
+    assert found.startswith(origin)
+    step = reference.step[answer]
+    with torch.no_grad():
+        agree(ours(reference.images)[..., ::step, ::step], reference.logits[answer])
+
+
+def test_deeplabv2_trains_on_every_scale_and_their_maximum(monkeypatch):
+    reference = load("deeplabv2_resnet101")
+    ours, _ = loaded(monkeypatch, state(reference), "model=deeplabv2", "batch_norm.frozen=all")
+    with torch.no_grad():
+        outputs = ours.train().outputs(reference.images)
+    names = {"main": "train_max", "scale_100": "train_1", "scale_75": "train_0.75", "scale_50": "train_0.5"}
+    assert outputs.keys() == names.keys()
+    for ours_, theirs in names.items():
+        step = reference.step[theirs]
+        agree(outputs[ours_].values[..., ::step, ::step], reference.logits[theirs])
+
+
+def test_files_as_they_are_written(tmp_path):
+    """Wrapped as VainF, DistributedDataParallel and milesial do, numpy scores and other entries beside the weights."""
+    segmenter = build.build_segmenter(composed("backbone=resnet50", "head=deeplabv3plus_vainf"), 21)
+    reference = load("vainf_deeplabv3plus_resnet50")
+    wrapped = {f"module.{name}": tensor for name, tensor in state(reference).items()}
+    torch.save({"cur_itrs": 3, "model_state": wrapped, "best_score": np.float64(0.7)}, tmp_path / "vainf.pth")
+    weights = read_weights(tmp_path / "vainf.pth", CLASSES)
+    assert load_what_fits(segmenter, weights) == ([], [])
+    torch.save({**state(load("unet")), "mask_values": [0, 1]}, tmp_path / "unet.pth")
+    segmenter = build.build_segmenter(composed("model=unet"), 21)
+    weights = read_weights(tmp_path / "unet.pth", CLASSES)
+    assert load_what_fits(segmenter, weights) == ([], [])
+    assert weights.normalize["std"] == [255.0] * 3
+
+
+def test_what_is_recognised_is_told_and_images_are_normalised_alike(tmp_path, caplog):
+    torch.save(state(load("unet")), tmp_path / "unet.pth")
+    config = composed("model=unet", f"init_from={tmp_path / 'unet.pth'}")
+    segmenter = build.build_segmenter(config, 5)
+    with caplog.at_level("INFO"):
+        build.initialize_from(segmenter, config, CLASSES[:5])
+    assert "milesial's U-Net (model=unet, or unet_bilinear)" in caplog.text
+    assert "left out: head.classifier.weight (21, 64, 1, 1), here (5, 64, 1, 1)" in caplog.text
+    assert "images are normalised as these weights expect" in caplog.text
+    assert config.normalize == {"mean": [0, 0, 0], "std": [255, 255, 255], "bgr": False}
+    assert segmenter.normalize.std.eq(255).all()
+
+
+def test_an_unknown_file_is_refused(tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"neither a segframe checkpoint nor one of these: VainF's .*U-Net"):
+        read_weights(tmp_path / "other.pth", CLASSES)

@@ -1,0 +1,129 @@
+"""The recipes of published results: how long, on what, and every parameter's learning rate and weight decay."""
+
+import re
+
+import pytest
+import torch
+from conftest import ROOT, composed, options
+
+from segframe import build
+from segframe.task import group_parameters
+
+# In multiples of the recipe's rate: backbone weights, head weights; biases are `bias` times as fast, norms as weights.
+# decay: which kinds of parameters decay.
+CAFFE = {"momentum": 0.9, "wd": 5e-4, "backbone": 1, "head": 10, "bias": 2, "decay": {"weight"}}
+FCN = {"momentum": 0.99, "wd": 5e-4, "backbone": 1, "head": 1, "bias": 2, "decay": {"weight"}}
+DEEPLABV3 = {"momentum": 0.9, "wd": 1e-4, "backbone": 1, "head": 1, "bias": 2, "decay": {"weight"}, "lr": 0.007}
+ALL = {"weight", "bias", "norm", "norm bias"}
+VAINF = {"momentum": 0.9, "wd": 1e-4, "backbone": 0.1, "head": 1, "bias": 1, "decay": ALL, "lr": 0.01}
+COCO = {"momentum": 0.9, "wd": 1e-4, "backbone": 1, "head": 1, "aux_head": 10, "bias": 1, "decay": ALL, "lr": 0.02}
+PUBLISHED = {
+    "fcn32s_voc": FCN | {"lr": 1e-10, "steps": 100_000, "batch": 1},
+    "fcn16s_voc": FCN | {"lr": 1e-12, "steps": 100_000, "batch": 1},
+    "fcn8s_voc": FCN | {"lr": 1e-14, "steps": 100_000, "batch": 1},
+    "fcn8s-atonce_voc": FCN | {"lr": 1e-10, "steps": 300_000, "batch": 1},
+    "deeplabv1_voc": CAFFE | {"lr": 1e-3, "steps": 6_000, "batch": 20, "crop": 321},
+    "deeplabv2_vgg16_voc": CAFFE | {"lr": 1e-3, "steps": 20_000, "batch": 10, "crop": 321},
+    "deeplabv2_vgg16_s_voc": CAFFE | {"lr": 1e-3, "steps": 20_000, "batch": 10, "crop": 321},
+    "deeplabv2_voc": CAFFE | {"lr": 2.5e-4, "steps": 20_000, "batch": 10, "crop": 321, "fixed": {"norm", "norm bias"}},
+    "deeplabv3_voc": DEEPLABV3 | {"steps": 30_000, "batch": 16, "crop": 513},
+    "deeplabv3_voc_trainval": DEEPLABV3 | {"lr": 0.001, "steps": 30_000, "batch": 16, "crop": 513},
+    "deeplabv3plus_voc": DEEPLABV3 | {"steps": 30_000, "batch": 16, "crop": 513},
+    "deeplabv3plus_xception65_voc": DEEPLABV3 | {"steps": 30_000, "batch": 16, "crop": 513, "wd": 4e-5, "depthwise": 0},
+    "deeplabv3_vainf_voc": VAINF | {"steps": 30_000, "batch": 16, "crop": 513},
+    "deeplabv3plus_vainf_voc": VAINF | {"steps": 30_000, "batch": 16, "crop": 513},
+    "deeplabv3_coco": COCO | {"epochs": 30, "batch": 32, "crop": 480},
+    "fcn_coco": COCO | {"epochs": 30, "batch": 32, "crop": 480},
+    "unet_carvana": {"momentum": 0.999, "wd": 1e-8, "lr": 1e-5, "backbone": 1, "head": 1, "bias": 1, "decay": ALL}
+    | {"epochs": 5, "batch": 1},
+    "segnet_camvid": {"momentum": 0.9, "wd": 5e-4, "lr": 1e-3, "backbone": 1, "head": 1, "bias": 2}
+    | {"decay": {"weight", "norm"}, "steps": 40_000, "batch": 4},
+}
+OURS = {"camvid", "shapes", "overfit"}
+
+
+def test_every_recipe_is_checked():
+    assert set(options("experiment")) == PUBLISHED.keys() | OURS
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_a_recipe_says_where_it_is_from_how_to_run_it_and_what_to_expect(experiment):
+    header = re.match(r"(# .*\n)+", (ROOT / f"configs/experiment/{experiment}.yaml").read_text())[0]
+    assert f"python train.py experiment={experiment}" in header
+    assert re.search(r"# Expected.*\d", header)
+
+
+def kind_of(network, name):
+    """The kind of a parameter, told independently of the code under test."""
+    layer = network.get_submodule(name.rpartition(".")[0])
+    norm = isinstance(layer, torch.nn.BatchNorm2d)
+    if name.endswith("bias"):
+        return "norm bias" if norm else "bias"
+    if norm:
+        return "norm"
+    return "depthwise" if isinstance(layer, torch.nn.Conv2d) and layer.groups > 1 else "weight"
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_learning_rates_and_decays_are_the_published_ones(experiment):
+    want = PUBLISHED[experiment]
+    config = composed(f"experiment={experiment}", "backbone.weights=null" if "unet" not in experiment else "seed=0")
+    with torch.device("meta"):
+        network = build.build_segmenter(config, 21)
+    optimizer = build.build(config.optimizer, "optimizer")
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups = group_parameters(network, optimizer, config.param_groups)
+    found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(found) == sum(len(group["params"]) for group in groups)
+    for name, parameter in network.named_parameters():
+        kind = kind_of(network, name)
+        frozen = kind in want.get("fixed", ()) or ("upscore" in name)
+        assert parameter.requires_grad == (not frozen), name
+        assert (name in found) == (not frozen), name
+        if frozen:
+            continue
+        lr = want["lr"] * want[name.partition(".")[0]] * (want["bias"] if kind == "bias" else 1)
+        decays = kind in want["decay"] or (kind == "depthwise" and "depthwise" not in want)
+        assert found[name] == (pytest.approx(lr), pytest.approx(want["wd"] if decays else 0.0)), name
+    assert optimizer.keywords["momentum"] == want["momentum"]
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_length_batch_and_crop_are_the_published_ones(experiment):
+    want, config = PUBLISHED[experiment], composed(f"experiment={experiment}")
+    assert config.trainer.max_steps == want.get("steps")
+    if "epochs" in want:
+        assert config.trainer.max_epochs == want["epochs"]
+    assert config.data.batch_size * config.trainer.accumulate_grad_batches == want["batch"]
+    if "crop" in want:
+        assert config.transforms.crop_size == want["crop"]
+
+
+def test_stages_of_fcn_hand_on_their_weights(tmp_path):
+    """32s -> 16s -> 8s with init_from: every layer that the coarser network has, but its last upsampling."""
+    from omegaconf import OmegaConf
+
+    from segframe import checkpoint
+
+    small = ["backbone.fc_channels=8"]
+    previous = None
+    for stage in ("fcn32s", "fcn16s", "fcn8s"):
+        words = [f"experiment={stage}_voc", *small, "backbone.weights=null"]
+        config = composed(*words, *([f"init_from={previous}"] if previous else []))
+        network = build.build_segmenter(config, 21)
+        if previous:
+            before = torch.load(previous, weights_only=True)["state_dict"]
+            build.initialize_from(network, config, tuple(f"k{k}" for k in range(21)))
+            own = network.state_dict()
+            for name in ("backbone.layers.0.weight", "backbone.fc7.bias", "head.score.c5.weight"):
+                assert torch.equal(own[name], before[f"segmenter.{name}"])
+            if stage == "fcn8s":
+                assert torch.equal(own["head.score.c4.weight"], before["segmenter.head.score.c4.weight"])
+                assert torch.equal(own["head.upscore.0.weight"], before["segmenter.head.upscore.0.weight"])
+        for parameter in network.head.score.parameters():
+            torch.nn.init.normal_(parameter)
+        plain = OmegaConf.to_container(config, resolve=True)
+        about = checkpoint.About(plain, tuple(f"k{k}" for k in range(21)), ((0, 0, 0),) * 21)
+        state = {f"segmenter.{name}": tensor for name, tensor in network.state_dict().items()}
+        previous = tmp_path / f"{stage}.ckpt"
+        torch.save({checkpoint.KEY: checkpoint.describe(about), "state_dict": state}, previous)
