@@ -160,6 +160,15 @@ class PredictConfig:
     accelerator: str = MISSING
 
 
+@dataclass
+class UpsamplingConfig:
+    """The root of scripts/upsampling.py's config."""
+
+    steps: int = MISSING
+    output_dir: str | None = None
+    rows: dict[str, Any] = MISSING
+
+
 def register() -> None:
     """Makes schemas and resolvers known to Hydra."""
     store = ConfigStore.instance()
@@ -168,6 +177,7 @@ def register() -> None:
     store.store(group="schema", name="summary", node=SummaryConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="upsampling_schema", node=UpsamplingConfig)
     for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 

@@ -59,6 +59,16 @@ def figures_table(
     return table
 
 
+def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
+    """Rows of equal keys as they are, under their keys; all but the first column aligned to the right."""
+    table = Table(title=title, title_justify="left")
+    for k, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if k else "left")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
 def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = "max") -> Table:
     """The runs of a sweep, those of the best `metric` first, failed ones last.
 

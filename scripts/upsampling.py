@@ -1,0 +1,75 @@
+"""Compares ways from coarse maps to dense answers: trains a small network with each and measures all of them."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from segframe.cli import command
+
+ROOT = Path(__file__).parents[1]
+
+
+@command("upsampling")
+def main(config: DictConfig) -> None:
+    """Trains one network after the other, then measures them in turns."""
+    # Imported here, so that --help needs no torch.
+    import torch
+    from hydra.core.hydra_config import HydraConfig
+
+    from segframe import build
+    from segframe.errors import UserError
+    from segframe.inference.comparison import checkerboard_energy, interleaved_seconds
+    from segframe.inference.evaluation import evaluate
+    from segframe.inference.shift_and_stitch import ShiftAndStitch
+    from segframe.inference.whole import Whole
+    from segframe.metrics import figures
+    from segframe.tables import plain_table, print_table
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    runs = {}
+    for k, (name, row) in enumerate(config.rows.items()):
+        if "of" in row:
+            if row.of not in runs:
+                raise UserError(f"rows.{name}.of={row.of}: there is no such row before it")
+            runs[name] = runs[row.of]
+            continue
+        runs[name] = folder / f"{k}"
+        print(f"training: {name}", flush=True)
+        words = ["experiment=upsampling", f"trainer.max_steps={config.steps}", f"output_dir={runs[name].resolve()}"]
+        done = subprocess.run([sys.executable, ROOT / "train.py", *words, *row.train], cwd=ROOT, check=False)
+        if done.returncode:
+            raise UserError(f"training of {name} failed, see above")
+    ways = {name: ShiftAndStitch(row.factor) if "of" in row else Whole() for name, row in config.rows.items()}
+    restored = {name: build.restore(run / "checkpoints" / "last.ckpt") for name, run in runs.items()}
+    about = next(iter(restored.values())).about
+    data = OmegaConf.create(about.config["data"])
+    dataset = build.build_dataset_to_evaluate(data, data.val_split, about.classes, stored=True)
+    networks = {name: (ways[name], restored[name].segmenter) for name in runs}
+    seconds = interleaved_seconds(networks)
+    rows = []
+    for name, (way, segmenter) in networks.items():
+        matrix = evaluate(segmenter, dataset, way, None, 0, torch.device("cpu"))
+        rows.append(
+            {
+                "way": name,
+                "parameters": f"{sum(p.numel() for p in segmenter.parameters()):,}",
+                "ms an image": f"{1000 * seconds[name]:.0f}",
+                "checkerboard %": f"{100 * checkerboard_energy(segmenter, way, dataset):.3f}",
+                "val mIoU %": f"{100 * figures(matrix, dataset.classes, 'val')['val/miou']:.1f}",
+            }
+        )
+    print_table(
+        plain_table(rows, f"{config.steps} steps each; time: 256x256 pixels, {torch.get_num_threads()} threads")
+    )
+    with (folder / "upsampling.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"also in {folder / 'upsampling.csv'}")
+
+
+if __name__ == "__main__":
+    main()
