@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 class Dependence(TorchFunctionMode):
     """Runs a network such that a gradient is positive exactly where an output depends on an input.
 
-    Weights count as positive and channels as mixed, maxima as means, norms and saturating activations as identities.
+    Weights count as positive, channels as mixed, maxima as means, norms as identities; no activation saturates.
     `cut_means`: means over a whole map count as constants.
     """
 
@@ -112,12 +112,17 @@ def unchanged(x: Tensor, *settings: Any, **options: Any) -> Tensor:
     return x
 
 
-IDENTITIES = (
-    *(F.batch_norm, F.layer_norm, F.group_norm),
-    *(F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid, torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh),
-)
+def bounded(x: Tensor) -> Tensor:
+    """Below 1, so that what is multiplied by it does not grow from gate to gate, but never saturated."""
+    return x / (x.detach() + 1)
+
+
+IDENTITIES = (F.batch_norm, F.layer_norm, F.group_norm, F.relu6, F.hardtanh, F.hardswish)
+GATES = (torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh)
 RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(IDENTITIES, unchanged),
+    **dict.fromkeys(GATES, bounded),
+    F.hardsigmoid: lambda x, inplace=False: bounded(x),
     F.conv2d: conv2d,
     F.conv_transpose2d: conv_transpose2d,
     F.max_pool2d: max_pool2d,

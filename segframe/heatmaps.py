@@ -62,7 +62,7 @@ def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Pictu
         x, y = k % columns * (side + GAP), TOP + k // columns * (tile_height + label)
         plane = features[channel]
         low, high = float(plane.min()), float(plane.max())
-        tile = _inferno((plane - low) / ((high - low) or 1))[rows][:, across]
+        tile = inferno((plane - low) / ((high - low) or 1))[rows][:, across]
         picture.paste(Image.fromarray(tile), (x, y))
         text = f"{channel}: {low:.3g} ... {high:.3g}"
         draw.text((x, y + tile_height + label // 2), text, fill=INK, font=font(11), anchor="lm")
@@ -75,7 +75,7 @@ def _heat(values: NDArray[np.float32]) -> Picture:
     return np.stack([np.interp(values, np.linspace(0, 1, 5), channel) for channel in stops.T], axis=-1).astype(np.uint8)
 
 
-def _inferno(values: NDArray[np.float32]) -> Picture:
+def inferno(values: NDArray[np.float32]) -> Picture:
     """Black (0) over violet and orange to pale yellow (1): (h, w) -> (h, w, 3)."""
     colors = cv2.applyColorMap((values * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

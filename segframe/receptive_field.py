@@ -53,6 +53,7 @@ def supports(segmenter: Segmenter, length: int, cut_means: bool) -> dict[str, tu
         if values.is_floating_point():  # pooling indices are no features
             gradient = centre_gradient(values, images, retain_graph=True)
             (seen,) = gradient.abs().sum((0, 1, 3)).nonzero(as_tuple=True)
+            assert len(seen), f"{name} seems to depend on no pixel: segframe/dependence.py lacks a rule"
             rows[name] = int(seen[0]), int(seen[-1])
     return rows
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from math import ceil
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from segframe.heatmaps import inferno
 from segframe.receptive_field import EFFECTIVE_SHARE, Field
 from segframe.summary import Summary, told
 from segframe.visuals import INK, Color, Picture, canvas, font
@@ -96,9 +96,3 @@ def draw_maps(draw: ImageDraw.ImageDraw, summary: Summary, fields: Mapping[str, 
             draw.text((end, y), cell, fill=INK if k else GREY, font=font(15), anchor="rm")
         if k in (0, len(rows) - 2):
             draw.line((left, y + line // 2, left + TABLE_WIDTH, y + line // 2), fill=GREY)
-
-
-def inferno(values: NDArray[np.float32]) -> Picture:
-    """Black (0) over violet and orange to pale yellow (1): (h, w) -> (h, w, 3)."""
-    colors = cv2.applyColorMap((values * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

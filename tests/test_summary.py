@@ -33,6 +33,13 @@ class Layers(Backbone):
         return {"c1": self.layers(images)}
 
 
+class Gate(nn.Module):
+    """Squeeze and excitation."""
+
+    def forward(self, x):
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
 class Scores(Head):
     """The map as it is."""
 
@@ -110,6 +117,11 @@ def test_receptive_fields_of_single_layers():
     assert field(nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), nn.MaxPool2d(2)) == Field(5, False)
     assert field(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ConvTranspose2d(4, 1, 4, stride=2, padding=1)).side == 5
     assert field(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60))) == Field(121, False)  # nothing underflows
+
+
+def test_many_gates_by_the_whole_image_neither_overflow_nor_hide_the_local_field():
+    layers = [layer for _ in range(30) for layer in (nn.Conv2d(3, 3, 3, padding=1), Gate())]
+    assert field(*layers) == Field(61, True)
 
 
 def test_a_maximum_depends_on_all_its_members():
