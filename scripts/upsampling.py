@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
     from segframe.tables import plain_table, print_table
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    runs = {}
+    runs: dict[str, Path] = {}
     for k, (name, row) in enumerate(config.rows.items()):
         if "of" in row:
             if row.of not in runs:
@@ -61,9 +61,8 @@ def main(config: DictConfig) -> None:
                 "val mIoU %": f"{100 * figures(matrix, dataset.classes, 'val')['val/miou']:.1f}",
             }
         )
-    print_table(
-        plain_table(rows, f"{config.steps} steps each; time: 256x256 pixels, {torch.get_num_threads()} threads")
-    )
+    threads = torch.get_num_threads()
+    print_table(plain_table(rows, f"{config.steps} steps each; time: 256x256 pixels, {threads} threads"))
     with (folder / "upsampling.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
