@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from segframe.cli import command
-from segframe.config import model_name
+from segframe.folders import model_name
 
 
 @command("summary")

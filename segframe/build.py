@@ -22,7 +22,8 @@ import segframe.data
 import segframe.heads
 from segframe import checkpoint
 from segframe.backbones.base import Backbone
-from segframe.config import DataConfig, NormalizeConfig, TrainerConfig, check_targets, did_you_mean
+from segframe.checks import check_targets, did_you_mean
+from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights

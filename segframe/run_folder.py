@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from segframe import checks
 from segframe import config as schema
 from segframe.errors import UserError
 
@@ -39,12 +40,12 @@ def open_folder(config: DictConfig) -> Path:
     """Checks the config and sets its `output_dir` to the run's folder, which is returned."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
-    schema.check_keys(config)
-    schema.check_targets(config)
+    checks.check_keys(config)
+    checks.check_targets(config)
     if config.seed < 0:
         raise UserError(f"seed must be 0 or more, got {config.seed}")
     if config.resume:
-        schema.check_names(config)
+        checks.check_names(config)
     elif (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     return folder

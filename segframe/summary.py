@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from segframe import build
-from segframe.config import check_targets
+from segframe.checks import check_targets
 from segframe.errors import UserError, naming
 from segframe.receptive_field import Field
 from segframe.segmenter import Segmenter

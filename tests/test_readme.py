@@ -9,8 +9,7 @@ import torch
 from conftest import ROOT, composed
 from hydra.core.config_store import ConfigStore
 
-from segframe import build
-from segframe import config as schema
+from segframe import build, checks
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -33,8 +32,8 @@ def test_commands_compose(command):
     ConfigStore.instance().store(group="data", name="checkpoint", node={})
     config = composed(*overrides, name=name)
     if name == "train":
-        schema.check_keys(config)
-        schema.check_targets(config)
+        checks.check_keys(config)
+        checks.check_targets(config)
 
 
 @pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])

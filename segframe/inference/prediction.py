@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segframe.config import did_you_mean
+from segframe.checks import did_you_mean
 from segframe.data.files import IMAGE_SUFFIXES
 from segframe.data.palettes import Palette
 from segframe.errors import UserError

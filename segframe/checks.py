@@ -1,0 +1,137 @@
+"""Checks of a composed config before anything is built: keys, arguments of every `_target_`, plain values' types."""
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from segframe.config import CONFIG_DIR, TrainConfig
+from segframe.errors import UserError
+
+
+def check_targets(config: DictConfig) -> None:
+    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    for path, node in walk(plain, ""):
+        if "_target_" not in node:
+            continue
+        name = node["_target_"]
+        try:
+            parameters = inspect.signature(get_object(name)).parameters
+        except Exception as error:
+            raise UserError(f"{path}._target_={name}: {str(error).partition(chr(10))[0]}") from error
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for key, value in node.items():
+            if key in ("_target_", "_partial_", "_convert_", "_recursive_"):
+                continue
+            if key not in parameters:
+                if not takes_any:
+                    raise UserError(f"{path}.{key}: {name} takes no such argument{did_you_mean(key, parameters)}")
+            elif not accepts(annotation(get_object(name), key), value):
+                raise UserError(f"{path}.{key}={value}: {name} expects {spell(annotation(get_object(name), key))}")
+
+
+def check_names(config: DictConfig) -> None:
+    """Refuses a run folder's `_target_`s that neither configs/ nor our libraries' public classes have."""
+    ours = {
+        node["_target_"]
+        for path in CONFIG_DIR.rglob("*.yaml")
+        for _, node in walk(OmegaConf.to_container(OmegaConf.load(path)), "")
+        if "_target_" in node
+    }
+    libraries = re.compile(r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+")
+    for path, node in walk(OmegaConf.to_container(config), ""):
+        name = node.get("_target_", "")
+        if name and name not in ours and not libraries.fullmatch(name):
+            raise UserError(
+                f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
+            )
+
+
+def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Every dict of nested containers, with its dotted path."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, child in node.items():
+            yield from walk(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from walk(child, f"{path}[{index}]")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or what there is."""
+    known = [name for name in known if name not in ("self", "features", "num_classes")]
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+
+
+def annotation(target: Any, parameter: str) -> Any:
+    """The type that a class's constructor or a function states for a parameter; Any where it cannot be told."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function).get(parameter, Any)
+    except Exception:  # forward references that only a type checker sees
+        return Any
+
+
+def accepts(hint: Any, value: Any) -> bool:
+    """Whether a plain value fits an annotation; dicts with `_target_` become objects and are not judged."""
+    if hint in (Any, object, inspect.Parameter.empty) or isinstance(hint, typing.TypeVar):
+        return True
+    if isinstance(value, dict) and "_target_" in value:
+        return True
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(accepts(member, value) for member in arguments)
+    if origin is typing.Annotated:
+        return accepts(arguments[0], value)
+    if origin is Literal:
+        return value in arguments
+    if value is None:
+        return hint in (None, type(None))
+    kind = origin or hint
+    if not inspect.isclass(kind):
+        return True
+    if isinstance(value, bool):
+        return issubclass(bool, kind) if kind is not int else False
+    if isinstance(value, int | float):
+        return isinstance(value, kind) or (kind is float)
+    if isinstance(value, str):
+        return issubclass(str, kind) or issubclass(kind, Path)
+    if isinstance(value, list):
+        if not (issubclass(list, kind) or issubclass(kind, Sequence) or issubclass(kind, tuple)):
+            return False
+        members = [argument for argument in arguments if argument is not Ellipsis]
+        if kind is tuple and len(members) == len(value) and Ellipsis not in arguments:
+            return all(accepts(member, item) for member, item in zip(members, value, strict=True))
+        return not members or all(any(accepts(member, item) for member in members) for item in value)
+    if isinstance(value, dict):
+        return issubclass(dict, kind) or issubclass(kind, Mapping)
+    return True
+
+
+def spell(hint: Any) -> str:
+    """An annotation as a user reads it."""
+    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
+    return text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
+
+
+def check_keys(config: DictConfig) -> None:
+    """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
+    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig), throw_on_missing=False), ""):
+        given = OmegaConf.select(config, path) if path else config
+        if path == "trainer.lightning" or not OmegaConf.is_dict(given):
+            continue
+        for key in map(str, given):
+            if key not in node and path != "output_weights":
+                raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
+    OmegaConf.merge(OmegaConf.structured(TrainConfig), config)

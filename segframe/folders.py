@@ -1,0 +1,58 @@
+"""The names of the folders that runs, scripts and sweeps write to, as resolvers of OmegaConf."""
+
+import re
+import sys
+from datetime import datetime
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+
+def run_dir(*, _root_: DictConfig) -> str:
+    """A run's folder: `output_dir`, or outputs/<date>/<time>_<model>_<data>."""
+    if _root_.output_dir is not None:
+        return str(_root_.output_dir)
+    choices = _root_.hydra.runtime.choices
+    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{model_name(_root_.hydra)}_{choices.data}")
+
+
+def model_name(hydra: Any) -> str:
+    """What a composed network is called: the preset, or backbone and head where either was chosen beside it."""
+    choices = hydra.runtime.choices
+    chosen = {override.partition("=")[0] for override in hydra.overrides.task}
+    preset = choices.model if not chosen & {"backbone", "head"} else None
+    return preset or f"{choices.backbone}_{choices.head}"
+
+
+def unused(folder: str) -> str:
+    """The folder, numbered where another run of the same second has it."""
+    names = (f"{folder}_{k}" if k > 1 else folder for k in count(1))
+    return next(name for name in names if not Path(name).exists())
+
+
+def script_dir(*, _root_: DictConfig) -> str:
+    """The folder of a script's results: `output_dir`, or outputs/<date>/<time>_<script>."""
+    return str(_root_.output_dir or unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_{_root_.hydra.job.name}"))
+
+
+def sweep_dir(*, _root_: DictConfig) -> str:
+    """A sweep's folder: `output_dir`, or outputs/<date>/<time>_sweep."""
+    return str(_root_.output_dir or default_sweep_dir())
+
+
+@cache
+def default_sweep_dir() -> str:
+    """Asked for by every job of a sweep, and the same for all."""
+    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep")
+
+
+def sweep_subdir(*, _root_: DictConfig) -> str:
+    """A job's folder within its sweep: its number, and what is swept, in letters that need no quotes."""
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()}
+    told = [word for word in _root_.hydra.overrides.task if word.partition("=")[0] in swept]
+    return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(told)}")[:100].rstrip("-_")
