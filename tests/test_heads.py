@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import composed, options
+from test_backbones import BACKBONES
 from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
 
 from segframe import build
@@ -15,7 +16,6 @@ from segframe.heads.base import Logits
 from segframe.heads.fcn import FCN, bilinear_kernel
 
 HEADS = options("head")
-BACKBONES = options("backbone")
 SIZES = [(32, 32), (33, 47), (64, 101), (97, 50)]
 
 
