@@ -85,7 +85,7 @@ def test_the_command_line_wins_over_presets_in_any_order():
 
 def test_pretrained_weights_follow_the_data_and_strides_the_head():
     config = composed("model=fcn8s", "data=voc")
-    assert config.backbone.weights == "IMAGENET1K_V1"
+    assert config.backbone.weights == "imagenet"
     assert composed("model=fcn8s").backbone.weights is None
     assert composed("model=deeplabv3", "head.output_stride=16").backbone.output_stride == 16
 

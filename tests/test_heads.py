@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import composed, options
+from test_backbones import BACKBONES
 
 from segframe import build
 from segframe.backbones.base import Feature
@@ -17,7 +18,6 @@ from segframe.heads.fcn import FCN, bilinear_kernel
 from segframe.segmenter import Normalize, Segmenter
 
 HEADS = options("head")
-BACKBONES = options("backbone")
 SIZES = [(32, 32), (33, 47), (64, 101), (97, 50), (200, 131)]
 
 

@@ -1,0 +1,203 @@
+"""timm as a source of backbones and weights; all of it is skipped where timm is not installed."""
+
+import sys
+
+import pytest
+import torch
+from conftest import TINY, composed
+from test_backbones import count, make, random_statistics
+
+from segframe import build
+from segframe.backbones.timm import centres
+from segframe.errors import UserError
+
+timm = pytest.importorskip("timm", reason="timm is not installed")
+SAFETENSORS = pytest.importorskip("safetensors.torch")
+
+
+def agree(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_xception_is_timms(stride, tmp_path):
+    """Its state dict, the classifier included, loads from a file; maps agree at odd sizes."""
+    torch.manual_seed(0)
+    theirs = random_statistics(timm.create_model("xception65", output_stride=stride))
+    torch.save(theirs.state_dict(), tmp_path / "xception65.pth")
+    ours = make(
+        "xception65", f"backbone.weights={tmp_path / 'xception65.pth'}", f"backbone.output_stride={stride}"
+    ).eval()
+    assert count(ours) == count(theirs) - count(theirs.head)
+    seen = {}
+    theirs.stem.register_forward_hook(lambda _, __, output: seen.update(c1=output.clone()))
+    theirs.blocks[1].stack.conv2.register_forward_hook(lambda _, __, output: seen.update(c2=output.clone()))
+    theirs.blocks[1].register_forward_hook(lambda _, __, output: seen.update(c3=output.clone()))
+    theirs.blocks[18].register_forward_hook(lambda _, __, output: seen.update(c4=output.clone()))
+    images = torch.rand(1, 3, 65, 97)
+    with torch.no_grad():
+        seen["c5"] = theirs.forward_features(images)
+        maps = ours(images)
+    assert maps.keys() == seen.keys()
+    for name, found in maps.items():
+        agree(found, seen[name])
+
+
+@pytest.mark.parametrize(
+    ("variant", "stride", "suffix"),
+    [
+        ("mobilenetv2_100", 16, "pth"),  # modules keep their names in timm's feature extractor
+        ("convnext_atto", 32, "safetensors"),  # stages.0 is stages_0
+        ("cspnext_tiny", 32, "pth"),  # stages.0 is model.stages.0
+    ],
+)
+def test_a_file_of_the_classifier_is_loaded(variant, stride, suffix, tmp_path):
+    torch.manual_seed(1)
+    source = random_statistics(timm.create_model(variant))
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save(source.state_dict(), path)
+    else:
+        SAFETENSORS.save_file(source.state_dict(), path)
+    backbone = make(
+        "timm", f"backbone.variant={variant}", f"backbone.weights={path}", f"backbone.output_stride={stride}"
+    ).eval()
+    images = torch.rand(1, 3, 64, 96)
+    step = 32 // stride
+    with torch.no_grad():
+        found, expected = backbone(images)["c5"][..., ::step, ::step], source.forward_intermediates(images)[1][-1]
+    agree(found, expected)
+
+
+def test_a_file_that_does_not_fit_is_told(tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(UserError, match=r"has no tensor 'conv_stem\.weight'"):
+        make("mobilenetv2", f"backbone.weights={tmp_path / 'resnet18.pth'}")
+    (tmp_path / "x.safetensors").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"x\.safetensors cannot be read as a \.safetensors file"):
+        make("mobilenetv2", f"backbone.weights={tmp_path / 'x.safetensors'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "asked"),
+    [
+        ("mobilenetv2", "imagenet", "mobilenetv2_100.ra_in1k"),
+        ("mobilenetv2", "IMAGENET1K_V1", "mobilenetv2_100.ra_in1k"),
+        ("convnext_tiny", "in12k", "convnext_tiny.in12k"),
+        ("xception41", "imagenet", "xception41.tf_in1k"),
+        ("xception65", "ra3_in1k", "xception65.ra3_in1k"),
+    ],
+)
+def test_weights_by_name_are_timms(name, weights, asked, monkeypatch):
+    """Which of timm's weights a name stands for; and what is said offline."""
+    create = timm.create_model
+
+    def offline(model, pretrained=False, **options):
+        if pretrained:
+            raise ConnectionError(f"no network for {model}")
+        return create(model, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with torch.device("meta"), pytest.raises(UserError) as told:
+        make(name, f"backbone.weights={weights}")
+    assert f"backbone.weights={weights}: cannot get timm's {asked} (no network for {asked}); give a" in str(told.value)
+
+
+def test_weights_by_name_are_loaded(monkeypatch):
+    create = timm.create_model
+    source = random_statistics(create("xception41"))
+    monkeypatch.setattr(timm, "create_model", lambda model, pretrained=False: source)
+    backbone = make("xception41", "backbone.weights=imagenet")
+    assert torch.equal(backbone.blocks[3].stack.conv1.conv_dw.weight, source.blocks[3].stack.conv1.conv_dw.weight)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["variant=resnet50x"], r"backbone\.variant=resnet50x: timm has no such model; did you mean .*resnet50"),
+        (["variant=hf-hub:timm/resnet18"], "timm has no such model"),
+        (["variant=resnet18", "weights=mine"], r"weights=mine: neither a file nor weights of timm's resnet18.*a1_in1k"),
+        (["variant=resnet18", "output_stride=4"], r"output_stride=4: timm cannot dilate resnet18.*output_stride=32"),
+        (["variant=vgg11", "output_stride=16"], r"output_stride=16: timm cannot dilate vgg11"),
+        (["variant=resnet18", "output_stride=5"], "output_stride must be 4, 8, 16 or 32, got 5"),
+        (["variant=vit_tiny_patch16_224"], r"each half the size .* have the strides \[16, 16, 16\]"),
+        (["variant=nextvit_small", "output_stride=16"], r"output_stride=16: timm cannot dilate"),
+        (["variant=mambaout_femto"], r"its map of stride 4 is \(25, 13, 48\) for an image of \(97, 50\)"),
+        (["variant=swin_tiny_patch4_window7_224"], r"for images of any size; it fails for one of \(97, 50\)"),
+    ],
+)
+def test_what_cannot_be_is_told(overrides, message):
+    with torch.device("meta"), pytest.raises(UserError, match=message):
+        make("timm", *(f"backbone.{word}" for word in overrides))
+
+
+def test_without_timm_one_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"variant=mobilenetv2_100 needs timm, which is not installed: pip install -e "):
+        make("mobilenetv2")
+
+
+def test_deeplabv3_of_the_paper_has_the_published_number_of_parameters():
+    """58.16M in MobileNetV2's Table 7: ResNet-101 with three 3x3 convolutions as stem."""
+    config = composed("backbone=timm", "backbone.variant=resnet101s", "head=deeplabv3", "head.final_conv=false")
+    with torch.device("meta"):
+        assert count(build.build_segmenter(config, 21)) == 58_164_437
+
+
+@pytest.mark.parametrize("size", [(63, 95), (64, 33)])
+def test_dilation_of_resnets_is_exact(size):
+    torch.manual_seed(0)
+    plain = make("timm", "backbone.variant=resnet50", "backbone.output_stride=32")
+    plain = random_statistics(plain).double()
+    dilated = make("timm", "backbone.variant=resnet50", "backbone.output_stride=8").double().eval()
+    dilated.load_state_dict(plain.state_dict())
+    images = torch.rand(1, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = plain(images), dilated(images)
+    for key in expected:
+        step = plain.features[key].stride // dilated.features[key].stride
+        torch.testing.assert_close(found[key][..., ::step, ::step], expected[key])
+
+
+@pytest.mark.parametrize(
+    ("variant", "offsets"),
+    [
+        ("convnext_atto", [1.5, 3.5, 7.5, 15.5]),
+        ("densenet121", [0.0, 0.0, 2.0, 6.0, 14.0]),
+        ("resnet26d", [0.0, 0.0, 0.0, 0.0, 0.0]),
+        ("nf_resnet50", [0.0, 0.0, 0.0, 0.0, 0.0]),
+        ("tf_efficientnet_b0", [0.0, 0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_offsets(variant, offsets):
+    with torch.device("meta"):
+        backbone = make("timm", f"backbone.variant={variant}", "backbone.output_stride=32")
+    assert [feature.offset for feature in backbone.features.values()] == offsets
+
+
+def test_offsets_are_where_the_gradient_lies():
+    """With equal positive weights and nothing nonlinear, a cell's gradient is centred on the cell."""
+    net = timm.create_model("convnext_atto", features_only=True).double().eval()
+    for parent in list(net.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+            elif not list(layer.children()) and not isinstance(layer, torch.nn.Linear):
+                setattr(parent, name, torch.nn.Identity())
+    with torch.device("meta"):
+        offsets = centres(timm.create_model("convnext_atto", features_only=True).eval())
+    images = torch.zeros(1, 3, 32, 1024, dtype=torch.float64, requires_grad=True)
+    for stride, found in zip(net.feature_info.reduction(), net(images), strict=True):
+        cell = found.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(found[0, :, 0, cell].sum(), images, retain_graph=True)
+        profile = gradient.sum((0, 1, 2))
+        centre = (profile * torch.arange(1024)).sum() / profile.sum()
+        assert centre.item() == pytest.approx(offsets[stride] + cell * stride, abs=0.05)
+
+
+def test_a_run_and_its_checkpoint(run):
+    """Trains a step, then evaluates from the checkpoint alone."""
+    words = ("backbone=timm", "backbone.variant=mobilenetv3_small_050", *TINY[1:], "trainer.max_steps=1")
+    assert run("train.py", *words, "output_dir=first").code == 0
+    result = run("scripts/evaluate.py", "checkpoint=first", "accelerator=cpu", "output_dir=second")
+    assert result.code == 0, result.out
