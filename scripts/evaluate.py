@@ -19,10 +19,11 @@ def main(config: DictConfig) -> None:
     from segframe import build
     from segframe.inference.evaluation import evaluate
     from segframe.metrics import figures
+    from segframe.restore import restore
     from segframe.tables import figures_table, print_table
 
     inference, postprocess = build.build_inference(config)
-    restored = build.restore(config.checkpoint, config.output_stride)
+    restored = restore(config.checkpoint, config.output_stride)
     split = config.split or config.data.val_split
     choices = HydraConfig.get().runtime.choices
     stored = choices["data"] == "checkpoint"

@@ -25,6 +25,7 @@ def main(config: DictConfig) -> None:
         write_feature_maps,
         write_heatmaps,
     )
+    from segframe.restore import restore
 
     if not 0 <= config.alpha <= 1:
         raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
@@ -33,7 +34,7 @@ def main(config: DictConfig) -> None:
     output = Path(config.output)
     images = find_images(Path(config.input), output)
     inference, postprocess = build.build_inference(config)
-    restored = build.restore(config.checkpoint, config.output_stride)
+    restored = restore(config.checkpoint, config.output_stride)
     about = restored.about
     heated = choose_classes(config.heatmaps, about.classes)
     device = build.pick_device(config.accelerator)

@@ -26,6 +26,7 @@ def main(config: DictConfig) -> None:
     from segframe.inference.shift_and_stitch import ShiftAndStitch
     from segframe.inference.whole import Whole
     from segframe.metrics import figures
+    from segframe.restore import restore
     from segframe.tables import plain_table, print_table
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -43,7 +44,7 @@ def main(config: DictConfig) -> None:
         if done.returncode:
             raise UserError(f"training of {name} failed, see above")
     ways = {name: ShiftAndStitch(row.factor) if "of" in row else Whole() for name, row in config.rows.items()}
-    restored = {name: build.restore(run / "checkpoints" / "last.ckpt") for name, run in runs.items()}
+    restored = {name: restore(run / "checkpoints" / "last.ckpt") for name, run in runs.items()}
     about = next(iter(restored.values())).about
     data = OmegaConf.create(about.config["data"])
     dataset = build.build_dataset_to_evaluate(data, data.val_split, about.classes, stored=True)

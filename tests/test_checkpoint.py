@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from segframe import build, checkpoint
 from segframe.errors import UserError
 from segframe.foreign import Weights, load_what_fits, read_weights
+from segframe.restore import restore
 
 
 def stored(*overrides, classes=3):
@@ -26,7 +27,7 @@ def test_a_network_comes_back_from_its_file_alone(tmp_path):
     segmenter, content = stored("aux_head=fcn", "backbone.weights=null")
     content[checkpoint.KEY]["config"]["backbone"]["weights"] = "IMAGENET1K_V1"  # is not downloaded again
     torch.save(content, tmp_path / "x.ckpt")
-    restored = build.restore(tmp_path / "x.ckpt")
+    restored = restore(tmp_path / "x.ckpt")
     images = torch.randint(0, 256, (1, 3, 33, 40), dtype=torch.uint8)
     assert torch.equal(restored.segmenter(images), segmenter.eval()(images))
     assert restored.about.classes == ("k0", "k1", "k2")
@@ -44,7 +45,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
     torch.save({"state_dict": Malicious()}, tmp_path / "y.ckpt")
     for name in ("x.ckpt", "y.ckpt"):
         with pytest.raises(UserError, match="cannot be read as a checkpoint"):
-            build.restore(tmp_path / name)
+            restore(tmp_path / name)
     assert "executed" not in capsys.readouterr().out
 
 
@@ -57,7 +58,7 @@ def test_only_our_own_backbones_are_built(tmp_path, target):
     content[checkpoint.KEY]["config"]["backbone"]["_target_"] = target
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=rf"asks for {target}, which is none of .*segframe\.backbones\.resnet\.ResNet"):
-        build.restore(tmp_path / "x.ckpt")
+        restore(tmp_path / "x.ckpt")
 
 
 def test_a_config_from_before_a_setting_still_builds(tmp_path):
@@ -88,7 +89,7 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
     about = checkpoint.About(config, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
     torch.save({checkpoint.KEY: checkpoint.describe(about), "state_dict": state}, tmp_path / "old.ckpt")
-    assert build.restore(tmp_path / "old.ckpt").about.classes == ("a", "b")
+    assert restore(tmp_path / "old.ckpt").about.classes == ("a", "b")
 
 
 def test_load_what_fits():

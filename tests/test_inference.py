@@ -20,6 +20,7 @@ from segframe.inference.base import classify
 from segframe.inference.prediction import choose_classes
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
 from segframe.inference.whole import Whole
+from segframe.restore import restore
 from segframe.segmenter import Normalize, Segmenter
 
 NAMES = ("k0", "k1", "k2")
@@ -45,10 +46,10 @@ def images(height=64, width=64, n=1):
 
 def test_a_network_is_restored_at_another_output_stride(tmp_path):
     trained = stored(tmp_path, "backbone=resnet18", "head=deeplabv3plus", "head.rates=[6,12,18]")
-    same = build.restore(tmp_path / "x.ckpt", 16).segmenter
+    same = restore(tmp_path / "x.ckpt", 16).segmenter
     with torch.no_grad():
         assert torch.equal(same(images()), trained(images()))
-    dense = build.restore(tmp_path / "x.ckpt", 8).segmenter
+    dense = restore(tmp_path / "x.ckpt", 8).segmenter
     assert dense.backbone.features["c5"].stride == 8
     assert [conv[0].dilation[0] for conv in dense.head.aspp.convs[1:4]] == [12, 24, 36]
     with torch.no_grad():
@@ -70,15 +71,15 @@ def test_weights_that_belong_to_a_stride_are_named(tmp_path):
     with pytest.raises(
         UserError, match=r"output_stride=8: the trained head\.upscore\.\d\.weight \(3, 3, .* belongs to"
     ):
-        build.restore(tmp_path / "x.ckpt", 8)
+        restore(tmp_path / "x.ckpt", 8)
     with pytest.raises(UserError, match=r"backbone\.output_stride must be 4, 8, 16 or 32, got 7"):
-        build.restore(tmp_path / "x.ckpt", 7)
+        restore(tmp_path / "x.ckpt", 7)
 
 
 def test_a_backbone_without_output_stride_is_named(tmp_path):
     stored(tmp_path, "model=unet", "backbone.channels=[4,4,4,4,4]")
     with pytest.raises(UserError, match=r"output_stride=8: segframe\.backbones\.unet\.UNetEncoder has a fixed out"):
-        build.restore(tmp_path / "x.ckpt", 8)
+        restore(tmp_path / "x.ckpt", 8)
 
 
 # Shift-and-stitch

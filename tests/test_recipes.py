@@ -39,7 +39,7 @@ PUBLISHED = {
     "segnet_camvid": {"momentum": 0.9, "wd": 5e-4, "lr": 1e-3, "backbone": 1, "head": 1, "bias": 2}
     | {"decay": {"weight", "norm"}, "steps": 40_000, "batch": 4},
 }
-OURS = {"camvid", "shapes", "overfit"}
+OURS = {"camvid", "shapes", "overfit", "upsampling"}
 
 
 def test_every_recipe_is_checked():

@@ -1,0 +1,96 @@
+"""A checkpoint back to its network, built only from parts of our own that it names exactly."""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+import segframe.backbones
+import segframe.heads
+from segframe import checkpoint
+from segframe.backbones.base import Backbone
+from segframe.errors import UserError
+from segframe.heads.base import Head
+from segframe.segmenter import Normalize, Segmenter
+
+
+class Restored(NamedTuple):
+    """A trained network, ready for use, and what its checkpoint says of it."""
+
+    segmenter: Segmenter
+    about: checkpoint.About
+    path: Path
+
+
+def restore(path: str | Path, output_stride: int | None = None) -> Restored:
+    """The network of a checkpoint or a run's folder, in evaluation mode, from that file alone.
+
+    `output_stride`: the backbone's, where it shall differ from the trained network's: 8 for denser logits than at 16.
+    """
+    path = checkpoint.locate(path)
+    about, state = checkpoint.read_run(path)
+    config = about.config
+    try:
+        node, normalize = config["backbone"], config["normalize"]
+        own = {name: None if name == "weights" else value for name, value in arguments(node).items()}
+        if output_stride is not None:
+            if "output_stride" not in own:
+                raise UserError(f"output_stride={output_stride}: {node['_target_']} has a fixed output stride")
+            own["output_stride"] = output_stride
+        backbone = stored_part(node, segframe.backbones, Backbone)(**own)
+
+        def restore_head(name: str) -> Head:
+            make_head = stored_part(config[name], segframe.heads, Head)
+            return make_head(features=backbone.features, num_classes=len(about.classes), **arguments(config[name]))
+
+        aux_head = restore_head("aux_head") if config.get("aux_head") else None
+        scales = config.get("input_scales", [])
+        segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**normalize), scales)
+        if output_stride is not None:
+            check_stride_is_free(segmenter, state, output_stride)
+        segmenter.load_state_dict(state)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: the network it describes cannot be built ({reason})") from error
+    return Restored(segmenter.eval(), about, path)
+
+
+def check_stride_is_free(segmenter: Segmenter, state: dict[str, torch.Tensor], output_stride: int) -> None:
+    """Fails where a network's weights were made for another output stride (FCN's transposed convolutions)."""
+    for name, tensor in segmenter.state_dict().items():
+        if name in state and state[name].shape != tensor.shape:
+            raise UserError(
+                f"output_stride={output_stride}: the trained {name} {tuple(state[name].shape)} belongs to one output "
+                f"stride; at this one it would be {tuple(tensor.shape)}"
+            )
+
+
+def arguments(node: dict[str, Any]) -> dict[str, Any]:
+    """A stored config node without Hydra's own keys."""
+    return {key: value for key, value in node.items() if not key.startswith("_")}
+
+
+def stored_part(node: dict[str, Any], package: ModuleType, contract: type) -> type:
+    """The class that a checkpoint names, if it is one of ours: a final class of that contract, by its exact name."""
+    known = final_classes(package, contract)
+    if node["_target_"] not in known:
+        raise UserError(f"the checkpoint asks for {node['_target_']}, which is none of {', '.join(sorted(known))}")
+    return known[node["_target_"]]
+
+
+def final_classes(package: ModuleType, contract: type) -> dict[str, type]:
+    """Every concrete class of a contract that a module of the package defines, by its exact name."""
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        for name, member in vars(module).items():
+            own = inspect.isclass(member) and member.__module__ == info.name
+            if own and issubclass(member, contract) and not inspect.isabstract(member):
+                found[f"{info.name}.{name}"] = member
+    return found
