@@ -61,8 +61,8 @@ def test_every_preset_learns_four_images_by_heart(model, run, tmp_path):
     result = run(
         "train.py", f"model={model}", "data=folder", "data.root=photos", "data.dataset.classes=[a,b,c,d]",
         "data.val_split=train", f"data.crop_size={SIDE}", "data.batch_size=4", "data.num_workers=0",
-        "data.weights=null", "transforms=none", "optimizer=adamw", "scheduler=constant", *SMALL[model], "callbacks=early_stopping",
-        "monitor=val/pixel_accuracy", "callbacks.early_stopping.patience=1000",
+        "data.weights=null", "transforms=none", "optimizer=adamw", "scheduler=constant", *SMALL[model],
+        "callbacks=early_stopping", "callbacks.early_stopping.patience=1000", "monitor=val/pixel_accuracy",
         "+callbacks.early_stopping.stopping_threshold=0.95", "trainer.max_steps=300", "trainer.val_every_n_steps=20",
         "trainer.accelerator=cpu", "logger=none", "output_dir=run",
     )  # fmt: skip
