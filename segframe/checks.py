@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config import CONFIG_DIR, TrainConfig
 from segframe.errors import UserError
@@ -123,6 +123,15 @@ def spell(hint: Any) -> str:
     """An annotation as a user reads it."""
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     return text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
+
+
+def fill_in(config: DictConfig) -> None:
+    """Adds the settings that a run's config from before them lacks, at the schema's defaults."""
+    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig)), ""):
+        for key, value in node.items():
+            name = f"{path}.{key}".lstrip(".")
+            if value != MISSING and OmegaConf.select(config, name, default=MISSING) == MISSING:
+                OmegaConf.update(config, name, value, force_add=True)
 
 
 def check_keys(config: DictConfig) -> None:

@@ -49,7 +49,7 @@ class NormalizeConfig:
 
     mean: list[float] = MISSING
     std: list[float] = MISSING
-    bgr: bool = MISSING
+    bgr: bool = False
 
 
 @dataclass
@@ -57,8 +57,8 @@ class BatchNormConfig:
     """How batch norm's statistics are kept; momentum is the share of a batch in the running ones."""
 
     frozen: str | None = None
-    backbone_momentum: float = MISSING
-    head_momentum: float = MISSING
+    backbone_momentum: float = 0.1
+    head_momentum: float = 0.1
 
 
 @dataclass
@@ -68,12 +68,15 @@ class ParamGroupsConfig:
     bias_lr_multiplier: float = MISSING
     decay_bias: bool = MISSING
     decay_norm: bool = MISSING
-    decay_depthwise: bool = MISSING
+    decay_depthwise: bool = True
 
 
 @dataclass
 class TrainConfig:
-    """The root of a run's config; groups whose parts bring their own arguments are checked by `check_targets`."""
+    """The root of a run's config; groups whose parts bring their own arguments are checked by `check_targets`.
+
+    Values are in configs/; only keys that came later have a default here, what runs from before them did.
+    """
 
     backbone: Any = MISSING
     head: Any = MISSING

@@ -40,6 +40,8 @@ def open_folder(config: DictConfig) -> Path:
     """Checks the config and sets its `output_dir` to the run's folder, which is returned."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
+    if config.resume:
+        checks.fill_in(config)
     checks.check_keys(config)
     checks.check_targets(config)
     if config.seed < 0:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from omegaconf import OmegaConf
 from PIL import Image
 
 RUN = ("trainer.max_steps=5", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none")
@@ -166,6 +167,17 @@ def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
     stored = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["global_step"]
     assert stored == max(after, key=lambda row: float(row["val/miou"]))["step"] or stored < 6
     assert not trained.exists()
+
+
+def test_a_run_from_before_a_setting_goes_on(trained, run):
+    path = trained / "config.yaml"
+    config = OmegaConf.load(path)
+    del config["batch_norm"], config["input_scales"], config["normalize"]["bgr"]
+    del config["param_groups"]["decay_depthwise"], config["backbone"]["multi_grid"], config["loss"]["reduction"]
+    OmegaConf.save(config, path)
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert result.code == 0, result.out
+    assert OmegaConf.load(path).batch_norm == {"frozen": None, "backbone_momentum": 0.1, "head_momentum": 0.1}
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(trained, run):
