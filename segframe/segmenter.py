@@ -101,6 +101,16 @@ def fused(answers: list[Logits]) -> Logits:
     return first._replace(values=torch.stack([first.values, *values]).amax(0))
 
 
+def logit_stride(segmenter: Segmenter) -> int:
+    """The input pixels per cell of a network's logits: from two heights, so that no padding or cropping matters."""
+    device = segmenter.normalize.mean.device
+    short, tall = (
+        segmenter.outputs(torch.zeros(1, 3, height, 256, dtype=torch.uint8, device=device))["main"].values.shape[-2]
+        for height in (256, 512)
+    )
+    return 256 // (tall - short)
+
+
 class Normalize(nn.Module):
     """(x - mean) / std per channel, RGB, in units of 0 ... 255; `bgr`: then in the order blue, green, red (Caffe).
 

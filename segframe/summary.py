@@ -15,11 +15,9 @@ from segframe import build
 from segframe.checks import check_targets
 from segframe.errors import UserError, naming
 from segframe.receptive_field import Field
-from segframe.segmenter import Segmenter
+from segframe.segmenter import Segmenter, logit_stride
 
 PARTS = ("backbone", "head", "aux_head")
-NOMINAL_SIZE = 512
-"""Where the logits' stride is read off: a size that every stride divides."""
 ASSUMED_CLASSES = 21
 """VOC's, as most published counts."""
 
@@ -98,13 +96,13 @@ def summarize(config: DictConfig, num_classes: int) -> Summary:
         with FlopCounterMode(display=False) as counter:
             logits = segmenter.outputs(torch.empty(1, 3, *size))["main"].values
         maps = segmenter.backbone(segmenter.normalize(torch.empty(1, 3, *size)))
-        nominal = segmenter.outputs(torch.empty(1, 3, NOMINAL_SIZE, NOMINAL_SIZE))["main"].values
+        stride = logit_stride(segmenter)
     rows = [
         Map(name, feature.channels, feature.stride, cells(maps[name]))
         for name, feature in segmenter.backbone.features.items()
         if maps[name].is_floating_point()  # pooling indices are no features
     ]
-    rows.append(Map("logits", num_classes, NOMINAL_SIZE // nominal.shape[-2], cells(logits)))
+    rows.append(Map("logits", num_classes, stride, cells(logits)))
     return Summary(num_classes, size, count_parameters(segmenter), counter.get_total_flops(), tuple(rows))
 
 

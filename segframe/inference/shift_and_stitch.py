@@ -2,13 +2,12 @@
 
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
 from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference.base import Inference
-from segframe.segmenter import Segmenter
+from segframe.segmenter import Segmenter, logit_stride
 
 
 class ShiftAndStitch(Inference):
@@ -29,8 +28,13 @@ class ShiftAndStitch(Inference):
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
         """See Inference."""
         if segmenter not in self.strides:
-            self.strides[segmenter] = logit_stride(segmenter, images.device)
+            self.strides[segmenter] = logit_stride(segmenter)
         stride = self.strides[segmenter]
+        if stride == 1:
+            raise UserError(
+                "inference=shift_and_stitch needs a head with coarse logits (fcn, deeplabv3, ...); "
+                "this one's are as large as the image"
+            )
         if stride % self.factor:
             raise UserError(f"inference.factor={self.factor} does not divide the stride of this network, {stride}")
         step = stride // self.factor
@@ -61,17 +65,3 @@ def interlace(parts: list[Tensor], dim: int) -> Tensor:
     for offset, part in enumerate(parts):
         stitched.transpose(0, dim)[offset :: len(parts)] = part.transpose(0, dim)
     return stitched
-
-
-def logit_stride(segmenter: Segmenter, device: torch.device) -> int:
-    """The input pixels per cell of a network's logits: from two heights, so that no padding or cropping matters."""
-    short, tall = (
-        segmenter.outputs(torch.zeros(1, 3, height, 256, dtype=torch.uint8, device=device))["main"]
-        for height in (256, 512)
-    )
-    if short.values.shape[-2:] == short.size:
-        raise UserError(
-            "inference=shift_and_stitch needs a head with coarse logits (fcn, deeplabv3, ...); "
-            "this one's are as large as the image"
-        )
-    return 256 // (tall.values.shape[-2] - short.values.shape[-2])
