@@ -140,6 +140,8 @@ def test_deeplabv3plus_has_the_published_number_of_parameters(overrides, paramet
 @pytest.mark.parametrize(
     ("overrides", "parameters"),
     [
+        (["model=fcn_alexnet"], 58_704_590),
+        (["model=fcn_alexnet_original"], 58_704_590),
         (["model=deeplabv1"], 20_505_429),
         (["model=deeplabv2_vgg16"], 37_877_652),
         (["model=deeplabv2_vgg16_s"], 37_877_652),
@@ -199,6 +201,17 @@ def test_original_fcn_gives_full_size_for_every_size(reads):
                 assert sizes[reads[k + 1]] - other >= size, f"skip too small at {n}"
             else:
                 assert size - own >= n, f"image not covered at {n}"
+
+
+def test_fcn_alexnet_is_cropped_as_released():
+    """A 63x63 kernel and a crop at 18, and the whole image is covered at every size."""
+    with torch.device("meta"):
+        network = make("model=fcn_alexnet_original", "backbone.fc_channels=1", classes=2)
+        assert network.head.upscore[0].kernel_size == (63, 63)
+        assert network.head.crops == [(18, 0)]
+        for n in (32, 37, 224, 500):
+            c5 = network.backbone(torch.empty(1, 3, n, n))["c5"].shape[-1]
+            assert (c5 - 1) * 32 + 63 - 18 >= n
 
 
 def test_map_sizes_of_the_original_are_as_computed():

@@ -22,6 +22,8 @@ SMALL = {
     "fcn16s_original": PADDED,
     "fcn8s_original": PADDED,
     "fcn8s-atonce_original": PADDED,
+    "fcn_alexnet": VGG_FC,
+    "fcn_alexnet_original": VGG_FC,
     "deeplabv1": VGG_FC,
     "deeplabv2_vgg16": VGG_FC,
     "deeplabv2_vgg16_s": VGG_FC,

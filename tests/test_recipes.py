@@ -22,6 +22,8 @@ PUBLISHED = {
     "fcn16s_voc": FCN | {"lr": 1e-12, "steps": 100_000, "batch": 1},
     "fcn8s_voc": FCN | {"lr": 1e-14, "steps": 100_000, "batch": 1},
     "fcn8s-atonce_voc": FCN | {"lr": 1e-10, "steps": 300_000, "batch": 1},
+    "fcn_alexnet_voc": FCN
+    | {"lr": 1e-4, "momentum": 0.9, "bias": 1, "decay": {"weight", "bias"}, "steps": 100_000, "batch": 20},
     "deeplabv1_voc": CAFFE | {"lr": 1e-3, "steps": 6_000, "batch": 20, "crop": 321},
     "deeplabv2_vgg16_voc": CAFFE | {"lr": 1e-3, "steps": 20_000, "batch": 10, "crop": 321},
     "deeplabv2_vgg16_s_voc": CAFFE | {"lr": 1e-3, "steps": 20_000, "batch": 10, "crop": 321},
