@@ -39,6 +39,24 @@ def check_targets(config: DictConfig) -> None:
                 raise UserError(f"{path}.{key}={value}: {name} expects {spell(annotation(get_object(name), key))}")
 
 
+def check_stored(path: Path) -> None:
+    """Refuses a run folder's config.yaml that asks for more than values and known parts, before Hydra sees it.
+
+    Hydra reads its own settings from such a file, and OmegaConf's resolvers can make any `_target_` while resolving.
+    """
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is not the config of a run")
+    known = TrainConfig.__dataclass_fields__
+    for key in map(str, config):
+        if key not in known:
+            raise UserError(f"{path}: {key} is no setting of a run{did_you_mean(key, known)}")
+    text = path.read_text()
+    if "@package" in text or re.search(r"\$\{[^}]*[:$]", text):
+        raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
+    check_names(config)
+
+
 def check_names(config: DictConfig) -> None:
     """Refuses a run folder's `_target_`s that neither configs/ nor our libraries' public classes have."""
     ours = {

@@ -16,12 +16,14 @@ HEAT = 0.7
 """The colours' share over the image."""
 
 
-def heat_map(image: Picture, scores: NDArray[np.float32], title: str, align_corners: bool) -> Picture:
+def heat_map(image: Picture, scores: NDArray[np.float32], title: str, aligned_stride: int | None) -> Picture:
     """Scores 0 ... 1 (h, w) as colours over the image (H, W, 3) in grey, each cell as the block that it covers."""
+    enlarged = len(fit_height(image, largest=len(image))) / len(image)
     image = fit_height(image, largest=len(image))
+    spacing = None if aligned_stride is None else aligned_stride * enlarged
     height, width = image.shape[:2]
-    rows = nearest_cells(scores.shape[0], height, align_corners)
-    columns = nearest_cells(scores.shape[1], width, align_corners)
+    rows = nearest_cells(scores.shape[0], height, spacing)
+    columns = nearest_cells(scores.shape[1], width, spacing)
     grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
     picture, draw = canvas(TOP + height + GAP, width + BAR)
     picture.paste(Image.fromarray(_mix(grey, _heat(scores[rows][:, columns]), HEAT)), (0, TOP))
@@ -38,10 +40,10 @@ def heat_map(image: Picture, scores: NDArray[np.float32], title: str, align_corn
     return np.asarray(picture)
 
 
-def nearest_cells(cells: int, pixels: int, align_corners: bool) -> NDArray[np.int64]:
-    """For each pixel of a side the cell whose centre is nearest, cells lying as bilinear resizing has them."""
+def nearest_cells(cells: int, pixels: int, spacing: float | None) -> NDArray[np.int64]:
+    """For each pixel of a side the nearest cell: cells fill the side, or lie `spacing` pixels apart from pixel 0."""
     x = np.arange(pixels)
-    centre = x * (cells - 1) / max(pixels - 1, 1) if align_corners else (x + 0.5) * cells / pixels - 0.5
+    centre = (x + 0.5) * cells / pixels - 0.5 if spacing is None else x / spacing
     return np.floor(centre + 0.5).astype(np.int64).clip(0, cells - 1)
 
 
@@ -53,8 +55,8 @@ def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Pictu
     height, width = features.shape[1:]
     side = (GRID_WIDTH - (columns - 1) * GAP) // columns
     tile_height = max(1, round(side * height / width))
-    rows = nearest_cells(height, tile_height, align_corners=False)
-    across = nearest_cells(width, side, align_corners=False)
+    rows = nearest_cells(height, tile_height, spacing=None)
+    across = nearest_cells(width, side, spacing=None)
     label = 18
     picture, draw = canvas(TOP + ceil(len(chosen) / columns) * (tile_height + label), GRID_WIDTH)
     draw.text((GAP, TOP // 2), title, fill=INK, font=font(15), anchor="lm")

@@ -11,6 +11,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from segframe import checks
 from segframe import config as schema
@@ -32,6 +34,10 @@ def resume_arguments(argv: list[str]) -> list[str]:
     for word in argv:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
+    try:
+        checks.check_stored(folder / "config.yaml")
+    except (UserError, YAMLError, OmegaConfBaseException) as error:
+        sys.exit(f"error: resume={folder}: {str(error).strip().partition(chr(10))[0]}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     return [*own, *argv, f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train"]
 
@@ -43,12 +49,12 @@ def open_folder(config: DictConfig) -> Path:
     if config.resume:
         checks.fill_in(config)
     checks.check_keys(config)
+    if config.resume:
+        checks.check_names(config)
     checks.check_targets(config)
     if config.seed < 0:
         raise UserError(f"seed must be 0 or more, got {config.seed}")
-    if config.resume:
-        checks.check_names(config)
-    elif (folder / "checkpoints").is_dir():
+    if not config.resume and (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     return folder
 

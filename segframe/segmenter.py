@@ -95,7 +95,7 @@ def fused(answers: list[Logits]) -> Logits:
     first = answers[0]
     cells = first.values.shape[-2:]
     values = [
-        F.interpolate(answer.values, cells, mode="bilinear", align_corners=first.align_corners)
+        F.interpolate(answer.values, cells, mode="bilinear", align_corners=first.aligned_stride is not None)
         for answer in answers[1:]
     ]
     return first._replace(values=torch.stack([first.values, *values]).amax(0))

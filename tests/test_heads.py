@@ -276,6 +276,35 @@ def test_the_coarsest_map_comes_first():
         make("head=fcn8s", "head.reads=[c3,c5]")
 
 
+@pytest.mark.parametrize("size", [321, 366, 375, 500])
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_aligned_cells_lie_on_their_pixels_at_every_size(size, stride):
+    """A ramp over the image's coordinates, read at the cells, comes out as the same ramp up to the last cell."""
+    cells = -(-size // stride)
+    ramp = torch.arange(0.0, cells * stride, stride).expand(1, 1, 5, cells)
+    full = Logits(ramp, (30, size), stride).full()
+    last = (cells - 1) * stride
+    torch.testing.assert_close(full[0, 0, 7, : last + 1], torch.arange(0.0, last + 1), rtol=1e-5, atol=1e-3)
+    assert (full[..., last:] == last).all()
+    if last + 1 == size:  # the crops that these recipes train with
+        torch.testing.assert_close(
+            full[..., :1, :], F.interpolate(ramp, (1, size), mode="bilinear", align_corners=True)
+        )
+
+
+def test_heads_align_to_the_stride_of_what_they_read():
+    with torch.device("meta"):
+        for words, stride in (
+            (["model=deeplabv1"], 8),
+            (["model=deeplabv3", "head.align_corners=true"], 8),
+            (["model=deeplabv3plus", "head.align_corners=true"], 4),
+            (["backbone=resnet18", "head=unet", "head.align_corners=true"], 2),
+            (["model=deeplabv3"], None),
+        ):
+            assert make(*words)(torch.empty(1, 3, 70, 90)).shape == (1, 21, 70, 90)
+            assert make(*words).outputs(torch.empty(1, 3, 70, 90))["main"].aligned_stride == stride
+
+
 def test_classes_are_the_argmax_of_the_full_logits():
-    logits = Logits(torch.randn(2, 5, 7, 9), (31, 40), align_corners=False)
+    logits = Logits(torch.randn(2, 5, 7, 9), (31, 40), aligned_stride=None)
     assert torch.equal(logits.classes(), logits.full().argmax(1).to(torch.uint8))

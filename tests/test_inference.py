@@ -109,13 +109,13 @@ class Unpadded(Backbone):
 class Scores(Head):
     """A 1x1 convolution."""
 
-    def __init__(self, channels, align_corners=False):
+    def __init__(self, channels, aligned_stride=None):
         super().__init__()
         self.score = nn.Conv2d(channels, 3, 1)
-        self.align_corners = align_corners
+        self.aligned_stride = aligned_stride
 
     def forward(self, maps, size):
-        return Logits(self.score(maps["c5"]), size, self.align_corners)
+        return Logits(self.score(maps["c5"]), size, self.aligned_stride)
 
 
 def twins(make):
@@ -123,7 +123,7 @@ def twins(make):
     torch.manual_seed(0)
     pair = []
     for backbone in (make(False), make(True)):
-        head = Scores(backbone.features["c5"].channels, align_corners=True)
+        head = Scores(backbone.features["c5"].channels, backbone.features["c5"].stride)
         pair.append(Segmenter(backbone, head, None, Normalize([120.0] * 3, [60.0] * 3)).eval())
     pair[1].load_state_dict(pair[0].state_dict())
     return pair
@@ -136,7 +136,7 @@ def test_shift_and_stitch_equals_the_dilated_network(factor, size):
     with torch.inference_mode():
         found = ShiftAndStitch(factor)(coarse, images(*size, n=2))
         expected = Whole()(dense, images(*size, n=2))
-    assert (found.size, found.align_corners) == (expected.size, expected.align_corners)
+    assert (found.size, found.aligned_stride) == (expected.size, expected.aligned_stride)
     torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-5)
 
 
@@ -190,7 +190,7 @@ def test_interlacing_takes_in_turn():
 
 
 def test_postprocessing_sees_image_and_probabilities():
-    logits = Logits(torch.randn(2, 3, 5, 6), (10, 12), align_corners=False)
+    logits = Logits(torch.randn(2, 3, 5, 6), (10, 12), aligned_stride=None)
     batch = images(10, 12, n=2)
     seen = []
 
@@ -213,18 +213,18 @@ def test_postprocessing_sees_image_and_probabilities():
 
 def test_heat_maps_show_every_cell_as_a_block():
     scores = np.array([[0, 1], [0.5, 0.25]], np.float32)
-    picture = heat_map(np.zeros((300, 400, 3), np.uint8), scores, "car", align_corners=False)
+    picture = heat_map(np.zeros((300, 400, 3), np.uint8), scores, "car", aligned_stride=None)
     shown = picture[28 : 28 + 300, :400]
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 4
     assert (shown[:150, :200] == int(HEAT * 255 + 0.5)).all()
-    assert heat_map(np.zeros((40, 50, 3), np.uint8), scores, "car", align_corners=True).shape[0] > 256
+    assert heat_map(np.zeros((40, 50, 3), np.uint8), scores, "car", aligned_stride=8).shape[0] > 256
 
 
 def test_cells_lie_as_resizing_has_them():
-    assert nearest_cells(2, 6, align_corners=False).tolist() == [0, 0, 0, 1, 1, 1]
-    assert nearest_cells(3, 6, align_corners=True).tolist() == [0, 0, 1, 1, 2, 2]
-    assert nearest_cells(3, 9, align_corners=True).tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert nearest_cells(1, 3, align_corners=True).tolist() == [0, 0, 0]
+    assert nearest_cells(2, 6, spacing=None).tolist() == [0, 0, 0, 1, 1, 1]
+    assert nearest_cells(3, 6, spacing=2).tolist() == [0, 1, 1, 2, 2, 2]
+    assert nearest_cells(3, 9, spacing=4).tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert nearest_cells(1, 3, spacing=8).tolist() == [0, 0, 0]
 
 
 def test_the_channels_that_vary_most_are_shown():

@@ -19,7 +19,7 @@ def sample(seed=0, size=(17, 23), classes=5):
     values = torch.randn(2, classes, 5, 6, generator=generator).requires_grad_()
     mask = torch.randint(0, classes, (2, *size), generator=generator).to(torch.uint8)
     mask[torch.rand(mask.shape, generator=generator) < 0.2] = 255
-    return Logits(values, size, align_corners=False), mask
+    return Logits(values, size, aligned_stride=None), mask
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -61,7 +61,7 @@ def test_dice_by_hand():
     """Probabilities 1 and 0 on four pixels: Dice of both classes is 2 * 1 / (1 + 2) and 2 * 2 / (2 + 3), say."""
     values = torch.tensor([[[[60.0, 60.0, 0.0, 0.0]], [[0.0, 0.0, 60.0, 60.0]]]])
     mask = torch.tensor([[[0, 1, 1, 1]]])
-    loss = Dice(smooth=0.0)(Logits(values, (1, 4), False), mask)
+    loss = Dice(smooth=0.0)(Logits(values, (1, 4), None), mask)
     torch.testing.assert_close(loss, torch.tensor(1 - (2 / 3 + 4 / 5) / 2))
 
 

@@ -44,7 +44,7 @@ class Scores(Head):
     """The map as it is."""
 
     def forward(self, maps, size):
-        return Logits(maps["c1"], size, align_corners=False)
+        return Logits(maps["c1"], size, aligned_stride=None)
 
 
 def network(*layers):

@@ -198,6 +198,27 @@ def test_resume_runs_no_strangers_parts(trained, run):
     assert "callbacks.evil._target_=torch.hub.load: this is no part that segframe knows" in result.out
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("hydra:\n  callbacks:\n    x: {_target_: os.mkdir, path: ran}\n", "hydra is no setting of a run"),
+        ("defaults:\n  - override hydra/launcher: x\n", "defaults is no setting of a run"),
+        ("init_from: '${oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
+        ("init_from: '${oc.${seed}}'\n", "computes values"),
+        ("# @package hydra\n", "computes values"),
+    ],
+)
+def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, lines, message):
+    path = trained / "config.yaml"
+    text = path.read_text().replace("init_from: null\n", "")
+    path.write_text(lines + text)
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert message in result.out
+    assert "Traceback" not in result.out
+    assert not (tmp_path / "ran").exists()
+
+
 def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):
     result = run(
         "train.py", *TINY, "logger=none", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.backbones.base import Feature
-from segframe.heads.base import Head, Logits, conv_bn_relu, require
+from segframe.heads.base import Head, Logits, conv_bn_relu, require, resize
 
 WIDTH = 256  # channels of ASPP and decoder in both papers
 LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
@@ -27,15 +27,15 @@ class DeepLabV3(Head):
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
-        self.align_corners = align_corners
         (c5,) = require(features, "c5")
+        self.aligned_stride = c5.stride if align_corners else None
         self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable=False)
         self.conv = conv_bn_relu(WIDTH, WIDTH, 3) if final_conv else nn.Identity()
         self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Logits at c5's stride."""
-        return Logits(self.classifier(self.conv(self.aspp(maps["c5"]))), size, self.align_corners)
+        return Logits(self.classifier(self.conv(self.aspp(maps["c5"]))), size, self.aligned_stride)
 
 
 class DeepLabV3Plus(Head):
@@ -55,8 +55,9 @@ class DeepLabV3Plus(Head):
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
-        self.align_corners = align_corners
         c2, c5 = require(features, "c2", "c5")
+        self.aligned_stride = c2.stride if align_corners else None
+        self.context_factor = c5.stride // c2.stride if align_corners else None
         self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable)
         self.project = conv_bn_relu(c2.channels, LOW_LEVEL_WIDTH, 1)
         self.decoder = nn.Sequential(
@@ -70,11 +71,10 @@ class DeepLabV3Plus(Head):
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Logits at c2's stride."""
         low_level = self.project(maps["c2"])
-        context = F.interpolate(
-            self.aspp(maps["c5"]), low_level.shape[-2:], mode="bilinear", align_corners=self.align_corners
-        )
+        size_of_c2 = (low_level.shape[-2], low_level.shape[-1])
+        context = resize(self.aspp(maps["c5"]), size_of_c2, self.context_factor)
         x = self.decoder(torch.cat([low_level, context], dim=1))
-        return Logits(self.classifier(x), size, self.align_corners)
+        return Logits(self.classifier(x), size, self.aligned_stride)
 
 
 class ASPP(nn.Module):

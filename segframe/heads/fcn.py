@@ -74,7 +74,7 @@ class FCN(Head):
         right, bottom = size[1] - missing - x.shape[-1], size[0] - missing - x.shape[-2]
         if missing or right or bottom:
             x = F.pad(x, (missing, right, missing, bottom), mode="replicate")
-        return Logits(x, size, align_corners=False)
+        return Logits(x, size, aligned_stride=None)
 
     def scored(self, name: str, x: Tensor) -> Tensor:
         """A map's scores (N, num_classes, h, w)."""
@@ -98,8 +98,8 @@ class DilatedFCN(Head):
         super().__init__()
         self.lr_multiplier = lr_multiplier
         self.reads = reads
-        self.align_corners = align_corners
         (source,) = require(features, reads)
+        self.aligned_stride = source.stride if align_corners else None
         width = source.channels // 4
         self.layers = nn.Sequential(
             nn.Conv2d(source.channels, width, 3, padding=1, bias=False),
@@ -111,7 +111,7 @@ class DilatedFCN(Head):
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Scores at the stride of the map that is read."""
-        return Logits(self.layers(maps[self.reads]), size, self.align_corners)
+        return Logits(self.layers(maps[self.reads]), size, self.aligned_stride)
 
 
 def bilinear_upsampling(channels: int, source: Feature, target: Feature) -> tuple[nn.ConvTranspose2d, Feature]:

@@ -60,7 +60,7 @@ class SegNet(Head):
             else:
                 upsampled = fit(self.up[j](x), (h, w))
             x = conv(upsampled)
-        return Logits(x, size, align_corners=False)
+        return Logits(x, size, aligned_stride=None)
 
 
 def convolutions(in_channels: int, outputs: list[int], classifies: bool) -> nn.Sequential:

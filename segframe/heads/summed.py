@@ -30,9 +30,10 @@ class SummedScores(Head):
         if kernel_size % 2 == 0 or not rates or min(rates) < 1:
             raise UserError(f"head.kernel_size must be odd and head.rates positive, got {kernel_size} and {rates}")
         self.lr_multiplier = lr_multiplier
-        self.align_corners = align_corners
+        sources = require(features, *reads)
+        self.aligned_stride = sources[0].stride if align_corners else None
         self.score = nn.ModuleDict()
-        for name, source in zip(reads, require(features, *reads), strict=True):
+        for name, source in zip(reads, sources, strict=True):
             convs = nn.ModuleList()
             for rate in rates:
                 # Rates are for the stride the head was designed for: the same reach in pixels at every other.
@@ -49,4 +50,4 @@ class SummedScores(Head):
         """Scores at the stride of the maps."""
         convs = ((name, conv) for name, convs in self.score.items() for conv in convs.children())
         scores = [conv(maps[name]) for name, conv in convs]
-        return Logits(torch.stack(scores).sum(0), size, self.align_corners)
+        return Logits(torch.stack(scores).sum(0), size, self.aligned_stride)

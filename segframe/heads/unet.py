@@ -32,7 +32,6 @@ class UNet(Head):
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
-        self.align_corners = align_corners
         self.padded = padded
         self.crops_overhang = not padded
         self.reads = [name for name in reads if name in features]
@@ -51,6 +50,7 @@ class UNet(Head):
             offset = x.offset - (factor - 1) / 2 * skip.stride
             self.crops.append(0 if padded else whole_cells(offset - skip.offset, skip.stride))
             x = Feature(width, skip.stride, offset + (0 if padded else 2 * skip.stride))
+        self.aligned_stride = x.stride if align_corners else None
         self.begin = 0 if padded else whole_cells(-x.offset, x.stride)
         self.classifier = nn.Conv2d(x.channels, num_classes, 1)
 
@@ -67,7 +67,7 @@ class UNet(Head):
         x = self.classifier(x)
         if not self.padded:
             x = x[..., self.begin : self.begin + size[0], self.begin : self.begin + size[1]]
-        return Logits(x, size, self.align_corners)
+        return Logits(x, size, self.aligned_stride)
 
 
 def whole_cells(distance: float, stride: int) -> int:

@@ -94,7 +94,7 @@ def write_heatmaps(
     height, width = scores.shape[1:]
     for index in chosen:
         title = f"{classes[index]}: softmax score, {height} x {width} cells"
-        picture = heat_map(prediction.image, scores[index], title, logits.align_corners)
+        picture = heat_map(prediction.image, scores[index], title, logits.aligned_stride)
         # A checkpoint names its classes as it likes; here they name folders.
         save(folder / "heatmaps" / re.sub(r"[^\w +-]+", "_", classes[index]) / f"{name}.png", picture)
 

@@ -45,7 +45,8 @@ class ShiftAndStitch(Inference):
             for top in range(0, min(stride, height), step)
         ]
         values = interlace([interlace([logits.values for logits in row], dim=3) for row in rows], dim=2)
-        return rows[0][0]._replace(values=values)
+        first = rows[0][0]
+        return first._replace(values=values, aligned_stride=None if first.aligned_stride is None else step)
 
 
 def interlace(parts: list[Tensor], dim: int) -> Tensor:

@@ -10,8 +10,7 @@ from segframe.losses.base import Loss
 class OnCoarseGrid(Loss):
     """Another loss, of coarse logits and masks that are shrunk to them by nearest neighbour (DeepLab v1 and v2).
 
-    Where the logits' recipe aligns corners, a crop of 321 pixels and 41 cells takes every 8th pixel, as Caffe's
-    `shrink_factor: 8` does.
+    Where the logits' recipe aligns corners, stride 8 takes every 8th pixel, as Caffe's `shrink_factor: 8` does.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -22,15 +21,15 @@ class OnCoarseGrid(Loss):
         """See Loss."""
         h, w = logits.values.shape[-2:]
         rows, columns = (
-            nearest(cells, pixels, logits.align_corners).to(mask.device)
+            nearest(cells, pixels, logits.aligned_stride).to(mask.device)
             for cells, pixels in ((h, mask.shape[1]), (w, mask.shape[2]))
         )
         return self.loss(logits._replace(size=(h, w)), mask[:, rows][:, :, columns])
 
 
-def nearest(cells: int, pixels: int, align_corners: bool) -> Tensor:
+def nearest(cells: int, pixels: int, aligned_stride: int | None) -> Tensor:
     """The pixel nearest to the centre of each cell, int64 (cells,)."""
-    cell = torch.arange(cells, dtype=torch.float64)
-    if align_corners:
-        return (cell * (pixels - 1) / max(cells - 1, 1)).round().long()
+    cell = torch.arange(cells)
+    if aligned_stride is not None:
+        return (cell * aligned_stride).clamp(max=pixels - 1)
     return ((cell + 0.5) * pixels / cells).floor().long()
