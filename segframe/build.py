@@ -171,13 +171,20 @@ def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str
     """
     path = config.init_from
     source = checkpoint.locate(path)
-    weights = read_weights(source, classes)
+    weights = read_weights(source)
     log.info("init_from=%s: %s", source, weights.origin)
     if weights.normalize != config.normalize:
         config.normalize.merge_with(weights.normalize)
         log.info("  images are normalised as these weights expect: %s", OmegaConf.to_container(config.normalize))
         segmenter.normalize = build_normalize(config.normalize)
-    left_out, untouched = load_what_fits(segmenter, weights)
+    for key, value in weights.expects.items():
+        here = OmegaConf.select(config, key)
+        if here != value:
+            log.warning("  these weights were trained with %s=%s, here it is %s", key, value, here)
+    other = segmenter.score_layers if weights.classes not in (None, classes) else ()
+    left_out, untouched = load_what_fits(segmenter, weights.state, other)
+    if weights.classes is None:
+        log.info("  its classes are not told in the file: scores are taken where there are as many")
     if all(name in untouched for name in segmenter.state_dict() if name.startswith("backbone.")):
         raise UserError(f"init_from={path}: no tensor of its backbone fits this backbone; choose the same one")
     log.info("  %d tensors taken", len(weights.state) - len(left_out))
@@ -196,6 +203,9 @@ def build_task(
     known = ["val/loss", *figures(torch.zeros(len(dataset.classes), len(dataset.classes)), dataset.classes, "val")]
     if config.monitor not in known:
         raise UserError(f"monitor={config.monitor}: there is no such figure{did_you_mean(config.monitor, known)}")
+    for name in segmenter.output_names:
+        if name not in config.output_weights:
+            raise UserError(f"output_weights has no entry {name}, an output of this network: output_weights.{name}=1.0")
     about = checkpoint.About({str(key): value for key, value in plain.items()}, dataset.classes, dataset.palette)
     return SegmentationTask(
         segmenter,

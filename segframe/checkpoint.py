@@ -86,8 +86,9 @@ def read_run(path: Path) -> tuple[About, dict[str, Tensor]]:
     content = read(path)
     try:
         stored = content[KEY]
-        if not isinstance(stored["config"], dict) or not isinstance(content["state_dict"], dict):
-            raise TypeError("config and state_dict are dictionaries")
+        config = stored["config"]
+        if not all(isinstance(part, dict) for part in (config, config["normalize"], content["state_dict"])):
+            raise TypeError("config, its normalize and state_dict are dictionaries")
         palette = tuple((int(r), int(g), int(b)) for r, g, b in stored["palette"])
         about = About(stored["config"], tuple(map(str, stored["classes"])), palette)
     except (KeyError, TypeError, ValueError) as error:

@@ -21,12 +21,14 @@ class Weights(NamedTuple):
     """Weights to start another run from."""
 
     state: State
-    of_other_classes: set[str]
-    """Names of the tensors that score classes the new run does not have."""
+    classes: tuple[str, ...] | None
+    """What they score, where the file says it."""
     normalize: dict[str, Any]
     """The normalisation of images they were trained with, as in the config."""
     origin: str
     """What the file was recognised as."""
+    expects: dict[str, Any]
+    """Settings they were trained with, without which they load but answer otherwise."""
 
 
 class Format(NamedTuple):
@@ -38,6 +40,8 @@ class Format(NamedTuple):
     names: Names
     normalize: str
     """An option of configs/normalize."""
+    expects: dict[str, Any]
+    """As in Weights."""
 
 
 VGG16_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -88,6 +92,9 @@ DEEPLABV2_LAYERS = {
     "shortcut.bn": "downsample.1",
 }
 
+PAD_100 = {"backbone.input_padding": 100}
+EDGES = {"backbone.caffe_form": False, "backbone.multi_grid": None, "head.align_corners": False}
+
 FORMATS = [
     Format(
         "VainF's DeepLabV3+ (head=deeplabv3plus_vainf)",
@@ -100,37 +107,45 @@ FORMATS = [
             (r"backbone\.", "backbone."),
         ],
         "imagenet",
+        EDGES,
     ),
     Format(
         "VainF's DeepLabV3 (head=deeplabv3)",
         ("classifier.classifier.0.project.0.weight",),
         deeplabv3_names(r"classifier\.classifier\."),
         "imagenet",
+        EDGES,
     ),
     Format(
         "torchvision's DeepLabV3 (head=deeplabv3)",
         ("classifier.0.project.0.weight",),
         deeplabv3_names(r"classifier\."),
         "imagenet",
+        EDGES,
     ),
     Format(
         "torchvision's FCN (head=fcn)",
         ("classifier.4.weight", "backbone.conv1.weight"),
         [(r"classifier\.", "head.layers."), *TORCHVISION_REST],
         "imagenet",
+        EDGES,
     ),
-    Format("pytorch-fcn's FCN-32s (model=fcn32s_original)", ("upscore.weight",), fcn_names("upscore"), "caffe"),
+    Format(
+        "pytorch-fcn's FCN-32s (model=fcn32s_original)", ("upscore.weight",), fcn_names("upscore"), "caffe", PAD_100
+    ),
     Format(
         "pytorch-fcn's FCN-16s (model=fcn16s_original)",
         ("upscore2.weight", "upscore16.weight"),
         fcn_names("upscore2", "upscore16"),
         "caffe",
+        PAD_100,
     ),
     Format(
         "pytorch-fcn's FCN-8s (model=fcn8s_original, or fcn8s-atonce_original where it was trained at once)",
         ("upscore2.weight", "upscore8.weight"),
         fcn_names("upscore2", "upscore_pool4", "upscore8"),
         "caffe",
+        PAD_100,
     ),
     Format(
         "milesial's U-Net (model=unet, or unet_bilinear)",
@@ -143,6 +158,7 @@ FORMATS = [
             (r"outc\.conv\.", "head.classifier."),
         ],
         "unit",
+        {"backbone.padded": True, "head.padded": True},
     ),
     Format(
         "deeplab-pytorch's DeepLab v2 (model=deeplabv2)",
@@ -157,24 +173,24 @@ FORMATS = [
             (r"base\.aspp\.c(\d)\.", r"head.score.c5.\1."),
         ],
         "caffe",
+        {"backbone.caffe_form": True, "head.align_corners": False, "input_scales": [0.75, 0.5]},
     ),
 ]
 
 
-def read_weights(path: Path, classes: tuple[str, ...]) -> Weights:
+def read_weights(path: Path) -> Weights:
     """Those of a segframe checkpoint, or of another project's file of one of FORMATS."""
     content = checkpoint.read(path)
     if checkpoint.KEY in content:
         about, state = checkpoint.read_run(path)
         state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
-        heads = ("head.", "aux_head.")
-        scores = {n for n, t in state.items() if n.startswith(heads) and len(about.classes) in t.shape[:2]}
-        other = scores if about.classes != classes else set()
-        return Weights(state, other, {"bgr": False, **about.config["normalize"]}, "a segframe checkpoint")
+        normalize = {"bgr": False, **about.config["normalize"]}
+        return Weights(state, about.classes, normalize, "a segframe checkpoint", {})
     state = checkpoint.state_dict_of(content, path)
     for format_ in FORMATS:
         if all(name in state for name in format_.has):
-            return Weights(renamed(state, format_.names), set(), normalization(format_.normalize), format_.origin)
+            normalize = normalization(format_.normalize)
+            return Weights(renamed(state, format_.names), None, normalize, format_.origin, format_.expects)
     known = "; ".join(format_.origin.partition(" (")[0] for format_ in FORMATS)
     raise UserError(f"{path} is neither a segframe checkpoint nor one of these: {known}")
 
@@ -195,20 +211,21 @@ def normalization(option: str) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def load_what_fits(net: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
-    """Copies every tensor of equal name, shape and meaning; returns the ones left out and the net's that stay.
+def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    """Copies every tensor of equal name and shape; returns the ones left out and the net's that stay.
 
-    Those left out are told with the reason, e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
+    `of_other_classes`: how the names of those begin that mean something else here. Those left out are told with the
+    reason, e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
     """
     own = net.state_dict()
     fits, left_out = {}, []
-    for name, tensor in weights.state.items():
+    for name, tensor in state.items():
         told = f"{name} {tuple(tensor.shape)}"
         if name not in own:
             left_out.append(f"{told}, not in this network")
         elif own[name].shape != tensor.shape:
             left_out.append(f"{told}, here {tuple(own[name].shape)}")
-        elif name in weights.of_other_classes:
+        elif name.startswith(of_other_classes):
             left_out.append(f"{told}, of other classes")
         else:
             fits[name] = tensor

@@ -33,11 +33,15 @@ class Segmenter(nn.Module):
         overhang = any(feature.offset < 0 for feature in backbone.features.values())
         if overhang and not (head.crops_overhang and (aux_head is None or aux_head.crops_overhang)):
             raise UserError(
-                "this backbone continues the image beyond its border, so its maps reach beyond it; only the heads "
-                "fcn32s, fcn16s, fcn8s and unet_original crop them: use the backbone without _original here"
+                "this backbone continues the image beyond its border, so its maps reach beyond it; only FCN's skip "
+                "heads and unet_original crop them: use the backbone without _original here"
             )
-        if any(not 0 < scale < 1 for scale in input_scales):
-            raise UserError(f"input_scales must lie between 0 and 1, beside the image itself; got {list(input_scales)}")
+        percents = {round(100 * scale) for scale in input_scales}
+        if len(percents) < len(input_scales) or any(not 0 < percent < 100 for percent in percents):
+            raise UserError(
+                "input_scales must lie between 0 and 1, beside the image itself, and differ by a hundredth; "
+                f"got {list(input_scales)}"
+            )
         if frozen_norm not in (None, "statistics", "all"):
             raise UserError(f"batch_norm.frozen must be null, statistics or all, got {frozen_norm}")
         self.normalize = normalize
@@ -49,6 +53,18 @@ class Segmenter(nn.Module):
         if frozen_norm == "all":
             for layer in self.norm_layers():
                 layer.requires_grad_(False)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of `outputs` in training."""
+        scales = [f"scale_{round(100 * scale)}" for scale in (1.0, *self.input_scales)] if self.input_scales else []
+        return ["main", *(["aux"] if self.aux_head is not None else []), *scales]
+
+    @property
+    def score_layers(self) -> tuple[str, ...]:
+        """How the names of the parameters begin that belong to single classes."""
+        heads = {"head": self.head, "aux_head": self.aux_head}
+        return tuple(f"{name}.{layer}" for name, head in heads.items() if head for layer in head.score_layers)
 
     def norm_layers(self) -> list[BatchNorm]:
         """The network's batch norms."""
@@ -75,11 +91,12 @@ class Segmenter(nn.Module):
         if self.aux_head is not None and self.training:
             outputs["aux"] = self.aux_head(maps, size)
         if self.input_scales:
+            names = self.output_names[-len(self.input_scales) :]
             single = {"scale_100": outputs["main"]}
-            for scale in self.input_scales:
+            for name, scale in zip(names, self.input_scales, strict=True):
                 smaller = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
                 logits = self.head(self.backbone(smaller), (smaller.shape[-2], smaller.shape[-1]))
-                single[f"scale_{100 * scale:.0f}"] = logits._replace(size=size)
+                single[name] = logits._replace(size=size)
             outputs["main"] = fused(list(single.values()))
             if self.training:
                 outputs |= single

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from segframe import build, checkpoint
 from segframe.errors import UserError
-from segframe.foreign import Weights, load_what_fits, read_weights
+from segframe.foreign import load_what_fits, read_weights
 from segframe.restore import restore
 
 
@@ -95,20 +95,33 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
 def test_load_what_fits():
     net = torch.nn.Linear(2, 3)
     state = {"weight": torch.ones(3, 2), "bias": torch.ones(4), "x": torch.ones(1)}
-    left_out, untouched = load_what_fits(net, Weights(state, set(), {}, ""))
+    left_out, untouched = load_what_fits(net, state)
     assert left_out == ["bias (4,), here (3,)", "x (1,), not in this network"]
     assert untouched == ["bias"]
     assert net.weight.eq(1).all()
-    left_out, _ = load_what_fits(net, Weights({"bias": torch.ones(3)}, {"bias"}, {}, ""))
+    left_out, _ = load_what_fits(net, {"bias": torch.ones(3)}, ("bias",))
     assert left_out == ["bias (3,), of other classes"]
     assert not net.bias.eq(1).all()
 
 
-def test_weights_to_start_from(tmp_path):
-    _, content = stored()
+@pytest.mark.parametrize(("classes", "kept"), [(("k0", "k1", "k2"), True), (("a", "b", "c"), False)])
+def test_scores_of_other_classes_are_not_taken(tmp_path, caplog, classes, kept):
+    segmenter, content = stored("normalize=caffe")
     torch.save(content, tmp_path / "x.ckpt")
-    same = read_weights(tmp_path / "x.ckpt", ("k0", "k1", "k2"))
-    assert same.of_other_classes == set()
-    assert not any(name.startswith("normalize.") for name in same.state)
-    other = read_weights(tmp_path / "x.ckpt", ("a", "b", "c"))
-    assert other.of_other_classes == {"head.layers.4.weight", "head.layers.4.bias"}
+    config = composed("backbone=resnet18", "head=fcn", f"init_from={tmp_path / 'x.ckpt'}", "seed=1")
+    other = build.build_segmenter(config, 3)
+    with caplog.at_level("INFO"):
+        build.initialize_from(other, config, classes)
+    assert torch.equal(other.head.layers[0].weight, segmenter.head.layers[0].weight)
+    assert torch.equal(other.head.layers[4].weight, segmenter.head.layers[4].weight) == kept
+    assert ("left out: head.layers.4.weight (3, 128, 1, 1), of other classes" in caplog.text) != kept
+    assert config.normalize.bgr
+    assert other.normalize.bgr
+
+
+def test_a_checkpoint_without_its_normalisation_is_no_checkpoint(tmp_path):
+    _, content = stored()
+    content[checkpoint.KEY]["config"]["normalize"] = None
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="does not say how its network is built"):
+        read_weights(tmp_path / "x.ckpt")

@@ -19,8 +19,10 @@ def loaded(monkeypatch, content, *overrides):
     """A network with the weights of a file that holds `content`, all of them and nothing else; and their origin."""
     monkeypatch.setattr(checkpoint, "read", lambda path: content)
     segmenter = build.build_segmenter(composed(*overrides), 21)
-    weights = read_weights("file.pth", CLASSES)
-    assert load_what_fits(segmenter, weights) == ([], [])
+    weights = read_weights("file.pth")
+    assert load_what_fits(segmenter, weights.state) == ([], [])
+    config = composed(*overrides)
+    assert all(OmegaConf.select(config, key) == value for key, value in weights.expects.items())
     segmenter.normalize = build.build_normalize(OmegaConf.create(weights.normalize))
     return segmenter.eval(), weights.origin
 
@@ -119,12 +121,12 @@ def test_files_as_they_are_written(tmp_path):
     reference = load("vainf_deeplabv3plus_resnet50")
     wrapped = {f"module.{name}": tensor for name, tensor in state(reference).items()}
     torch.save({"cur_itrs": 3, "model_state": wrapped, "best_score": np.float64(0.7)}, tmp_path / "vainf.pth")
-    weights = read_weights(tmp_path / "vainf.pth", CLASSES)
-    assert load_what_fits(segmenter, weights) == ([], [])
+    weights = read_weights(tmp_path / "vainf.pth")
+    assert load_what_fits(segmenter, weights.state) == ([], [])
     torch.save({**state(load("unet")), "mask_values": [0, 1]}, tmp_path / "unet.pth")
     segmenter = build.build_segmenter(composed("model=unet"), 21)
-    weights = read_weights(tmp_path / "unet.pth", CLASSES)
-    assert load_what_fits(segmenter, weights) == ([], [])
+    weights = read_weights(tmp_path / "unet.pth")
+    assert load_what_fits(segmenter, weights.state) == ([], [])
     assert weights.normalize["std"] == [255.0] * 3
 
 
@@ -141,7 +143,16 @@ def test_what_is_recognised_is_told_and_images_are_normalised_alike(tmp_path, ca
     assert segmenter.normalize.std.eq(255).all()
 
 
+def test_what_the_weights_need_is_told(monkeypatch, caplog, tmp_path):
+    torch.save(state(load("deeplabv2_resnet101")), tmp_path / "v2.pth")
+    config = composed("backbone=resnet101", "head=deeplabv2", f"init_from={tmp_path / 'v2.pth'}")
+    with caplog.at_level("INFO"):
+        build.initialize_from(build.build_segmenter(config, 21), config, CLASSES)
+    assert "these weights were trained with backbone.caffe_form=True, here it is False" in caplog.text
+    assert "these weights were trained with input_scales=[0.75, 0.5], here it is []" in caplog.text
+
+
 def test_an_unknown_file_is_refused(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"neither a segframe checkpoint nor one of these: VainF's .*U-Net"):
-        read_weights(tmp_path / "other.pth", CLASSES)
+        read_weights(tmp_path / "other.pth")

@@ -38,7 +38,7 @@ def why_not(backbone, head):
     if head == "unet_original" and backbone != "unet_original":
         return "head.padded=false needs a backbone that mirrors"
     if backbone.endswith("_original") and not re.match(r"fcn\d|unet_original", head):
-        return "only the heads fcn32s, fcn16s, fcn8s and unet_original crop"
+        return "only FCN's skip heads and unet_original crop"
     return None
 
 
@@ -264,6 +264,17 @@ def test_rates_follow_the_output_stride():
         for stride, rates in ((8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])):
             aspp = make("model=deeplabv3", f"head.output_stride={stride}").head.aspp
             assert [aspp.convs[k][0].dilation[0] for k in (1, 2, 3)] == rates
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_score_layers_are_those_that_depend_on_the_classes(head):
+    backbone, small = OWN_BACKBONE.get(head, ("resnet18", []))
+    with torch.device("meta"):
+        five, seven = (make(f"backbone={backbone}", *small, f"head={head}", "aux_head=none", classes=n) for n in (5, 7))
+    before, after = five.state_dict(), seven.state_dict()
+    assert {name for name in before if before[name].shape != after[name].shape} == {
+        name for name in before if name.startswith(five.score_layers)
+    }
 
 
 def test_a_missing_map_is_named():

@@ -10,26 +10,35 @@ from segframe.errors import UserError
 
 
 def test_maxima_go_back_to_where_they_were():
-    """Unpooling leaves each value at the pixel it was taken from, and what it was taken from is a maximum."""
+    """Without convolutions, the head leaves each channel of c5 at the pixels that the encoder's poolings chose."""
     torch.manual_seed(0)
-    small = ["backbone.variant=vgg11_bn", "head.depths=[1,1,1,1,1]"]
-    network = build.build_segmenter(composed("model=segnet", *small), 5).eval()
-    maps = network.backbone(torch.rand(1, 3, 45, 70))
-    x, expected = maps["c5"], None
-    sizes = [*(maps[f"c{k}"].shape[-2:] for k in (4, 3, 2, 1)), (45, 70)]
-    for k, size in zip((5, 4, 3, 2, 1), sizes, strict=True):
-        width = maps[f"i{k}"].shape[1]
-        x = x[:, :width]
-        expected = torch.zeros(1, width, size[0] * size[1])
-        expected.scatter_(2, maps[f"i{k}"].flatten(2), x.flatten(2))
-        found = nn.functional.max_unpool2d(x, maps[f"i{k}"], 2, output_size=size)
-        assert torch.equal(found, expected.view(1, width, *size))
-        x = found
-    assert network.head(maps, (45, 70)).values.shape == (1, 5, 45, 70)
-    # The indices are those of the maxima: what they point to is what pooling found.
-    before = network.backbone.layers[:3](torch.rand(1, 3, 45, 70))
-    pooled, indices = nn.functional.max_pool2d(before, 2, ceil_mode=True, return_indices=True)
-    assert torch.equal(before.flatten(2).gather(2, indices.flatten(2)), pooled.flatten(2))
+    network = build.build_segmenter(composed("model=segnet", "backbone.variant=vgg11_bn"), 5).eval()
+    network.head.conv = nn.ModuleList(FirstChannels(width) for width in (512, 256, 128, 64, 64))
+    with torch.no_grad():
+        maps = network.backbone(torch.rand(1, 3, 45, 70))
+        found = network.head(maps, (45, 70)).values
+    c5 = maps["c5"][0, :64]
+    expected = torch.zeros(64, 45, 70)
+    for channel, i, j in torch.cartesian_prod(*map(torch.arange, c5.shape)).tolist():
+        place = (i, j)
+        for k in (5, 4, 3, 2, 1):
+            # An index is flat over the map that was pooled.
+            width = maps[f"c{k - 1}"].shape[-1] if k > 1 else 70
+            place = divmod(int(maps[f"i{k}"][0, channel, place[0], place[1]]), width)
+        expected[channel, place[0], place[1]] = c5[channel, i, j]
+    assert torch.equal(found[0], expected)
+    assert found.count_nonzero() > 0
+
+
+class FirstChannels(nn.Module):
+    """Hands on the first channels, as many as the next stage's indices have."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x):
+        return x[:, : self.width]
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear", "nearest_conv"])

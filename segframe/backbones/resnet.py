@@ -1,5 +1,7 @@
 """ResNet-18 ... 152 (He et al., 2016) as torchvision builds them, or in the form of their Caffe release."""
 
+from pathlib import Path
+
 from torch import Tensor, nn
 from torchvision.models import get_model
 
@@ -33,6 +35,11 @@ class ResNet(Backbone):
         net = get_model(variant, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        if caffe_form and weights is not None and not Path(weights).is_file():
+            raise UserError(
+                f"backbone.weights={weights}: torchvision's weights have their strides in the 3x3 convolutions; a "
+                "backbone of caffe_form=true takes a file of Caffe's under torchvision's names, or null: from scratch"
+            )
         if weights is not None:
             load_strictly(self, torchvision_state(variant, weights), weights)
         if caffe_form:

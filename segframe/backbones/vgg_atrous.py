@@ -43,7 +43,8 @@ class VGG16Atrous(Backbone):
             initialize(self)
         else:
             state = torchvision_state("vgg16", weights)
-            load_strictly(nn.Sequential(*(layer for stage in layers for layer in stage)), features_of(state), weights)
+            whole = nn.Sequential(*(layer for stage in layers for layer in stage))
+            load_strictly(whole, without_prefix(state, "features."), weights)
             fc6 = as_convolution(without_prefix(state, "classifier.0."), 7)
             fc7 = as_convolution(without_prefix(state, "classifier.3."), 1)
             for first, second in zip(self.fc6, self.fc7, strict=True):
@@ -81,11 +82,6 @@ def atrous(layers: nn.Sequential) -> list[nn.Sequential]:
             layer.dilation = layer.padding = (2, 2)
         stage.append(layer)
     return stages
-
-
-def features_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The trunk's part of a torchvision VGG's state dict."""
-    return without_prefix(state, "features.")
 
 
 def load_decimated(fc6: nn.Module, fc7: nn.Module, fc6_state: dict[str, Tensor], fc7_state: dict[str, Tensor]) -> None:

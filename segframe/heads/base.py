@@ -56,6 +56,8 @@ class Head(nn.Module, ABC):
     """
 
     lr_multiplier: float
+    score_layers: tuple[str, ...] = ("classifier.",)
+    """How the names of the parameters begin that belong to single classes: worthless for other ones."""
     crops_overhang = False
     """Whether logits are cut out by the maps' coordinates (FCN); all others resize, so maps must not overhang."""
 

@@ -20,6 +20,7 @@ class FCN(Head):
     """
 
     crops_overhang = True
+    score_layers = ("score.", "upscore.")
 
     def __init__(
         self,
@@ -84,6 +85,8 @@ class FCN(Head):
 
 class DilatedFCN(Head):
     """torchvision's FCN head: 3x3 convolution to a quarter of the channels, dropout, 1x1 scores of one map."""
+
+    score_layers = ("layers.4.",)
 
     def __init__(
         self,

@@ -48,7 +48,9 @@ class SegNet(Head):
                 self.up.append(Upsampling(upsampling, before, before, strides[j] // strides[j + 1]))
             last = j == len(depths) - 1
             outputs = [before] * (depth - 1) + [num_classes if last else after]
-            self.conv.append(convolutions(before, outputs, classifies=last))
+            stage = convolutions(before, outputs, classifies=last)
+            self.conv.append(stage)
+            self.score_layers = (f"conv.{j}.{len(stage) - 1}.",)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         """Logits at full size."""

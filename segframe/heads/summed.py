@@ -15,6 +15,8 @@ class SummedScores(Head):
     and 24 on c5. Weights start from N(0, 0.01), biases from 0, as released.
     """
 
+    score_layers = ("score.",)
+
     def __init__(
         self,
         features: dict[str, Feature],

@@ -15,8 +15,8 @@ from segframe.losses.base import Loss
 class CrossEntropy(Loss):
     """Mean over the pixels that are not void, weighted by their classes' weights.
 
-    `reduction`: "mean", or "sum": the sum over an image's pixels, mean over the batch's images (Caffe's unnormalised
-    loss, of FCN's recipes).
+    `reduction`: "mean", the weighted mean; "pixel_mean", the weighted sum by the number of pixels (SegNet's recipe);
+    "sum", over an image's pixels, mean over the batch's images (Caffe's unnormalised loss, of FCN's recipes).
     `class_weights`: one per class; "auto" in a config becomes the median-frequency weights of the training masks.
     `label_smoothing`: the share of the target spread evenly over all classes (Szegedy et al., 2016).
     """
@@ -27,7 +27,7 @@ class CrossEntropy(Loss):
         self,
         class_weights: list[float] | Literal["auto"] | None,
         label_smoothing: float,
-        reduction: Literal["mean", "sum"] = "mean",
+        reduction: Literal["mean", "pixel_mean", "sum"] = "mean",
     ) -> None:
         super().__init__()
         assert class_weights != "auto", "resolved by build.py"
@@ -57,5 +57,8 @@ class CrossEntropy(Loss):
             return total / len(mask)
         # The sum of the pixels' weights: their number where classes are not weighted.
         valid = target != IGNORE_INDEX
-        counted = valid.sum().float() if weights is None else (weights[target.where(valid, 0)] * valid).sum()
+        if weights is None or self.reduction == "pixel_mean":
+            counted = valid.sum().float()
+        else:
+            counted = (weights[target.where(valid, 0)] * valid).sum()
         return total / counted if counted > 0 else total * 0
