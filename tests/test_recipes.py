@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 from conftest import ROOT, composed, options
+from omegaconf import OmegaConf
 
-from segframe import build
+from segframe import build, checkpoint
 from segframe.task import group_parameters
 
 # In multiples of the recipe's rate: backbone weights, head weights; biases are `bias` times as fast, norms as weights.
@@ -42,6 +43,57 @@ PUBLISHED = {
     | {"decay": {"weight", "norm"}, "steps": 40_000, "batch": 4},
 }
 OURS = {"camvid", "shapes", "overfit", "upsampling"}
+
+
+VOC = {"data.train_split": "trainaug", "data.val_split": "val"}
+SBD = {"data.train_split": "sbdtrain", "data.val_split": "seg11valid"}
+SUMMED = {"loss._target_": "segframe.losses.cross_entropy.CrossEntropy", "loss.reduction": "sum"}
+MEAN = {"loss._target_": "segframe.losses.cross_entropy.CrossEntropy", "loss.reduction": "mean"}
+COARSE = {"loss._target_": "segframe.losses.coarse.OnCoarseGrid", "loss.loss.reduction": "mean"}
+POLY = {"scheduler._target_": "segframe.schedulers.poly", "scheduler.power": 0.9, "scheduler.min_factor": 0.0}
+FIXED = {"scheduler._target_": "segframe.schedulers.constant"}
+BGR, RGB = {"normalize.bgr": True, "normalize.std": [1, 1, 1]}, {"normalize.bgr": False}
+WHOLE, MIRROR = {"transforms.train": []}, {"transforms.scale": [1.0, 1.0]}
+STEPS_2 = {"transforms.scale": [0.5, 2.0], "transforms.scale_step": 0.25}
+SLIM = {"batch_norm.backbone_momentum": 0.0003, "batch_norm.head_momentum": 0.0003}
+V3 = VOC | MEAN | POLY | RGB | STEPS_2 | SLIM | {"head.align_corners": True, "head.output_stride": 16}
+VAINF_SETTINGS = VOC | MEAN | POLY | RGB | {"scheduler.min_factor": 1e-4, "transforms.scale": [0.5, 2.0]}
+VAINF_SETTINGS |= {"batch_norm.backbone_momentum": 0.01, "batch_norm.head_momentum": 0.1, "head.output_stride": 16}
+VAINF_SETTINGS |= {"head.align_corners": False, "backbone.multi_grid": None, "head.dropout": 0.1}
+COCO_SETTINGS = MEAN | POLY | RGB | {"output_weights.aux": 0.5, "aux_head.reads": "c4", "head.output_stride": 8}
+SETTINGS = {
+    **{f"fcn{stage}_voc": SBD | SUMMED | FIXED | BGR | WHOLE for stage in ("32s", "16s", "8s")},
+    "fcn8s-atonce_voc": SBD | SUMMED | FIXED | BGR | WHOLE | {"head.scales": [1.0, 0.01, 0.0001]},
+    "fcn_alexnet_voc": SBD | MEAN | FIXED | BGR | WHOLE,
+    "deeplabv1_voc": VOC | COARSE | BGR | MIRROR
+    | {"scheduler._target_": "segframe.schedulers.step", "scheduler.milestones": [2000, 4000], "scheduler.factor": 0.1},
+    "deeplabv2_vgg16_voc": VOC | COARSE | POLY | BGR | MIRROR | {"backbone.rates": [6, 12, 18, 24]},
+    "deeplabv2_vgg16_s_voc": VOC | COARSE | POLY | BGR | MIRROR | {"backbone.rates": [2, 4, 8, 12]},
+    "deeplabv2_voc": VOC | COARSE | POLY | BGR
+    | {"transforms.scale": [0.5, 1.5], "transforms.scale_step": 0.25, "batch_norm.frozen": "all"}
+    | {"input_scales": [0.75, 0.5], "head.rates": [6, 12, 18, 24], "head.output_stride": 8}
+    | {f"output_weights.{name}": 1.0 for name in ("main", "scale_100", "scale_75", "scale_50")},
+    "deeplabv3_voc": V3 | {"backbone.multi_grid": [1, 2, 4], "head.final_conv": False, "batch_norm.frozen": None},
+    "deeplabv3_voc_trainval": V3 | {"backbone.multi_grid": [1, 2, 4], "head.final_conv": False}
+    | {"data.train_split": "trainval", "head.output_stride": 8, "batch_norm.frozen": "statistics"},
+    "deeplabv3plus_voc": V3 | {"head.separable": False, "head.num_convs": 2},
+    "deeplabv3plus_xception65_voc": V3 | {"head.separable": True, "head.num_convs": 2, "normalize.mean": [127.5] * 3},
+    "deeplabv3_vainf_voc": VAINF_SETTINGS | {"head.final_conv": True},
+    "deeplabv3plus_vainf_voc": VAINF_SETTINGS | {"head.num_convs": 1, "head.separable": False},
+    "deeplabv3_coco": COCO_SETTINGS | {"head.final_conv": True, "head.dropout": 0.5},
+    "fcn_coco": COCO_SETTINGS | {"head.dropout": 0.1},
+    "unet_carvana": FIXED | {"normalize.std": [255] * 3, "loss.weights": {"cross_entropy": 1.0, "dice": 1.0}}
+    | {"trainer.gradient_clip_val": 1.0, "optimizer._target_": "torch.optim.RMSprop", "optimizer.alpha": 0.99},
+    "segnet_camvid": FIXED | RGB | {"loss.reduction": "pixel_mean", "data.crop_size": [360, 480]}
+    | {"transforms.scale": [1.0, 1.0], "data.train_split": "train"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_data_loss_schedule_and_network_are_the_published_ones(experiment):
+    config = composed(f"experiment={experiment}")
+    found = {key: OmegaConf.select(config, key) for key in SETTINGS[experiment]}
+    assert found == SETTINGS[experiment]
 
 
 def test_every_recipe_is_checked():
@@ -103,10 +155,6 @@ def test_length_batch_and_crop_are_the_published_ones(experiment):
 
 def test_stages_of_fcn_hand_on_their_weights(tmp_path):
     """32s -> 16s -> 8s with init_from: every layer that the coarser network has, but its last upsampling."""
-    from omegaconf import OmegaConf
-
-    from segframe import checkpoint
-
     small = ["backbone.fc_channels=8"]
     previous = None
     for stage in ("fcn32s", "fcn16s", "fcn8s"):
