@@ -222,12 +222,14 @@ def test_map_sizes_of_the_original_are_as_computed():
             assert {key: maps[key].shape[-1] for key in ("c3", "c4", "c5")} == vgg_original_sizes(n)
 
 
-@pytest.mark.parametrize("backbone", ["vgg11", "resnet18", "vgg16_fc", "vgg16_fc_original"])
+@pytest.mark.parametrize(
+    "backbone", ["vgg11", "resnet18", "vgg16_fc", "vgg16_fc_original", "alexnet_fc", "alexnet_fc_original"]
+)
 def test_skip_decoder_places_scores_where_their_cells_lie(backbone):
     """A ramp over the image's coordinates, given as maps, comes out as the same ramp."""
     size = 160
     with torch.device("meta"):
-        features = build.build(composed(f"backbone={backbone}", "backbone.output_stride=32").backbone, "backbone")
+        features = build.build(composed(f"backbone={backbone}", "head.output_stride=32").backbone, "backbone")
         shapes = {key: m.shape for key, m in features(torch.empty(1, 3, size, size)).items()}
         features = features.features
     head = FCN({k: Feature(1, f.stride, f.offset) for k, f in features.items()}, 1, 32, ["c5", "c4", "c3"], "none", 1.0)

@@ -41,8 +41,8 @@ class AlexNetFC(Backbone):
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-        # An even kernel: its cell lies half a cell to the right of pool5's here, two and a half without padding.
-        self.pad = nn.ZeroPad2d((2, 3, 2, 3)) if fc6_padded else nn.Identity()
+        # An even kernel, and poolings that begin inside the map: more before than behind brings cell 0 back to pixel 12.
+        self.pad = nn.ZeroPad2d((3, 2, 3, 2)) if fc6_padded else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         if weights is None:
             initialize(self)
@@ -54,7 +54,7 @@ class AlexNetFC(Backbone):
             "c2": Feature(96, 4, conv1),
             "c3": Feature(96, 8, conv1 + 4),
             "c4": Feature(256, 16, conv1 + 4 + 8),
-            "c5": Feature(fc_channels, 32, pool5 + (16 if fc6_padded else 80)),
+            "c5": Feature(fc_channels, 32, pool5 + (2.5 - (3 if fc6_padded else 0)) * 32),
         }
 
     def load(self, weights: str) -> None:
