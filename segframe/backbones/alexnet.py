@@ -41,7 +41,7 @@ class AlexNetFC(Backbone):
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-        # An even kernel, and poolings that begin inside the map: more before than behind brings cell 0 back to pixel 12.
+        # An even kernel, and poolings that begin inside the map: more before than behind brings cell 0 to pixel 12.
         self.pad = nn.ZeroPad2d((3, 2, 3, 2)) if fc6_padded else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         if weights is None:
