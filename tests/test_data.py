@@ -317,6 +317,15 @@ def test_trainaug_from_sbd_has_no_image_of_val(tmp_path, root, sbd):
     assert masks == {"a": [1], "b": [1], "s": [7], "t": [7]}
 
 
+def test_fcns_splits(tmp_path):
+    voc_tree(tmp_path)
+    sbd_tree(tmp_path / "sbd")
+    assert {item["name"]: item["mask"].unique().tolist() for item in VOC(tmp_path, "sbdtrain")} == {"s": [7], "v": [7]}
+    complaint(lambda: VOC(tmp_path, "seg11valid"), "seg11valid.txt of the FCN release")
+    put_lines(tmp_path / "ImageSets/Segmentation/seg11valid.txt", "v")
+    assert names(VOC(tmp_path, "seg11valid")) == ["v"]
+
+
 def test_trainaug_from_ready_masks(tmp_path):
     voc_tree(tmp_path)
     for name in "abvst":

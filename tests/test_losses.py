@@ -1,9 +1,11 @@
 """Losses against torch's and by their properties."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import composed, options
+from PIL import Image
 
 from segframe import build
 from segframe.errors import UserError
@@ -84,3 +86,29 @@ def test_wrong_numbers_of_weights_are_told():
         CrossEntropy([1.0, 2.0], 0.0)(*sample())
     with pytest.raises(UserError, match="label_smoothing must lie in"):
         CrossEntropy(None, 1.5)
+
+
+def test_reductions():
+    logits, mask = sample()
+    weights = [0.5, 1.0, 2.0, 4.0, 0.25]
+    total = F.cross_entropy(logits.full(), mask.long(), torch.tensor(weights), ignore_index=255, reduction="sum")
+    pixels, target = (mask != 255).sum(), mask.long()
+    share = torch.tensor(weights)[target[mask != 255]].sum()
+    for reduction, divisor in (("mean", share), ("pixel_mean", pixels), ("sum", len(mask))):
+        found = CrossEntropy(weights, 0.0, reduction)(logits, mask)
+        torch.testing.assert_close(found, total / divisor)
+    void = torch.full_like(mask, 255)
+    assert all(CrossEntropy(weights, 0.0, r)(logits, void) == 0 for r in ("mean", "pixel_mean", "sum"))
+
+
+def test_the_coarse_loss_takes_every_eighth_pixel_of_deeplabs_crops():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.randint(0, 5, (2, 321, 321), generator=generator).to(torch.uint8)
+    values = torch.randn(2, 5, 41, 41, generator=generator)
+    loss = build.build(composed("loss=cross_entropy_coarse").loss, "loss")
+    expected = F.cross_entropy(values, mask[:, ::8, ::8].long())
+    torch.testing.assert_close(loss(Logits(values, (321, 321), aligned_stride=8), mask), expected)
+    # Edge to edge it is Pillow's nearest neighbour, as deeplab-pytorch shrinks its masks.
+    shrunk = np.stack([np.asarray(Image.fromarray(m.numpy()).resize((41, 41), Image.Resampling.NEAREST)) for m in mask])
+    expected = F.cross_entropy(values, torch.from_numpy(shrunk).long())
+    torch.testing.assert_close(loss(Logits(values, (321, 321), aligned_stride=None), mask), expected)

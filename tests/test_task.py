@@ -105,6 +105,14 @@ def test_four_images_are_learnt_by_heart():
     assert learn("backbone=resnet18", "head=deeplabv3plus", "data.num_workers=0") > 0.95
 
 
+def test_an_output_without_a_weight_is_told():
+    config = composed(*TINY, "input_scales=[0.7]")
+    data, length = build.build_data(config)
+    segmenter = build.build_segmenter(config, len(data.train.classes))
+    with pytest.raises(UserError, match=r"output_weights has no entry scale_100, an output of this network"):
+        build.build_task(config, segmenter, data.train, length)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model",

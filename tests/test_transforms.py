@@ -143,3 +143,16 @@ def test_steps_that_are_no_transforms_or_normalise():
     image, mask = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
     with pytest.raises(UserError, match="leave out Normalize"):
         Transform([A.Normalize()])(image, mask, seed=0)
+
+
+def test_scales_in_steps():
+    crop = RandomScaleCrop((8, 8), scale=(0.5, 1.5), step=0.25)
+    image, mask = smooth(40, 80), np.zeros((40, 80), np.uint8)
+    heights = set()
+    for seed in range(80):
+        crop.set_random_seed(seed)
+        crop(image=image, mask=mask)
+        heights.add(crop.params["scaled"][0])
+    assert heights == {20, 30, 40, 50, 60}
+    with pytest.raises(UserError, match="step is 0"):
+        RandomScaleCrop((8, 8), scale=(0.5, 1.5), step=0)

@@ -1,0 +1,89 @@
+"""The whole network: normalisation, frozen batch norm, several input scales."""
+
+import pytest
+import torch
+from conftest import composed
+
+from segframe import build
+from segframe.errors import UserError
+from segframe.segmenter import Normalize, logit_stride
+
+SMALL = ("backbone=resnet18", "head=deeplabv3plus")
+
+
+def make(*overrides):
+    return build.build_segmenter(composed(*SMALL, *overrides), 3)
+
+
+def test_normalisation():
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    mean, std = torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1), torch.tensor([2.0, 4.0, 8.0]).view(3, 1, 1)
+    expected = (images - mean) / std
+    settings = [10.0, 20.0, 30.0], [2.0, 4.0, 8.0]
+    torch.testing.assert_close(Normalize(*settings)(images), expected)
+    torch.testing.assert_close(Normalize(*settings, bgr=True)(images), expected[:, [2, 1, 0]])
+    with pytest.raises(UserError, match="are 3 numbers each, std not 0"):
+        Normalize([0.0], [1.0])
+
+
+@pytest.mark.parametrize("frozen", [None, "statistics", "all"])
+def test_frozen_batch_norm_stays_so_in_training(frozen):
+    torch.manual_seed(0)
+    network = make(f"batch_norm.frozen={frozen or 'null'}").eval().train()
+    layers = network.norm_layers()
+    assert len(layers) > 20
+    before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    network.outputs(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))["main"].values.sum().backward()
+    changed = [
+        not (torch.equal(mean, layer.running_mean) and torch.equal(var, layer.running_var))
+        for layer, (mean, var) in zip(layers, before, strict=True)
+    ]
+    assert all(changed) if frozen is None else not any(changed)
+    assert all(layer.weight.requires_grad == (frozen != "all") for layer in layers)
+    assert network.backbone.conv1.weight.grad is not None
+
+
+def test_momentum_by_part():
+    network = make("batch_norm.backbone_momentum=0.01", "batch_norm.head_momentum=0.3")
+    assert network.backbone.bn1.momentum == 0.01
+    assert network.head.aspp.project[1].momentum == 0.3
+
+
+def test_the_largest_score_over_the_scales_wins():
+    torch.manual_seed(0)
+    network = make("multi_scale=deeplabv2").eval()
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        fused = network.outputs(images)
+        plain = network.head(network.backbone(network.normalize(images)), (64, 96)).values
+        network.train()
+        network.head.aspp.dropout.eval()
+        for layer in network.norm_layers():
+            layer.eval()
+        single = network.outputs(images)
+    assert fused.keys() == {"main"}
+    assert list(single) == network.output_names == ["main", "scale_100", "scale_75", "scale_50"]
+    assert fused["main"].values.shape == plain.shape
+    assert (fused["main"].values >= plain).all()
+    assert (fused["main"].values > plain).any()
+    assert torch.equal(single["scale_100"].values, plain)
+    assert single["scale_50"].full().shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize("scales", ["[0.5,-1]", "[1.5]", "[0.75,0.751]"])
+def test_impossible_scales_are_told(scales):
+    with pytest.raises(UserError, match="input_scales must lie between 0 and 1"):
+        make(f"input_scales={scales}")
+
+
+def test_an_unknown_way_of_freezing_is_told():
+    with pytest.raises(UserError, match=r"batch_norm\.frozen must be null, statistics or all, got weights"):
+        make("batch_norm.frozen=weights")
+
+
+@pytest.mark.parametrize(
+    ("words", "stride"), [(["model=fcn8s"], 1), (["model=deeplabv1"], 8), (["model=deeplabv3plus"], 4)]
+)
+def test_logit_stride(words, stride):
+    with torch.device("meta"):
+        assert logit_stride(build.build_segmenter(composed(*words), 2)) == stride
