@@ -1,5 +1,6 @@
 """What a checkpoint holds, and how one is read: as data from a stranger, never as code."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,11 +51,21 @@ def read(path: Path) -> dict[str, Any]:
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise almost anything; nothing of ours runs in there
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} cannot be read as a checkpoint ({reason})") from error
+        raise UserError(f"{path} cannot be read as a checkpoint ({why(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dictionary")
     return content
+
+
+def why(error: Exception) -> str:
+    """What torch.load complains of, without its advice to run the file's code."""
+    text = str(error).strip()
+    stranger = re.search(r"GLOBAL (\S+) was not", text)
+    if stranger:
+        return f"it holds a {stranger[1]}; only tensors and plain values are read: save the state_dict() alone"
+    if text.startswith("Weights only load failed"):
+        return "it is damaged, or no file that torch.save wrote"
+    return text.partition("\n")[0]
 
 
 WRAPPINGS = ("state_dict", "model_state", "model_state_dict", "model")
