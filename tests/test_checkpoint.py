@@ -36,9 +36,7 @@ def test_a_network_comes_back_from_its_file_alone(tmp_path):
 
 def test_whole_models_and_other_files_are_told(tmp_path):
     torch.save(torch.nn.Linear(2, 3), tmp_path / "whole.pth")
-    with pytest.raises(
-        UserError, match=r"it holds a torch\.nn\..*Linear; .*save the state_dict\(\) alone"
-    ):
+    with pytest.raises(UserError, match=r"it holds a torch\.nn\..*Linear; .*save the state_dict\(\) alone"):
         checkpoint.read(tmp_path / "whole.pth")
     (tmp_path / "text.pth").write_text("# a text\n")
     with pytest.raises(UserError, match=r"it is damaged, or no file that torch\.save wrote"):
