@@ -152,6 +152,16 @@ def fill_in(config: DictConfig) -> None:
                 OmegaConf.update(config, name, value, force_add=True)
 
 
+def check_needs(config: DictConfig) -> None:
+    """Fails where a recipe is run without what it starts from; weights to start from do as well as the backbone's."""
+    for key in config.needs:
+        if OmegaConf.select(config, key) is None and not (key == "backbone.weights" and config.init_from):
+            raise UserError(
+                f"{key} must be given: this recipe starts from it, see its file in configs/experiment; "
+                "needs=[] runs it without"
+            )
+
+
 def check_keys(config: DictConfig) -> None:
     """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig), throw_on_missing=False), ""):

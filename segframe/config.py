@@ -100,6 +100,7 @@ class TrainConfig:
     output_dir: str | None = None
     resume: str | None = None
     init_from: str | None = None
+    needs: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -52,6 +52,8 @@ def open_folder(config: DictConfig) -> Path:
     if config.resume:
         checks.check_names(config)
     checks.check_targets(config)
+    if not config.resume:
+        checks.check_needs(config)
     if config.seed < 0:
         raise UserError(f"seed must be 0 or more, got {config.seed}")
     if not config.resume and (folder / "checkpoints").is_dir():

@@ -8,6 +8,8 @@ from conftest import ROOT, composed, options
 from omegaconf import OmegaConf
 
 from segframe import build, checkpoint
+from segframe.checks import check_needs
+from segframe.errors import UserError
 from segframe.task import group_parameters
 
 # In multiples of the recipe's rate: backbone weights, head weights; biases are `bias` times as fast, norms as weights.
@@ -151,6 +153,23 @@ def test_length_batch_and_crop_are_the_published_ones(experiment):
     assert config.data.batch_size * config.trainer.accumulate_grad_batches == want["batch"]
     if "crop" in want:
         assert config.transforms.crop_size == want["crop"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "key"),
+    [
+        *((name, "init_from") for name in ("fcn16s_voc", "fcn8s_voc", "deeplabv3_voc_trainval")),
+        *((name, "backbone.weights") for name in ("fcn32s_voc", "fcn8s-atonce_voc", "fcn_alexnet_voc")),
+        *((name, "backbone.weights") for name in ("deeplabv1_voc", "deeplabv2_vgg16_voc", "deeplabv2_voc")),
+        ("deeplabv3plus_xception65_voc", "backbone.weights"),
+    ],
+)
+def test_what_a_recipe_starts_from_must_be_given(experiment, key):
+    with pytest.raises(UserError, match=rf"{key} must be given: this recipe starts from it.*needs=\[\]"):
+        check_needs(composed(f"experiment={experiment}"))
+    check_needs(composed(f"experiment={experiment}", f"{key}=file.pth"))
+    check_needs(composed(f"experiment={experiment}", "needs=[]"))
+    check_needs(composed(f"experiment={experiment}", "init_from=runs/before"))
 
 
 def test_stages_of_fcn_hand_on_their_weights(tmp_path):

@@ -1,5 +1,7 @@
 """VGG-11 ... 19 with or without batch norm (Simonyan & Zisserman, 2015), and VGG-16 with fc6, fc7 as convolutions."""
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -7,6 +9,8 @@ from torchvision.models import get_model
 from segframe.backbones.base import Backbone, Feature, spread, stage_strides
 from segframe.backbones.weights import load_strictly, require_variant, torchvision_state
 from segframe.errors import UserError
+
+log = logging.getLogger(__name__)
 
 VARIANTS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
 
@@ -88,6 +92,7 @@ class VGG16FC(Backbone):
                 load_strictly(self.fc6, as_convolution(without_prefix(state, "classifier.0."), 7), weights)
                 load_strictly(self.fc7, as_convolution(without_prefix(state, "classifier.3."), 1), weights)
             else:
+                log.info("fc6 and fc7 start anew: only a 7x7 fc6 of 4,096 channels is the classifier's")
                 initialize(nn.ModuleList([self.fc6, self.fc7]))
         self.features = describe(self.layers, stage_strides(output_stride), offset=1.0 - input_padding)
         c5 = self.features["c5"]
