@@ -2,7 +2,7 @@
 
 import sys
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segframe import run_folder
 from segframe.cli import command
@@ -21,7 +21,7 @@ def main(config: DictConfig) -> float:
     data, length = build.build_data(config)
     build.resolve_auto_weights(config.loss, data.train)
     if (config.resume or config.init_from) and "weights" in config.backbone:
-        if config.init_from and OmegaConf.select(config, "backbone.weights"):
+        if config.init_from and config.backbone.weights:
             print(f"backbone.weights={config.backbone.weights} is not read: init_from is given")
         config.backbone.weights = None
     segmenter = build.build_segmenter(config, len(data.train.classes))

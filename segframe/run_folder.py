@@ -49,8 +49,6 @@ def open_folder(config: DictConfig) -> Path:
     if config.resume:
         checks.fill_in(config)
     checks.check_keys(config)
-    if config.resume:
-        checks.check_names(config)
     checks.check_targets(config)
     if not config.resume:
         checks.check_needs(config)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from segframe.backbones.base import Backbone
 from segframe.errors import UserError
-from segframe.heads.base import Head, Logits
+from segframe.heads.base import Head, Logits, resize
 
 
 class Segmenter(nn.Module):
@@ -96,7 +96,8 @@ class Segmenter(nn.Module):
             for name, scale in zip(names, self.input_scales, strict=True):
                 smaller = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
                 logits = self.head(self.backbone(smaller), (smaller.shape[-2], smaller.shape[-1]))
-                single[name] = logits._replace(size=size)
+                # The smaller image's cells fill the whole image, whatever pixels of its own they lie on.
+                single[name] = logits._replace(size=size, aligned_stride=None)
             outputs["main"] = fused(list(single.values()))
             if self.training:
                 outputs |= single
@@ -110,11 +111,8 @@ class Segmenter(nn.Module):
 def fused(answers: list[Logits]) -> Logits:
     """The largest score of each class at each cell of the first answer."""
     first = answers[0]
-    cells = first.values.shape[-2:]
-    values = [
-        F.interpolate(answer.values, cells, mode="bilinear", align_corners=first.aligned_stride is not None)
-        for answer in answers[1:]
-    ]
+    cells = (first.values.shape[-2], first.values.shape[-1])
+    values = [resize(answer.values, cells, answer.aligned_stride) for answer in answers[1:]]
     return first._replace(values=torch.stack([first.values, *values]).amax(0))
 
 

@@ -70,6 +70,20 @@ def test_the_largest_score_over_the_scales_wins():
     assert single["scale_50"].full().shape == (1, 3, 64, 96)
 
 
+def test_a_smaller_images_scores_cover_the_whole_image():
+    """Also where the recipe aligns corners: the last column of the scaled image's cells ends up at the right."""
+    network = make("multi_scale=deeplabv2", "head.align_corners=true").eval()
+    with torch.no_grad():
+        network.train()
+        for layer in (*network.norm_layers(), network.head.aspp.dropout):
+            layer.eval()
+        outputs = network.outputs(torch.randint(0, 256, (1, 3, 97, 129), dtype=torch.uint8))
+    for name in ("scale_75", "scale_50"):
+        half = outputs[name]
+        torch.testing.assert_close(half.full()[..., -1, -1], half.values[..., -1, -1])
+        assert not torch.equal(half.full()[..., 0, 90], half.full()[..., 0, 128])
+
+
 @pytest.mark.parametrize("scales", ["[0.5,-1]", "[1.5]", "[0.75,0.751]"])
 def test_impossible_scales_are_told(scales):
     with pytest.raises(UserError, match="input_scales must lie between 0 and 1"):
