@@ -35,6 +35,11 @@ def _composed(overrides: tuple[str, ...], name: str) -> DictConfig:
         return compose(name, list(overrides))
 
 
+def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal to within 1e-5 of the largest value."""
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
     """Runs train.py or a script: run("train.py", "data=voc") -> code, out (both streams)."""

@@ -1,18 +1,13 @@
 """Datasets on files made here: layouts, reading, and the sentence for everything a user can get wrong."""
 
 import os
-import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
 
 from segframe.data import VOC, CamVid, Folder, Shapes, class_weights
-from segframe.data.download import fetch_archive
-from segframe.data.masks import LabelTable, read_image, read_indices
 from segframe.data.palettes import voc_palette
 from segframe.errors import UserError
 
@@ -56,13 +51,6 @@ def complaint(call, *parts):
 # reading
 
 
-def test_palette_masks_are_read_as_indices(tmp_path):
-    put_mask(tmp_path / "m.png", np.arange(16), palette=True)
-    with Image.open(tmp_path / "m.png") as mask:
-        assert mask.mode == "P"
-    assert (read_indices(tmp_path / "m.png") == np.arange(16)).all()
-
-
 def test_palettes_are_those_of_voc():
     assert voc_palette(21) == VOC.palette
     assert VOC.palette[1] == (128, 0, 0)
@@ -70,87 +58,7 @@ def test_palettes_are_those_of_voc():
     assert len(set(voc_palette(256))) == 256
 
 
-def test_orientation_is_applied_to_image_and_mask(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    pixels = np.zeros((*SIZE, 3), np.uint8)
-    pixels[0] = 255
-    Image.fromarray(pixels).save(tmp_path / "i.png", exif=exif)
-    Image.fromarray(pixels[..., 0] // 255).save(tmp_path / "m.png", exif=exif)
-    image, mask = read_image(tmp_path / "i.png"), read_indices(tmp_path / "m.png")
-    assert image.shape == (*SIZE[::-1], 3)
-    assert (image[:, -1] == 255).all()
-    assert (mask == image[..., 0] // 255).all()
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
-def test_images_of_any_mode_become_rgb(tmp_path, mode):
-    Image.new(mode, (5, 4)).save(tmp_path / "i.tif")
-    image = read_image(tmp_path / "i.tif")
-    assert image.shape == (4, 5, 3)
-    assert image.dtype == np.uint8
-
-
-def test_sixteen_bit_masks_go_through_the_label_map(tmp_path):
-    Image.fromarray(np.array([[0, 1000], [40000, 0]], np.uint16)).save(tmp_path / "m.png")
-    table = LabelTable(("ground", "cat"), {1000: "cat", 40000: "ignore"})
-    assert table(read_indices(tmp_path / "m.png"), tmp_path).tolist() == [[0, 1], [255, 0]]
-
-
-def test_one_bit_masks(tmp_path):
-    Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
-    assert read_indices(tmp_path / "m.png").tolist() == [[1, 0]]
-
-
-def test_colour_masks_are_refused(tmp_path):
-    put_image(tmp_path / "m.png")
-    complaint(lambda: read_indices(tmp_path / "m.png"), tmp_path / "m.png", "colour-coded", "palette PNG")
-
-
-def test_damaged_files_are_named(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(tmp_path / "cut.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
-    (tmp_path / "text.png").write_text("not an image")
-    for name in ("cut.jpg", "text.png", "gone.png"):
-        complaint(lambda name=name: read_image(tmp_path / name), tmp_path / name)
-    complaint(lambda: read_indices(tmp_path / "text.png"), tmp_path / "text.png")
-
-
 # label maps
-
-
-def test_other_values_and_names_in_a_label_map():
-    table = LabelTable(("road", "car"), {7: "road", 26: 1, "other": "ignore"})
-    assert table(np.array([[7, 26, 0, 1, 255]], np.uint8), Path("m")).tolist() == [[0, 1, 255, 255, 255]]
-
-
-def test_an_unlisted_value_may_not_share_a_class():
-    table = LabelTable(("a", "b", "c"), {7: 1})
-    assert table(np.array([[7, 0, 2]], np.uint8), Path("m")).tolist() == [[1, 0, 2]]
-    complaint(lambda: table(np.array([[1]], np.uint8), Path("m.png")), "m.png", "list 1 too", "other: ignore")
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "values", "cure"),
-    [
-        (2, [0, 1, 7], "list the value in label_map"),
-        (2, [0, 200], "label_map={200: 1}"),
-        (11, [0, 5, 11], "label_map={11: 255}"),
-        (19, [0, 7, 33], "Cityscapes labelIds"),
-        (3, list(range(60)), "JPEG"),
-    ],
-)
-def test_values_that_are_no_class_come_with_a_cure(num_classes, values, cure):
-    table = LabelTable([f"c{i}" for i in range(num_classes)], {})
-    mask = np.array([values], np.uint8)
-    complaint(lambda: table(mask, Path("m.png")), "m.png", "(1 pixels)", f"{num_classes} classes", cure)
-
-
-@pytest.mark.parametrize(
-    ("label_map", "part"), [({1: "catt"}, "did you mean 'cat'"), ({1: 9}, "9"), ({-1: 0}, "-1"), ({"x": 0}, "'x'")]
-)
-def test_wrong_label_maps(label_map, part):
-    complaint(lambda: LabelTable(("dog", "cat"), label_map), part)
 
 
 # folders
@@ -276,104 +184,6 @@ def test_image_without_mask_twins_sizes_and_values(tmp_path):
 
 
 # VOC
-
-
-def voc_tree(home):
-    """VOC train has a, b; val has v; SBD train has v (the leak), s; SBD val has t and b."""
-    for name in "abvst":
-        put_image(home / "JPEGImages" / f"{name}.jpg")
-    for name in "abv":
-        put_mask(home / "SegmentationClass" / f"{name}.png", 1, palette=True)
-    put_lines(home / "ImageSets/Segmentation/train.txt", "a", "b")
-    put_lines(home / "ImageSets/Segmentation/val.txt", "v")
-    put_lines(home / "ImageSets/Segmentation/trainval.txt", "a", "b", "v")
-
-
-def sbd_tree(folder):
-    (folder / "cls").mkdir(parents=True)
-    for name in "vstb":
-        segmentation = np.full(SIZE, 7, np.uint8)
-        savemat(folder / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": segmentation, "Boundaries": [0]}})
-    put_lines(folder / "train.txt", "v", "s")
-    put_lines(folder / "val.txt", "t", "b")
-
-
-@pytest.mark.parametrize("home", ["VOCdevkit/VOC2012", "VOC2012", "."])
-def test_voc_roots(tmp_path, home):
-    voc_tree(tmp_path / home)
-    assert names(VOC(tmp_path, "train")) == ["a", "b"]
-    assert names(VOC(tmp_path, "trainval")) == ["a", "b", "v"]
-    assert (VOC(tmp_path, "val")[0]["mask"] == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("root", "sbd"), [(".", "sbd"), (".", "benchmark_RELEASE/dataset"), ("VOCdevkit/VOC2012", "VOCdevkit/dataset")]
-)
-def test_trainaug_from_sbd_has_no_image_of_val(tmp_path, root, sbd):
-    voc_tree(tmp_path / "VOCdevkit/VOC2012")
-    sbd_tree(tmp_path / sbd)
-    dataset = VOC(tmp_path / root, "trainaug")
-    masks = {item["name"]: item["mask"].unique().tolist() for item in dataset}
-    assert masks == {"a": [1], "b": [1], "s": [7], "t": [7]}
-
-
-def test_fcns_splits(tmp_path):
-    voc_tree(tmp_path)
-    sbd_tree(tmp_path / "sbd")
-    assert {item["name"]: item["mask"].unique().tolist() for item in VOC(tmp_path, "sbdtrain")} == {"s": [7], "v": [7]}
-    complaint(lambda: VOC(tmp_path, "seg11valid"), "seg11valid.txt of the FCN release")
-    put_lines(tmp_path / "ImageSets/Segmentation/seg11valid.txt", "v")
-    assert names(VOC(tmp_path, "seg11valid")) == ["v"]
-
-
-def test_trainaug_from_ready_masks(tmp_path):
-    voc_tree(tmp_path)
-    for name in "abvst":
-        put_mask(tmp_path / "SegmentationClassAug" / f"{name}.png", 3)
-    masks = {item["name"]: item["mask"].unique().tolist() for item in VOC(tmp_path, "trainaug")}
-    assert masks == {"a": [1], "b": [1], "s": [3], "t": [3]}
-
-
-def test_voc_mistakes(tmp_path):
-    complaint(lambda: VOC(tmp_path, "train"), tmp_path, "VOCtrainval_11-May-2012.tar", "data.download=true")
-    voc_tree(tmp_path)
-    complaint(lambda: VOC(tmp_path, "trian"), "VOC has no split 'trian'", "trainaug")
-    complaint(lambda: VOC(tmp_path, "trainaug"), "benchmark.tgz", "SegmentationClassAug")
-    put_lines(tmp_path / "ImageSets/Segmentation/train.txt", "a", "ghost")
-    complaint(lambda: VOC(tmp_path, "train"), "VOC train", "'ghost' has no image", "1 of 2")
-    put_lines(tmp_path / "ImageSets/Segmentation/train.txt", "")
-    complaint(lambda: VOC(tmp_path, "train"), "train split", "empty")
-    (tmp_path / "ImageSets/Segmentation/train.txt").unlink()
-    complaint(lambda: VOC(tmp_path, "train"), "train.txt does not exist")
-
-
-def test_damaged_matlab_files_are_named(tmp_path):
-    voc_tree(tmp_path)
-    sbd_tree(tmp_path / "sbd")
-    (tmp_path / "sbd/cls/s.mat").write_text("short")
-    dataset = VOC(tmp_path, "trainaug")
-    complaint(lambda: dataset[names(dataset).index("s")], "s.mat", "damaged")
-
-
-def test_archives_are_unpacked_and_failures_say_what_to_do(tmp_path, monkeypatch):
-    put_lines(tmp_path / "source/a/b.txt", "text")
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        tar.add(tmp_path / "source/a", "a")
-
-    def fake(url, root, filename, md5):
-        if "gone" in url:
-            raise OSError("no network")
-        (Path(root) / filename).write_bytes((tmp_path / "x.tar").read_bytes())
-
-    monkeypatch.setattr("segframe.data.download.download_url", fake)
-    fetch_archive("https://example.org/x.tar", "0", tmp_path / "root")
-    assert (tmp_path / "root/a/b.txt").exists()
-    complaint(
-        lambda: fetch_archive("https://example.org/gone.tar", "0", tmp_path / "root"),
-        "no network",
-        "by hand",
-        tmp_path / "root/gone.tar",
-    )
 
 
 # CamVid

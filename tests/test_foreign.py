@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from conftest import agree, composed
 from omegaconf import OmegaConf
 from references import load, state
+from test_backbones import random_statistics
 from torchvision.models import segmentation
 
 from segframe import build, checkpoint
@@ -25,20 +26,6 @@ def loaded(monkeypatch, content, *overrides):
     assert all(OmegaConf.select(config, key) == value for key, value in weights.expects.items())
     segmenter.normalize = build.build_normalize(OmegaConf.create(weights.normalize))
     return segmenter.eval(), weights.origin
-
-
-def agree(found, expected, tolerance=1e-5):
-    """Equal to within a share of the largest logit."""
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
-
-
-def random_statistics(network):
-    """Batch-norm statistics at which every layer matters."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return network.eval()
 
 
 @pytest.mark.parametrize("aux", [False, True])

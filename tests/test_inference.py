@@ -15,7 +15,6 @@ from segframe.backbones.base import Backbone, Feature
 from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.heads.base import Head, Logits
-from segframe.heatmaps import HEAT, feature_grid, heat_map, nearest_cells
 from segframe.inference.base import classify
 from segframe.inference.prediction import choose_classes
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
@@ -209,31 +208,6 @@ def test_postprocessing_sees_image_and_probabilities():
 
 
 # Pictures
-
-
-def test_heat_maps_show_every_cell_as_a_block():
-    scores = np.array([[0, 1], [0.5, 0.25]], np.float32)
-    picture = heat_map(np.zeros((300, 400, 3), np.uint8), scores, "car", aligned_stride=None)
-    shown = picture[28 : 28 + 300, :400]
-    assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 4
-    assert (shown[:150, :200] == int(HEAT * 255 + 0.5)).all()
-    assert heat_map(np.zeros((40, 50, 3), np.uint8), scores, "car", aligned_stride=8).shape[0] > 256
-
-
-def test_cells_lie_as_resizing_has_them():
-    assert nearest_cells(2, 6, spacing=None).tolist() == [0, 0, 0, 1, 1, 1]
-    assert nearest_cells(3, 6, spacing=2).tolist() == [0, 1, 1, 2, 2, 2]
-    assert nearest_cells(3, 9, spacing=4).tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert nearest_cells(1, 3, spacing=8).tolist() == [0, 0, 0]
-
-
-def test_the_channels_that_vary_most_are_shown():
-    features = np.random.default_rng(0).random((9, 4, 6), dtype=np.float32)
-    features[2:] *= 0.01
-    few, more = feature_grid(features, 2, "c5"), feature_grid(features, 99, "c5")
-    assert few.shape[1] == more.shape[1] == 1024
-    assert few.shape[0] < more.shape[0]
-    assert feature_grid(np.zeros((1, 1, 1), np.float32), 16, "c5").dtype == np.uint8
 
 
 def test_classes_of_heat_maps():

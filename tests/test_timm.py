@@ -4,8 +4,8 @@ import sys
 
 import pytest
 import torch
-from conftest import TINY, composed
-from test_backbones import count, make, random_statistics
+from conftest import TINY, agree, composed
+from test_backbones import assert_equal_at_every_cell_of_the_plain_one, count, make, random_statistics
 
 from segframe import build
 from segframe.backbones.timm import centres
@@ -13,10 +13,6 @@ from segframe.errors import UserError
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 SAFETENSORS = pytest.importorskip("safetensors.torch")
-
-
-def agree(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
@@ -150,13 +146,7 @@ def test_dilation_of_resnets_is_exact(size):
     plain = make("timm", "backbone.variant=resnet50", "backbone.output_stride=32")
     plain = random_statistics(plain).double()
     dilated = make("timm", "backbone.variant=resnet50", "backbone.output_stride=8").double().eval()
-    dilated.load_state_dict(plain.state_dict())
-    images = torch.rand(1, 3, *size, dtype=torch.float64)
-    with torch.no_grad():
-        expected, found = plain(images), dilated(images)
-    for key in expected:
-        step = plain.features[key].stride // dilated.features[key].stride
-        torch.testing.assert_close(found[key][..., ::step, ::step], expected[key])
+    assert_equal_at_every_cell_of_the_plain_one(dilated, plain, size)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Images and masks as files: modes, orientation, label maps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data import SIZE, complaint, put_image, put_mask
+
+from segframe.data.masks import LabelTable, read_image, read_indices
+
+
+def test_palette_masks_are_read_as_indices(tmp_path):
+    put_mask(tmp_path / "m.png", np.arange(16), palette=True)
+    with Image.open(tmp_path / "m.png") as mask:
+        assert mask.mode == "P"
+    assert (read_indices(tmp_path / "m.png") == np.arange(16)).all()
+
+
+def test_orientation_is_applied_to_image_and_mask(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    pixels = np.zeros((*SIZE, 3), np.uint8)
+    pixels[0] = 255
+    Image.fromarray(pixels).save(tmp_path / "i.png", exif=exif)
+    Image.fromarray(pixels[..., 0] // 255).save(tmp_path / "m.png", exif=exif)
+    image, mask = read_image(tmp_path / "i.png"), read_indices(tmp_path / "m.png")
+    assert image.shape == (*SIZE[::-1], 3)
+    assert (image[:, -1] == 255).all()
+    assert (mask == image[..., 0] // 255).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_images_of_any_mode_become_rgb(tmp_path, mode):
+    Image.new(mode, (5, 4)).save(tmp_path / "i.tif")
+    image = read_image(tmp_path / "i.tif")
+    assert image.shape == (4, 5, 3)
+    assert image.dtype == np.uint8
+
+
+def test_sixteen_bit_masks_go_through_the_label_map(tmp_path):
+    Image.fromarray(np.array([[0, 1000], [40000, 0]], np.uint16)).save(tmp_path / "m.png")
+    table = LabelTable(("ground", "cat"), {1000: "cat", 40000: "ignore"})
+    assert table(read_indices(tmp_path / "m.png"), tmp_path).tolist() == [[0, 1], [255, 0]]
+
+
+def test_one_bit_masks(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
+    assert read_indices(tmp_path / "m.png").tolist() == [[1, 0]]
+
+
+def test_colour_masks_are_refused(tmp_path):
+    put_image(tmp_path / "m.png")
+    complaint(lambda: read_indices(tmp_path / "m.png"), tmp_path / "m.png", "colour-coded", "palette PNG")
+
+
+def test_damaged_files_are_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("not an image")
+    for name in ("cut.jpg", "text.png", "gone.png"):
+        complaint(lambda name=name: read_image(tmp_path / name), tmp_path / name)
+    complaint(lambda: read_indices(tmp_path / "text.png"), tmp_path / "text.png")
+
+
+def test_other_values_and_names_in_a_label_map():
+    table = LabelTable(("road", "car"), {7: "road", 26: 1, "other": "ignore"})
+    assert table(np.array([[7, 26, 0, 1, 255]], np.uint8), Path("m")).tolist() == [[0, 1, 255, 255, 255]]
+
+
+def test_an_unlisted_value_may_not_share_a_class():
+    table = LabelTable(("a", "b", "c"), {7: 1})
+    assert table(np.array([[7, 0, 2]], np.uint8), Path("m")).tolist() == [[1, 0, 2]]
+    complaint(lambda: table(np.array([[1]], np.uint8), Path("m.png")), "m.png", "list 1 too", "other: ignore")
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "values", "cure"),
+    [
+        (2, [0, 1, 7], "list the value in label_map"),
+        (2, [0, 200], "label_map={200: 1}"),
+        (11, [0, 5, 11], "label_map={11: 255}"),
+        (19, [0, 7, 33], "Cityscapes labelIds"),
+        (3, list(range(60)), "JPEG"),
+    ],
+)
+def test_values_that_are_no_class_come_with_a_cure(num_classes, values, cure):
+    table = LabelTable([f"c{i}" for i in range(num_classes)], {})
+    mask = np.array([values], np.uint8)
+    complaint(lambda: table(mask, Path("m.png")), "m.png", "(1 pixels)", f"{num_classes} classes", cure)
+
+
+@pytest.mark.parametrize(
+    ("label_map", "part"), [({1: "catt"}, "did you mean 'cat'"), ({1: 9}, "9"), ({-1: 0}, "-1"), ({"x": 0}, "'x'")]
+)
+def test_wrong_label_maps(label_map, part):
+    complaint(lambda: LabelTable(("dog", "cat"), label_map), part)
