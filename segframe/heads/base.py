@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segframe.backbones.base import Feature
 from segframe.errors import UserError
+from segframe.ops.atrous import AtrousConv2d
 
 
 class Logits(NamedTuple):
@@ -79,15 +80,16 @@ def conv_bn_relu(
 ) -> nn.Sequential:
     """Convolution without bias, batch norm, ReLU, size kept; separable: depthwise and 1x1, each with its own pair."""
     padding = dilation * (kernel // 2)
+    conv = AtrousConv2d if dilation > 1 else nn.Conv2d
     if separable:
-        depthwise = nn.Conv2d(
+        depthwise = conv(
             in_channels, in_channels, kernel, padding=padding, dilation=dilation, groups=in_channels, bias=False
         )
         return nn.Sequential(
             depthwise, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), *conv_bn_relu(in_channels, out_channels, 1)
         )
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
+        conv(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from segframe.backbones.base import Feature
 from segframe.errors import UserError
 from segframe.heads.base import Head, Logits, require
+from segframe.ops.atrous import AtrousConv2d
 
 
 class SummedScores(Head):
@@ -41,7 +42,8 @@ class SummedScores(Head):
                 # Rates are for the stride the head was designed for: the same reach in pixels at every other.
                 dilation = max(1, rate * output_stride // source.stride)
                 padding = dilation * (kernel_size // 2)
-                conv = nn.Conv2d(source.channels, num_classes, kernel_size, padding=padding, dilation=dilation)
+                layer = AtrousConv2d if kernel_size == 3 else nn.Conv2d
+                conv = layer(source.channels, num_classes, kernel_size, padding=padding, dilation=dilation)
                 nn.init.normal_(conv.weight, std=0.01)
                 assert conv.bias is not None
                 nn.init.zeros_(conv.bias)

@@ -1,0 +1,144 @@
+"""Dilated 3x3 convolutions on maps hardly larger than their reach: ASPP's, most of whose taps see only padding."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+WORTH_PARTING = 0.45
+"""The largest share of products with pixels, not padding, at which nine small convolutions beat the whole one: measured
+on a CPU at maps of 16 to 65 cells, where they take 0.4 to 0.6 of its time (0.2 with a single tap left)."""
+
+
+class AtrousConv2d(nn.Conv2d):
+    """A dense or depthwise 3x3 nn.Conv2d (padding = dilation, stride 1) with the same answers in less time.
+
+    On a CPU, taps are applied only where they see pixels, if that is less than WORTH_PARTING of all. Depthwise ones in
+    channels-last memory otherwise run undilated on each of the dilation**2 interleaved grids, for which PyTorch has a
+    fast kernel (3 to 15 times as fast). On a GPU, a kernel of which only the middle sees pixels is run as 1x1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, h, w) to (N, out_channels, h, w)."""
+        assert self.kernel_size == (3, 3)
+        assert self.padding == self.dilation == (self.dilation[0], self.dilation[0])
+        assert self.stride == (1, 1)
+        depthwise = self.groups == self.in_channels == self.out_channels and self.groups > 1
+        assert depthwise or self.groups == 1
+        dilation = self.dilation[0]
+        height, width = x.shape[-2:]
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            if dilation >= max(height, width) and x.device.type != "meta":
+                return F.conv2d(x, self.weight[:, :, 1:2, 1:2], self.bias, groups=self.groups)
+            return super().forward(x)
+        useful = share_of_pixels(height, dilation) * share_of_pixels(width, dilation)
+        in_grids = depthwise and dilation > 1 and x.is_contiguous(memory_format=torch.channels_last)
+        if useful > WORTH_PARTING and not in_grids:
+            return super().forward(x)
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        with torch.autocast("cpu", enabled=False):
+            if useful <= WORTH_PARTING:
+                y = Parted.apply(x, weight, dilation)
+            else:
+                y = convolved_in_grids(x, weight, dilation)
+            return y if bias is None else y + bias[:, None, None]
+
+
+def share_of_pixels(cells: int, dilation: int) -> float:
+    """Of the products of three taps along an axis, those with cells of the map."""
+    return (cells + 2 * max(0, cells - dilation)) / (3 * cells)
+
+
+def convolved_in_grids(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """A dilated depthwise convolution as undilated ones of the dilation**2 grids that never meet; channels last."""
+    n, channels, height, width = x.shape
+    rows, columns = -(-height // dilation), -(-width // dilation)
+    x = F.pad(x, (0, columns * dilation - width, 0, rows * dilation - height)).permute(0, 2, 3, 1)
+    grids = x.reshape(n, rows, dilation, columns, dilation, channels).permute(0, 2, 4, 1, 3, 5)
+    grids = grids.reshape(n * dilation**2, rows, columns, channels).permute(0, 3, 1, 2)
+    grids = F.conv2d(grids, weight, padding=1, groups=channels).permute(0, 2, 3, 1)
+    y = grids.reshape(n, dilation, dilation, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
+    y = y.reshape(n, rows * dilation, columns * dilation, channels).permute(0, 3, 1, 2)
+    return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+
+
+def overlaps(cells: int, dilation: int) -> Iterator[tuple[int, slice, slice]]:
+    """Along an axis: a tap, the cells of the answer that it reaches from inside the map, and the cells it reads."""
+    yield 1, slice(0, cells), slice(0, cells)
+    if dilation < cells:
+        yield 0, slice(dilation, cells), slice(0, cells - dilation)
+        yield 2, slice(0, cells - dilation), slice(dilation, cells)
+
+
+def taps(x: Tensor, dilation: int) -> Iterator[tuple[int, int, tuple[Any, ...], tuple[Any, ...]]]:
+    """The taps that see pixels, the middle first: row, column, where they write, where they read."""
+    for i, to_rows, from_rows in overlaps(x.shape[-2], dilation):
+        for j, to_columns, from_columns in overlaps(x.shape[-1], dilation):
+            yield i, j, (..., to_rows, to_columns), (..., from_rows, from_columns)
+
+
+class Parted(torch.autograd.Function):
+    """The sum over the taps of a 1x1 convolution each, of only those cells that lie in the map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        """x (N, C, h, w), weight (C', C, 3, 3) or (C, 1, 3, 3) of one dtype; sums are in float32 at least."""
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        total: Tensor | None = None
+        for i, j, to, source in taps(x, dilation):
+            part = product(x[source], weight[:, :, i, j])
+            if total is None:
+                total = part.to(torch.promote_types(part.dtype, torch.float32))
+            else:
+                total[to] += part
+        assert total is not None
+        return total.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients of x and weight."""
+        x, weight = ctx.saved_tensors
+        if x.is_contiguous(memory_format=torch.channels_last):
+            grad = grad.contiguous(memory_format=torch.channels_last)
+        depthwise = weight.shape[1] != x.shape[1]
+        grad_x: Tensor | None = None
+        grad_weight = torch.zeros_like(weight)
+        for i, j, to, source in taps(x, ctx.dilation):
+            above, below, tap = grad[to], x[source], weight[:, :, i, j]
+            if depthwise:
+                part = above * tap[:, :, None]
+                grad_weight[:, 0, i, j] = (above * below).sum((0, 2, 3))
+            else:
+                part, of_tap, _ = torch.ops.aten.convolution_backward(
+                    above,
+                    below,
+                    tap[..., None, None],
+                    None,
+                    [1, 1],
+                    [0, 0],
+                    [1, 1],
+                    False,
+                    [0, 0],
+                    1,
+                    [True, True, False],
+                )
+                grad_weight[:, :, i, j] = of_tap[:, :, 0, 0]
+            if grad_x is None:
+                grad_x = part
+            else:
+                grad_x[source] += part
+        return grad_x, grad_weight, None
+
+
+def product(x: Tensor, tap: Tensor) -> Tensor:
+    """One tap (C', C) of a dense or (C, 1) of a depthwise kernel, applied to cells (N, C, h, w)."""
+    return x * tap[:, :, None] if tap.shape[1] != x.shape[1] else F.conv2d(x, tap[..., None, None])

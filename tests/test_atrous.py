@@ -1,0 +1,70 @@
+"""Convolutions without their products with padding against PyTorch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from segframe.ops.atrous import AtrousConv2d, share_of_pixels
+
+
+def both(layer, x, cotangent):
+    """The answer, and the gradients of input, weight and bias."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    layer.zero_grad()
+    y = layer(x)
+    y.backward(cotangent)
+    return [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("groups", [1, 6])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (13, 13), (16, 7), (25, 31)])
+@pytest.mark.parametrize("dilation", [1, 2, 6, 9, 12, 18, 36])
+def test_it_is_the_dilated_convolution(dilation, size, groups, memory_format):
+    torch.manual_seed(0)
+    conv = AtrousConv2d(6, 6, 3, padding=dilation, dilation=dilation, groups=groups).double()
+    x = torch.randn(2, 6, *size, dtype=torch.double).contiguous(memory_format=memory_format)
+    cotangent = torch.randn(2, 6, *size, dtype=torch.double)
+    found = both(conv, x, cotangent)
+    conv.__class__ = nn.Conv2d
+    for ours, theirs in zip(found, both(conv, x, cotangent), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 64])
+@pytest.mark.parametrize("dilation", [2, 12, 24])
+def test_under_autocast_it_is_as_near_to_float32_as_pytorchs(dilation, groups):
+    torch.manual_seed(0)
+    conv = AtrousConv2d(64, 64, 3, padding=dilation, dilation=dilation, groups=groups)
+    x = torch.randn(2, 64, 16, 16).contiguous(memory_format=torch.channels_last)
+    cotangent = torch.randn(2, 64, 16, 16)
+    errors = {}
+    for kind in (AtrousConv2d, nn.Conv2d):
+        conv.__class__ = nn.Conv2d
+        exact = both(conv, x, cotangent)
+        conv.__class__ = kind
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = both(conv, x, cotangent.bfloat16())
+        assert rounded[0].dtype == torch.bfloat16
+        errors[kind] = [((a - b).norm() / b.norm()).item() for a, b in zip(rounded, exact, strict=True)]
+    for ours, theirs in zip(errors[AtrousConv2d], errors[nn.Conv2d], strict=True):
+        assert ours < 1.5 * theirs + 1e-3
+
+
+def test_the_share_of_pixels():
+    assert share_of_pixels(10, 0) == 1
+    assert share_of_pixels(10, 5) == pytest.approx(2 / 3)
+    assert share_of_pixels(10, 10) == share_of_pixels(10, 99) == pytest.approx(1 / 3)
+
+
+def test_only_what_lies_in_the_map_is_multiplied():
+    """A 3x3 kernel that reaches beyond the map on all sides costs a ninth."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    flops = {}
+    for dilation in (4, 16):
+        conv = AtrousConv2d(8, 8, 3, padding=dilation, dilation=dilation, bias=False)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            conv(torch.randn(1, 8, 16, 16))
+        flops[dilation] = counter.get_total_flops()
+    assert flops[16] * 9 == flops[4]
