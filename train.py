@@ -14,9 +14,10 @@ def main(config: DictConfig) -> float:
     # Imported here, so that --help and --cfg need no torch.
     from pytorch_lightning import seed_everything
 
-    from segframe import build
+    from segframe import build, switches
 
     folder = run_folder.open_folder(config)
+    switches.resolve(config.trainer)
     seed_everything(config.seed, verbose=False)
     data, length = build.build_data(config)
     build.resolve_auto_weights(config.loss, data.train)
@@ -27,6 +28,7 @@ def main(config: DictConfig) -> float:
     segmenter = build.build_segmenter(config, len(data.train.classes))
     if config.init_from and not config.resume:
         build.initialize_from(segmenter, config, data.train.classes)
+    switches.apply(config.trainer, segmenter)
     task = build.build_task(config, segmenter, data.train, length)
     trainer = build.build_trainer(config, length)
     run_folder.write_start(folder, config, trainer.strategy.root_device)

@@ -40,6 +40,12 @@ class TrainerConfig:
     gradient_clip_val: float | None = None
     precision: str = MISSING
     accelerator: str = MISSING
+    channels_last: bool = False
+    fused_optimizer: bool = False
+    tf32: bool = False
+    compile: bool = False
+    forget_activations: bool = False
+    keep_freed_memory: bool = False
     lightning: dict[str, Any] = field(default_factory=dict)
 
 

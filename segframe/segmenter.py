@@ -49,6 +49,7 @@ class Segmenter(nn.Module):
         self.head = head
         self.aux_head = aux_head
         self.input_scales = tuple(input_scales)
+        self.memory_format = torch.channels_last
         self.frozen_norm = frozen_norm
         if frozen_norm == "all":
             for layer in self.norm_layers():
@@ -85,7 +86,7 @@ class Segmenter(nn.Module):
         scales, the scores of each single one: "scale_100" (the image itself), "scale_75" ...
         """
         size = (images.shape[-2], images.shape[-1])
-        x = self.normalize(images)
+        x = self.normalize(images.contiguous(memory_format=self.memory_format))
         maps = self.backbone(x)
         outputs = {"main": self.head(maps, size)}
         if self.aux_head is not None and self.training:

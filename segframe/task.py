@@ -92,6 +92,25 @@ class SegmentationTask(pl.LightningModule):
         self.running_batches = 0
         return mean
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, which refuses fused optimizers though nothing is scaled in bfloat16."""
+        clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+        if gradient_clip_val:
+            clip(self.parameters(), gradient_clip_val)
+
+    def on_train_start(self) -> None:
+        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order."""
+        for optimizer in self.trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        state[name] = torch.empty_like(parameter).copy_(value)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stops after the last step: Lightning then validates, wherever that step falls."""
         if self.global_step >= self.total_steps:

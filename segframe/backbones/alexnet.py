@@ -19,6 +19,8 @@ class AlexNetFC(Backbone):
     under these names (fc6 and fc7 as convolutions or as matrices), images normalised as Caffe's (normalize=caffe).
     """
 
+    has_blocks = False
+
     def __init__(
         self,
         weights: str | None,

@@ -1,9 +1,14 @@
 """The contract of a backbone: float images in, named feature maps out."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from segframe.errors import UserError
 
@@ -28,10 +33,37 @@ class Backbone(nn.Module, ABC):
 
     features: dict[str, Feature]
     lr_multiplier: float
+    has_blocks = True
+    """Whether `forward` goes through `run`, without which activations cannot be forgotten."""
+    forgets_activations = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The maps under the same keys as `features`."""
+
+    def run(self, block: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """block(x); what is inside is computed again in the backward pass if `forgets_activations` (Chen et al., 2016).
+
+        Batch norm's running statistics take each batch once, as if nothing were computed twice.
+        """
+        if not (self.forgets_activations and torch.is_grad_enabled()):
+            return block(x)
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._statistics_kept()))
+
+    @contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        norms = [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+                norm.momentum = momentum
+                if count is not None:
+                    norm.num_batches_tracked = count
 
 
 def stage_strides(output_stride: int) -> list[int]:

@@ -68,10 +68,12 @@ class ResNet(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) to c1 (stride 2) ... c5."""
         c1 = self.relu(self.bn1(self.conv1(images)))
-        c2 = self.layer1(self.maxpool(c1))
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return {"c1": c1, "c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
+        maps, x = {"c1": c1}, self.maxpool(c1)
+        for k, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):
+            for block in layer:
+                x = self.run(block, x)
+            maps[f"c{k}"] = x
+        return maps
 
 
 def keep_resolution(stage: nn.Module, spacing: int) -> None:

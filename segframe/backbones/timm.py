@@ -23,6 +23,8 @@ class Timm(Backbone):
     shortcuts pool (resnet50d), for ConvNeXt at 8, and for tf_ variants, whose padding depends on the image's size.
     """
 
+    has_blocks = False
+
     def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier

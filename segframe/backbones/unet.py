@@ -50,7 +50,7 @@ class UNetEncoder(Backbone):
         x = images if self.padded else mirrored(images)
         maps = {}
         for k, stage in enumerate(self.stages, start=1):
-            x = stage(self.pool(x) if k > 1 else x)
+            x = self.run(stage, self.pool(x) if k > 1 else x)
             if k == len(self.stages):
                 x = self.dropout(x)
             maps[f"c{k}"] = x

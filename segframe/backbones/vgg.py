@@ -1,6 +1,9 @@
 """VGG-11 ... 19 with or without batch norm (Simonyan & Zisserman, 2015), and VGG-16 with fc6, fc7 as convolutions."""
 
+import itertools
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +54,7 @@ class VGG(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) to c1 (stride 2) ... c5, and i1 ... i5 (int64, of the same shapes) where wanted."""
-        return run_stages(self.layers, images)
+        return run_stages(self.layers, images, self.run)
 
 
 class VGG16FC(Backbone):
@@ -105,7 +108,7 @@ class VGG16FC(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) to c1 (stride 2) ... c4 and c5 = fc7."""
-        maps = run_stages(self.layers, images)
+        maps = run_stages(self.layers, images, self.run)
         fc6 = self.dropout(self.fc6(maps["c5"]).relu_())
         return maps | {"c5": self.dropout(self.fc7(fc6).relu_())}
 
@@ -164,17 +167,15 @@ def keep_resolution(layers: nn.Sequential, output_stride: int) -> None:
                 spacing *= 2
 
 
-def run_stages(layers: nn.Sequential, x: Tensor) -> dict[str, Tensor]:
-    """Runs the trunk; a map is what each pooling (strided, or made dense) leaves."""
+def run_stages(layers: nn.Sequential, x: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> dict[str, Tensor]:
+    """Runs the trunk stage by stage; a map is what each pooling (strided, or made dense) leaves."""
     maps: dict[str, Tensor] = {}
-    k = 0
-    for layer in layers:
-        x = layer(x)
-        if isinstance(layer, nn.MaxPool2d | nn.Sequential):
-            k += 1
-            if isinstance(x, tuple):
-                x, maps[f"i{k}"] = x
-            maps[f"c{k}"] = x
+    ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d | nn.Sequential)]
+    for k, (start, end) in enumerate(itertools.pairwise([0, *ends]), start=1):
+        x = run(layers[start:end], x)
+        if isinstance(x, tuple):
+            x, maps[f"i{k}"] = x
+        maps[f"c{k}"] = x
     return maps
 
 

@@ -58,7 +58,7 @@ class VGG16Atrous(Backbone):
         """Images (N, 3, H, W) to c1 (stride 2), c2 (4), c3, c4, c5 and fc7_1, fc7_2 ... (8)."""
         maps, x = {}, images
         for k, stage in enumerate(self.stages, start=1):
-            maps[f"c{k}"] = x = stage(x)
+            maps[f"c{k}"] = x = self.run(stage, x)
         x = self.average(x)
         branches = [
             self.dropout(fc7(self.dropout(fc6(x).relu_())).relu_()) for fc6, fc7 in zip(self.fc6, self.fc7, strict=True)

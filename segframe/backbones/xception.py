@@ -60,7 +60,7 @@ class Xception(Backbone):
         x = self.stem(images)
         for index, block in enumerate(self.blocks):
             entering = x
-            second, x = block(entering)
+            second, x = self.run(block, entering)
             if index in self.ends:
                 name = self.ends[index]
                 maps[name] = second if name == "c2" else entering

@@ -88,7 +88,7 @@ def image_loader(dataset: SegmentationDataset, num_workers: int | None) -> DataL
 def loading(num_workers: int | None) -> dict[str, Any]:
     """Return what every loader is made with; `num_workers` None means one per core, at most 8."""
     if num_workers is None:
-        num_workers = min(8, _num_cores())
+        num_workers = min(8, num_cores())
     if num_workers < 0:
         raise UserError(f"data.num_workers is {num_workers}: it must be 0 (none) or more")
     return {
@@ -101,7 +101,8 @@ def loading(num_workers: int | None) -> dict[str, Any]:
     }
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
