@@ -5,16 +5,17 @@ import sys
 from omegaconf import DictConfig
 
 from segframe import run_folder
-from segframe.cli import command
+from segframe.cli import command, importing
 
 
 @command("train")
 def main(config: DictConfig) -> float:
     """A run, from its composed config to its result."""
     # Imported here, so that --help and --cfg need no torch.
-    from pytorch_lightning import seed_everything
+    with importing():
+        from pytorch_lightning import seed_everything
 
-    from segframe import build, switches
+        from segframe import build, switches
 
     folder = run_folder.open_folder(config)
     switches.resolve(config.trainer)

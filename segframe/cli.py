@@ -1,10 +1,12 @@
 """The command line: Hydra's main, with one clear sentence for what a user can cause."""
 
 import functools
+import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,23 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
         return main
 
     return decorate
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For the imports of torch and what goes with it: seconds less without the garbage collector.
+
+    It would look through the hundreds of thousands of objects that they make and that stay, there and at the end.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 USERS = (UserError, OmegaConfBaseException, OSError)
