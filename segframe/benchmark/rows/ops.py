@@ -1,0 +1,216 @@
+"""Rows of single operations: loss, classes, windows, metric, optimizer."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe import IGNORE_INDEX, build
+from segframe.benchmark import peers
+from segframe.benchmark.images import score_maps
+from segframe.benchmark.measure import Call, compare
+from segframe.benchmark.networks import composed, network, optimizer_of
+from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
+from segframe.heads.base import Logits
+from segframe.losses.cross_entropy import CrossEntropy
+from segframe.metrics import ConfusionMatrix
+
+PLAIN_LOSS = "F.interpolate, F.cross_entropy"
+PLAIN_CLASSES = "full logits, argmax"
+
+
+def loss(num_classes: int, side: int, stride: int, batch: int) -> Callable[[Setup], Measured]:
+    """Upsampling and cross-entropy, forward and backward, to the gradient of the coarse logits."""
+
+    def measure(setup: Setup) -> Measured:
+        n = setup.pick(batch, 1)
+        generator = torch.Generator().manual_seed(0)
+        cells = -(-side // stride)
+        values = torch.randn(n, num_classes, cells, cells, generator=generator).to(setup.device).requires_grad_()
+        mask = torch.randint(0, num_classes, (n, side, side), dtype=torch.uint8, generator=generator)
+        mask[torch.rand(mask.shape, generator=generator) < 0.05] = IGNORE_INDEX
+        mask, criterion = mask.to(setup.device), CrossEntropy(None, 0.0)
+
+        def ours() -> tuple[Tensor, Tensor]:
+            total = criterion(Logits(values, (side, side), None), mask)
+            return total.detach(), torch.autograd.grad(total, values)[0]
+
+        def plain() -> tuple[Tensor, Tensor]:
+            total = peers.plain_cross_entropy(values, mask, (side, side))
+            return total.detach(), torch.autograd.grad(total, values)[0]
+
+        (a, da), (b, db) = ours(), plain()
+        apart = max(((a - b) / b).abs().item(), ((da - db).abs().max() / db.abs().max()).item())
+        differs = {SEGFRAME: f"loss or gradient differ by {apart:.1e}"} if apart > 1e-5 else {}
+        return compare(setup, {SEGFRAME: lambda: ours, PLAIN_LOSS: lambda: plain}, differs=differs)
+
+    return measure
+
+
+def classes(num_classes: int, side: int, stride: int) -> Callable[[Setup], Measured]:
+    """The class of every pixel from coarse logits."""
+
+    def measure(setup: Setup) -> Measured:
+        cells = -(-side // stride)
+        values = score_maps(num_classes, setup.pick(2, 1), (cells, cells)).to(setup.device)
+        logits = Logits(values, (side, side), None)
+
+        def plain() -> Tensor:
+            return F.interpolate(values, (side, side), mode="bilinear", align_corners=False).argmax(1)
+
+        apart = int((logits.classes() != plain()).sum())
+        differs = {SEGFRAME: f"{apart} pixels differ"} if apart else {}
+        return compare(setup, {SEGFRAME: lambda: logits.classes, PLAIN_CLASSES: lambda: plain}, differs=differs)
+
+    return measure
+
+
+class StandIn(nn.Module):
+    """Precomputed logits at stride 8, so that only the merging of windows costs: an image tells its place by itself."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def image(self) -> Tensor:
+        """The image (1, 3, H, W) whose scores these are: each pixel holds its cell's row and column."""
+        rows, columns = (torch.arange(8 * n, device=self.scores.device) // 8 for n in self.scores.shape[-2:])
+        grid = torch.meshgrid(rows, columns, indexing="ij")
+        return torch.stack([*grid, grid[0]]).to(torch.uint8)[None]
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """Images cut out of `image()` to their logits, a little apart where windows begin elsewhere."""
+        height, width = (-(-side // 8) for side in images.shape[-2:])
+        corners = images[:, :2, 0, 0].tolist()
+        parts = [self.scores[:, y : y + height, x : x + width] * (1 + 1e-3 * (y + x)) for y, x in corners]
+        return torch.stack(parts)
+
+    def outputs(self, images: Tensor) -> dict[str, Logits]:
+        """As Segmenter.outputs."""
+        return {"main": Logits(self.coarse(images), (images.shape[-2], images.shape[-1]), None)}
+
+
+def windows(setup: Setup) -> Measured:
+    """Sliding windows over one image, both modes."""
+    height, width, window, stride = (setup.pick(full, full // 4) for full in (1024, 2048, 768, 512))
+    num_classes = 150
+    stand_in = StandIn(score_maps(num_classes, 1, (height // 8, width // 8))[0].to(setup.device)).eval()
+    image = stand_in.image()
+
+    def plain() -> Tensor:
+        return peers.mmseg_slide(stand_in.coarse, image, num_classes, window, stride)
+
+    expected, differs = plain(), {}
+
+    def ours(mode: str) -> Callable[[], Call]:
+        def make() -> Call:
+            words = [f"inference.window={window}", f"inference.stride={stride}", f"inference.mode={mode}"]
+            config = composed("checkpoint=none", "inference=sliding_window", *words, name="evaluate")
+            slide = build.build(config.inference, "inference")
+
+            def call() -> Tensor:
+                return slide(stand_in, image).classes()
+
+            apart = (call() != expected).float().mean().item()
+            if apart > (1e-5 if mode == "exact" else 1e-2):
+                differs[mode] = f"{100 * apart:.3f} % of the pixels differ"
+            return call
+
+        return make
+
+    makers = {"exact": ours("exact"), "fast": ours("fast"), "mmseg-style": lambda: plain}
+    with torch.inference_mode():
+        found = compare(setup, makers, differs=differs)
+    return replace(found, note="merging alone; fast may differ in 1 % of the pixels, at the windows' edges")
+
+
+def metric(setup: Setup) -> Measured:
+    """Counting predictions against masks, 8 images of 512x512."""
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    num_classes, batch, side = 150, 8, 512
+    truth = torch.randint(0, num_classes, (batch, side, side), dtype=torch.uint8)
+    prediction = truth.where(torch.rand(truth.shape) < 0.7, (truth + 1) % num_classes).to(setup.device)
+    truth[torch.rand(truth.shape) < 0.05] = IGNORE_INDEX
+    truth = truth.to(setup.device)
+    ours = ConfusionMatrix(num_classes).to(setup.device)
+    jaccard = MulticlassJaccardIndex(num_classes, ignore_index=IGNORE_INDEX).to(setup.device)
+    wide, wide_truth = prediction.long(), truth.long()
+
+    def mmseg() -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [peers.mmseg_areas(p, t, num_classes) for p, t in zip(wide, wide_truth, strict=True)]
+
+    ours.update(prediction, truth)
+    jaccard.update(wide, wide_truth)
+    intersect, predicted, true = (sum(parts) for parts in zip(*mmseg(), strict=True))
+    counts = ours.matrix.cpu()
+    same = torch.equal(counts, jaccard.confmat.cpu().long()) and all(
+        torch.equal(a, b.long())
+        for a, b in ((counts.diag(), intersect), (counts.sum(0), predicted), (counts.sum(1), true))
+    )
+    makers: dict[str, Callable[[], Call]] = {
+        SEGFRAME: lambda: lambda: ours.update(prediction, truth),
+        "torchmetrics": lambda: lambda: jaccard.update(wide, wide_truth),
+        "mmseg-style": lambda: mmseg,
+    }
+    return compare(setup, makers, memory=False, differs={} if same else {SEGFRAME: "counts differ"})
+
+
+def optimizer(name: str) -> Callable[[Setup], Measured]:
+    """An optimizer's step as configured against the same class with PyTorch's own choice of implementation."""
+
+    def measure(setup: Setup) -> Measured:
+        config, segmenter = network(setup, 21, "model=fcn8s", f"optimizer={name}")
+        for parameter in segmenter.parameters():
+            parameter.grad = torch.full_like(parameter, 1e-3)
+        fast = optimizer_of(config, segmenter)
+        plain = default_twin(fast)
+        small, small_twin = (nn.Linear(50, 50, device=setup.device) for _ in range(2))
+        small_twin.load_state_dict(small.state_dict())
+        for layer, model in ((fast, small), (plain, small_twin)):
+            step = type(layer)(model.parameters(), **layer.defaults)
+            for k in range(3):
+                for parameter in model.parameters():
+                    parameter.grad = torch.full_like(parameter, 0.1 * (k + 1))
+                step.step()
+        apart = (small.weight - small_twin.weight).abs().max().item()
+        differs = {SEGFRAME: f"weights differ by {apart:.1e}"} if apart > 1e-6 else {}
+        makers: dict[str, Callable[[], Call]] = {
+            SEGFRAME: lambda: fast.step,
+            "PyTorch's default": lambda: plain.step,
+        }
+        return compare(setup, makers, memory=False, differs=differs)
+
+    return measure
+
+
+def default_twin(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The same optimizer over the same parameters, with PyTorch's choice between loop, foreach and fused."""
+    chosen = {"fused": None, "foreach": None}
+    groups = [{**group, **chosen} for group in optimizer.param_groups]
+    return type(optimizer)(groups, **{**copy.deepcopy(optimizer.defaults), **chosen})
+
+
+GROUPS = (
+    *(
+        Group((Row(f"loss_{c}{name}", PLAIN_LOSS, Target(t, m)),), loss(c, side, stride, batch))
+        for name, stride in (("", 4), ("_stride8", 8))
+        for c, side, batch, t, m in ((21, 513, 4, 0.55, 0.3), (150, 512, 2, 0.35, 0.25))
+    ),
+    Group((Row("classes_21", PLAIN_CLASSES, Target(0.35, 0.3)),), classes(21, 513, 4)),
+    Group((Row("classes_150", PLAIN_CLASSES, Target(0.25, 0.3)),), classes(150, 512, 4)),
+    Group(
+        tuple(Row(f"windows_{mode}", "mmseg-style", Target(0.35, 0.3), ours=mode) for mode in ("exact", "fast")),
+        windows,
+    ),
+    Group(
+        (Row("metric_150", "torchmetrics", Target(1 / 30)), Row("metric_150", "mmseg-style", Target(1 / 15))), metric
+    ),
+    *(
+        Group((Row(f"optimizer_{name}", "PyTorch's default", Target(0.3)),), optimizer(name))
+        for name in ("sgd", "adamw")
+    ),
+)
