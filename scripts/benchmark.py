@@ -56,8 +56,7 @@ def main(config: DictConfig) -> None:
     if points:
         pictures[target.with_name(f"{target.stem}_growth.png")] = lambda path: growth.plot(path, points)
     for path, draw in pictures.items():
-        told = str(path) if draw(path) else f"no {path.name}: pip install -e '.[benchmark]' brings matplotlib"
-        console.print(told, markup=False, soft_wrap=True)
+        console.print(draw(path), markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

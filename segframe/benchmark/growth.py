@@ -18,6 +18,7 @@ from segframe.benchmark.networks import (
     precision_of,
     training_step,
 )
+from segframe.benchmark.report import NO_MATPLOTLIB
 from segframe.benchmark.row import Setup
 from segframe.benchmark.rows.data import training_data, voc
 from segframe.data.datamodule import DataModule
@@ -73,12 +74,12 @@ def loading(setup: Setup, workers: int) -> dict[str, float | None]:
     return {"images/s": BATCH * batches / seconds, "MiB": None if peak is None else peak / 2**20}
 
 
-def plot(path: Path, points: Sequence[dict[str, Any]]) -> bool:
-    """Images per second and memory over each; False where matplotlib is missing."""
+def plot(path: Path, points: Sequence[dict[str, Any]]) -> str:
+    """Draws images per second and memory over each; returns what to tell: the file, or why there is none."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
+        return NO_MATPLOTLIB
     names = list(dict.fromkeys(point["over"] for point in points))
     figure = Figure(figsize=(4 * len(names), 5), layout="constrained")
     grid = figure.subplots(2, len(names), squeeze=False)
@@ -93,4 +94,4 @@ def plot(path: Path, points: Sequence[dict[str, Any]]) -> bool:
             axes.set_ylabel(unit)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    return True
+    return str(path)

@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -25,11 +26,12 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
     """A config as the command line would compose it."""
+    GlobalHydra.instance().clear()  # the program's own stays initialised after composing
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra.compose(name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise NotMeasurable(f"{' '.join(overrides)}: {sentence(error)}") from error
+        raise NotMeasurable(sentence(error)) from error
 
 
 def network(setup: Setup, num_classes: int, *overrides: str) -> tuple[DictConfig, Segmenter]:

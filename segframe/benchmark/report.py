@@ -21,6 +21,7 @@ PACKAGES = (
 )
 
 
+NO_MATPLOTLIB = "no plot: pip install -e '.[benchmark]' brings matplotlib"
 WIDTH = 150
 """Characters that the table's lines need."""
 
@@ -100,15 +101,15 @@ def write_json(path: Path, results: Sequence[Result], about: Mapping[str, Any], 
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> bool:
-    """Bars of the time and memory ratios, 1 being the peer; False where matplotlib or anything to draw is missing."""
+def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str:
+    """Draws the time and memory ratios as bars; returns what to tell: the file, or why there is none."""
     measured = [result for result in results if result.time_ratio is not None]
     if not measured:
-        return False
+        return "nothing was measured in turns, so there is no plot"
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
+        return NO_MATPLOTLIB
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(9, 1 + 0.3 * len(measured)), layout="constrained")
     axes = figure.add_subplot()
@@ -122,7 +123,7 @@ def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> boo
     axes.set_xlabel(f"segframe / other: shorter is better ({about['gpu'] or about['cpu']})")
     axes.legend()
     figure.savefig(path, dpi=120)
-    return True
+    return str(path)
 
 
 def _number(value: float | None) -> str:

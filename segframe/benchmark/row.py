@@ -147,7 +147,7 @@ def judge(row: Row, found: Measured) -> Result:
         row.against,
         str(row.target),
         met,
-        "; ".join(reasons),
+        "; ".join(dict.fromkeys(reasons)),
         ratio,
         quartiles,
         memory_ratio,

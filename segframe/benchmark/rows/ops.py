@@ -1,8 +1,8 @@
 """Rows of single operations: loss, classes, windows, metric, optimizer."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -167,15 +167,15 @@ def optimizer(name: str) -> Callable[[Setup], Measured]:
         for parameter in segmenter.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         fast = optimizer_of(config, segmenter)
-        plain = default_twin(fast)
+        plain = remade(fast, [{**group, "fused": None, "foreach": None} for group in fast.param_groups])
         small, small_twin = (nn.Linear(50, 50, device=setup.device) for _ in range(2))
         small_twin.load_state_dict(small.state_dict())
-        for layer, model in ((fast, small), (plain, small_twin)):
-            step = type(layer)(model.parameters(), **layer.defaults)
+        for original, layer in ((fast, small), (plain, small_twin)):
+            stepper = remade(original, [{**original.param_groups[0], "params": list(layer.parameters())}])
             for k in range(3):
-                for parameter in model.parameters():
+                for parameter in layer.parameters():
                     parameter.grad = torch.full_like(parameter, 0.1 * (k + 1))
-                step.step()
+                stepper.step()
         apart = (small.weight - small_twin.weight).abs().max().item()
         differs = {SEGFRAME: f"weights differ by {apart:.1e}"} if apart > 1e-6 else {}
         makers: dict[str, Callable[[], Call]] = {
@@ -187,11 +187,10 @@ def optimizer(name: str) -> Callable[[Setup], Measured]:
     return measure
 
 
-def default_twin(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same optimizer over the same parameters, with PyTorch's choice between loop, foreach and fused."""
-    chosen = {"fused": None, "foreach": None}
-    groups = [{**group, **chosen} for group in optimizer.param_groups]
-    return type(optimizer)(groups, **{**copy.deepcopy(optimizer.defaults), **chosen})
+def remade(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The same class of optimizer over groups that hold all its settings."""
+    make: Callable[..., torch.optim.Optimizer] = type(optimizer)
+    return make(groups)
 
 
 GROUPS = (

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from segframe import build
 from segframe.benchmark import peers
@@ -127,7 +128,7 @@ def overhead(setup: Setup) -> Measured:
         trainer = build.build_trainer(config, length)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
-        trainer.fit(task, batches)
+        trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         finals[SEGFRAME] = segmenter
         return (clock.times["batches"] - clock.times["second"]) / steps
 
