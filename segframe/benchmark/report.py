@@ -121,7 +121,7 @@ def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str
     axes.invert_yaxis()
     axes.set_xlim(0, min(2, max(1.1, *(r.time_ratio or 0 for r in measured))))
     axes.set_xlabel(f"segframe / other: shorter is better ({about['gpu'] or about['cpu']})")
-    axes.legend()
+    figure.legend(loc="outside upper right", ncols=2)
     figure.savefig(path, dpi=120)
     return str(path)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from segframe.benchmark import peers
 from segframe.benchmark.images import camvid_tree
 from segframe.benchmark.measure import TreeMemory, alternating
@@ -41,7 +43,7 @@ class Process:
             process = subprocess.Popen(
                 [sys.executable, *words],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -64,7 +66,7 @@ class Process:
 
 def training(setup: Setup) -> Measured:
     """DeepLabV3+-R18 on CamVid: loader, steps, metric, validation and checkpoints, from the first batch to the end."""
-    batch, steps, workers = 4, setup.pick(24, 4), min(2, os.cpu_count() or 1)
+    batch, steps, workers = 4, setup.pick(20, 4), min(2, os.cpu_count() or 1)
     crop = (setup.pick(352, 176), setup.pick(480, 240))
     counts = {"train": setup.pick(48, 16), "val": setup.pick(24, 2)}
     root = camvid_tree(setup.folder / "camvid", setup.camvid, counts).resolve()
@@ -99,7 +101,7 @@ def training(setup: Setup) -> Measured:
 
         return seconds
 
-    rounds = setup.pick(5, 1)
+    rounds = setup.pick(3, 1)
     seconds = alternating({name: clock(process) for name, process in processes.items()}, rounds, 600)
     return Measured(
         seconds,

@@ -113,7 +113,7 @@ def overhead(setup: Setup) -> Measured:
         *("+trainer.lightning.limit_val_batches=0", f"trainer.accelerator={setup.device.type.replace('cuda', 'gpu')}"),
         f"trainer.precision={'32-true' if dtype is torch.float32 else 'bf16-mixed'}",
         f"output_dir={(setup.folder / 'overhead').resolve()}",
-        "+callbacks.clock._target_=segframe.benchmark.clock.Clock",
+        *("+callbacks.clock._target_=segframe.benchmark.clock.Clock", "~callbacks.report"),
     ]
     config, first = network(setup, 8, *words)
     dataset, _ = build.build_datasets(config.data, config.transforms, config.seed)
