@@ -17,6 +17,7 @@ from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe.heads.base import Logits
 from segframe.losses.cross_entropy import CrossEntropy
 from segframe.metrics import ConfusionMatrix
+from segframe.segmenter import Normalize
 
 PLAIN_LOSS = "F.interpolate, F.cross_entropy"
 PLAIN_CLASSES = "full logits, argmax"
@@ -74,6 +75,7 @@ class StandIn(nn.Module):
     def __init__(self, scores: Tensor) -> None:
         super().__init__()
         self.scores = scores
+        self.normalize = Normalize([0.0] * 3, [1.0] * 3).to(scores.device)
 
     def image(self) -> Tensor:
         """The image (1, 3, H, W) whose scores these are: each pixel holds its cell's row and column."""
@@ -97,8 +99,10 @@ def windows(setup: Setup) -> Measured:
     """Sliding windows over one image, both modes."""
     height, width, window, stride = (setup.pick(full, full // 4) for full in (1024, 2048, 768, 512))
     num_classes = 150
-    stand_in = StandIn(score_maps(num_classes, 1, (height // 8, width // 8))[0].to(setup.device)).eval()
-    image = stand_in.image()
+    # At least as large as what a network's stride is found out with.
+    cells = (max(height, 512) // 8, max(width, 512) // 8)
+    stand_in = StandIn(score_maps(num_classes, 1, cells)[0].to(setup.device)).eval()
+    image = stand_in.image()[..., :height, :width].contiguous()
 
     def plain() -> Tensor:
         return peers.mmseg_slide(stand_in.coarse, image, num_classes, window, stride)
@@ -108,7 +112,7 @@ def windows(setup: Setup) -> Measured:
     def ours(mode: str) -> Callable[[], Call]:
         def make() -> Call:
             words = [f"inference.window={window}", f"inference.stride={stride}", f"inference.mode={mode}"]
-            config = composed("checkpoint=none", "inference=sliding_window", *words, name="evaluate")
+            config = composed("checkpoint=none", "data=shapes", "inference=sliding_window", *words, name="evaluate")
             slide = build.build(config.inference, "inference")
 
             def call() -> Tensor:
