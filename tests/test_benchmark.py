@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from segframe.benchmark import images, measure, networks, peers, pipelines, report, rows, runner
 from segframe.benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, Target, judge
-from segframe.benchmark.rows import ops
+from segframe.benchmark.rows import ops, windows
 from segframe.benchmark.rows.data import pipelines as pipeline_row
 from segframe.benchmark.rows.data import voc
 from segframe.errors import UserError
@@ -210,7 +210,7 @@ def test_mmsegs_windows_and_areas():
 
 
 def test_windows_of_the_stand_in_merge_to_its_scores():
-    stand_in = ops.StandIn(images.score_maps(5, 1, (16, 24))[0])
+    stand_in = windows.StandIn(images.score_maps(5, 1, (16, 24))[0])
     image = stand_in.image()
     merged = peers.mmseg_slide(stand_in.coarse, image, 5, 64, 32)
     whole = stand_in.outputs(image)["main"].classes()
