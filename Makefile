@@ -25,6 +25,11 @@ test: $(BIN)/installed ## Run the tests
 test-all: $(BIN)/installed ## Run the tests, slow ones too
 	$(BIN)/python -m pytest -q -m ""
 
+benchmark: $(BIN)/installed ## Measure segframe and its peers side by side: twenty minutes on two CPU cores
+	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[benchmark]'; \
+	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'; fi
+	$(BIN)/python scripts/benchmark.py
+
 lint: $(BIN)/installed ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -167,6 +167,21 @@ class UpsamplingConfig:
     rows: dict[str, Any] = MISSING
 
 
+@dataclass
+class BenchmarkConfig:
+    """The root of scripts/benchmark.py's config."""
+
+    only: list[str] = MISSING
+    quick: bool = MISSING
+    growth: bool = MISSING
+    json: str | None = None
+    plot: str | None = None
+    camvid: str | None = None
+    accelerator: str = MISSING
+    threads: int | None = None
+    output_dir: str | None = None
+
+
 def register() -> None:
     """Makes schemas and resolvers known to Hydra."""
     store = ConfigStore.instance()
@@ -176,6 +191,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="upsampling_schema", node=UpsamplingConfig)
+    store.store(name="benchmark_schema", node=BenchmarkConfig)
     for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 

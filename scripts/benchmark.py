@@ -1,0 +1,63 @@
+"""Measures segframe and its peers side by side: a table of medians and ratios, JSON, a plot."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from segframe.cli import command
+
+
+@command("benchmark")
+def main(config: DictConfig) -> None:
+    """Measures the chosen rows one after the other, each row's variants in turns."""
+    # Imported here, so that --help needs no torch.
+    import torch
+    from hydra.core.hydra_config import HydraConfig
+    from rich.console import Console
+
+    from segframe.benchmark import growth, report, rows, runner
+    from segframe.benchmark.row import Setup
+    from segframe.errors import UserError
+
+    chosen = runner.choose(rows.GROUPS, config.only)
+    camvid = Path(config.camvid).expanduser() if config.camvid else None
+    if camvid is not None and not camvid.is_dir():
+        raise UserError(f"camvid={camvid}: there is no such folder")
+    if config.threads is not None:
+        if config.threads < 1:
+            raise UserError(f"threads must be at least 1, got {config.threads}")
+        torch.set_num_threads(config.threads)
+    device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    if config.accelerator not in ("auto", "cpu", "gpu") or (config.accelerator == "gpu" and device.type == "cpu"):
+        raise UserError(f"accelerator={config.accelerator}: give auto, cpu, or gpu where there is one")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")  # what a peer warns of is not the user's
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    points = []
+    with tempfile.TemporaryDirectory(prefix="segframe-benchmark-") as scratch:
+        setup = Setup(device, config.quick, camvid, Path(scratch))
+        results = runner.measure(chosen, setup, lambda line: print(line, flush=True))
+        about = report.machine(setup)
+        if config.growth:
+            print("measuring growth", flush=True)
+            points = growth.grow(setup)
+    # Wide enough for the table where the output is a file.
+    console = Console(highlight=False, width=max(Console().width, report.WIDTH))
+    console.print(report.table(results, about))
+    for line in report.remarks(results):
+        console.print(line, markup=False)
+    target = Path(config.json or folder / "benchmark.json")
+    report.write_json(target, results, about, points)
+    console.print(f"also in {target}", markup=False, soft_wrap=True)
+    pictures = {Path(config.plot or folder / "benchmark.png"): lambda path: report.plot(path, results, about)}
+    if points:
+        pictures[target.with_name(f"{target.stem}_growth.png")] = lambda path: growth.plot(path, points)
+    for path, draw in pictures.items():
+        console.print(draw(path), markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Time and peak memory of calls, measured in turns so that a busy machine slows all of them alike."""
+
+import ctypes
+import gc
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from segframe.benchmark.row import Measured, NotMeasurable, Setup
+
+Call = Callable[[], object]
+
+MIN_ROUNDS = 3
+MIN_SECONDS = 0.02  # of one figure: a call that is shorter is repeated
+
+
+def compare(
+    setup: Setup, makers: Mapping[str, Callable[[], Call]], *, memory: bool = True, differs: Mapping[str, str] = {}
+) -> Measured:
+    """Makes every variant's call, or notes why it cannot be made, and measures them in turns."""
+    calls, missing = {}, {}
+    for name, make in makers.items():
+        try:
+            calls[name] = make()
+        except NotMeasurable as reason:
+            missing[name] = str(reason)
+    seconds = interleaved(calls, setup)
+    peaks = {name: peak_memory(call, setup.device, 1 if setup.quick else 3) for name, call in calls.items() if memory}
+    return Measured(seconds, peaks, missing, differs)
+
+
+def interleaved(calls: Mapping[str, Call], setup: Setup) -> dict[str, list[float]]:
+    """Seconds per call of every variant, round by round; short calls are repeated within a round."""
+    clocks = {}
+    for name, call in calls.items():
+        once = _elapsed(call, 1, setup.device)
+        # The first call prepares what later ones reuse, so it says nothing of their length where it was short.
+        once = min(once, _elapsed(call, 1, setup.device)) if once < 1 else once
+        clocks[name] = _clock(call, max(1, round(MIN_SECONDS / max(once, 1e-9))), setup.device)
+    return alternating(clocks, setup.rounds, setup.seconds)
+
+
+def alternating(clocks: Mapping[str, Callable[[], float]], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """What calls that time themselves say, round by round, every other round in reverse order."""
+    found: dict[str, list[float]] = {name: [] for name in clocks}
+    end = time.perf_counter() + seconds
+    for k in range(rounds):
+        if k >= MIN_ROUNDS and time.perf_counter() > end:
+            break
+        gc.collect()
+        for name in list(clocks) if k % 2 == 0 else list(clocks)[::-1]:
+            found[name].append(clocks[name]())
+    return found
+
+
+def _clock(call: Call, repeats: int, device: torch.device) -> Callable[[], float]:
+    return lambda: _elapsed(call, repeats, device)
+
+
+def _elapsed(call: Call, repeats: int, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for what was launched on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(call: Call, device: torch.device, times: int = 1) -> int | None:
+    """The most bytes that a call held beyond what was held before it: the median of so many times.
+
+    On a GPU the allocator's count; on Linux the process's resident memory, what glibc had kept given back first; None
+    elsewhere.
+    """
+    found = [_peak(call, device) for _ in range(times)]
+    counted = [peak for peak in found if peak is not None]
+    return round(statistics.median(counted)) if counted else None
+
+
+def _peak(call: Call, device: torch.device) -> int | None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if sys.platform != "linux":
+        return None
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS: proc(5)
+    except (OSError, AttributeError):
+        return None
+    before = _status("VmRSS")
+    call()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+class TreeMemory(threading.Thread):
+    """The most memory that a process and all it started held together, sampled until `stop`.
+
+    Counted in proportional set size (Linux): what several processes share, such as a worker with the one it was forked
+    from, counts once.
+    """
+
+    def __init__(self, pid: int, every: float = 0.2) -> None:
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.every = every
+        self.peak: int | None = None
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Samples."""
+        while sys.platform == "linux" and not self._end.wait(self.every):
+            held = sum(_proportional(pid) for pid in _tree(self.pid))
+            self.peak = max(self.peak or 0, held) or None
+
+    def stop(self) -> int | None:
+        """Ends the sampling and returns the peak in bytes."""
+        self._end.set()
+        self.join()
+        return self.peak
+
+
+def _tree(pid: int) -> list[int]:
+    children: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children += map(int, file.read_text().split())
+        except OSError:  # it has ended
+            continue
+    return [pid, *(member for child in children for member in _tree(child))]
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

@@ -1,0 +1,96 @@
+"""segframe's own side: parts built through the configs as train.py builds them, and a training step of them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+from torch.optim import Optimizer
+
+from segframe import build
+from segframe.benchmark.row import NotMeasurable, Setup
+from segframe.cli import sentence
+from segframe.config import CONFIG_DIR
+from segframe.losses.base import Loss
+from segframe.segmenter import Segmenter
+from segframe.task import group_parameters
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    """A config as the command line would compose it."""
+    GlobalHydra.instance().clear()  # the program's own stays initialised after composing
+    try:
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return hydra.compose(name, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise NotMeasurable(sentence(error)) from error
+
+
+def network(setup: Setup, num_classes: int, *overrides: str) -> tuple[DictConfig, Segmenter]:
+    """A config and its network in training mode, from random weights."""
+    config = composed("backbone.weights=null", *overrides)
+    torch.manual_seed(0)
+    return config, build.build_segmenter(config, num_classes).to(setup.device).train()
+
+
+def optimizer_of(config: DictConfig, segmenter: Segmenter) -> Optimizer:
+    """The config's optimizer over the network's groups."""
+    make = build.build(config.optimizer, "optimizer")
+    return make(group_parameters(segmenter, make, config.param_groups))
+
+
+def loss_of(config: DictConfig, setup: Setup) -> Loss:
+    """The config's loss."""
+    return build.build(config.loss, "loss").to(setup.device)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the device itself, not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def precision_of(device: torch.device) -> torch.dtype:
+    """What a training on this device computes in, on both sides."""
+    return torch.bfloat16 if has_bf16(device) else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Context:
+    """Makes the context that a forward runs in."""
+    if dtype is torch.float32:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype)
+
+
+def apply_switches(config: DictConfig, segmenter: Segmenter, device: torch.device, dtype: torch.dtype) -> Context:
+    """What train.py sets up before training, done to `segmenter`; makes the context that a forward runs in."""
+    return autocast(device, dtype)
+
+
+def batch_of(setup: Setup, batch: int, size: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Random images uint8 (N, 3, H, W), channels last in memory as loaders make them, and masks uint8 (N, H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+    mask = torch.randint(0, num_classes, (batch, size, size), dtype=torch.uint8, generator=generator)
+    return images.to(setup.device), mask.to(setup.device)
+
+
+def training_step(
+    segmenter: Segmenter, loss: Loss, optimizer: Optimizer, images: Tensor, mask: Tensor, context: Context
+) -> Tensor:
+    """One step of a plain loop, as Lightning's: gradients are dropped first, so that they do not outlive the step."""
+    optimizer.zero_grad()
+    with context():
+        total = loss(segmenter.outputs(images)["main"], mask)
+    total.backward()
+    optimizer.step()
+    return total.detach()

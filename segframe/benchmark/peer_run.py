@@ -1,0 +1,136 @@
+"""The straightforward training script that segframe's whole run is compared with: Lightning, smp, albumentations,
+torchmetrics, each used as its documentation shows.
+
+python -m segframe.benchmark.peer_run --root <images/, masks/> --steps 20 --report clock.json
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from segframe.benchmark.clock import Clock
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it goes online while it is imported
+import albumentations as A
+from albumentations.pytorch import ToTensorV2
+
+NUM_CLASSES = 11
+VOID = 255
+
+
+class CamVid(Dataset[tuple[Tensor, Tensor]]):
+    """Images and masks as float tensors (3, H, W) and int64 (H, W)."""
+
+    def __init__(self, root: Path, split: str, transform: A.Compose) -> None:
+        self.images = sorted((root / "images" / split).iterdir())
+        self.masks = sorted((root / "masks" / split).iterdir())
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pixels = cv2.imread(str(self.images[index]))
+        assert pixels is not None
+        image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        mask = np.array(Image.open(self.masks[index]))
+        mask[mask >= NUM_CLASSES] = VOID
+        item = self.transform(image=image, mask=mask)
+        return item["image"], item["mask"].long()
+
+
+class Module(pl.LightningModule):
+    """DeepLabV3+ on ResNet-18 with cross-entropy, SGD and the poly schedule; logs the loss, validates by Jaccard."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.model = smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=NUM_CLASSES)
+        self.iou = MulticlassJaccardIndex(NUM_CLASSES, ignore_index=VOID)
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss and the logits."""
+        logits = self.model(batch[0])
+        return F.cross_entropy(logits, batch[1], ignore_index=VOID), logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Logs the loss."""
+        loss, _ = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Counts."""
+        loss, logits = self.loss(batch)
+        self.iou.update(logits.argmax(1), batch[1])
+        self.log("val/loss", loss)
+        self.log("val/miou", self.iou)
+
+    def configure_optimizers(self) -> Any:
+        """As segframe's defaults."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, self.steps, power=0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def main() -> None:
+    """Trains once and validates at the end."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--crop", type=int, nargs=2, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--report", type=Path, required=True)
+    args = parser.parse_args()
+    finish = [A.Normalize(), ToTensorV2()]
+    train = A.Compose(
+        [
+            A.RandomScale((-0.5, 1.0), p=1),
+            A.PadIfNeeded(*args.crop, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=VOID),
+            A.RandomCrop(*args.crop),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.5),
+            *finish,
+        ]
+    )
+    # smp's networks take multiples of 16.
+    padded = A.PadIfNeeded(
+        min_height=None, min_width=None, pad_height_divisor=16, pad_width_divisor=16, fill=0, fill_mask=VOID
+    )
+    workers = {"num_workers": args.workers, "persistent_workers": args.workers > 0}
+    trainer = pl.Trainer(
+        max_steps=args.steps,
+        max_epochs=-1,
+        precision=args.precision,
+        accelerator=args.accelerator,
+        devices=1,
+        default_root_dir=args.folder,
+        # Once, at the end.
+        val_check_interval=args.steps,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=1,
+        callbacks=[Clock(str(args.report))],
+    )
+    data = DataLoader(CamVid(args.root, "train", train), args.batch, shuffle=True, drop_last=True, **workers)
+    val = DataLoader(CamVid(args.root, "val", A.Compose([padded, *finish])), 1, **workers)
+    trainer.fit(Module(args.steps), data, val)
+
+
+if __name__ == "__main__":
+    main()

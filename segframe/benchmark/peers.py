@@ -1,0 +1,138 @@
+"""What other projects do, in a few lines that follow them, and their own code where it can be installed."""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe import IGNORE_INDEX
+from segframe.benchmark.networks import Context
+from segframe.benchmark.row import NotMeasurable
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def need(module: str) -> ModuleType:
+    """A peer's package, or why it cannot be measured."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise NotMeasurable(f"{module} is not installed: pip install -e '.[benchmark]'") from None
+
+
+def plain_cross_entropy(values: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Every peer's loss: logits at full size, then cross-entropy (torchvision's reference `criterion`)."""
+    full = F.interpolate(values.float(), size, mode="bilinear", align_corners=False)
+    return F.cross_entropy(full, mask.long(), ignore_index=IGNORE_INDEX)
+
+
+def mmseg_areas(prediction: Tensor, label: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """mmseg 1.2's IoUMetric.intersect_and_union of one image: three histograms."""
+    kept = label != IGNORE_INDEX
+    prediction, label = prediction[kept], label[kept]
+    both = prediction[prediction == label]
+    intersect, predicted, true = (
+        torch.histc(x.float(), bins=num_classes, min=0, max=num_classes - 1).cpu() for x in (both, prediction, label)
+    )
+    return intersect, predicted, true
+
+
+def mmseg_windows(length: int, window: int, stride: int) -> list[int]:
+    """Where mmseg's windows begin along an axis: the last one is moved back to the border."""
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(k * stride + window, length) - window, 0) for k in range(count)]
+
+
+def mmseg_slide(model: Callable[[Tensor], Tensor], image: Tensor, num_classes: int, window: int, stride: int) -> Tensor:
+    """mmseg 1.2's slide_inference and argmax of one image (1, 3, H, W): classes (1, H, W).
+
+    A window at a time; its logits are upsampled, padded to the whole image and added; `model` gives coarse logits.
+    """
+    height, width = image.shape[-2:]
+    preds = image.new_zeros((1, num_classes, height, width), dtype=torch.float32)
+    count = image.new_zeros((1, 1, height, width), dtype=torch.float32)
+    for top in mmseg_windows(height, window, stride):
+        for left in mmseg_windows(width, window, stride):
+            bottom, right = min(top + window, height), min(left + window, width)
+            crop = image[:, :, top:bottom, left:right]
+            logits = F.interpolate(model(crop), crop.shape[-2:], mode="bilinear", align_corners=False)
+            preds += F.pad(logits, (left, width - right, top, height - bottom))
+            count[:, :, top:bottom, left:right] += 1
+    # Then resized to the original size, also where it is the same.
+    return F.interpolate(preds / count, (height, width), mode="bilinear", align_corners=False).argmax(1)
+
+
+def smp_network(name: str, num_classes: int) -> nn.Module:
+    """smp's DeepLabV3+, which upsamples its scores itself."""
+    smp = need("segmentation_models_pytorch")
+    return smp.DeepLabV3Plus(name, encoder_weights=None, classes=num_classes)
+
+
+class TorchvisionNetwork(nn.Module):
+    """torchvision's DeepLabV3, which upsamples its scores itself."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        from torchvision.models.segmentation import deeplabv3_resnet50
+
+        self.network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) to logits (N, C, H, W)."""
+        return self.network(images)["out"]
+
+
+class PlainFCN8s(nn.Module):
+    """FCN-8s as the repositories that follow Long et al. write it: torchvision's VGG-16 and transposed convolutions."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        from torchvision.models import vgg16
+
+        layers = vgg16(weights=None).features
+        self.to_pool3, self.to_pool4, self.to_pool5 = layers[:17], layers[17:24], layers[24:]
+        self.fc = nn.Sequential(
+            *(nn.Conv2d(512, 4096, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout2d()),
+            *(nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Dropout2d()),
+        )
+        self.score5, self.score4, self.score3 = (nn.Conv2d(n, num_classes, 1) for n in (4096, 512, 256))
+        self.up5, self.up4 = (nn.ConvTranspose2d(num_classes, num_classes, 4, 2, 1, bias=False) for _ in range(2))
+        self.up3 = nn.ConvTranspose2d(num_classes, num_classes, 16, 8, 4, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) to logits (N, C, H, W)."""
+        pool3 = self.to_pool3(images)
+        pool4 = self.to_pool4(pool3)
+        x, skip = self.score5(self.fc(self.to_pool5(pool4))), self.score4(pool4)
+        x = F.interpolate(self.up5(x), skip.shape[-2:]) + skip
+        skip = self.score3(pool3)
+        x = self.up3(F.interpolate(self.up4(x), skip.shape[-2:]) + skip)
+        return F.interpolate(x, images.shape[-2:])
+
+
+def peer_step(model: nn.Module, images: Tensor, mask: Tensor, context: Context) -> Callable[[], Tensor]:
+    """The straightforward training step: SGD as PyTorch has it, float images and long masks as its loader gives them.
+
+    Where the network's scores have another size than the mask they are resized, as torchvision's and mmseg's scripts do
+    (smp: images padded to multiples of 16).
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    shape = (1, 3, 1, 1)
+    mean, std = (torch.tensor(x, device=images.device).view(shape) for x in (MEAN, STD))
+    images, target = (images.float() / 255 - mean) / std, mask.long()
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with context():
+            logits = model(images)
+            if logits.shape[-2:] != target.shape[-2:]:
+                logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+            total = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX)
+        total.backward()
+        optimizer.step()
+        return total.detach()
+
+    return step

@@ -1,0 +1,140 @@
+"""Rows of the data: sample pipelines, one core each, and the decoded cache."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+
+import cv2
+import torch
+from omegaconf import DictConfig
+
+from segframe import build
+from segframe.benchmark.images import folder_tree, voc_tree
+from segframe.benchmark.measure import Call, compare
+from segframe.benchmark.networks import composed
+from segframe.benchmark.pipelines import Pipeline, albumentations_pipeline, mmseg_pipeline, torchvision_pipeline
+from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
+from segframe.data.base import SegmentationDataset
+
+CROP = 513
+NUM_CITY_CLASSES = 19
+
+
+def voc(setup: Setup) -> list[str]:
+    """Makes images of VOC's size; the words that choose them."""
+    root = setup.folder / "voc"
+    if not root.is_dir():
+        voc_tree(root, setup.pick(24, 12))
+    return ["data=voc", f"data.root={root}", f"data.crop_size={CROP}"]
+
+
+def cityscapes(setup: Setup) -> list[str]:
+    """Makes images of Cityscapes' size; the words that choose them."""
+    root = setup.folder / "cityscapes"
+    if not root.is_dir():
+        folder_tree(root, {"train": setup.pick(8, 4), "val": 1}, (1024, 2048), NUM_CITY_CLASSES)
+    classes = ",".join(f"c{k}" for k in range(NUM_CITY_CLASSES))
+    return ["data=folder", f"data.root={root}", f"data.crop_size={CROP}", f"data.dataset.classes=[{classes}]"]
+
+
+def training_data(config: DictConfig) -> SegmentationDataset:
+    """The training split as train.py builds it."""
+    return build.build_datasets(config.data, config.transforms, config.seed)[0]
+
+
+def one_pass(dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
+    """Reads the next epoch of a dataset; `finish` gets every image as a batch of one."""
+    epochs = count()
+
+    def read() -> None:
+        epoch = next(epochs)
+        for index in range(len(dataset)):
+            finish(dataset[(epoch, index)]["image"][None])
+
+    return read
+
+
+def one_pass_of(pipeline: Pipeline, dataset: SegmentationDataset) -> Call:
+    """Reads the same files through a peer's pipeline."""
+    files = [(sample.image, sample.mask) for sample in dataset.samples]
+
+    def read() -> None:
+        for image, mask in files:
+            pipeline(image, mask)
+
+    return read
+
+
+def on_one_core(setup: Setup, makers: dict[str, Callable[[], Call]], images: int, note: str) -> Measured:
+    """Compares passes over the images, and adds images per second."""
+    threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        found = compare(replace(setup, device=torch.device("cpu")), makers, memory=False)
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv2_threads)
+    speed = {name: {"images/s": images / statistics.median(s)} for name, s in found.seconds.items()}
+    return replace(found, note=note, figures=speed)
+
+
+def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[[Setup], Measured]:
+    """Ours, with the normalisation that the network does, against the peers'."""
+
+    def measure(setup: Setup) -> Measured:
+        config = composed(*words(setup))
+        dataset = training_data(config)
+        makers: dict[str, Callable[[], Call]] = {
+            SEGFRAME: lambda: one_pass(dataset, build.build_normalize(config.normalize)),
+            "albumentations": lambda: one_pass_of(albumentations_pipeline(CROP), dataset),
+            "mmseg-style": lambda: one_pass_of(mmseg_pipeline(CROP), dataset),
+            "torchvision v2": lambda: one_pass_of(torchvision_pipeline(CROP, short_side), dataset),
+        }
+        return on_one_core(setup, makers, len(dataset), "one core; normalisation on the CPU counted in")
+
+    return measure
+
+
+def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], Measured]:
+    """Later epochs of a dataset with its cache full against the same without."""
+
+    def measure(setup: Setup) -> Measured:
+        chosen = words(setup)
+        cache = [f"data.cache={kind}"]
+        if kind == "disk":
+            cache.append(f"data.cache_dir={(setup.folder / 'cache').resolve()}")
+        plain, fast = training_data(composed(*chosen)), training_data(composed(*chosen, *cache))
+        differs = {}
+        for index in range(len(fast)):  # the first epoch fills it
+            fast[(0, index)]
+        for index in range(min(4, len(fast))):
+            a, b = plain[(1, index)], fast[(1, index)]
+            if not (torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])):
+                differs[SEGFRAME] = "samples from the cache differ"
+        makers: dict[str, Callable[[], Call]] = {
+            SEGFRAME: lambda: one_pass(fast, len),
+            "without cache": lambda: one_pass(plain, len),
+        }
+        found = on_one_core(setup, makers, len(fast), "one core; samples as the loader gets them")
+        return replace(found, differs=differs)
+
+    return measure
+
+
+def targets(name: str, *speedups: float) -> tuple[Row, ...]:
+    """A pipeline's rows: so many times the images per second of each peer."""
+    peers = ("albumentations", "mmseg-style", "torchvision v2")
+    return tuple(Row(name, peer, Target(time=1 / x)) for peer, x in zip(peers, speedups, strict=True))
+
+
+GROUPS = (
+    Group(targets("pipeline_voc", 2, 4, 7), pipelines(voc, 375)),
+    Group(targets("pipeline_cityscapes", 1.7, 2, 3.5), pipelines(cityscapes, 1024)),
+    *(
+        Group((Row(f"cache_{kind}_{name}", "without cache", Target(time=1 / x)),), cached(words, kind))
+        for name, words, x in (("voc", voc, 2), ("cityscapes", cityscapes, 8))
+        for kind in ("ram", "disk")
+    ),
+)

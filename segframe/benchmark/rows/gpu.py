@@ -1,0 +1,107 @@
+"""Rows that only a GPU measures: training throughput at 513x513, batch 16."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segframe.benchmark import peers
+from segframe.benchmark.measure import compare, interleaved
+from segframe.benchmark.networks import (
+    apply_switches,
+    autocast,
+    batch_of,
+    loss_of,
+    network,
+    optimizer_of,
+    precision_of,
+    training_step,
+)
+from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
+from segframe.segmenter import Segmenter
+
+NUM_CLASSES = 21
+
+
+def throughput(words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module]) -> Callable[[Setup], Measured]:
+    """Training steps of a network and of a peer's, with images per second and the share of the device's arithmetic."""
+
+    def measure(setup: Setup) -> Measured:
+        if setup.device.type != "cuda":
+            raise NotMeasurable("needs a GPU")
+        batch, size, dtype = setup.pick(16, 4), 513, precision_of(setup.device)
+        images, mask = batch_of(setup, batch, size, NUM_CLASSES)
+        config, segmenter = network(setup, NUM_CLASSES, *words)
+        flops = 3 * forward_flops(segmenter, setup)
+
+        def ours() -> Callable[[], object]:
+            context = apply_switches(config, segmenter, setup.device, dtype)
+            loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
+            return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
+
+        def theirs() -> Callable[[], object]:
+            # smp's networks take multiples of 16: 528.
+            side = 528 if peer == "smp" else size
+            others = batch_of(setup, batch, side, NUM_CLASSES)
+            return peers.peer_step(make_peer().to(setup.device).train(), *others, autocast(setup.device, dtype))
+
+        found = compare(setup, {SEGFRAME: ours, peer: theirs})
+        peak = matmul_flops(setup, dtype)
+        figures = {}
+        for name, seconds in found.seconds.items():
+            speed = batch / statistics.median(seconds)
+            figures[name] = {"images/s": speed}
+            if name == SEGFRAME:
+                figures[name] |= {"share of peak FLOPs": speed * flops / peak, "GFLOPs an image": flops / 1e9}
+        note = (
+            f"batch {batch} at {size}, {dtype}; FLOPs: 3 x forward; peak: a matrix product's, {peak / 1e12:.0f} TFLOP/s"
+        )
+        return replace(found, figures=figures, note=note)
+
+    return measure
+
+
+def forward_flops(segmenter: Segmenter, setup: Setup) -> int:
+    """FLOPs of one image's forward (backward takes twice as many; counters overrate that of grouped convolutions)."""
+    images, _ = batch_of(setup, 1, 513, NUM_CLASSES)
+    segmenter.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        segmenter.outputs(images)
+    segmenter.train()
+    return counter.get_total_flops()
+
+
+def matmul_flops(setup: Setup, dtype: torch.dtype) -> float:
+    """What the device reaches in a large matrix product, FLOP/s."""
+    n = 8192
+    a, b = (torch.randn(n, n, device=setup.device, dtype=dtype) for _ in range(2))
+    return 2 * n**3 / statistics.median(interleaved({"matmul": lambda: a @ b}, setup)["matmul"])
+
+
+def row(name: str, words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module]) -> Group:
+    """A network's row; reported, without a target."""
+    return Group((Row(name, peer, Target()),), throughput(words, peer, make_peer))
+
+
+GROUPS = (
+    row("gpu_fcn8s", ("model=fcn8s",), "torchvision's VGG-16", lambda: peers.PlainFCN8s(NUM_CLASSES)),
+    row(
+        "gpu_deeplabv3_r50",
+        ("backbone=resnet50", "head=deeplabv3"),
+        "torchvision",
+        lambda: peers.TorchvisionNetwork(NUM_CLASSES),
+    ),
+    *(
+        row(
+            f"gpu_deeplabv3plus_r{depth}",
+            (f"backbone=resnet{depth}", "head=deeplabv3plus"),
+            "smp",
+            partial(peers.smp_network, f"resnet{depth}", NUM_CLASSES),
+        )
+        for depth in (50, 101)
+    ),
+)

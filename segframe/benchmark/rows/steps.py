@@ -1,0 +1,163 @@
+"""Rows of whole training steps."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from segframe import build
+from segframe.benchmark import peers
+from segframe.benchmark.clock import Clock
+from segframe.benchmark.measure import alternating, compare
+from segframe.benchmark.networks import (
+    apply_switches,
+    autocast,
+    batch_of,
+    has_bf16,
+    loss_of,
+    network,
+    optimizer_of,
+    precision_of,
+    training_step,
+)
+from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
+from segframe.segmenter import Segmenter
+
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def pruned(setup: Setup) -> Measured:
+    """DeepLabV3-R50's forward, loss and backward with and without the taps that see only padding."""
+    try:
+        from segframe.ops.atrous import AtrousConv2d
+    except ImportError:
+        raise NotMeasurable("this version prunes no convolutions") from None
+    config, segmenter = network(setup, 21, "backbone=resnet50", "head=deeplabv3", "head.dropout=0")
+    twin = copy.deepcopy(segmenter)
+    for layer in twin.modules():
+        if isinstance(layer, AtrousConv2d):
+            layer.__class__ = nn.Conv2d
+    loss = loss_of(config, setup)
+    images, mask = batch_of(setup, 2, setup.pick(256, 128), 21)
+
+    def step(model: Segmenter, images: Tensor, mask: Tensor) -> Tensor:
+        model.zero_grad()
+        total = loss(model.outputs(images)["main"], mask)
+        total.backward()
+        return total.detach()
+
+    def gradient(model: Segmenter) -> tuple[Tensor, Tensor]:
+        # In double precision, where batch norm does not blow up the rounding of another order of summation.
+        double = copy.deepcopy(model).double()
+        total = step(double, images[..., :128, :128], mask[..., :128, :128])
+        return total, torch.cat([p.grad.flatten() for p in double.parameters() if p.grad is not None])
+
+    (a, da), (b, db) = gradient(segmenter), gradient(twin)
+    apart = max(((a - b) / b).abs().item(), ((da - db).norm() / db.norm()).item())
+    differs = {SEGFRAME: f"loss or gradient differ by {apart:.1e}"} if apart > 1e-5 else {}
+    makers: dict[str, Callable[[], Callable[[], object]]] = {
+        SEGFRAME: lambda: lambda: step(segmenter, images, mask),
+        "unpruned": lambda: lambda: step(twin, images, mask),
+    }
+    found = compare(setup, makers, memory=False, differs=differs)
+    return replace(found, note=f"float32, batch 2 at {images.shape[-1]}")
+
+
+def whole_step(setup: Setup) -> Measured:
+    """DeepLabV3+-R50 with 150 classes against smp's with interpolation and cross-entropy."""
+    dtype, size, num_classes = precision_of(setup.device), setup.pick(512, 256), 150
+    images, mask = batch_of(setup, 2, size, num_classes)
+
+    def ours() -> Callable[[], object]:
+        # smp's decoder has one separable convolution at stride 4.
+        words = ("backbone=resnet50", "head=deeplabv3plus", "head.num_convs=1", "optimizer=sgd")
+        config, segmenter = network(setup, num_classes, *words)
+        context = apply_switches(config, segmenter, setup.device, dtype)
+        loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
+        return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
+
+    def smp() -> Callable[[], object]:
+        model = peers.smp_network("resnet50", num_classes).to(setup.device).train()
+        return peers.peer_step(model, images, mask, autocast(setup.device, dtype))
+
+    found = compare(setup, {SEGFRAME: ours, "smp": smp})
+    return replace(found, note=f"{NAMES[dtype]}, batch 2 at {size}")
+
+
+def precision(setup: Setup) -> Measured:
+    """Our own step in bfloat16 against float32."""
+    if not has_bf16(setup.device):
+        raise NotMeasurable("this device has no bfloat16 arithmetic of its own")
+    images, mask = batch_of(setup, 2, setup.pick(256, 128), 21)
+
+    def step(dtype: torch.dtype) -> Callable[[], object]:
+        config, segmenter = network(setup, 21, "backbone=resnet50", "head=deeplabv3plus")
+        context = apply_switches(config, segmenter, setup.device, dtype)
+        loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
+        return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
+
+    makers = {name: partial(step, dtype) for dtype, name in NAMES.items()}
+    return replace(compare(setup, makers), note=f"DeepLabV3+-R50, batch 2 at {images.shape[-1]}")
+
+
+def overhead(setup: Setup) -> Measured:
+    """Blocks of steps in Lightning, as train.py sets it up, and in a plain loop, from the same weights and batches."""
+    dtype, size, steps = precision_of(setup.device), setup.pick(256, 128), setup.pick(12, 4)
+    words = [
+        *("backbone=resnet50", "head=deeplabv3plus", "data=shapes", f"data.dataset.size={size}"),
+        *("data.dataset.num_images={train: 2, val: 1, test: 1}", f"data.crop_size={size}"),
+        *("+trainer.lightning.limit_val_batches=0", f"trainer.accelerator={setup.device.type.replace('cuda', 'gpu')}"),
+        f"trainer.precision={'32-true' if dtype is torch.float32 else 'bf16-mixed'}",
+        f"output_dir={(setup.folder / 'overhead').resolve()}",
+        *("+callbacks.clock._target_=segframe.benchmark.clock.Clock", "~callbacks.report"),
+    ]
+    config, first = network(setup, 8, *words)
+    dataset, _ = build.build_datasets(config.data, config.transforms, config.seed)
+    images, mask = batch_of(setup, 2, size, 8)
+    batches = [{"image": images, "mask": mask, "name": ["a", "b"]}] * (steps + 1)
+    length = build.RunLength(steps + 1, steps + 1, steps + 1)
+    finals = {}
+
+    def lightning() -> float:
+        segmenter = copy.deepcopy(first)
+        task = build.build_task(config, segmenter, dataset, length)
+        trainer = build.build_trainer(config, length)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
+        trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        finals[SEGFRAME] = segmenter
+        return (clock.times["batches"] - clock.times["second"]) / steps
+
+    def plain() -> float:
+        segmenter = copy.deepcopy(first)
+        clock = Clock()
+        context = apply_switches(config, segmenter, setup.device, dtype)
+        loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
+        scheduler = build.build(config.scheduler, "scheduler")(optimizer, total_steps=length.total_steps)
+        for k, batch in enumerate(batches):
+            clock.on_train_batch_start(None, None, batch, k)  # type: ignore[arg-type]
+            torch.manual_seed(config.seed + k)
+            training_step(segmenter, loss, optimizer, batch["image"], batch["mask"], context)  # type: ignore[arg-type]
+            scheduler.step()
+        clock.on_train_batch_end(None, None, None, None, steps)  # type: ignore[arg-type]
+        finals["plain loop"] = segmenter
+        return (clock.times["batches"] - clock.times["second"]) / steps
+
+    seconds = alternating({SEGFRAME: lightning, "plain loop": plain}, setup.rounds, 4 * setup.seconds)
+    a, b = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in finals.values())
+    apart = ((a - b).norm() / b.norm()).item()
+    differs = {SEGFRAME: f"weights differ by {apart:.1e}"} if apart > 1e-5 else {}
+    note = f"{NAMES[dtype]}, batch 2 at {size}, default callbacks and loggers, blocks of {steps} steps"
+    return Measured(seconds, differs=differs, note=note)
+
+
+GROUPS = (
+    Group((Row("aspp_pruned", "unpruned", Target(0.9)),), pruned),
+    Group((Row("step_150", "smp", Target(0.8, 0.6)),), whole_step),
+    Group((Row("overhead", "plain loop", Target(1.03)),), overhead),
+    Group((Row("bf16", "float32", Target(1 / 1.6), ours="bfloat16"),), precision),
+)
