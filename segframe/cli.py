@@ -27,7 +27,19 @@ from segframe.errors import UserError
 Job = Callable[[DictConfig], Any]
 
 # Words whose values are paths, which Hydra's grammar would read as lists, dicts or sweeps where they hold its signs.
-PATHS = ("checkpoint", "resume", "init_from", "input", "output", "output_dir", "data.root", "hydra.sweep.dir")
+PATHS = (
+    "checkpoint",
+    "resume",
+    "init_from",
+    "input",
+    "output",
+    "output_dir",
+    "json",
+    "plot",
+    "camvid",
+    "data.root",
+    "hydra.sweep.dir",
+)
 
 
 def command(config_name: str) -> Callable[[Job], Callable[[], None]]:

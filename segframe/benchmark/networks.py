@@ -8,17 +8,18 @@ import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from segframe import build
+from segframe import build, switches
 from segframe.benchmark.row import NotMeasurable, Setup
 from segframe.cli import sentence
 from segframe.config import CONFIG_DIR
 from segframe.losses.base import Loss
 from segframe.segmenter import Segmenter
+from segframe.switches import computes_in_bfloat16
 from segframe.task import group_parameters
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -52,16 +53,9 @@ def loss_of(config: DictConfig, setup: Setup) -> Loss:
     return build.build(config.loss, "loss").to(setup.device)
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the device itself, not emulated."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
 def precision_of(device: torch.device) -> torch.dtype:
     """What a training on this device computes in, on both sides."""
-    return torch.bfloat16 if has_bf16(device) else torch.float32
+    return torch.bfloat16 if computes_in_bfloat16(device.type) else torch.float32
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Context:
@@ -72,7 +66,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Context:
 
 
 def apply_switches(config: DictConfig, segmenter: Segmenter, device: torch.device, dtype: torch.dtype) -> Context:
-    """What train.py sets up before training, done to `segmenter`; makes the context that a forward runs in."""
+    """What train.py sets up before training, done to `segmenter`; makes the context that a forward runs in.
+
+    But for the allocator, which both sides share in one process: only runs of their own show what that brings.
+    """
+    switches.apply(OmegaConf.merge(config.trainer, {"keep_freed_memory": False}), segmenter)
     return autocast(device, dtype)
 
 

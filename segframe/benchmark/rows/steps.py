@@ -17,7 +17,6 @@ from segframe.benchmark.networks import (
     apply_switches,
     autocast,
     batch_of,
-    has_bf16,
     loss_of,
     network,
     optimizer_of,
@@ -26,6 +25,7 @@ from segframe.benchmark.networks import (
 )
 from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 from segframe.segmenter import Segmenter
+from segframe.switches import computes_in_bfloat16
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -90,7 +90,7 @@ def whole_step(setup: Setup) -> Measured:
 
 def precision(setup: Setup) -> Measured:
     """Our own step in bfloat16 against float32."""
-    if not has_bf16(setup.device):
+    if not computes_in_bfloat16(setup.device.type):
         raise NotMeasurable("this device has no bfloat16 arithmetic of its own")
     images, mask = batch_of(setup, 2, setup.pick(256, 128), 21)
 
@@ -124,6 +124,7 @@ def overhead(setup: Setup) -> Measured:
 
     def lightning() -> float:
         segmenter = copy.deepcopy(first)
+        apply_switches(config, segmenter, setup.device, dtype)
         task = build.build_task(config, segmenter, dataset, length)
         trainer = build.build_trainer(config, length)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
