@@ -44,7 +44,7 @@ class TrainerConfig:
     fused_optimizer: bool = False
     tf32: bool = False
     compile: bool = False
-    forget_activations: bool = False
+    activation_checkpointing: bool = False
     keep_freed_memory: bool = False
     lightning: dict[str, Any] = field(default_factory=dict)
 

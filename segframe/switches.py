@@ -39,13 +39,13 @@ def apply(settings: TrainerConfig, segmenter: Segmenter) -> None:
         torch.backends.cudnn.allow_tf32 = settings.tf32
     segmenter.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     segmenter.to(memory_format=segmenter.memory_format)
-    if settings.forget_activations:
+    if settings.activation_checkpointing:
         if not segmenter.backbone.has_blocks:
             raise UserError(
-                "trainer.forget_activations=true: this backbone is not made of blocks that can be computed again; "
+                "trainer.activation_checkpointing=true: this backbone is not made of blocks that can be computed again; "
                 "choose another one (resnet, vgg, unet, xception), or false"
             )
-        segmenter.backbone.forgets_activations = True
+        segmenter.backbone.activation_checkpointing = True
     if settings.compile:
         for part in (segmenter.backbone, segmenter.head, segmenter.aux_head):
             if part is not None:

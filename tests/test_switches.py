@@ -26,7 +26,7 @@ class NoHead(nn.Module):
 def switched(network, **settings):
     """A copy of a network with only these switches on."""
     network = copy.deepcopy(network)
-    off = dict.fromkeys(("channels_last", "compile", "forget_activations", "keep_freed_memory", "tf32"), False)
+    off = dict.fromkeys(("channels_last", "compile", "activation_checkpointing", "keep_freed_memory", "tf32"), False)
     switches.apply(TrainerConfig(**off | settings), network)
     return network
 
@@ -51,11 +51,11 @@ def test_forgotten_activations_change_nothing(name):
     network = Segmenter(backbone, NoHead(), None, build.build_normalize(config.normalize))
     if not backbone.has_blocks:
         with pytest.raises(UserError, match="not made of blocks"):
-            switched(network, forget_activations=True)
+            switched(network, activation_checkpointing=True)
         return
     images = torch.randint(0, 256, (2, 3, 33, 47), dtype=torch.uint8)
     expected = trained(switched(network), images)
-    found = trained(switched(network, forget_activations=True), images)
+    found = trained(switched(network, activation_checkpointing=True), images)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
@@ -67,7 +67,7 @@ def test_forgotten_activations_are_not_kept():
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     saved = {}
     for forget in (False, True):
-        net = switched(network, forget_activations=forget).train()
+        net = switched(network, activation_checkpointing=forget).train()
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.nbytes) or t, lambda t: t):
             net.outputs(images)

@@ -35,18 +35,18 @@ class Backbone(nn.Module, ABC):
     lr_multiplier: float
     has_blocks = True
     """Whether `forward` goes through `run`, without which activations cannot be forgotten."""
-    forgets_activations = False
+    activation_checkpointing = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The maps under the same keys as `features`."""
 
     def run(self, block: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """block(x); what is inside is computed again in the backward pass if `forgets_activations` (Chen et al., 2016).
+        """block(x); what is inside is computed again in the backward pass if `activation_checkpointing` (Chen et al., 2016).
 
         Batch norm's running statistics take each batch once, as if nothing were computed twice.
         """
-        if not (self.forgets_activations and torch.is_grad_enabled()):
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return block(x)
         return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._statistics_kept()))
 

@@ -70,7 +70,8 @@ def apply_switches(config: DictConfig, segmenter: Segmenter, device: torch.devic
 
     But for the allocator, which both sides share in one process: only runs of their own show what that brings.
     """
-    switches.apply(OmegaConf.merge(config.trainer, {"keep_freed_memory": False}), segmenter)
+    settings: Any = OmegaConf.merge(config.trainer, {"keep_freed_memory": False})
+    switches.apply(settings, segmenter)
     return autocast(device, dtype)
 
 

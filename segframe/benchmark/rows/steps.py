@@ -40,7 +40,7 @@ def pruned(setup: Setup) -> Measured:
     twin = copy.deepcopy(segmenter)
     for layer in twin.modules():
         if isinstance(layer, AtrousConv2d):
-            layer.__class__ = nn.Conv2d
+            layer.__class__ = nn.Conv2d  # type: ignore[assignment]
     loss = loss_of(config, setup)
     images, mask = batch_of(setup, 2, setup.pick(256, 128), 21)
 

@@ -1,0 +1,87 @@
+"""The line at the end of an epoch that waited for its data."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from segframe.callbacks.loading import LoaderReport, advice
+
+
+class Slow(Dataset[Tensor]):
+    """Items that take their time."""
+
+    cache = None
+    samples = (SimpleNamespace(image=Path("a.jpg")),)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Tensor:
+        time.sleep(self.seconds)
+        return torch.ones(1)
+
+
+class Task(LightningModule):
+    steps_per_epoch = 2
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seconds = seconds
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        time.sleep(self.seconds)
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def told(seconds_to_load: float, seconds_to_train: float, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> str:
+    trainer = Trainer(
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        accelerator="cpu",
+        callbacks=[LoaderReport(0.3)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(Task(seconds_to_train), DataLoader(Slow(seconds_to_load)))
+    return capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*GPU available but not used.*")
+def test_an_epoch_that_waits_says_so_and_one_that_works_does_not(capsys, tmp_path):
+    slow = told(0.03, 0.0, capsys, tmp_path)
+    assert slow.count("epoch 1: the model waited") == slow.count("epoch 2: the model waited") == 1
+    assert "% of the time for data (no workers" in slow
+    assert "data.num_workers=" in slow
+    assert "waited" not in told(0.0, 0.03, capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cache", "image", "setting"),
+    [
+        (0, None, "a.jpg", "data.num_workers=4"),
+        (4, None, "a.jpg", "data.cache=disk"),
+        (4, "disk", "a.jpg", "transforms=light"),
+        (4, None, "", "transforms=light"),
+    ],
+)
+def test_advice_names_what_is_left_to_change(monkeypatch, workers, cache, image, setting):
+    monkeypatch.setattr("segframe.callbacks.loading.num_cores", lambda: 4)
+    dataset = SimpleNamespace(cache=cache, samples=[SimpleNamespace(image=Path(image))])
+    assert setting in advice(SimpleNamespace(num_workers=workers, dataset=dataset))
