@@ -42,8 +42,8 @@ def apply(settings: TrainerConfig, segmenter: Segmenter) -> None:
     if settings.activation_checkpointing:
         if not segmenter.backbone.has_blocks:
             raise UserError(
-                "trainer.activation_checkpointing=true: this backbone is not made of blocks that can be computed again; "
-                "choose another one (resnet, vgg, unet, xception), or false"
+                "trainer.activation_checkpointing=true: this backbone is not made of blocks that can be computed "
+                "again; choose another one (resnet, vgg, unet, xception), or false"
             )
         segmenter.backbone.activation_checkpointing = True
     if settings.compile:

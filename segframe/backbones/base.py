@@ -42,9 +42,9 @@ class Backbone(nn.Module, ABC):
         """The maps under the same keys as `features`."""
 
     def run(self, block: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """block(x); what is inside is computed again in the backward pass if `activation_checkpointing` (Chen et al., 2016).
+        """block(x); with `activation_checkpointing` its inside is computed again for the backward pass, not kept.
 
-        Batch norm's running statistics take each batch once, as if nothing were computed twice.
+        Chen et al., 2016. Batch norm's running statistics take each batch once, as if nothing were computed twice.
         """
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return block(x)
