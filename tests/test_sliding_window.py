@@ -216,10 +216,8 @@ def test_the_best_class_is_the_first_of_equals():
 
 
 def test_window_and_stride_follow_from_the_training():
-    assert SlidingWindow(None, None, "exact", 1).suited_to({"transforms": {"crop_size": [360, 481]}}).stride == (
-        240,
-        320,
-    )
+    untold = SlidingWindow(None, None, "exact", 1)
+    assert untold.suited_to({"transforms": {"crop_size": [360, 481]}}).stride == (240, 320)
     suited = SlidingWindow(None, [8, 9], "fast", 2).suited_to({"transforms": {"crop_size": 96}})
     assert str(suited) == "sliding windows of 96x96 pixels every 8 down and 9 to the right, fast"
     assert SlidingWindow(64, None, "exact", 1).suited_to({"transforms": {"crop_size": 96}}).window == (64, 64)
