@@ -1,7 +1,7 @@
 """Sliding windows: the network on overlapping pieces of the image, as large as those it was trained on."""
 
+import functools
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference.bands import BandedScores, Cropped, band_rows
 from segframe.inference.base import Inference, Scores, check_run, stride_of
-from segframe.inference.blend import Blend, enlarging
+from segframe.inference.blend import Blend, by_rows, enlarging
 from segframe.segmenter import Segmenter
 
 Pair = tuple[int, int]
@@ -77,7 +77,8 @@ class SlidingWindow(Inference):
         """See Inference; "exact" runs the network when its scores are asked for."""
         self.required_window()
         if self.mode == "exact":
-            return BandedScores(partial(self.bands, segmenter, images), probabilities=False)
+            size = (images.shape[-2], images.shape[-1])
+            return BandedScores(functools.partial(self.bands, segmenter, images), size, probabilities=False)
         return self.coarse(segmenter, images)
 
     def run(
@@ -90,10 +91,10 @@ class SlidingWindow(Inference):
             crops = torch.cat([images[..., top : top + size[0], left : left + size[1]] for left in some])
             logits = segmenter.outputs(crops)["main"]
             for left, values in zip(some, logits.values.split(len(images)), strict=True):
-                yield left, logits._replace(values=values.float())
+                yield left, logits._replace(values=values)
 
     def bands(self, segmenter: Segmenter, images: Tensor) -> Iterator[Tensor]:
-        """The mean logits of full size, (N, C, some rows, W) each.
+        """The mean logits of full size, (N, some rows, C, W) each.
 
         Windows of one row share what their rows become, so they are enlarged to the right first and added up; the
         number of windows over a pixel is that of its row times that of its column.
@@ -112,12 +113,12 @@ class SlidingWindow(Inference):
                     strip, rows = side_by_side(self.run(segmenter, images, top, lefts, size), width)
                     strips[top] = (strip.div_(over_columns), rows)
                     del strip  # so that it can be freed as soon as its windows end
-            channels = strips[covering[0]][0].shape[1]
+            channels = strips[covering[0]][0].shape[2]
             step = band_rows(channels * len(images), width)
             for above in range(start, end, step):
                 below = min(above + step, end)
                 parts = [rows.rows(strip, above - top, below - top) for top, (strip, rows) in strips.items()]
-                yield torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
+                yield functools.reduce(Tensor.add_, parts).div_(len(parts))
 
     def coarse(self, segmenter: Segmenter, images: Tensor) -> Scores:
         """The mean logits on the network's own grid."""
@@ -140,7 +141,7 @@ class SlidingWindow(Inference):
                 if not canvas.numel():
                     check_grid(logits, cell, (len(tops) > 1, len(lefts) > 1))
                     shape = (*logits.values.shape[:2], tops[-1] // cell + h, lefts[-1] // cell + w)
-                    canvas = logits.values.new_zeros(shape)
+                    canvas = logits.values.new_zeros(shape, dtype=torch.float32)
                 canvas[..., top // cell : top // cell + h, left // cell : left // cell + w] += logits.values
         canvas /= coverage([top // cell for top in tops], h, canvas.shape[-2], canvas.device)[:, None]
         canvas /= coverage([left // cell for left in lefts], w, canvas.shape[-1], canvas.device)
@@ -148,13 +149,14 @@ class SlidingWindow(Inference):
 
 
 def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Tensor, Blend]:
-    """A row of windows, enlarged to the right and added up: (N, C, h, width); and what is left to do to its rows."""
+    """A row of windows, enlarged to the right and added up: (N, h, C, width); and what is left to do to its rows."""
     total = torch.zeros(0)
     for left, logits in windows:
+        lines = by_rows(logits.values)
         if not total.numel():
-            rows, columns = (Blend.of(weights) for weights in enlarging(logits))
-            total = logits.values.new_zeros(*logits.values.shape[:3], width)
-        total[..., left : left + logits.size[1]] += columns.columns(logits.values)
+            rows, columns = enlarging(logits)
+            total = lines.new_zeros(*lines.shape[:3], width)
+        total[..., left : left + logits.size[1]] += columns.columns(lines)
     return total, rows
 
 

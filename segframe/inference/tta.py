@@ -1,7 +1,7 @@
 """Test-time augmentation: the network on the image at several scales, and mirrored."""
 
+import functools
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,12 +12,13 @@ from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference.bands import BandedScores, band_rows
 from segframe.inference.base import Inference, Scores, check_run
-from segframe.inference.blend import Blend, enlarging
-from segframe.ops import bilinear
+from segframe.inference.blend import Blend, by_rows, enlarging
 from segframe.segmenter import Segmenter
 
 Pair = tuple[int, int]
 
+BLOCK = 32
+"""Rows whose cells are enlarged to the right at once: neighbouring bands read the same ones."""
 SMALLEST = 32
 """Pixels of a side below which images are not made smaller: networks need so many."""
 
@@ -57,7 +58,7 @@ class TTA(Inference):
         base = min(zip(self.scales, answers, strict=True), key=lambda pair: abs(pair[0] - 1))[1].logits
         cells = None if self.mode == "exact" else grid(base, size)
         views = [view for answer in answers for view in answer.views(size, cells)]
-        scores = BandedScores(partial(mean_probabilities, views), probabilities=True)
+        scores = BandedScores(functools.partial(mean_probabilities, views), cells or size, probabilities=True)
         return scores if cells is None else Logits(scores.full(), size, base.aligned_stride)
 
     def run(self, segmenter: Segmenter, images: Tensor, scale: float) -> "Answer":
@@ -65,10 +66,12 @@ class TTA(Inference):
         size = [max(round(n * scale), min(n, SMALLEST)) for n in images.shape[-2:]]
         scaled = images
         if size != list(images.shape[-2:]):
-            scaled = F.interpolate(images.float(), size, mode="bilinear", align_corners=False)
+            # Pixel by pixel in memory, which torch resizes several times as fast.
+            pixels = images.to(torch.float32, memory_format=torch.channels_last)
+            scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
         batch = torch.cat([scaled, scaled.flip(-1)]) if self.flip else scaled
         parts = [segmenter.outputs(part)["main"] for part in batch.split(self.batch_size)]
-        values = torch.cat([part.values.float() for part in parts])
+        values = torch.cat([part.values for part in parts])
         return Answer(parts[0]._replace(values=values), self.flip)
 
 
@@ -83,8 +86,8 @@ def grid(logits: Logits, size: Pair) -> Pair:
 class View(NamedTuple):
     """The logits of one augmentation, and how rows and columns of the result are made of theirs."""
 
-    values: Tensor
-    """(N, C, h, w)"""
+    lines: Tensor
+    """(N, h, C, w)"""
     rows: Blend
     columns: Blend
 
@@ -97,39 +100,40 @@ class Answer(NamedTuple):
 
     def views(self, size: Pair, cells: Pair | None) -> list[View]:
         """The augmentations of this scale as they lie on images of `size`, or on coarse logits of so many `cells`."""
-        rows, columns = enlarging(self.logits)
-        stride = self.logits.aligned_stride
+        sides = (False, True) if self.flip else (False,)
+        parts = self.logits.values.chunk(len(sides))
+        down = self.placed(0, size, cells, mirrored=False)
+        return [
+            View(by_rows(part), down, self.placed(1, size, cells, mirrored))
+            for part, mirrored in zip(parts, sides, strict=True)
+        ]
 
-        def placed(weights: Tensor, axis: int, mirrored: bool) -> Blend:
-            if cells is not None and stride is None:
-                on = bilinear.matrix(cells[axis], weights.shape[1], None, weights.device)
-                return Blend.of(on.flip(0) if mirrored else on)
-            on = resized(weights, size[axis])
-            on = on.flip(0) if mirrored else on
-            if cells is not None and stride is not None:
-                on = on[(torch.arange(cells[axis], device=on.device) * stride).clamp(max=size[axis] - 1)]
-            return Blend.of(on)
-
-        down = placed(rows, 0, mirrored=False)
-        sides = [placed(columns, 1, mirrored) for mirrored in ((False, True) if self.flip else (False,))]
-        return [View(part, down, side) for part, side in zip(self.logits.values.chunk(len(sides)), sides, strict=True)]
-
-
-def resized(weights: Tensor, pixels: int) -> Tensor:
-    """Weights (others, cells) of a scaled image's rows or columns to those of the image (pixels, cells)."""
-    low, high, share = bilinear.axis(pixels, len(weights), None, weights.device)
-    return torch.lerp(weights[low], weights[high], share[:, None])
+    def placed(self, axis: int, size: Pair, cells: Pair | None, mirrored: bool) -> Blend:
+        """What becomes of the rows (axis 0) or columns (1)."""
+        values, stride = self.logits.values, self.logits.aligned_stride
+        if cells is not None and stride is None:
+            blend = Blend.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
+            return blend.mirrored() if mirrored else blend
+        blend = enlarging(self.logits)[axis].resized(size[axis])
+        # In the end, since mirrored cells do not lie where cells do.
+        blend = blend.mirrored() if mirrored else blend
+        if cells is None or stride is None:
+            return blend
+        return blend.at([min(cell * stride, size[axis] - 1) for cell in range(cells[axis])])
 
 
 def mean_probabilities(views: list[View]) -> Iterator[Tensor]:
-    """The mean of the softmax of all views, (N, C, some rows, W) each, from top to bottom."""
-    n, channels = views[0].values.shape[:2]
+    """The mean of the softmax of all views, (N, some rows, C, W) each, from top to bottom."""
+    n, _, channels, _ = views[0].lines.shape
     height, width = len(views[0].rows.first), len(views[0].columns.first)
     step = band_rows(n * channels, width)
-    for start in range(0, height, step):
-        end = min(start + step, height)
-        total = torch.zeros((), device=views[0].values.device)
+    for above in range(0, height, BLOCK):
+        below = min(above + BLOCK, height)
+        wide = []
         for view in views:
-            cells, weights = view.rows.between(start, end)
-            total = total + (weights @ view.columns.columns(view.values[:, :, cells])).softmax(1)
-        yield total / len(views)
+            cells, _ = view.rows.between(above, below)
+            wide.append((view.columns.columns(view.lines[:, cells].contiguous()), view.rows, cells.start))
+        for start in range(above, below, step):
+            end = min(start + step, below)
+            parts = (rows.rows(lines, start, end, origin).softmax(2) for lines, rows, origin in wide)
+            yield functools.reduce(Tensor.add_, parts).div_(len(wide))
