@@ -112,7 +112,7 @@ class SlidingWindow(Inference):
                 if top not in strips:
                     strip, rows = side_by_side(self.run(segmenter, images, top, lefts, size), width)
                     strips[top] = (strip.div_(over_columns), rows)
-                    del strip  # so that it can be freed as soon as its windows end
+                    del strip  # so that it is freed when its windows end
             channels = strips[covering[0]][0].shape[2]
             step = band_rows(channels * len(images), width)
             for above in range(start, end, step):
@@ -194,7 +194,7 @@ def check_grid(logits: Logits, cell: int, several: tuple[bool, bool]) -> None:
 
 def pair(name: str, value: int | Sequence[int]) -> Pair:
     """A setting in pixels, one number or [height, width], as (height, width)."""
-    numbers = [value, value] if isinstance(value, int) else list(value)
+    numbers = list(value) if isinstance(value, Sequence) else [value, value]
     if len(numbers) != 2 or any(not isinstance(n, int) or n < 1 for n in numbers):
         raise UserError(f"inference.{name} must be a positive number of pixels or [height, width], got {value}")
     return numbers[0], numbers[1]

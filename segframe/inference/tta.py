@@ -26,14 +26,15 @@ SMALLEST = 32
 class TTA(Inference):
     """The mean of the probabilities of the image at each of `scales` and, with `flip`, mirrored too.
 
-    Multi-scale and flipped inference as published figures have it (Chen et al., 2018, DeepLabV3+, section 4), computed
+    Multi-scale and flipped inference as published figures have it (Chen et al., 2017, DeepLabV3, section 4), computed
     as mmsegmentation's `SegTTAModel` and PaddleSeg's `aug_inference` do: logits are resized to the image's size, then
     follow softmax and mean. Images are resized bilinearly without antialiasing, as by OpenCV there, but not rounded
     back to bytes; their sides are rounded to the nearest pixel and to no less than 32. An image and its mirror image
     run together, `batch_size` images at a time at most.
 
-    "exact": that, in bands of rows, from the coarse logits of every augmentation, which alone are kept. "fast": the
-    same on the grid of the image's own coarse logits; the logarithm of the mean is then enlarged.
+    "exact": that, in bands of rows, from the coarse logits of every augmentation, which alone are kept (full-size ones
+    of heads that give such: FCN's skips, U-Net). "fast": the same on the grid of the image's own coarse logits; the
+    logarithm of the mean is then enlarged.
     """
 
     def __init__(self, scales: list[float], flip: bool, mode: str, batch_size: int) -> None:
