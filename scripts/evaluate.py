@@ -24,6 +24,7 @@ def main(config: DictConfig) -> None:
 
     inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
+    inference = inference.suited_to(restored.about.config)
     split = config.split or config.data.val_split
     choices = HydraConfig.get().runtime.choices
     stored = choices["data"] == "checkpoint"
@@ -36,9 +37,10 @@ def main(config: DictConfig) -> None:
     # JSON knows no NaN: a class that does not occur is null.
     known = {name: value if value == value else None for name, value in found.items()}
     how = {name: choices[name] for name in ("inference", "postprocess")} | {"output_stride": config.output_stride}
+    how["inference_in_words"] = str(inference)
     told = {**known, "images": len(dataset), "checkpoint": str(restored.path), **how}
     path.write_text(json.dumps(told, indent=2) + "\n")
-    print(f"also in {path}")
+    print(f"inference: {inference}; also in {path}")
 
 
 if __name__ == "__main__":

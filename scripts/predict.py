@@ -36,6 +36,7 @@ def main(config: DictConfig) -> None:
     inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
     about = restored.about
+    inference = inference.suited_to(about.config)
     heated = choose_classes(config.heatmaps, about.classes)
     device = build.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)
@@ -52,7 +53,8 @@ def main(config: DictConfig) -> None:
         write_heatmaps(output, name, prediction, heated, about.classes)
         if config.feature_maps:
             write_feature_maps(output, name, image, segmenter, config.feature_channels, device)
-    print(f"{len(images) - failures} of {len(images)} images predicted, in {config.output}")
+    done = f"{len(images) - failures} of {len(images)} images predicted"
+    print(f"{done}, in {config.output}; inference: {inference}")
     if failures:
         sys.exit(1)
 

@@ -14,9 +14,8 @@ from segframe.checks import did_you_mean
 from segframe.data.files import IMAGE_SUFFIXES
 from segframe.data.palettes import Palette
 from segframe.errors import UserError
-from segframe.heads.base import Logits
 from segframe.heatmaps import feature_grid, heat_map
-from segframe.inference.base import Inference, Postprocess, classify
+from segframe.inference.base import Inference, Postprocess, Scores, classify
 from segframe.segmenter import Segmenter
 from segframe.visuals import colorize, overlay
 
@@ -46,7 +45,7 @@ class Prediction(NamedTuple):
     """uint8 RGB (H, W, 3)"""
     classes: np.ndarray
     """uint8 (H, W)"""
-    logits: Logits
+    scores: Scores
     """As the inference gave them, before any postprocess; one image."""
 
 
@@ -56,9 +55,9 @@ def predict(
     """The prediction of an image, uint8 RGB (H, W, 3)."""
     with torch.inference_mode():
         batch = as_batch(image, device)
-        logits = inference(segmenter, batch)
-        classes = classify(logits, batch, postprocess)[0]
-    return Prediction(image, classes.cpu().numpy(), logits)
+        scores = inference(segmenter, batch)
+        classes = classify(scores, batch, postprocess)[0]
+    return Prediction(image, classes.cpu().numpy(), scores)
 
 
 def as_batch(image: np.ndarray, device: torch.device) -> Tensor:
@@ -89,12 +88,14 @@ def write_heatmaps(
     folder: Path, name: Path, prediction: Prediction, chosen: list[int], classes: tuple[str, ...]
 ) -> None:
     """Writes heatmaps/<class>/<name>.png: the softmax scores of the chosen classes, cell by cell."""
-    logits = prediction.logits
-    scores = logits.values[0].float().softmax(0).cpu().numpy()
+    if not chosen:
+        return
+    with torch.inference_mode():
+        scores = prediction.scores.values[0].float().softmax(0)[chosen].cpu().numpy()
     height, width = scores.shape[1:]
-    for index in chosen:
+    for index, score in zip(chosen, scores, strict=True):
         title = f"{classes[index]}: softmax score, {height} x {width} cells"
-        picture = heat_map(prediction.image, scores[index], title, logits.aligned_stride)
+        picture = heat_map(prediction.image, score, title, prediction.scores.aligned_stride)
         # A checkpoint names its classes as it likes; here they name folders.
         save(folder / "heatmaps" / re.sub(r"[^\w +-]+", "_", classes[index]) / f"{name}.png", picture)
 

@@ -1,13 +1,11 @@
 """Shift-and-stitch: dense logits from a coarse network (Long et al., 2015, section 3.2)."""
 
-from weakref import WeakKeyDictionary
-
 from torch import Tensor
 
 from segframe.errors import UserError
 from segframe.heads.base import Logits
-from segframe.inference.base import Inference
-from segframe.segmenter import Segmenter, logit_stride
+from segframe.inference.base import Inference, stride_of
+from segframe.segmenter import Segmenter
 
 
 class ShiftAndStitch(Inference):
@@ -23,13 +21,14 @@ class ShiftAndStitch(Inference):
         if factor < 1:
             raise UserError(f"inference.factor must be at least 1, got {factor}")
         self.factor = factor
-        self.strides: WeakKeyDictionary[Segmenter, int] = WeakKeyDictionary()
+
+    def __str__(self) -> str:
+        """See Inference."""
+        return f"shift-and-stitch, {self.factor} times as dense"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
         """See Inference."""
-        if segmenter not in self.strides:
-            self.strides[segmenter] = logit_stride(segmenter)
-        stride = self.strides[segmenter]
+        stride = stride_of(segmenter)
         if stride == 1:
             raise UserError(
                 "inference=shift_and_stitch needs a head with coarse logits (fcn, deeplabv3, ...); "

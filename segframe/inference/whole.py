@@ -10,6 +10,10 @@ from segframe.segmenter import Segmenter
 class Whole(Inference):
     """One run of the network on whole images."""
 
+    def __str__(self) -> str:
+        """See Inference."""
+        return "whole images"
+
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
         """See Inference."""
         return segmenter.outputs(images)["main"]

@@ -1,0 +1,144 @@
+"""Test-time augmentation: the mean of full-size probabilities, without ever storing those."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, agree, options
+from PIL import Image
+from test_inference import images, stored
+from test_sliding_window import Cells, Peak, network
+
+from segframe.data.shapes import Shapes
+from segframe.errors import UserError
+from segframe.inference.tta import TTA
+from segframe.inference.whole import Whole
+
+SCALES = [0.5, 1.0, 1.75]
+
+
+def averaged(segmenter, batch, sizes, flip):
+    """The plain way: every augmentation's probabilities at full size."""
+    size, parts = batch.shape[-2:], []
+    for other in sizes:
+        scaled = F.interpolate(batch.float(), other, mode="bilinear") if other != size else batch.float()
+        for mirrored in (False, True) if flip else (False,):
+            full = segmenter.outputs(scaled.flip(-1) if mirrored else scaled)["main"].full()
+            full = full.flip(-1) if mirrored else full
+            parts.append(F.interpolate(full, size, mode="bilinear").softmax(1))
+    return torch.stack(parts).mean(0)
+
+
+@pytest.mark.parametrize("head", options("head"))
+def test_exact_is_the_mean_of_full_size_probabilities(head):
+    segmenter = network(head)
+    batch = images(66, 75)
+    sizes = [(33, 38), (66, 75), (116, 131)]
+    with torch.inference_mode():
+        scores = TTA(SCALES, True, "exact", 2)(segmenter, batch)
+        expected = averaged(segmenter, batch, sizes, flip=True)
+    assert len(expected.unique()) > 100
+    agree(scores.full().softmax(1), expected)
+    assert torch.equal(scores.classes(), expected.argmax(1).to(torch.uint8))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_exact_of_several_images(aligned, flip):
+    segmenter = Cells(channels=7, aligned=aligned)
+    batch = images(45, 83, n=2)
+    # 0.25: sides of no less than 32 pixels.
+    sizes = [(32, 32), (45, 83), (68, 124)]
+    expected = averaged(segmenter, batch, sizes, flip)
+    for batch_size in (1, 3, 100):
+        scores = TTA([0.25, 1.0, 1.5], flip, "exact", batch_size)(segmenter, batch)
+        agree(scores.full().softmax(1), expected)
+        assert torch.equal(scores.classes(), expected.argmax(1).to(torch.uint8))
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_one_scale_is_the_whole_image(mode, aligned):
+    for segmenter in (Cells(aligned=aligned), network("deeplabv2" if aligned else "deeplabv3plus")):
+        batch = images(75, 93, n=2)
+        with torch.inference_mode():
+            found = TTA([1.0], False, mode, 1)(segmenter, batch)
+            expected = Whole()(segmenter, batch)
+        if mode == "exact":
+            agree(found.full().softmax(1), expected.full().softmax(1))
+        assert torch.equal(found.classes(), expected.classes())
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("head", ["fcn", "fcn8s", "unet"])
+def test_a_mirrored_image_has_mirrored_probabilities(head, mode):
+    segmenter, inference = network(head), TTA([0.75, 1.0, 1.25], True, mode, 2)
+    batch = images(50, 63)
+    with torch.inference_mode():
+        found, mirrored = (inference(segmenter, x).full().softmax(1) for x in (batch, batch.flip(-1)))
+    torch.testing.assert_close(mirrored.flip(-1), found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["fcn", "deeplabv2"])
+def test_fast_is_the_mean_on_the_coarse_grid(head):
+    segmenter = network(head)
+    batch = images(75, 93, n=2)
+    with torch.inference_mode():
+        found = TTA(SCALES, True, "fast", 4)(segmenter, batch)
+        exact = TTA(SCALES, True, "exact", 4)(segmenter, batch)
+        whole = Whole()(segmenter, batch)
+    assert found.values.shape == whole.values.shape
+    assert (found.size, found.aligned_stride) == (whole.size, whole.aligned_stride)
+    agree(found.values.exp().sum(1), torch.ones(2, *whole.values.shape[-2:]))
+    if whole.aligned_stride is not None:  # cells lie on pixels: there both are the same
+        agree(found.values, exact.full()[..., :: whole.aligned_stride, :: whole.aligned_stride])
+    assert (found.classes() == exact.classes()).float().mean() > 0.9
+
+
+def test_scales_without_the_image_itself():
+    segmenter = Cells()
+    found = TTA([0.5, 1.25, 2.0], False, "fast", 1)(segmenter, images(80, 96))
+    assert found.values.shape[-2:] == (13, 15)
+    assert found.classes().shape == (1, 80, 96)
+
+
+def test_full_size_scores_are_never_stored():
+    peaks = []
+    for height in (128, 1280):
+        with Peak() as peak:
+            TTA([0.5, 1.0], True, "exact", 1)(Cells(channels=200), images(height, 128)).classes()
+        peaks.append(peak.elements / height)
+    assert max(peaks) < 128 * 200 / 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"scales": []}, r"inference\.scales must be one or several positive numbers, got \[\]"),
+        ({"scales": [1.0, 0]}, r"inference\.scales must be one or several positive numbers, got \[1.0, 0\]"),
+        ({"mode": "exakt"}, r"inference\.mode=exakt: there is no such mode; did you mean exact\?"),
+        ({"batch_size": -1}, r"inference\.batch_size must be at least 1, got -1"),
+    ],
+)
+def test_wrong_settings_are_told(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        TTA(**({"scales": [1.0], "flip": True, "mode": "exact", "batch_size": 1} | settings))
+
+
+def test_from_the_command_line(run, tmp_path):
+    stored(tmp_path, *TINY, classes=Shapes.classes)
+    words = ("inference=tta", "inference.scales=[0.5,1]", "inference.mode=fast", "inference.batch_size=4")
+    result = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", *words, "output_dir=a")
+    assert result.code == 0, result.out
+    told = "test-time augmentation at scales 0.5, 1, mirrored, fast"
+    assert f"inference: {told}" in result.out
+    found = json.loads((tmp_path / "a/metrics.json").read_text())
+    assert (found["inference"], found["inference_in_words"]) == ("tta", told)
+
+    Image.fromarray(images(45, 61)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    words = ("inference=tta", "inference.scales=[1]", "inference.flip=false", "heatmaps=all")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out", *words)
+    assert result.code == 0, result.out
+    assert "at scales 1, not mirrored, exact" in result.out
+    assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)
