@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.cli import command
+from segframe.cli import command, importing
 from segframe.stored import offer_data
 
 
@@ -16,11 +16,12 @@ def main(config: DictConfig) -> None:
     # Imported here, so that --help needs no torch.
     from hydra.core.hydra_config import HydraConfig
 
-    from segframe import build
-    from segframe.inference.evaluation import evaluate
-    from segframe.metrics import figures
-    from segframe.restore import restore
-    from segframe.tables import figures_table, print_table
+    with importing():
+        from segframe import build
+        from segframe.inference.evaluation import evaluate
+        from segframe.metrics import figures
+        from segframe.restore import restore
+        from segframe.tables import figures_table, print_table
 
     inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)

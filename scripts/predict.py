@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.cli import command
+from segframe.cli import command, importing
 
 
 @command("predict")
@@ -14,18 +14,19 @@ def main(config: DictConfig) -> None:
     # Imported here, so that --help needs no torch.
     from rich.progress import track
 
-    from segframe import build
-    from segframe.data.masks import read_image
-    from segframe.errors import UserError
-    from segframe.inference.prediction import (
-        choose_classes,
-        find_images,
-        predict,
-        write,
-        write_feature_maps,
-        write_heatmaps,
-    )
-    from segframe.restore import restore
+    with importing():
+        from segframe import build
+        from segframe.data.masks import read_image
+        from segframe.errors import UserError
+        from segframe.inference.prediction import (
+            choose_classes,
+            find_images,
+            predict,
+            write,
+            write_feature_maps,
+            write_heatmaps,
+        )
+        from segframe.restore import restore
 
     if not 0 <= config.alpha <= 1:
         raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
