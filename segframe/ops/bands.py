@@ -7,14 +7,14 @@ from torch import Tensor
 
 from segframe.ops.bilinear import axis, matrix
 
-CPU_BAND = 1 << 20
+CPU_BAND = 2 << 20
 """Bytes of a band on a CPU: about what its core keeps at hand."""
 GPU_BAND = 64 << 20
 """The same on any other device: enough work for one call."""
 BLOCK = 4
 """Rows of cells, in bands, that are widened at once: each such block shares a row with the next."""
 TILE = 64
-"""Pixels of a row per matrix product: it reads the few cells around them; a single product would read all cells."""
+"""Pixels along an axis per matrix product: it reads the few cells around them; one for all would read all cells."""
 
 Band = tuple[slice, slice, Tensor]
 """Which images, which of their rows, and their logits (M, C, P): M x P are images x rows x columns, in this order."""
@@ -23,34 +23,32 @@ Band = tuple[slice, slice, Tensor]
 def bands(
     values: Tensor, size: tuple[int, int], aligned_stride: int | None, scale: float, gradient: Tensor | None
 ) -> Iterator[Band]:
-    """Logits (N, C, h, w) at `size` as `heads.base.resize` has it, in float32 and times `scale`, band by band.
+    """Logits (N, C, h, w) at `size` as `bilinear.resize` has it, in float32 and times `scale`, band by band.
 
     With a `gradient` (float32, zero, as `values`): what the caller leaves in a band is taken for the gradient by its
     logits before they were scaled, and pulled back to it.
     """
     (height, width), classes, device = size, values.shape[1], values.device
-    rows = max(1, (CPU_BAND if device.type == "cpu" else GPU_BAND) // (4 * classes * width))
-    images, rows = min(max(1, rows // height), len(values)), min(rows, height)
+    lines = max(1, (CPU_BAND if device.type == "cpu" else GPU_BAND) // (4 * classes * width))
+    rows = min(lines, height, TILE)
+    images = min(lines // rows, len(values))
+    # One and the same memory for all bands: fresh pages take longer than what is written into them.
     buffer = torch.empty(images * rows * classes * width, device=device)
-    for some in slices(0, len(values), images):
-        part = None if gradient is None else gradient[some]
-        if values.shape[-2:] == size:
-            inner = _fine(values[some], scale, part, rows, buffer)
-        else:
-            inner = _coarse(values[some], size, aligned_stride, scale, part, rows, buffer)
-        for band, logits in inner:
-            yield some, band, logits
+    if values.shape[-2:] == size:
+        return _fine(values, scale, gradient, images, rows, buffer)
+    return _coarse(values, size, aligned_stride, scale, gradient, images, rows, buffer)
 
 
 def _fine(
-    values: Tensor, scale: float, gradient: Tensor | None, rows: int, buffer: Tensor
-) -> Iterator[tuple[slice, Tensor]]:
-    for band in slices(0, values.shape[2], rows):
-        part = values[:, :, band]
-        logits = buffer[: part.numel()].view(part.shape)
-        yield band, logits.copy_(part).mul_(scale).flatten(2)
-        if gradient is not None:
-            gradient[:, :, band] = logits
+    values: Tensor, scale: float, gradient: Tensor | None, images: int, rows: int, buffer: Tensor
+) -> Iterator[Band]:
+    for some in slices(0, len(values), images):
+        for band in slices(0, values.shape[2], rows):
+            part = values[some, :, band]
+            logits = buffer[: part.numel()].view(part.shape)
+            yield some, band, logits.copy_(part).mul_(scale).flatten(2)
+            if gradient is not None:
+                gradient[some, :, band] = logits
 
 
 def _coarse(
@@ -59,37 +57,44 @@ def _coarse(
     aligned_stride: int | None,
     scale: float,
     gradient: Tensor | None,
+    images: int,
     rows: int,
     buffer: Tensor,
-) -> Iterator[tuple[slice, Tensor]]:
-    images, classes, h, w = values.shape
+) -> Iterator[Band]:
+    _, classes, h, w = values.shape
     (height, width), device = size, values.device
     down, across = matrix(height, h, aligned_stride, device), matrix(width, w, aligned_stride, device)
     row_cells, column_cells = _Cells(height, h, aligned_stride), _Cells(width, w, aligned_stride)
     tiles = [(tile, column_cells(tile)) for tile in slices(0, width, TILE)]
-    for block in slices(0, height, -(-BLOCK * rows * height // h)):
-        # (images, rows of cells, C, columns): the products below then have long contiguous rows.
-        around = row_cells(block)
-        cells = torch.empty(images, around.stop - around.start, classes, w, device=device)
-        cells.copy_(values[:, :, around].transpose(1, 2)).mul_(scale)
-        wide = torch.empty(images, cells.shape[1], classes * width, device=device)
-        for tile, near in tiles:
-            torch.mm(cells.view(-1, w)[:, near], across[tile, near].t(), out=wide.view(-1, width)[:, tile])
-        wide_gradient = None if gradient is None else torch.zeros_like(wide)
-        for band in slices(block.start, block.stop, rows):
-            near = row_cells(band)
-            shares = down[band, near].expand(images, -1, -1)
-            near = slice(near.start - around.start, near.stop - around.start)
-            logits = buffer[: images * shares.shape[1] * classes * width].view(images, -1, classes * width)
-            torch.bmm(shares, wide[:, near], out=logits)
-            yield band, logits.view(-1, classes, width)
-            if wide_gradient is not None:
-                wide_gradient[:, near].baddbmm_(shares.mT, logits)
-        if gradient is not None and wide_gradient is not None:
-            cells.zero_()
+    blocks = [(block, row_cells(block)) for block in slices(0, height, max(rows, BLOCK * rows * height // h))]
+    most = images * max(around.stop - around.start for _, around in blocks) * classes
+    # By rows of cells, then classes, then columns: both products then have long contiguous rows.
+    cell_memory, wide_memory = torch.empty(most, w, device=device), torch.empty(most, width, device=device)
+    wide_gradient_memory = None if gradient is None else torch.empty_like(wide_memory)
+    for some in slices(0, len(values), images):
+        number = len(range(len(values))[some])
+        for block, around in blocks:
+            coarse = values[some, :, around].transpose(1, 2)
+            lines = coarse.shape[:3].numel()
+            cells, wide = cell_memory[:lines], wide_memory[:lines]
+            cells.view(coarse.shape).copy_(coarse).mul_(scale)
             for tile, near in tiles:
-                cells.view(-1, w)[:, near] += torch.mm(wide_gradient.view(-1, width)[:, tile], across[tile, near])
-            gradient[:, :, around] += cells.transpose(1, 2)
+                torch.mm(cells[:, near], across[tile, near].t(), out=wide[:, tile])
+            wide_gradient = None if wide_gradient_memory is None else wide_gradient_memory[:lines].zero_()
+            for band in slices(block.start, block.stop, rows):
+                near = row_cells(band)
+                shares = down[band, near].expand(number, -1, -1)
+                near = slice(near.start - around.start, near.stop - around.start)
+                logits = buffer[: shares.shape[:2].numel() * classes * width].view(number, -1, classes * width)
+                torch.bmm(shares, wide.view(number, -1, classes * width)[:, near], out=logits)
+                yield some, band, logits.view(-1, classes, width)
+                if wide_gradient is not None:
+                    wide_gradient.view(number, -1, classes * width)[:, near].baddbmm_(shares.mT, logits)
+            if gradient is not None and wide_gradient is not None:
+                cells.zero_()
+                for tile, near in tiles:
+                    cells[:, near] += torch.mm(wide_gradient[:, tile], across[tile, near])
+                gradient[some, :, around] += cells.view(coarse.shape).transpose(1, 2)
 
 
 class _Cells:
