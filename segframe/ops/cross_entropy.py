@@ -1,8 +1,8 @@
 """Cross-entropy at the images' size, of logits that are resized in bands and never stored.
 
 The gradient is taken in the forward pass, while a band is at hand, and pulled back to the logits' own size at once; the
-backward pass only scales it (as Liger's fused linear cross-entropy does; Hsu et al., 2024). Nothing is added at indices,
-which a GPU does in any order: two runs give equal bits.
+backward pass only scales it (as Liger's fused linear cross-entropy does; Hsu et al., 2024). Nothing is added at
+indices, which a GPU does in any order: two runs give equal bits.
 """
 
 import math
@@ -29,22 +29,29 @@ def cross_entropy(
     """Sum over the pixels that are not void, and the sum of their classes' weights; float32 scalars.
 
     Logits `values` (N, C, h, w) become `size` as `bilinear.resize` has it unless they are; `mask` (N, *size) holds
-    classes; what is none counts as void. The first is `F.cross_entropy(..., ignore_index=255, reduction="sum")` of the same
-    `class_weights` (C,) and `label_smoothing`. It can be differentiated once, by `values`.
+    classes, and what is none counts as void. The first is `F.cross_entropy(..., ignore_index=255, reduction="sum")` of
+    the same `class_weights` (C,) and `label_smoothing`. It can be differentiated once, by `values`.
     """
-    settings = (size, aligned_stride, mask, class_weights, label_smoothing)
     if values.requires_grad and torch.is_grad_enabled():
-        total, weight = _CrossEntropy.apply(values, *settings)
+        total, weight = _CrossEntropy.apply(values, size, aligned_stride, mask, class_weights, label_smoothing)
         return total, weight
-    return _sums(values, *settings, None)
+    return _sums(values, size, aligned_stride, mask, class_weights, label_smoothing, None)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        size: tuple[int, int],
+        aligned_stride: int | None,
+        mask: Tensor,
+        class_weights: Tensor | None,
+        label_smoothing: float,
+    ) -> tuple[Tensor, Tensor]:
         # In float32 whatever the values are: float16 would lose gradients that are yet to be scaled.
         gradient = torch.zeros_like(values, dtype=torch.float32)
-        total, weight = _sums(values, *settings, gradient)
+        total, weight = _sums(values, size, aligned_stride, mask, class_weights, label_smoothing, gradient)
         ctx.save_for_backward(gradient)
         ctx.dtype = values.dtype
         ctx.mark_non_differentiable(weight)
