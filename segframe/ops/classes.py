@@ -35,7 +35,8 @@ def classes(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -
                 result[some, rows] = logits.argmax(1).view(result[some, rows].shape)
             return result
         pixels = values.shape[1] * size[0] * size[1]
-        small = 4 * pixels <= CPU_BAND
+        # Three channels torch resizes in other steps; so few gain nothing here.
+        small = 4 * pixels <= CPU_BAND or values.shape[1] <= 3
         enlarged = size[0] * size[1] >= 3 * values.shape[2] * values.shape[3]
         for some in slices(0, len(values), max(1, CPU_BAND // (4 * pixels))):
             images, into = values[some], result[some]
