@@ -34,9 +34,8 @@ def apply(settings: TrainerConfig, segmenter: Segmenter) -> None:
     """Prepares this process and a network for training; parameters keep their names and values."""
     if settings.keep_freed_memory:
         keep_freed_memory()
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = settings.tf32
+    # Of convolutions; not of matrix products, by which losses and classes are taken.
+    torch.backends.cudnn.allow_tf32 = settings.tf32
     segmenter.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     segmenter.to(memory_format=segmenter.memory_format)
     if settings.activation_checkpointing:

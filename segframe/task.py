@@ -124,7 +124,6 @@ class SegmentationTask(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Counts a batch at its original size; returns the predicted classes (N, H, W)."""
         logits = self.segmenter.outputs(batch["image"])["main"]
-        logits = logits._replace(values=logits.full())
         self.val_loss += self.loss(logits, batch["mask"])
         classes = logits.classes()
         self.confusion.update(classes, batch["mask"])

@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.backbones.base import Feature
 from segframe.errors import UserError
 from segframe.ops.atrous import AtrousConv2d
+from segframe.ops.bilinear import resize
+from segframe.ops.classes import classes
 
 
 class Logits(NamedTuple):
@@ -30,23 +30,8 @@ class Logits(NamedTuple):
         return resize(values, self.size, self.aligned_stride)
 
     def classes(self) -> Tensor:
-        """The best class of every pixel (N, H, W), uint8; image by image, so that memory stays that of one."""
-        return torch.cat([self._replace(values=v[None]).full().argmax(1).to(torch.uint8) for v in self.values])
-
-
-def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    """A map (N, C, h, w) at another size, bilinear.
-
-    `aligned_stride` null: both maps' edges coincide (`align_corners=False`; torchvision's and VainF's recipes). A
-    number: cell i lies on pixel i * aligned_stride, which is `align_corners=True` at sizes of k * stride + 1 (the
-    crops of TensorFlow's and Caffe's recipes), and what padding an image to such a size comes to at any other.
-    """
-    if aligned_stride is None:
-        return F.interpolate(x, size, mode="bilinear", align_corners=False)
-    cells = x.shape[-2:]
-    x = F.interpolate(x, [(n - 1) * aligned_stride + 1 for n in cells], mode="bilinear", align_corners=True)
-    x = x[..., : size[0], : size[1]]
-    return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), mode="replicate")
+        """The best class of every pixel (N, H, W), uint8: `full().argmax(1)`, without the full logits."""
+        return classes(self.values, self.size, self.aligned_stride)
 
 
 class Head(nn.Module, ABC):

@@ -19,7 +19,5 @@ class Combined(Loss):
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
         """See Loss."""
-        # Full-size logits are made once for all terms.
-        full = logits._replace(values=logits.full())
-        parts = [self.weights[name] * term(full, mask) for name, term in self.terms.items()]
+        parts = [self.weights[name] * term(logits, mask) for name, term in self.terms.items()]
         return sum(parts[1:], parts[0])

@@ -3,13 +3,13 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
 from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.losses.base import Loss
+from segframe.ops.cross_entropy import cross_entropy
 
 
 class CrossEntropy(Loss):
@@ -40,25 +40,12 @@ class CrossEntropy(Loss):
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
         """See Loss."""
-        full = logits.full()
-        target = mask.long()
-        weights = None if self.class_weights is None else self.class_weights.float()
-        if weights is not None and len(weights) != full.shape[1]:
-            raise UserError(f"loss.class_weights has {len(weights)} entries for {full.shape[1]} classes")
-        total = F.cross_entropy(
-            full,
-            target,
-            weight=weights,
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
+        values, weights = logits.values, self.class_weights
+        if weights is not None and len(weights) != values.shape[1]:
+            raise UserError(f"loss.class_weights has {len(weights)} entries for {values.shape[1]} classes")
+        total, counted = cross_entropy(values, logits.size, logits.aligned_stride, mask, weights, self.label_smoothing)
         if self.reduction == "sum":
             return total / len(mask)
-        # The sum of the pixels' weights: their number where classes are not weighted.
-        valid = target != IGNORE_INDEX
-        if weights is None or self.reduction == "pixel_mean":
-            counted = valid.sum().float()
-        else:
-            counted = (weights[target.where(valid, 0)] * valid).sum()
-        return total / counted if counted > 0 else total * 0
+        if self.reduction == "pixel_mean":
+            counted = (mask != IGNORE_INDEX).sum()
+        return total * torch.where(counted > 0, 1 / counted, 0)

@@ -1,10 +1,26 @@
-"""Bilinear resizing, axis by axis: which two cells a pixel lies between, and how near it is to the second."""
+"""Bilinear resizing, and how it goes axis by axis: which two cells a pixel lies between, how near to the second."""
 
 import functools
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
+    """A map (N, C, h, w) at another size, bilinear.
+
+    `aligned_stride` null: both maps' edges coincide (`align_corners=False`; torchvision's and VainF's recipes). A
+    number: cell i lies on pixel i * aligned_stride, which is `align_corners=True` at sizes of k * stride + 1 (the
+    crops of TensorFlow's and Caffe's recipes), and what padding an image to such a size comes to at any other.
+    """
+    if aligned_stride is None:
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    cells = x.shape[-2:]
+    x = F.interpolate(x, [(n - 1) * aligned_stride + 1 for n in cells], mode="bilinear", align_corners=True)
+    x = x[..., : size[0], : size[1]]
+    return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), mode="replicate")
 
 
 class Axis(NamedTuple):
@@ -20,7 +36,7 @@ class Axis(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Axis:
-    """Where pixels lie between cells, as `heads.base.resize` has it.
+    """Where pixels lie between cells, as `resize` has it.
 
     `aligned_stride` None: both ends coincide (torch's `align_corners=False`). A number: cell i lies on pixel
     i * aligned_stride, and the last cell continues beyond. In float32, step by step as torch computes it, so that equal

@@ -1,0 +1,196 @@
+"""Banded cross-entropy and classes against the plain forms at full size."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import agree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from segframe.heads.base import Logits
+from segframe.losses.cross_entropy import CrossEntropy
+from segframe.ops.bilinear import resize
+
+# Cells, pixels, aligned_stride: odd ones, single cells, cropped and continued ones, several products along each axis,
+# full size already, larger than the image.
+SHAPES = [
+    ((5, 6), (17, 23), None),
+    ((1, 1), (9, 7), None),
+    ((1, 4), (1, 130), None),
+    ((20, 33), (77, 131), None),
+    ((9, 9), (65, 65), 8),
+    ((5, 7), (30, 50), 8),
+    ((3, 4), (14, 20), 4),
+    ((17, 23), (17, 23), None),
+    ((17, 23), (17, 23), 8),
+    ((20, 30), (13, 11), None),
+]
+CLASSES = [1, 2, 3, 19, 150, 255]
+shapes = pytest.mark.parametrize(("cells", "size", "stride"), SHAPES)
+
+
+@pytest.fixture(params=[1 << 12, 1 << 18, 2 << 20])
+def band(request, monkeypatch):
+    """Bands of single rows, of some rows, of several images."""
+    for module in ("bands", "classes"):
+        monkeypatch.setattr(f"segframe.ops.{module}.CPU_BAND", request.param)
+
+
+def sample(classes, cells, size, dtype=torch.float32, layout=torch.contiguous_format, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    values = 3 * torch.randn(3, classes, *cells, generator=generator)
+    mask = torch.randint(0, classes, (3, *size), generator=generator).to(torch.uint8)
+    mask[torch.rand(mask.shape, generator=generator) < 0.2] = 255
+    mask[0, 0], mask[1] = 255, 255
+    return values.to(dtype, memory_format=layout).requires_grad_(), mask
+
+
+def plain(values, size, stride, mask, **settings):
+    full = values if values.shape[-2:] == size else resize(values, size, stride)
+    return F.cross_entropy(full, mask.long(), ignore_index=255, **settings)
+
+
+@shapes
+@pytest.mark.parametrize("classes", CLASSES)
+def test_cross_entropy_and_its_gradient(classes, cells, size, stride, band):
+    values, mask = sample(classes, cells, size)
+    loss = CrossEntropy(None, 0.0)(Logits(values, size, stride), mask)
+    loss.backward()
+    exact = values.detach().double().requires_grad_()
+    expected = plain(exact, size, stride, mask)
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-6, atol=1e-6)
+    agree(values.grad.double(), exact.grad)
+
+
+@shapes
+def test_any_memory_format_and_precision(cells, size, stride):
+    values, mask = sample(19, cells, size)
+    expected = CrossEntropy(None, 0.0)(Logits(values, size, stride), mask)
+    expected.backward()
+    for dtype, error in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            other, _ = sample(19, cells, size, dtype, layout)
+            with torch.autocast("cpu"):
+                loss = CrossEntropy(None, 0.0)(Logits(other, size, stride), mask)
+            (loss * 4).backward()
+            assert loss.dtype == torch.float32
+            torch.testing.assert_close(loss, expected, rtol=3 * error, atol=0)
+            assert other.grad.dtype == dtype
+            difference = (other.grad.float() / 4 - values.grad).abs().max()
+            assert difference <= 4 * error * values.grad.abs().max()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "pixel_mean", "sum"])
+@pytest.mark.parametrize("index", [3, 7])
+def test_weights_smoothing_reductions(weighted, smoothing, reduction, index, band):
+    cells, size, stride = SHAPES[index]
+    values, mask = sample(19, cells, size, seed=1)
+    weights = torch.linspace(0, 3, 19) if weighted else torch.ones(19)
+    given = weights.tolist() if weighted else None
+    loss = CrossEntropy(given, smoothing, reduction)(Logits(values, size, stride), mask)
+    loss.backward()
+    exact = values.detach().double().requires_grad_()
+    settings = {"weight": weights.double(), "label_smoothing": smoothing}
+    expected = plain(exact, size, stride, mask, **settings, reduction="mean" if reduction == "mean" else "sum")
+    expected = expected / {"mean": 1, "pixel_mean": (mask != 255).sum(), "sum": len(mask)}[reduction]
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-6, atol=0)
+    agree(values.grad.double(), exact.grad)
+
+
+@pytest.mark.parametrize("size", [(40, 50), (5, 6)])
+@pytest.mark.parametrize("reduction", ["mean", "pixel_mean", "sum"])
+def test_nothing_but_void_costs_nothing(size, reduction):
+    values, mask = sample(4, (5, 6), size)
+    for weights in (None, [1.0, 2.0, 0.0, 1.0]):
+        loss = CrossEntropy(weights, 0.1, reduction)(Logits(values, size, None), torch.full_like(mask, 255))
+        loss.backward()
+        assert loss == 0
+        assert (values.grad == 0).all()
+
+
+def test_without_a_graph_and_again():
+    values, mask = sample(19, (9, 11), (70, 81))
+    logits = Logits(values, (70, 81), None)
+    loss = CrossEntropy(None, 0.0)
+    with torch.no_grad():
+        validation = loss(logits, mask)
+    assert not validation.requires_grad
+    first, second = (torch.autograd.grad(loss(logits, mask), values)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert validation == loss(logits, mask)
+    part = values[..., 1:8, 2:9]
+    assert not part.is_contiguous()
+    cropped = loss(Logits(part, (7, 7), None), mask[:, :7, :7])
+    torch.testing.assert_close(cropped, plain(part, (7, 7), None, mask[:, :7, :7]))
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.untyped_storage().nbytes() // 4 for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.elements = max(self.elements, *sizes, 0)
+        return result
+
+
+@pytest.mark.parametrize("stride", [None, 8])
+def test_full_logits_are_never_made(stride):
+    values, mask = sample(60, (33, 33), (257, 257))
+    logits = Logits(smooth(values.detach()), (257, 257), stride)
+    with Largest() as largest:
+        CrossEntropy(None, 0.1)(logits._replace(values=values), mask).backward()
+    assert largest.elements <= 257 * 257 * 60 / 4
+    with Largest() as largest:
+        logits.classes()
+    assert largest.elements <= 257 * 257 * 60 / 4
+
+
+def smooth(values):
+    """Scores of regions: most neighbours have the same best class."""
+    return F.interpolate(values[..., :3, :3].float(), values.shape[-2:], mode="bicubic").to(values.dtype)
+
+
+@shapes
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("kind", ["noise", "regions", "ties"])
+def test_classes_are_those_of_full_logits(classes, cells, size, stride, kind, band):
+    values = sample(classes, cells, size)[0].detach()
+    if kind != "noise":
+        values = smooth(values)
+    if kind == "ties":
+        values = values.round()
+    for other in (values, values.bfloat16(), values.to(memory_format=torch.channels_last)):
+        logits = Logits(other, size, stride)
+        found, full = logits.classes(), logits.full()
+        assert found.dtype == torch.uint8
+        if min(size) > 64 and other.is_contiguous():
+            assert torch.equal(found, full.argmax(1).to(torch.uint8))
+        # torch's kernels for tiny maps and for channels_last round otherwise: then two best scores may be equal but
+        # for that.
+        gap = full.amax(1) - full.gather(1, found.long()[:, None])[:, 0]
+        assert gap.max() <= 1e-6 * full.abs().max()
+
+
+def test_a_lower_class_may_catch_up_by_rounding(band):
+    best = torch.randn(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    below = best.nextafter(torch.tensor(-torch.inf))
+    below[..., 10:] -= 1
+    logits = Logits(torch.cat([below - 1, below, best, below - 1], 1), (317, 317), None)
+    expected = logits.full().argmax(1)
+    assert (expected == 1).any()
+    assert torch.equal(logits.classes(), expected.to(torch.uint8))
+
+
+def test_scores_that_are_no_numbers_are_some_class(band):
+    values = smooth(torch.randn(1, 5, 40, 40))
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        values[0, 1, 20, 20] = bad
+        for size in ((317, 317), (40, 40)):
+            assert Logits(values, size, None).classes().max() < 5
