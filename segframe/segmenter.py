@@ -144,13 +144,14 @@ class Normalize(nn.Module):
         self.bgr = bgr
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images of any dtype to normalised ones in the buffers' dtype, in the same memory format (`bgr`: channels last)."""
+        """Images of any dtype to normalised ones in the buffers' dtype and the same memory format (bgr: channels last)."""
         mean, std = self.mean, self.std
         if self.bgr:
             images = torch.stack(images.unbind(1)[::-1], dim=-1).permute(0, 3, 1, 2)
             mean, std = mean.flip(0), std.flip(0)
         x = images.to(mean.dtype, copy=True)
-        return x.sub_(_rows(mean, x.shape[-1])).div_(_rows(std, x.shape[-1]))
+        offset, scale = _rows(-mean / std, x.shape[-1]), _rows(1 / std, x.shape[-1])
+        return torch.addcmul(offset, x, scale, out=None if x.requires_grad else x)
 
 
 def _rows(values: Tensor, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Colour jitter in one pass over the image, with albumentations' random numbers."""
+"""Colour jitter as one affine map of the colours, drawn as albumentations draws it."""
 
 from typing import Any
 
@@ -7,28 +7,48 @@ import cv2
 import numpy as np
 
 GREY = np.array([0.299, 0.587, 0.114])
-"""Luma of ITU-R BT.601: shares of red, green and blue, as OpenCV weighs them."""
+"""Shares of red, green and blue in luma (ITU-R BT.601), as OpenCV has them."""
 
 
 class ColorMatrixJitter(A.ColorJitter):
-    EXACT = True
-    def apply(self, img, brightness, contrast, saturation, hue, order, **params):
-        mean = np.array(cv2.mean(img)[:3])
-        colour = np.eye(3, 4)
+    """albumentations' ColorJitter (same arguments, same random numbers) composed into one 3x4 matrix per image.
+
+    Brightness, contrast and saturation are what albumentations computes, but for its rounding and clipping to 0 ... 255
+    after each step: here it is done once, at the end. Hue turns the colours by the same angle about the axis of greys,
+    which keeps R + G + B; albumentations' HSV keeps max(R, G, B), so that colours that are turned come out brighter or
+    darker there than here.
+    """
+
+    def apply(
+        self,
+        img: np.ndarray,
+        brightness: float,
+        contrast: float,
+        saturation: float,
+        hue: float,
+        order: list[int],
+        **params: Any,
+    ) -> np.ndarray:
+        """Return the jittered image, uint8 (H, W, 3)."""
+        mean = np.array([*cv2.mean(img)[:3], 1])
+        colors = np.eye(3, 4)
         for step in order:
-            if step == 0:
-                colour *= brightness
-            elif step == 1:
-                pivot = GREY @ (colour[:, :3] @ mean + colour[:, 3])
-                colour *= contrast
-                colour[:, 3] += (1 - contrast) * pivot
-            elif step == 2:
-                colour = saturation * colour + (1 - saturation) * (GREY @ colour)
-            elif self.EXACT:
-                img = A.augmentations.pixel.functional.adjust_hue_torchvision(cv2.transform(img, colour) if step!=order[0] else img, hue)
-                if step!=order[-1]: mean = np.array(cv2.mean(img)[:3])
-                colour = np.eye(3, 4)
-            else:
-                a=2*np.pi*hue; c,s=np.cos(a),np.sin(a); k=1/np.sqrt(3); K=k*np.array([[0,-1,1],[1,0,-1],[-1,1,0]])
-                colour = (np.eye(3)+s*K+(1-c)*(K@K)) @ colour
-        return cv2.transform(img, colour) if not self.EXACT or order[-1]!=3 else img
+            match step:
+                case 0:
+                    colors *= brightness
+                case 1:
+                    pivot = GREY @ colors @ mean
+                    colors *= contrast
+                    colors[:, 3] += (1 - contrast) * pivot
+                case 2:
+                    colors = saturation * colors + (1 - saturation) * (GREY @ colors)
+                case 3:
+                    colors = _turn(hue) @ colors
+        return cv2.transform(img, colors)
+
+
+def _turn(turns: float) -> np.ndarray:
+    # Rodrigues' rotation about (1, 1, 1), from red to green to blue.
+    angle = 2 * np.pi * turns
+    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * axis @ axis

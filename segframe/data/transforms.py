@@ -30,10 +30,11 @@ class Transform:
                 raise UserError(f"a transform is {step!r}: every entry must be an albumentations transform")
         # Dataset.read has compared the sizes.
         self.compose = A.Compose(list(steps), is_check_shapes=False)
-        for step in (inner for step in steps for inner in _walk(step)):
+        for inner in _walk(self.compose):
             # 0, the usual default, would make what a rotation uncovers a class; None leaves masks alone.
-            if getattr(step, "fill_mask", None) is not None:
-                step.fill_mask = IGNORE_INDEX
+            if getattr(inner, "fill_mask", None) is not None:
+                inner.fill_mask = IGNORE_INDEX
+        # A step may write into what it is given; the crop does not.
         self.may_write = not steps or not isinstance(steps[0], RandomScaleCrop) or steps[0].p < 1
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +151,11 @@ class RandomScaleCrop(A.DualTransform):
         """Return the window of the mask scaled by nearest neighbour (exact centres), (*size)."""
         rows, cols = spans
         part = mask[rows.start : rows.stop, cols.start : cols.stop]
-        return self._padded(part.take(cols.nearest(), axis=1).take(rows.nearest(), axis=0), (IGNORE_INDEX,))
+        if rows.scaled < rows.side:  # what there is less of afterwards, first
+            part = part[rows.nearest()].take(cols.nearest(), axis=1)
+        else:
+            part = part.take(cols.nearest(), axis=1).take(rows.nearest(), axis=0)
+        return self._padded(part, (IGNORE_INDEX,))
 
     def _padded(self, window: np.ndarray, value: Sequence[int]) -> np.ndarray:
         bottom, right = self.size[0] - window.shape[0], self.size[1] - window.shape[1]
