@@ -144,7 +144,7 @@ class Normalize(nn.Module):
         self.bgr = bgr
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images of any dtype to normalised ones in the buffers' dtype and the same memory format (bgr: channels last)."""
+        """Images of any dtype to normalised ones in the buffers' dtype, channels last where they are or with `bgr`."""
         mean, std = self.mean, self.std
         if self.bgr:
             images = torch.stack(images.unbind(1)[::-1], dim=-1).permute(0, 3, 1, 2)

@@ -68,7 +68,9 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         return self.labels(self.load_mask(path), path)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image, uint8 RGB (H, W, 3), and its mask, read-only from a cache; UserError where they do not fit."""
+        """Return the image, uint8 RGB (H, W, 3), and its mask; UserError where they do not fit. A cache's are
+        read-only.
+        """
         if self.cache is None:
             return self._load(index)
         return self.cache.read(index, self.samples[index], self._load)
