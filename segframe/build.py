@@ -18,6 +18,7 @@ from segframe import checkpoint
 from segframe.checks import check_targets, did_you_mean
 from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
 from segframe.data.base import SegmentationDataset
+from segframe.data.caching import add_caches
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
 from segframe.data.transforms import Transform
@@ -68,7 +69,10 @@ def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[Segmen
         if data.download:
             make_dataset.func.download(data.root)
         train = make_dataset(root=data.root, split=data.train_split, transform=transform, seed=seed)
-        return train, make_dataset(root=data.root, split=data.val_split)
+        val = make_dataset(root=data.root, split=data.val_split)
+        if data.cache is not None:
+            add_caches([train, val], data.cache, data.cache_dir)
+        return train, val
 
 
 def build_dataset_to_evaluate(

@@ -24,6 +24,8 @@ class DataConfig:
     val_split: str = MISSING
     batch_size: int = MISSING
     num_workers: int | None = None
+    cache: str | None = None
+    cache_dir: str | None = None
     weights: str | None = None
     crop_size: Any = MISSING
 

@@ -1,13 +1,15 @@
 """Images and masks as files: modes, orientation, label maps."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from test_data import SIZE, complaint, put_image, put_mask
 
 from segframe.data.masks import LabelTable, read_image, read_indices
+from segframe.errors import UserError
 
 
 def test_palette_masks_are_read_as_indices(tmp_path):
@@ -30,6 +32,29 @@ def test_orientation_is_applied_to_image_and_mask(tmp_path):
     assert (mask == image[..., 0] // 255).all()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_are_read_as_pillow_reads_them(tmp_path, mode, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    photo = Image.fromarray(pixels).resize((90, 50), Image.Resampling.BICUBIC).convert(mode)
+    photo.save(tmp_path / "i.jpg", exif=exif)
+    photo.save(tmp_path / "i.jpeg", exif=exif, progressive=True, subsampling=0)
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        found = read_image(path)
+        assert found.flags.c_contiguous
+        assert (found == expected).all()
+
+
+def test_jpegs_under_other_names_and_others_named_jpeg(tmp_path):
+    Image.new("RGB", (5, 4), (9, 8, 7)).save(tmp_path / "i.png")
+    (tmp_path / "i.png").rename(tmp_path / "i.jpg")
+    assert (read_image(tmp_path / "i.jpg") == (9, 8, 7)).all()
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
 def test_images_of_any_mode_become_rgb(tmp_path, mode):
     Image.new(mode, (5, 4)).save(tmp_path / "i.tif")
@@ -47,6 +72,32 @@ def test_sixteen_bit_masks_go_through_the_label_map(tmp_path):
 def test_one_bit_masks(tmp_path):
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
     assert read_indices(tmp_path / "m.png").tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (40, 33)])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_png_masks_with_and_without_filters(tmp_path, mode, size):
+    """Grey ones are filtered as Pillow writes them, palettes are not."""
+    values = np.add.outer(np.arange(size[0]), np.arange(size[1])).astype(np.uint8)
+    mask = Image.fromarray(values)
+    if mode == "P":
+        mask.putpalette(np.arange(768, dtype=np.uint8).tobytes())
+    mask.save(tmp_path / "m.png")
+    found = read_indices(tmp_path / "m.png")
+    assert (found == values).all()
+    assert found.flags.writeable
+
+
+def test_any_damage_to_a_png_mask_is_told_or_harmless(tmp_path):
+    put_mask(tmp_path / "m.png", np.arange(16), palette=True)
+    whole, rng = (tmp_path / "m.png").read_bytes(), np.random.default_rng(0)
+    noisy = [bytearray(whole) for _ in range(60)]
+    for data in noisy:
+        data[rng.integers(len(data))] ^= 255
+    for data in (*(whole[:length] for length in range(0, len(whole), 7)), *noisy):
+        (tmp_path / "d.png").write_bytes(data)
+        with suppress(UserError):
+            assert (read_indices(tmp_path / "d.png") == np.arange(16)).all()
 
 
 def test_colour_masks_are_refused(tmp_path):
@@ -88,6 +139,16 @@ def test_values_that_are_no_class_come_with_a_cure(num_classes, values, cure):
     table = LabelTable([f"c{i}" for i in range(num_classes)], {})
     mask = np.array([values], np.uint8)
     complaint(lambda: table(mask, Path("m.png")), "m.png", "(1 pixels)", f"{num_classes} classes", cure)
+
+
+def test_every_value_of_a_byte_without_a_label_map():
+    table = LabelTable(("a", "b"), {})
+    for value in range(256):
+        mask = np.full((2, 3), value, np.uint8)
+        if value in (0, 1, 255):
+            assert (table(mask, Path("m")) == value).all()
+        else:
+            complaint(lambda mask=mask: table(mask, Path("m.png")), f"value {value} (6 pixels)")
 
 
 @pytest.mark.parametrize(

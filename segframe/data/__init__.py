@@ -2,6 +2,7 @@
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.camvid import CamVid
+from segframe.data.color import ColorMatrixJitter
 from segframe.data.datamodule import DataModule
 from segframe.data.folder import Folder
 from segframe.data.shapes import Shapes
@@ -12,6 +13,7 @@ from segframe.data.voc import VOC
 __all__ = [
     "VOC",
     "CamVid",
+    "ColorMatrixJitter",
     "DataModule",
     "Folder",
     "RandomScaleCrop",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segframe.data.cache import Cache
 from segframe.data.files import Sample
 from segframe.data.masks import LabelTable, read_image, read_indices
 from segframe.data.palettes import Palette
@@ -31,6 +32,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Where the files come from and where they belong, as the second half of an error's sentence."""
     label_map: Mapping[int | str, int | str] = {}
     """Mask value of the release -> class index or name, where they differ."""
+    cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
         if split not in self.splits:
@@ -66,7 +68,14 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         return self.labels(self.load_mask(path), path)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image, uint8 RGB (H, W, 3), and its mask; UserError where they do not fit."""
+        """Return the image, uint8 RGB (H, W, 3), and its mask; UserError where they do not fit. A cache's are
+        read-only.
+        """
+        if self.cache is None:
+            return self._load(index)
+        return self.cache.read(index, self.samples[index], self._load)
+
+    def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]
         image, mask = read_image(sample.image), self.read_mask(index)
         if image.shape[:2] != mask.shape:
@@ -86,7 +95,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
             image, mask = self.transform(image, mask, int(seed))
         return {
-            "image": torch.from_numpy(image).permute(2, 0, 1),
-            "mask": torch.from_numpy(mask),
+            "image": torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1),
+            "mask": torch.from_numpy(np.require(mask, requirements="W")),
             "name": self.samples[index].name,
         }

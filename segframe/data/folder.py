@@ -64,7 +64,7 @@ class Folder(SegmentationDataset):
                 raise UserError(f"val_ratio is {self.val_ratio}: give a share between 0 and 1, such as 0.2")
             return "train", "val"
         folders = require(self.images, "set `images` to the folder of the images, below data.root").iterdir()
-        if names := tuple(sorted(path.name for path in folders if path.is_dir())):
+        if names := tuple(sorted(path.name for path in folders if path.is_dir() and not path.name.startswith("."))):
             return names
         raise UserError(f"{self.images} has no sub-folders train and val: make them, or set splits or val_ratio")
 

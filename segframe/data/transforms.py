@@ -1,8 +1,9 @@
 """Augmentation: albumentations steps, seeded per sample, and a scale-and-crop that resizes only what it keeps."""
 
 import os
+import random
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -27,18 +28,21 @@ class Transform:
         for step in steps:
             if not isinstance(step, Step):
                 raise UserError(f"a transform is {step!r}: every entry must be an albumentations transform")
-        self.compose = A.Compose(list(steps))
-        self.steps = [inner for step in steps for inner in _walk(step)]
-        for step in self.steps:
+        # Dataset.read has compared the sizes.
+        self.compose = A.Compose(list(steps), is_check_shapes=False)
+        for inner in _walk(self.compose):
             # 0, the usual default, would make what a rotation uncovers a class; None leaves masks alone.
-            if getattr(step, "fill_mask", None) is not None:
-                step.fill_mask = IGNORE_INDEX
+            if getattr(inner, "fill_mask", None) is not None:
+                inner.fill_mask = IGNORE_INDEX
+        # A step may write into what it is given; the crop does not.
+        self.may_write = not steps or not isinstance(steps[0], RandomScaleCrop) or steps[0].p < 1
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return image (H, W, 3) and mask (H, W), both uint8, as a function of the arguments alone."""
-        # One seed for all, as Compose would set it, makes every step draw the same numbers: no flip without a jitter.
-        for step, state in zip(self.steps, np.random.SeedSequence(seed).generate_state(len(self.steps)), strict=True):
-            step.set_random_seed(int(state))
+        """Return image (H, W, 3) and mask (H, W), both uint8 and one's own, as a function of the arguments alone."""
+        if self.may_write and not (image.flags.writeable and mask.flags.writeable):
+            image, mask = image.copy(), mask.copy()
+        # One stream for all: one seed for each makes every step draw the same numbers, no flip without a jitter.
+        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result = self.compose(image=image, mask=mask)
         image, mask = result["image"], result["mask"]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -47,19 +51,39 @@ class Transform:
 
 
 def _walk(step: Step) -> Iterator[Step]:
-    # Outer first: seeding a composition seeds what it holds.
     yield step
     if isinstance(step, A.BaseCompose):
         for inner in step.transforms:
             yield from _walk(inner)
 
 
+class Span(NamedTuple):
+    """What a crop reads along one axis, so that cv2.resize of source pixels [start, stop) holds the window exactly."""
+
+    side: int
+    """The source image's pixels."""
+    scaled: int
+    """The scaled image's pixels."""
+    start: int
+    stop: int
+    skipped: int
+    """Scaled pixels between that of `start` and the window."""
+    kept: int
+    """The window's pixels."""
+
+    def nearest(self) -> np.ndarray:
+        """Return the source pixel, from `start` on, in which each of the window's pixels has its centre."""
+        return (2 * (self.skipped + np.arange(self.kept)) + 1) * self.side // (2 * self.scaled)
+
+
 class RandomScaleCrop(A.DualTransform):
     """Scale by a random factor and cut a random window of exactly `size`, an int or (height, width).
 
-    Same distribution as resizing the whole image and cropping it uniformly, at the cost of the window. Where the scaled
-    image is smaller than the window it is padded at the bottom and at the right: the image with `fill`, the mask with
-    255. Scale (1, 1) is a plain random crop. `step`: scales are only `scale[0]`, `scale[0] + step` ...; null: any.
+    Same distribution as resizing the whole image and cropping it uniformly, at the cost of the window; its corner is
+    moved up and left, by less than a source pixel, to where cv2.resize of a part of the image can begin. (Where a
+    factor near 1 would not change the part's size in pixels, OpenCV copies it: off by half a pixel at most.) Where the
+    scaled image is smaller than the window it is padded at the bottom and at the right: the image with `fill`, the mask
+    with 255. Scale (1, 1) is a plain random crop. `step`: scales are only `scale[0]`, `scale[0] + step` ...; null: any.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -86,51 +110,55 @@ class RandomScaleCrop(A.DualTransform):
             raise UserError(f"crop scale's step is {step}: give a positive number, or null for any scale")
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the scaled image's size and the window's corner in it, in pixels of the scaled image."""
+        """Draw the scaled image's size and, from the window's corner in it, what to resize."""
         height, width = params["shape"][:2]
         smallest, largest = self.scale
         if self.step is None:
             factor = self.py_random.uniform(smallest, largest)
         else:
             factor = smallest + self.step * self.py_random.randint(0, int((largest - smallest) / self.step + 1e-6))
-        scaled = max(1, round(height * factor)), max(1, round(width * factor))
-        corner = tuple(
-            self.py_random.randint(0, max(0, side - kept)) for side, kept in zip(scaled, self.size, strict=True)
-        )
-        return {"scaled": scaled, "corner": corner}
+        return {
+            "spans": tuple(
+                self._span(side, max(1, round(side * factor)), size)
+                for side, size in zip((height, width), self.size, strict=True)
+            )
+        }
 
-    def apply(
-        self, img: np.ndarray, *args: Any, scaled: tuple[int, int], corner: tuple[int, int], **params: Any
-    ) -> np.ndarray:
+    def _span(self, side: int, scaled: int, size: int) -> Span:
+        kept = min(size, scaled)
+        corner = self.py_random.randint(0, scaled - kept)
+        # Near its border a resized part differs from the resized whole, unless the border is the image's own.
+        border = max(0, -((side - scaled) // (2 * side)))
+        start = max(0, (corner - border) * side // scaled)
+        skipped = border if start else corner
+        stop = min(side, start - (-(skipped + kept) * side // scaled) + 1)
+        return Span(side, scaled, start, stop, skipped, kept)
+
+    def apply(self, img: np.ndarray, *args: Any, spans: tuple[Span, Span], **params: Any) -> np.ndarray:
         """Return the window of the bilinearly scaled image, (*size, 3)."""
-        height, width = np.minimum(self.size, scaled).tolist()
-        step_y, step_x = img.shape[0] / scaled[0], img.shape[1] / scaled[1]
-        # Pixel centres are at half-integers: those of the window, in coordinates of the source.
-        to_source = np.array(
-            [
-                [step_x, 0, (corner[1] + 0.5) * step_x - 0.5],
-                [0, step_y, (corner[0] + 0.5) * step_y - 0.5],
-            ]
+        rows, cols = spans
+        part = cv2.resize(
+            img[rows.start : rows.stop, cols.start : cols.stop],
+            None,
+            fx=cols.scaled / cols.side,
+            fy=rows.scaled / rows.side,
+            interpolation=cv2.INTER_LINEAR,
         )
-        out = np.empty((*self.size, img.shape[2]), img.dtype)
-        out[:] = self.fill
-        out[:height, :width] = cv2.warpAffine(
-            img,
-            to_source,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return out
+        part = part[rows.skipped : rows.skipped + rows.kept, cols.skipped : cols.skipped + cols.kept]
+        return self._padded(part, self.fill)
 
-    def apply_to_mask(
-        self, mask: np.ndarray, *args: Any, scaled: tuple[int, int], corner: tuple[int, int], **params: Any
-    ) -> np.ndarray:
+    def apply_to_mask(self, mask: np.ndarray, *args: Any, spans: tuple[Span, Span], **params: Any) -> np.ndarray:
         """Return the window of the mask scaled by nearest neighbour (exact centres), (*size)."""
-        rows, cols = (
-            (2 * (corner[axis] + np.arange(min(self.size[axis], scaled[axis]))) + 1) * side // (2 * scaled[axis])
-            for axis, side in enumerate(mask.shape[:2])
-        )
-        out = np.full(self.size, IGNORE_INDEX, mask.dtype)
-        out[: len(rows), : len(cols)] = mask[rows][:, cols]
-        return out
+        rows, cols = spans
+        part = mask[rows.start : rows.stop, cols.start : cols.stop]
+        if rows.scaled < rows.side:  # what there is less of afterwards, first
+            part = part[rows.nearest()].take(cols.nearest(), axis=1)
+        else:
+            part = part.take(cols.nearest(), axis=1).take(rows.nearest(), axis=0)
+        return self._padded(part, (IGNORE_INDEX,))
+
+    def _padded(self, window: np.ndarray, value: Sequence[int]) -> np.ndarray:
+        bottom, right = self.size[0] - window.shape[0], self.size[1] - window.shape[1]
+        if not bottom and not right:
+            return window
+        return cv2.copyMakeBorder(window, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=value)

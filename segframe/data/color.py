@@ -1,0 +1,54 @@
+"""Colour jitter as one affine map of the colours, drawn as albumentations draws it."""
+
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+
+GREY = np.array([0.299, 0.587, 0.114])
+"""Shares of red, green and blue in luma (ITU-R BT.601), as OpenCV has them."""
+
+
+class ColorMatrixJitter(A.ColorJitter):
+    """albumentations' ColorJitter (same arguments, same random numbers) composed into one 3x4 matrix per image.
+
+    Brightness, contrast and saturation are what albumentations computes, but for its rounding and clipping to 0 ... 255
+    after each step: here it is done once, at the end. Hue turns the colours by the same angle about the axis of greys,
+    which keeps R + G + B; albumentations' HSV keeps max(R, G, B), so that colours that are turned come out brighter or
+    darker there than here.
+    """
+
+    def apply(
+        self,
+        img: np.ndarray,
+        brightness: float,
+        contrast: float,
+        saturation: float,
+        hue: float,
+        order: list[int],
+        **params: Any,
+    ) -> np.ndarray:
+        """Return the jittered image, uint8 (H, W, 3)."""
+        mean = np.array([*cv2.mean(img)[:3], 1])
+        colors = np.eye(3, 4)
+        for step in order:
+            match step:
+                case 0:
+                    colors *= brightness
+                case 1:
+                    pivot = GREY @ colors @ mean
+                    colors *= contrast
+                    colors[:, 3] += (1 - contrast) * pivot
+                case 2:
+                    colors = saturation * colors + (1 - saturation) * (GREY @ colors)
+                case 3:
+                    colors = _turn(hue) @ colors
+        return cv2.transform(img, colors)
+
+
+def _turn(turns: float) -> np.ndarray:
+    # Rodrigues' rotation about (1, 1, 1), from red to green to blue.
+    angle = 2 * np.pi * turns
+    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * axis @ axis

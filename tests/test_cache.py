@@ -1,0 +1,204 @@
+"""The cache of decoded samples: the same items, shared, kept, and given up where files change."""
+
+import os
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from conftest import composed
+from PIL import Image
+from test_data import complaint
+
+from segframe import build
+from segframe.data import ColorMatrixJitter, DataModule, Folder, RandomScaleCrop, Transform, caching
+from segframe.data.caching import add_caches
+
+SIZES = ((40, 52), (64, 33), (35, 35), (50, 80))
+CLASSES = ["a", "b", "c"]
+KINDS = ("ram", "disk")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Four images in train, one of them on its side, and one in val."""
+    rng = np.random.default_rng(0)
+    for split, sizes in (("train", SIZES), ("val", SIZES[:1])):
+        for folder in ("images", "masks"):
+            (tmp_path / "data" / folder / split).mkdir(parents=True)
+        for index, size in enumerate(sizes):
+            exif = Image.Exif()
+            exif[0x0112] = 6 if index == 1 else 1
+            image, mask = rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 3, size, np.uint8)
+            Image.fromarray(image).save(tmp_path / "data/images" / split / f"{index}.jpg", exif=exif)
+            Image.fromarray(mask).save(tmp_path / "data/masks" / split / f"{index}.png", exif=exif)
+    return tmp_path / "data"
+
+
+def make(root, kind=None, split="train", transform=True, folder=None, **settings):
+    steps = [RandomScaleCrop(32), ColorMatrixJitter(0.2, 0.2, 0.2, 0.05)]
+    dataset = Folder(root, split, Transform(steps) if transform else None, **{"classes": CLASSES} | settings)
+    if kind:
+        add_caches([dataset], kind, folder)
+    return dataset
+
+
+def no_files(dataset):
+    """Let a dataset's files not be read any more."""
+    dataset._load = lambda index: pytest.fail("read from its files")
+    return dataset
+
+
+def same(first, second):
+    return all(torch.equal(first[key], second[key]) for key in ("image", "mask")) and first["name"] == second["name"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transform", [True, False])
+def test_items_are_the_same_with_and_without(root, kind, transform):
+    plain, cached = make(root, transform=transform), make(root, kind, transform=transform)
+    for epoch in range(3):
+        for index in range(4):
+            assert same(plain[epoch, index], cached[epoch, index])
+        no_files(cached)
+    cached[0]["image"].zero_()
+    assert same(plain[0], cached[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_fill_it_for_each_other_and_batches_are_the_same(root, kind):
+    def batches(dataset, num_workers):
+        data = DataModule(dataset, dataset, batch_size=2, num_workers=num_workers, num_batches=6, seed=0)
+        return list(data.train_dataloader())
+
+    plain = batches(make(root), 0)
+    for num_workers in (2, 0):
+        cached = make(root, kind)
+        for first, second in zip(plain, batches(cached, num_workers), strict=True):
+            assert torch.equal(first["image"], second["image"])
+            assert torch.equal(first["mask"], second["mask"])
+        assert cached.cache.index["filled"].all()
+    no_files(cached)
+    assert len(batches(cached, 2)) == 6
+
+
+def test_a_file_is_found_again_by_later_runs(root, tmp_path):
+    folder = tmp_path / "elsewhere"
+    first = make(root, "disk", folder=str(folder))
+    expected = [first[index] for index in range(4)]
+    assert [path.suffix for path in folder.iterdir()] == [".cache"]
+    again = no_files(make(root, "disk", folder=str(folder)))
+    assert all(same(expected[index], again[index]) for index in range(4))
+    # What one run fills another sees at once.
+    first.cache.index["filled"] = 0
+    assert not again.cache.index["filled"].any()
+    first[1]
+    assert again.cache.index["filled"].tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("settings", [{"label_map": {0: 1, 1: 0}}, {"classes": [*CLASSES, "d"]}, {"split": "val"}])
+def test_other_labels_classes_and_splits_have_files_of_their_own(root, settings):
+    make(root, "disk")[0]
+    other = make(root, "disk", **settings)
+    assert not other.cache.index["filled"].any()
+    assert same(other[0], make(root, **settings)[0])
+    assert len(list((root / ".segframe").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [SIZES[0], (20, 20), (400, 500)])
+def test_a_changed_file_is_read_again(root, kind, size):
+    """Of the same size, of a smaller one, and of one for which there is no room."""
+    dataset = make(root, kind, transform=False)
+    before = [dataset[index]["image"] for index in range(4)]
+    Image.new("RGB", size[::-1], (200, 0, 0)).save(root / "images/train/0.jpg")
+    Image.new("L", size[::-1], 2).save(root / "masks/train/0.png")
+    for _ in range(2):
+        item = dataset[0]
+        assert item["image"].shape == (3, *size)
+        assert (item["mask"] == 2).all()
+        assert torch.equal(dataset[1]["image"], before[1])
+    assert same(make(root, kind, transform=False)[0], item)
+    os.remove(root / "masks/train/0.png")
+    complaint(lambda: dataset[0], "0.png", "No such file")
+
+
+def test_a_damaged_file_is_made_anew(root):
+    expected = make(root, "disk")[0]
+    [file] = (root / ".segframe").iterdir()
+    for damage in (file.read_bytes()[:5000], b"x" * file.stat().st_size):
+        file.write_bytes(damage)
+        dataset = make(root, "disk")
+        assert not dataset.cache.index["filled"].any()
+        assert same(dataset[0], expected)
+
+
+def test_an_error_of_a_sample_is_the_same(root):
+    Image.new("L", (9, 9)).save(root / "masks/train/2.png")
+    dataset = make(root, "ram")
+    for _ in range(2):
+        complaint(lambda: dataset[2], "2.jpg", "2.png 9x9")
+
+
+def test_a_hit_hands_out_views(root):
+    """Nothing of the image is copied before the crop."""
+    dataset = make(root, "ram")
+    image, mask = dataset.read(0)
+    again, _ = dataset.read(0)
+    assert np.shares_memory(image, again)
+    assert not image.flags.writeable
+    assert not mask.flags.writeable
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_train_and_val_of_a_config(root, kind):
+    words = ["data=folder", f"data.root={root}", "data.dataset.classes=[a,b,c]", "data.crop_size=32"]
+    config = composed(*words, f"data.cache={kind}")
+    train, val = build.build_datasets(config.data, config.transforms, 0)
+    assert train.cache is not val.cache
+    assert val[0]["image"].shape == (3, 40, 52)
+    assert val.cache.index["filled"].all()
+    config.data.val_split = "train"
+    train, val = build.build_datasets(config.data, config.transforms, 0)
+    assert train.cache is val.cache
+    config.data.cache = None
+    assert build.build_datasets(config.data, config.transforms, 0)[0].cache is None
+
+
+def test_mistakes(root, tmp_path, monkeypatch):
+    complaint(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
+    words = ["data.cache=ram"]
+    config = composed(*words)
+    complaint(
+        lambda: build.build_datasets(config.data, config.transforms, 0), "Shapes reads no files", "data.cache=null"
+    )
+    (tmp_path / "file").write_text("")
+    complaint(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
+    monkeypatch.setattr(caching, "free_memory", lambda: 1000)
+    complaint(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk")
+    monkeypatch.setattr(caching.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    complaint(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
+
+
+def test_a_full_disk_while_filling(root, monkeypatch):
+    dataset, calls = make(root, "disk"), count()
+
+    def pwrite(descriptor, data, at):
+        if next(calls):
+            raise OSError(28, "No space left on device")
+        return len(data) // 2
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    complaint(lambda: dataset[0], "No space left", ".cache")
+    assert not dataset.cache.index["filled"].any()
+
+
+def test_workers_that_are_not_forked(root):
+    """Pickling is what spawning does with a dataset."""
+    import pickle
+
+    complaint(lambda: pickle.dumps(make(root, "ram", transform=False)), "data.cache=ram", "data.num_workers=0")
+    dataset = make(root, "disk", transform=False)
+    expected = dataset[0]
+    other = no_files(pickle.loads(pickle.dumps(dataset)))
+    assert same(other[0], expected)
