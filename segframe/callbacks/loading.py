@@ -52,6 +52,6 @@ def advice(loader: Any) -> str:
     workers, cores = loader.num_workers, num_cores()
     if workers < cores:
         return f"data.num_workers={cores} would load with every core"
-    if getattr(loader.dataset, "cache", None) is None and loader.dataset.samples[0].image.name:
+    if loader.dataset.cache is None and loader.dataset.samples[0].image.name:
         return "data.cache=disk (or ram) would keep decoded images"
     return "transforms=light or a smaller data.crop_size would load faster, if the recipe allows"
