@@ -18,7 +18,7 @@ TOLERANCE = 2.0**-20
 """Of a score: beyond what rounding does to a mean of four, so that no class of lower index catches up with the best."""
 WORTHWHILE = 0.3
 """The share of the pixels up to which computing these alone takes less time than computing all."""
-LINES_BYTES = 1 << 19
+LINES_BYTES = 1 << 18
 """Bytes of pixels that are computed at once; some ten temporary tensors are as large."""
 
 
