@@ -18,6 +18,7 @@ def main(config: DictConfig) -> None:
 
     with importing():
         from segframe import build
+        from segframe.inference.base import autocast_dtype
         from segframe.inference.evaluation import evaluate
         from segframe.metrics import figures
         from segframe.restore import restore
@@ -31,6 +32,7 @@ def main(config: DictConfig) -> None:
     stored = choices["data"] == "checkpoint"
     dataset = build.build_dataset_to_evaluate(config.data, split, restored.about.classes, stored)
     device = build.pick_device(config.accelerator)
+    restored.segmenter.autocast_dtype = autocast_dtype(config.precision, restored.about.config)
     matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     found = figures(matrix, dataset.classes, split)
     print_table(figures_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))

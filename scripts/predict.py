@@ -18,6 +18,7 @@ def main(config: DictConfig) -> None:
         from segframe import build
         from segframe.data.masks import read_image
         from segframe.errors import UserError
+        from segframe.inference.base import autocast_dtype
         from segframe.inference.prediction import (
             choose_classes,
             find_images,
@@ -41,6 +42,7 @@ def main(config: DictConfig) -> None:
     heated = choose_classes(config.heatmaps, about.classes)
     device = build.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)
+    segmenter.autocast_dtype = autocast_dtype(config.precision, about.config)
     failures = 0
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:

@@ -139,6 +139,7 @@ class EvaluateConfig:
     output_stride: int | None = None
     inference: Any = MISSING
     postprocess: Any = None
+    precision: str | None = None
     accelerator: str = MISSING
     output_dir: str | None = None
 
@@ -157,6 +158,7 @@ class PredictConfig:
     output_stride: int | None = None
     inference: Any = MISSING
     postprocess: Any = None
+    precision: str | None = None
     accelerator: str = MISSING
 
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from segframe.ops.atrous import atrous_conv2d
+
 
 class Dependence(TorchFunctionMode):
     """Runs a network such that a gradient is positive exactly where an output depends on an input.
@@ -124,6 +126,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(GATES, bounded),
     F.hardsigmoid: lambda x, inplace=False: bounded(x),
     F.conv2d: conv2d,
+    atrous_conv2d: lambda x, weight, bias, dilation, groups: conv2d(x, weight, bias, 1, dilation, dilation),
     F.conv_transpose2d: conv_transpose2d,
     F.max_pool2d: max_pool2d,
     F.max_pool2d_with_indices: max_pool2d_with_indices,

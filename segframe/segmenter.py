@@ -50,6 +50,7 @@ class Segmenter(nn.Module):
         self.aux_head = aux_head
         self.input_scales = tuple(input_scales)
         self.memory_format = torch.channels_last
+        self.autocast_dtype: torch.dtype | None = None  # Lightning's precision in training, the script's otherwise
         self.frozen_norm = frozen_norm
         if frozen_norm == "all":
             for layer in self.norm_layers():
@@ -85,6 +86,12 @@ class Segmenter(nn.Module):
         "main" is the answer. In training there are also "aux" (where there is an auxiliary head) and, with input
         scales, the scores of each single one: "scale_100" (the image itself), "scale_75" ...
         """
+        if self.autocast_dtype is None:
+            return self._outputs(images)
+        with torch.autocast(images.device.type, self.autocast_dtype):
+            return self._outputs(images)
+
+    def _outputs(self, images: Tensor) -> dict[str, Logits]:
         size = (images.shape[-2], images.shape[-1])
         x = self.normalize(images.contiguous(memory_format=self.memory_format))
         maps = self.backbone(x)

@@ -52,7 +52,7 @@ def test_momentum_by_part():
 def test_the_largest_score_over_the_scales_wins():
     torch.manual_seed(0)
     network = make("multi_scale=deeplabv2").eval()
-    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    images = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     with torch.no_grad():
         fused = network.outputs(images)
         plain = network.head(network.backbone(network.normalize(images)), (64, 96)).values

@@ -97,8 +97,8 @@ def test_init_from_tells_what_is_left_out(trained, run, tmp_path):
     assert result.code == 0, result.out
     assert "left out: head.layers.4.weight (8, 128, 1, 1), here (3, 128, 1, 1)" in result.out
     first, second = (
-        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for name in ("first", "second")
+        torch.load(tmp_path / path, weights_only=True)["state_dict"]
+        for path in ("first/checkpoints/best.ckpt", "second/checkpoints/last.ckpt")
     )
     name = "segmenter.backbone.conv1.weight"
     torch.testing.assert_close(second[name], first[name])  # another seed, so not by chance

@@ -18,6 +18,7 @@ Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.floa
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
 
 MODES = ("exact", "fast")
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _strides: WeakKeyDictionary[Segmenter, int] = WeakKeyDictionary()
 
 
@@ -68,6 +69,15 @@ def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) ->
         probabilities = postprocess(pixels, full.softmax(0).cpu().numpy())
         classes.append(torch.from_numpy(probabilities.argmax(0).astype(np.uint8)))
     return torch.stack(classes).to(images.device)
+
+
+def autocast_dtype(precision: str | None, trained_with: dict[str, Any]) -> torch.dtype | None:
+    """What a network multiplies in by Lightning's name for it; null: as in training, by its config. None: float32."""
+    if precision not in (None, *PRECISIONS):
+        raise UserError(f"precision={precision}: it is null, {', '.join(PRECISIONS)}")
+    # A checkpoint may hold anything.
+    trainer = trained_with.get("trainer")
+    return PRECISIONS.get(str(precision or (trainer.get("precision") if isinstance(trainer, dict) else None)))
 
 
 def stride_of(segmenter: Segmenter) -> int:

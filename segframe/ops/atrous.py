@@ -26,19 +26,21 @@ class AtrousConv2d(nn.Conv2d):
         assert self.kernel_size == (3, 3)
         assert self.padding == self.dilation == (self.dilation[0], self.dilation[0])
         assert self.stride == (1, 1)
-        depthwise = self.groups == self.in_channels == self.out_channels and self.groups > 1
-        assert depthwise or self.groups == 1
-        dilation = self.dilation[0]
-        height, width = x.shape[-2:]
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
-            if dilation >= max(height, width) and x.device.type != "meta":
-                return F.conv2d(x, self.weight[:, :, 1:2, 1:2], self.bias, groups=self.groups)
-            return super().forward(x)
-        useful = share_of_pixels(height, dilation) * share_of_pixels(width, dilation)
-        in_grids = depthwise and dilation > 1 and x.is_contiguous(memory_format=torch.channels_last)
-        if useful > WORTH_PARTING and not in_grids:
-            return super().forward(x)
-        weight, bias = self.weight, self.bias
+        assert self.groups in (1, self.in_channels)
+        return atrous_conv2d(x, self.weight, self.bias, self.dilation[0], self.groups)
+
+
+@torch.overrides.wrap_torch_function(lambda x, weight, bias, dilation, groups: (x, weight))
+def atrous_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Tensor:
+    """F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups): see AtrousConv2d."""
+    height, width = x.shape[-2:]
+    useful = share_of_pixels(height, dilation) * share_of_pixels(width, dilation)
+    depthwise = groups == weight.shape[0] > 1
+    in_grids = depthwise and dilation > 1 and x.is_contiguous(memory_format=torch.channels_last)
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if dilation >= max(height, width) and x.device.type != "meta":
+            return F.conv2d(x, weight[:, :, 1:2, 1:2], bias, groups=groups)
+    elif useful <= WORTH_PARTING or in_grids:
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight = x.to(dtype), weight.to(dtype)
@@ -49,6 +51,7 @@ class AtrousConv2d(nn.Conv2d):
             else:
                 y = convolved_in_grids(x, weight, dilation)
             return y if bias is None else y + bias[:, None, None]
+    return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups)
 
 
 def share_of_pixels(cells: int, dilation: int) -> float:

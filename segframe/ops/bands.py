@@ -33,7 +33,7 @@ def bands(
     rows = min(lines, height, TILE)
     images = min(lines // rows, len(values))
     # One and the same memory for all bands: fresh pages take longer than what is written into them.
-    buffer = torch.empty(images * rows * classes * width, device=device)
+    buffer = torch.empty(images * rows * classes * width, dtype=torch.float32, device=device)
     if values.shape[-2:] == size:
         return _fine(values, scale, gradient, images, rows, buffer)
     return _coarse(values, size, aligned_stride, scale, gradient, images, rows, buffer)
@@ -69,7 +69,7 @@ def _coarse(
     blocks = [(block, row_cells(block)) for block in slices(0, height, max(rows, BLOCK * rows * height // h))]
     most = images * max(around.stop - around.start for _, around in blocks) * classes
     # By rows of cells, then classes, then columns: both products then have long contiguous rows.
-    cell_memory, wide_memory = torch.empty(most, w, device=device), torch.empty(most, width, device=device)
+    cell_memory, wide_memory = (torch.empty(most, n, dtype=torch.float32, device=device) for n in (w, width))
     wide_gradient_memory = None if gradient is None else torch.empty_like(wide_memory)
     for some in slices(0, len(values), images):
         number = len(range(len(values))[some])

@@ -57,7 +57,7 @@ def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.devi
 def matrix(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Tensor:
     """The same as a matrix (pixels, cells), float32: it times the cells is the pixels."""
     low, high, share = axis(pixels, cells, aligned_stride, device)
-    weights = torch.zeros(pixels, cells, device=device)
+    weights = torch.zeros(pixels, cells, dtype=torch.float32, device=device)
     weights.scatter_add_(1, low[:, None], 1 - share[:, None])
     weights.scatter_add_(1, high[:, None], share[:, None])
     return weights
