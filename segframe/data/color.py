@@ -17,6 +17,10 @@ class ColorMatrixJitter(A.ColorJitter):
     after each step: here it is done once, at the end. Hue turns the colours by the same angle about the axis of greys,
     which keeps R + G + B; albumentations' HSV keeps max(R, G, B), so that colours that are turned come out brighter or
     darker there than here.
+
+    Mean absolute differences with 0.2, 0.2, 0.2, 0.05 on photographs of streets (CamVid), in levels of 255: below 0.5
+    for brightness, contrast and saturation alone, 0.7 for hue (which moves colours by 0.8), 1.8 for all four (which
+    move them by 9.9; at worst 8.6 in one image, with a bright sky that albumentations clips in between).
     """
 
     def apply(
