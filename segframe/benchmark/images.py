@@ -37,24 +37,44 @@ def make_photo(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     return np.clip(photo, 0, 255).astype(np.uint8)
 
 
-def write_pair(image: Path, mask: Path, size: tuple[int, int], num_classes: int, seed: int) -> None:
-    """One JPEG and its palette PNG."""
+def camvid_folders(source: Path, split: str) -> tuple[Path, Path]:
+    """Where CamVid's images and masks of a split are, in either of its layouts."""
+    if (source / "images").is_dir():
+        return source / "images" / split, source / "masks" / split
+    return source / split, source / f"{split}annot"
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What a folder shows, sorted."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+
+
+def write_pair(
+    image: Path, mask: Path, size: tuple[int, int], num_classes: int, seed: int, camvid: Path | None = None
+) -> None:
+    """One JPEG (of CamVid's photograph number `seed` where it is there, else generated) and its palette PNG."""
     rng = np.random.default_rng(seed)
     for path in (image, mask):
         path.parent.mkdir(parents=True, exist_ok=True)
     indices = make_mask(rng, *size, num_classes)
-    Image.fromarray(make_photo(rng, indices)).save(image, quality=JPEG_QUALITY)
+    if camvid is None:
+        photo = Image.fromarray(make_photo(rng, indices))
+    else:
+        photographs = files_in(camvid_folders(camvid, "train")[0])
+        photo = Image.open(photographs[seed % len(photographs)]).convert("RGB")
+        photo = photo.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    photo.save(image, quality=JPEG_QUALITY)
     picture = Image.fromarray(indices)
     picture.putpalette(np.array(voc_palette(256), np.uint8).tobytes())
     picture.save(mask)
 
 
-def voc_tree(root: Path, count: int) -> Path:
+def voc_tree(root: Path, count: int, camvid: Path | None = None) -> Path:
     """VOC 2012's layout: so many images of 500x375 and 21 classes, `train` and `val` the same."""
     home = root / "VOCdevkit" / "VOC2012"
     names = [f"2007_{k:06d}" for k in range(count)]
     for k, name in enumerate(names):
-        write_pair(home / f"JPEGImages/{name}.jpg", home / f"SegmentationClass/{name}.png", (375, 500), 21, k)
+        write_pair(home / f"JPEGImages/{name}.jpg", home / f"SegmentationClass/{name}.png", (375, 500), 21, k, camvid)
     for split in ("train", "val"):
         path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,14 +82,17 @@ def voc_tree(root: Path, count: int) -> Path:
     return root
 
 
-def folder_tree(root: Path, counts: dict[str, int], size: tuple[int, int], num_classes: int) -> Path:
+def folder_tree(
+    root: Path, counts: dict[str, int], size: tuple[int, int], num_classes: int, camvid: Path | None = None
+) -> Path:
     """images/<split> and masks/<split>: what `data=folder` and `data=camvid` read."""
     seed = 0
     for split, count in counts.items():
         for k in range(count):
             seed += 1
             name = f"{split}_{k:04d}"
-            write_pair(root / f"images/{split}/{name}.jpg", root / f"masks/{split}/{name}.png", size, num_classes, seed)
+            image, mask = root / f"images/{split}/{name}.jpg", root / f"masks/{split}/{name}.png"
+            write_pair(image, mask, size, num_classes, seed, camvid)
     return root
 
 
@@ -77,16 +100,10 @@ def camvid_tree(root: Path, source: Path | None, counts: dict[str, int]) -> Path
     """The first images of CamVid's splits, linked from `source`; generated where there is none."""
     if source is None:
         return folder_tree(root, counts, CAMVID_SIZE, 11)
-    nested = (source / "images").is_dir()
     for split, count in counts.items():
-        folders = (
-            (source / "images" / split, source / "masks" / split)
-            if nested
-            else (source / split, source / f"{split}annot")
-        )
-        for kind, folder in zip(("images", "masks"), folders, strict=True):
+        for kind, folder in zip(("images", "masks"), camvid_folders(source, split), strict=True):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
-            for path in sorted(path for path in folder.iterdir() if path.name[0] != ".")[:count]:
+            for path in files_in(folder)[:count]:
                 os.symlink(path.resolve(), root / kind / split / path.name)
     return root
 

@@ -25,7 +25,7 @@ def voc(setup: Setup) -> list[str]:
     """Makes images of VOC's size; the words that choose them."""
     root = setup.folder / "voc"
     if not root.is_dir():
-        voc_tree(root, setup.pick(24, 12))
+        voc_tree(root, setup.pick(24, 12), setup.camvid)
     return ["data=voc", f"data.root={root}", f"data.crop_size={CROP}"]
 
 
@@ -33,7 +33,7 @@ def cityscapes(setup: Setup) -> list[str]:
     """Makes images of Cityscapes' size; the words that choose them."""
     root = setup.folder / "cityscapes"
     if not root.is_dir():
-        folder_tree(root, {"train": setup.pick(8, 4), "val": 1}, (1024, 2048), NUM_CITY_CLASSES)
+        folder_tree(root, {"train": setup.pick(8, 4), "val": 1}, (1024, 2048), NUM_CITY_CLASSES, setup.camvid)
     classes = ",".join(f"c{k}" for k in range(NUM_CITY_CLASSES))
     return ["data=folder", f"data.root={root}", f"data.crop_size={CROP}", f"data.dataset.classes=[{classes}]"]
 
@@ -92,7 +92,9 @@ def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[
             "mmseg-style": lambda: one_pass_of(mmseg_pipeline(CROP), dataset),
             "torchvision v2": lambda: one_pass_of(torchvision_pipeline(CROP, short_side), dataset),
         }
-        return on_one_core(setup, makers, len(dataset), "one core; normalisation on the CPU counted in")
+        return on_one_core(
+            setup, makers, len(dataset), f"one core; normalisation counted in; {described(dataset, setup)}"
+        )
 
     return measure
 
@@ -117,10 +119,17 @@ def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], 
             SEGFRAME: lambda: one_pass(fast, len),
             "without cache": lambda: one_pass(plain, len),
         }
-        found = on_one_core(setup, makers, len(fast), "one core; samples as the loader gets them")
+        note = f"one core; samples as the loader gets them; {described(fast, setup)}"
+        found = on_one_core(setup, makers, len(fast), note)
         return replace(found, differs=differs)
 
     return measure
+
+
+def described(dataset: SegmentationDataset, setup: Setup) -> str:
+    """What images were read: decoding takes as long as files are large."""
+    kilobytes = statistics.mean(sample.image.stat().st_size for sample in dataset.samples) / 1000
+    return f"JPEGs of {kilobytes:.0f} kB, {'generated' if setup.camvid is None else 'CamVid photographs resized'}"
 
 
 def targets(name: str, *speedups: float) -> tuple[Row, ...]:
