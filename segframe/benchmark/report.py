@@ -39,7 +39,7 @@ def machine(setup: Setup) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if setup.device.type == "cuda" else None,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "quick": setup.quick,
         "versions": versions,
