@@ -82,18 +82,14 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For the imports of torch and what goes with it: seconds less without the garbage collector.
+    """For the imports of torch and what goes with it: a second less without the garbage collector.
 
-    It would look through the hundreds of thousands of objects that they make and that stay, there and at the end.
+    It would look again and again through the hundreds of thousands of objects that they make, and that stay.
     """
-    if "torch" in sys.modules:
-        yield
-        return
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 

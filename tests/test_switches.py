@@ -1,11 +1,13 @@
 """Switches of configs/trainer: they change speed and memory, nothing else."""
 
 import copy
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import composed
+from conftest import ROOT, composed
 from torch import nn
 
 from segframe import build, switches
@@ -165,3 +167,10 @@ def test_a_step_on_the_gpu_does_not_wait_for_it():
             optimizer.zero_grad()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_program_ends_without_a_word():
+    """What is imported without the garbage collector is still taken down in order."""
+    code = "from segframe.cli import importing\nwith importing():\n    import segframe.build, segframe.inference.tta"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
