@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from segframe.callbacks import clock
 from segframe.callbacks.loading import LoaderReport, advice
 
 
@@ -70,6 +71,44 @@ def test_an_epoch_that_waits_says_so_and_one_that_works_does_not(capsys, tmp_pat
     assert "% of the time for data (no workers" in slow
     assert "data.num_workers=" in slow
     assert "waited" not in told(0.0, 0.03, capsys, tmp_path)
+
+
+def test_on_a_gpu_only_an_empty_queue_counts_as_waiting(monkeypatch):
+    class Queue:
+        """A GPU's queue: what is launched ends `work` seconds after what was launched before it, or after now."""
+
+        done = 0.0
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = max(Queue.done, program)
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, other: "Event") -> float:
+            return 1e3 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    step_clock, gpu, program = clock.StepClock(), torch.device("cuda"), 0.0
+
+    def steps(seconds_to_load: float, seconds_to_train: float) -> None:
+        nonlocal program
+        for _ in range(10):
+            program += seconds_to_load
+            step_clock.start(gpu)
+            Queue.done = max(Queue.done, program) + seconds_to_train
+            step_clock.end(gpu)
+
+    steps(0.1, 0.3)
+    assert step_clock.take() == pytest.approx((0.0, 3.0))
+    program = Queue.done
+    steps(0.3, 0.1)
+    share, _ = step_clock.take()
+    assert share == pytest.approx(0.72, abs=0.06)
 
 
 @pytest.mark.parametrize(

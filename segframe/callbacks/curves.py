@@ -1,11 +1,12 @@
 """Training curves, written straight to the loggers: `self.log` in each step would cost more than a small step."""
 
 from collections import defaultdict
-from time import perf_counter
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 from torch.optim import Optimizer
+
+from segframe.callbacks.clock import StepClock
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
@@ -31,28 +32,22 @@ class Curves(Callback):
         self.last: dict[str, float] = {}
         self._step = 0  # of the last writing
         self._images = 0
-        self._waited = 0.0
-        self._started: float | None = None
-        self._batch_ended = 0.0
+        self._clock = StepClock()
 
     def on_train_start(self, trainer: Trainer, task: Any) -> None:
         """A resumed run has written its step already."""
         self._step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, task: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the time since the last batch as waiting, unless something other than data lay between."""
-        now = perf_counter()
-        if self._started is None:
-            self._started = now
-        else:
-            self._waited += now - self._batch_ended
+        """Counts the time since the last batch as waiting."""
+        self._clock.start(task.device)
 
     def on_train_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes when n more optimizer steps are done; an accumulating batch is none."""
         self._images += len(batch["image"])
         if trainer.global_step != self._step and trainer.global_step % self.every_n_steps == 0:
             self._write(trainer, task)
-        self._batch_ended = perf_counter()
+        self._clock.end(task.device)
 
     def on_validation_start(self, trainer: Trainer, task: Any) -> None:
         """Writes, so that training and validation figures of a step stand side by side, and stops the clock."""
@@ -60,20 +55,22 @@ class Curves(Callback):
             return
         if trainer.global_step != self._step:
             self._write(trainer, task)
-        self._images, self._waited, self._started = 0, 0.0, None
+        self._images = 0
+        self._clock.pause()
+        self._clock.take()
 
     def _write(self, trainer: Trainer, task: Any) -> None:
         # The loss comes first: fetching it waits for the device, without which the clock would show only the launch.
         loss = task.take_running_loss()
-        now = perf_counter()
-        seconds = now - (self._started or now) or 1e-9
+        self._clock.end(task.device)
+        waited, seconds = self._clock.take()
         self.last = {
             "epoch": trainer.global_step / task.steps_per_epoch,
             "train/loss": loss,
             **{f"lr/{name}": rate for name, rate in learning_rates(trainer.optimizers[0]).items()},
             "speed/images_per_second": self._images * trainer.world_size / seconds,
-            "speed/data_wait": self._waited / seconds,
+            "speed/data_wait": waited,
         }
-        self._step, self._images, self._waited, self._started = trainer.global_step, 0, 0.0, now
+        self._step, self._images = trainer.global_step, 0
         for logger in trainer.loggers:
             logger.log_metrics(self.last, step=self._step)

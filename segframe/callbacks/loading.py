@@ -1,10 +1,10 @@
 """Tells when the model waits for its data, and which setting to change."""
 
-from time import perf_counter
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
+from segframe.callbacks.clock import StepClock
 from segframe.data.datamodule import num_cores
 
 
@@ -13,25 +13,19 @@ class LoaderReport(Callback):
 
     def __init__(self, tolerated: float) -> None:
         self.tolerated = tolerated
-        self._waited = self._busy = 0.0
-        self._moment: float | None = None  # when the last batch ended; none where something else lay between
+        self._clock = StepClock()
 
     def on_train_batch_start(self, trainer: Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         """Counts the time since the last batch as waiting."""
-        now = perf_counter()
-        if self._moment is not None:
-            self._waited += now - self._moment
-        self._moment = now
+        self._clock.start(task.device)
 
     def on_train_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the time since the batch's start as work, and ends the epoch."""
-        now = perf_counter()
-        self._busy += now - (self._moment or now)
-        self._moment = now
+        self._clock.end(task.device)
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches
         if accumulates or trainer.global_step % task.steps_per_epoch:
             return
-        share = self._waited / max(self._waited + self._busy, 1e-9)
+        share, _ = self._clock.take()
         if share > self.tolerated and trainer.is_global_zero:
             loader: Any = trainer.train_dataloader
             epoch = trainer.global_step // task.steps_per_epoch
@@ -40,11 +34,10 @@ class LoaderReport(Callback):
                 f"epoch {epoch}: the model waited {100 * share:.0f} % of the time for data "
                 f"({loader.num_workers or 'no'} workers, {num_cores()} cores): {advice(loader)}"
             )
-        self._waited = self._busy = 0.0
 
     def on_validation_start(self, trainer: Trainer, task: Any) -> None:
         """Stops the clock."""
-        self._moment = None
+        self._clock.pause()
 
 
 def advice(loader: Any) -> str:

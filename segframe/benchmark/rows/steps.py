@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from segframe import build
+from segframe.backbones.base import Backbone, Feature
 from segframe.benchmark import peers
 from segframe.benchmark.clock import Clock
 from segframe.benchmark.measure import alternating, compare
@@ -24,8 +25,10 @@ from segframe.benchmark.networks import (
     training_step,
 )
 from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
-from segframe.segmenter import Segmenter
+from segframe.heads.fcn import FCN
+from segframe.segmenter import Normalize, Segmenter
 from segframe.switches import computes_in_bfloat16
+from segframe.task import seed_generators
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -104,18 +107,52 @@ def precision(setup: Setup) -> Measured:
     return replace(compare(setup, makers), note=f"DeepLabV3+-R50, batch 2 at {images.shape[-1]}")
 
 
+class Patches(Backbone):
+    """A backbone that costs next to nothing: patches of 8x8 pixels."""
+
+    lr_multiplier = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = {"c3": Feature(8, 8, 3.5)}
+        self.layer = nn.Conv2d(3, 8, 8, 8)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The map c3."""
+        return {"c3": self.layer(images)}
+
+
 def overhead(setup: Setup) -> Measured:
+    """Steps of DeepLabV3+-R50."""
+    return lightning_and_loop(setup, setup.pick(256, 128), setup.pick(12, 4))
+
+
+def overhead_alone(setup: Setup) -> Measured:
+    """Steps of next to no network."""
+    backbone = Patches()
+    head = FCN(backbone.features, 8, 8, ["c3"], "none", 1.0)
+    return lightning_and_loop(
+        setup, 32, setup.pick(500, 200), Segmenter(backbone, head, None, Normalize([0.0] * 3, [1.0] * 3))
+    )
+
+
+def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | None = None) -> Measured:
     """Blocks of steps in Lightning, as train.py sets it up, and in a plain loop, from the same weights and batches."""
-    dtype, size, steps = precision_of(setup.device), setup.pick(256, 128), setup.pick(12, 4)
+    dtype = precision_of(setup.device)
     words = [
         *("backbone=resnet50", "head=deeplabv3plus", "data=shapes", f"data.dataset.size={size}"),
         *("data.dataset.num_images={train: 2, val: 1, test: 1}", f"data.crop_size={size}"),
         *("+trainer.lightning.limit_val_batches=0", f"trainer.accelerator={setup.device.type.replace('cuda', 'gpu')}"),
         f"trainer.precision={'32-true' if dtype is torch.float32 else 'bf16-mixed'}",
         f"output_dir={(setup.folder / 'overhead').resolve()}",
-        *("+callbacks.clock._target_=segframe.benchmark.clock.Clock", "~callbacks.report"),
+        *(
+            "+callbacks.clock._target_=segframe.benchmark.clock.Clock",
+            "~callbacks.report",
+            "callbacks.loading.tolerated=1",
+        ),
     ]
-    config, first = network(setup, 8, *words)
+    config, segmenter = network(setup, 8, *words)
+    first = first or segmenter
     dataset, _ = build.build_datasets(config.data, config.transforms, config.seed)
     images, mask = batch_of(setup, 2, size, 8)
     batches = [{"image": images, "mask": mask, "name": ["a", "b"]}] * (steps + 1)
@@ -141,7 +178,7 @@ def overhead(setup: Setup) -> Measured:
         scheduler = build.build(config.scheduler, "scheduler")(optimizer, total_steps=length.total_steps)
         for k, batch in enumerate(batches):
             clock.on_train_batch_start(None, None, batch, k)  # type: ignore[arg-type]
-            torch.manual_seed(config.seed + k)
+            seed_generators(config.seed + k, setup.device)
             training_step(segmenter, loss, optimizer, batch["image"], batch["mask"], context)  # type: ignore[arg-type]
             scheduler.step()
         clock.on_train_batch_end(None, None, None, None, steps)  # type: ignore[arg-type]
@@ -160,5 +197,6 @@ GROUPS = (
     Group((Row("aspp_pruned", "unpruned", Target(0.9)),), pruned),
     Group((Row("step_150", "smp", Target(0.8, 0.6)),), whole_step),
     Group((Row("overhead", "plain loop", Target(1.03)),), overhead),
+    Group((Row("overhead_alone", "plain loop", Target(seconds_more=0.0006)),), overhead_alone),
     Group((Row("bf16", "float32", Target(1 / 1.6), ours="bfloat16"),), precision),
 )
