@@ -9,11 +9,12 @@ import cv2
 import torch
 from omegaconf import DictConfig
 
-from segframe import build
+from segframe import build, switches
 from segframe.benchmark.images import folder_tree, voc_tree
 from segframe.benchmark.measure import Call, compare
 from segframe.benchmark.networks import composed
 from segframe.benchmark.pipelines import Pipeline, albumentations_pipeline, mmseg_pipeline, torchvision_pipeline
+from segframe.benchmark.processes import Forked
 from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe.data.base import SegmentationDataset
 
@@ -43,8 +44,10 @@ def training_data(config: DictConfig) -> SegmentationDataset:
     return build.build_datasets(config.data, config.transforms, config.seed)[0]
 
 
-def one_pass(dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
-    """Reads the next epoch of a dataset; `finish` gets every image as a batch of one."""
+def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
+    """Reads the next epoch of a dataset, with the allocator set as in a run; `finish` gets images as batches of one."""
+    if config.trainer.keep_freed_memory:
+        switches.keep_freed_memory()
     epochs = count()
 
     def read() -> None:
@@ -67,15 +70,27 @@ def one_pass_of(pipeline: Pipeline, dataset: SegmentationDataset) -> Call:
 
 
 def on_one_core(setup: Setup, makers: dict[str, Callable[[], Call]], images: int, note: str) -> Measured:
-    """Compares passes over the images, and adds images per second."""
-    threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
+    """Compares passes over the images, each in a process of its own as if by a worker, and adds images per second."""
+    forked: list[Forked] = []
+
+    def fork(make: Callable[[], Call]) -> Callable[[], Call]:
+        def alone() -> Call:
+            torch.set_num_threads(1)
+            cv2.setNumThreads(0)
+            return make()
+
+        def start() -> Call:
+            forked.append(Forked(alone))
+            return forked[-1]
+
+        return start
+
     try:
+        makers = {name: fork(make) for name, make in makers.items()}
         found = compare(replace(setup, device=torch.device("cpu")), makers, memory=False)
     finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(cv2_threads)
+        for process in forked:
+            process.stop()
     speed = {name: {"images/s": images / statistics.median(s)} for name, s in found.seconds.items()}
     return replace(found, note=note, figures=speed)
 
@@ -87,13 +102,16 @@ def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[
         config = composed(*words(setup))
         dataset = training_data(config)
         makers: dict[str, Callable[[], Call]] = {
-            SEGFRAME: lambda: one_pass(dataset, build.build_normalize(config.normalize)),
+            SEGFRAME: lambda: one_pass(config, dataset, build.build_normalize(config.normalize)),
             "albumentations": lambda: one_pass_of(albumentations_pipeline(CROP), dataset),
             "mmseg-style": lambda: one_pass_of(mmseg_pipeline(CROP), dataset),
             "torchvision v2": lambda: one_pass_of(torchvision_pipeline(CROP, short_side), dataset),
         }
         return on_one_core(
-            setup, makers, len(dataset), f"one core; normalisation counted in; {described(dataset, setup)}"
+            setup,
+            makers,
+            len(dataset),
+            f"one core, a process each; normalisation counted in; {described(dataset, setup)}",
         )
 
     return measure
@@ -107,7 +125,8 @@ def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], 
         cache = [f"data.cache={kind}"]
         if kind == "disk":
             cache.append(f"data.cache_dir={(setup.folder / 'cache').resolve()}")
-        plain, fast = training_data(composed(*chosen)), training_data(composed(*chosen, *cache))
+        config = composed(*chosen)
+        plain, fast = training_data(config), training_data(composed(*chosen, *cache))
         differs = {}
         for index in range(len(fast)):  # the first epoch fills it
             fast[(0, index)]
@@ -116,8 +135,8 @@ def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], 
             if not (torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])):
                 differs[SEGFRAME] = "samples from the cache differ"
         makers: dict[str, Callable[[], Call]] = {
-            SEGFRAME: lambda: one_pass(fast, len),
-            "without cache": lambda: one_pass(plain, len),
+            SEGFRAME: lambda: one_pass(config, fast, len),
+            "without cache": lambda: one_pass(config, plain, len),
         }
         note = f"one core; samples as the loader gets them; {described(fast, setup)}"
         found = on_one_core(setup, makers, len(fast), note)

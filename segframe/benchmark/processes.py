@@ -1,0 +1,48 @@
+"""Calls in processes of their own, as a loader's workers are: each with its own allocator and threads."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from segframe.benchmark.measure import Call
+from segframe.benchmark.row import NotMeasurable
+
+
+class Forked:
+    """What `make` makes, in a process forked for it; calling this has it called there, and waits.
+
+    Raises NotMeasurable where `make` does, or where nothing can be forked.
+    """
+
+    def __init__(self, make: Callable[[], Call]) -> None:
+        if "fork" not in multiprocessing.get_all_start_methods():
+            raise NotMeasurable("processes cannot be forked on this system")
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(target=_serve, args=(make, theirs), daemon=True)
+        self.process.start()
+        self._answer()
+
+    def __call__(self) -> None:
+        """Calls."""
+        self.pipe.send(True)
+        self._answer()
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.terminate()
+        self.process.join()
+
+    def _answer(self) -> None:
+        if (error := self.pipe.recv()) is not None:
+            raise error
+
+
+def _serve(make: Callable[[], Call], pipe: Connection) -> None:
+    try:
+        call = make()
+        while True:
+            pipe.send(None)
+            pipe.recv()
+            call()
+    except Exception as error:
+        pipe.send(error)
