@@ -19,9 +19,9 @@ from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference import sliding_window
-from segframe.inference.bands import best
 from segframe.inference.sliding_window import SlidingWindow, origins, side_by_side
 from segframe.inference.whole import Whole
+from segframe.ops.classes import best
 from segframe.segmenter import Normalize, Segmenter
 
 

@@ -90,6 +90,7 @@ def plot(path: Path, points: Sequence[dict[str, Any]]) -> str:
             known = [(point["value"], point[unit]) for point in own if point[unit] is not None]
             axes.plot([x for x, _ in known], [y for _, y in known], marker="o")
             axes.set_ylim(bottom=0)
+            axes.set_xticks([x for x, _ in known])
             axes.set_xlabel(name)
             axes.set_ylabel(unit)
     path.parent.mkdir(parents=True, exist_ok=True)

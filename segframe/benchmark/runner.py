@@ -16,9 +16,7 @@ def choose(groups: Iterable[Group], only: Sequence[str]) -> list[tuple[Group, li
     for word in only:
         found = [name for name in names if name == word] or [name for name in names if name.startswith(word)]
         if not found:
-            raise UserError(
-                f"only={word}: there is no such row{did_you_mean(word, names)}; there is {', '.join(names)}"
-            )
+            raise UserError(f"only={word}: there is no such row{did_you_mean(word, names)}")
         chosen.update(found)
     picked = [(group, [row for row in group.rows if row.name in chosen]) for group in groups]
     return [(group, rows) for group, rows in picked if rows]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from segframe.heads.base import Logits
+from segframe.ops.classes import best
 
 ELEMENTS = 2**20
 """How many scores a band has, if it has several rows: 4 MiB stay in a processor's caches."""
@@ -84,14 +85,3 @@ class Cropped(NamedTuple):
     def full(self) -> Tensor:
         """See Scores."""
         return self.logits.full()[..., : self.size[0], : self.size[1]]
-
-
-def best(scores: Tensor) -> Tensor:
-    """The first of the best classes: (N, h, C, w) to (N, h, w) uint8, the last where there is a NaN; overwrites them.
-
-    In floats and in place, several times as fast as torch's argmax, or as comparisons into booleans.
-    """
-    number = scores.shape[2]
-    ranks = torch.arange(number, 0, -1, dtype=torch.float32, device=scores.device)[:, None]
-    rank = scores.eq_(scores.amax(2, keepdim=True)).mul_(ranks).amax(2)
-    return (number - rank).clamp_(max=number - 1).to(torch.uint8)

@@ -12,7 +12,7 @@ from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference.bands import BandedScores, Cropped, band_rows
 from segframe.inference.base import Inference, Scores, check_run, stride_of
-from segframe.inference.blend import Blend, by_rows, enlarging
+from segframe.ops.blend import Blend, by_rows, enlarging
 from segframe.segmenter import Segmenter
 
 Pair = tuple[int, int]
@@ -154,7 +154,7 @@ def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Ten
     for left, logits in windows:
         lines = by_rows(logits.values)
         if not total.numel():
-            rows, columns = enlarging(logits)
+            rows, columns = enlarging(*logits)
             total = lines.new_zeros(*lines.shape[:3], width)
         total[..., left : left + logits.size[1]] += columns.columns(lines)
     return total, rows

@@ -12,7 +12,7 @@ from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference.bands import BandedScores, band_rows
 from segframe.inference.base import Inference, Scores, check_run
-from segframe.inference.blend import Blend, by_rows, enlarging
+from segframe.ops.blend import Blend, by_rows, enlarging
 from segframe.segmenter import Segmenter
 
 Pair = tuple[int, int]
@@ -115,7 +115,7 @@ class Answer(NamedTuple):
         if cells is not None and stride is None:
             blend = Blend.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
             return blend.mirrored() if mirrored else blend
-        blend = enlarging(self.logits)[axis].resized(size[axis])
+        blend = enlarging(*self.logits)[axis].resized(size[axis])
         # In the end, since mirrored cells do not lie where cells do.
         blend = blend.mirrored() if mirrored else blend
         if cells is None or stride is None:

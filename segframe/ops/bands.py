@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from segframe.ops.bilinear import axis, matrix
+from segframe.ops.blend import enlarging
 
 CPU_BAND = 2 << 20
 """Bytes of a band on a CPU: about what its core keeps at hand."""
@@ -13,8 +13,8 @@ GPU_BAND = 64 << 20
 """The same on any other device: enough work for one call."""
 BLOCK = 4
 """Rows of cells, in bands, that are widened at once: each such block shares a row with the next."""
-TILE = 64
-"""Pixels along an axis per matrix product: it reads the few cells around them; one for all would read all cells."""
+MOST_ROWS = 64
+"""Rows of pixels per matrix product: it reads the few cells around them; one for all would read all cells."""
 
 Band = tuple[slice, slice, Tensor]
 """Which images, which of their rows, and their logits (M, C, P): M x P are images x rows x columns, in this order."""
@@ -30,7 +30,7 @@ def bands(
     """
     (height, width), classes, device = size, values.shape[1], values.device
     lines = max(1, (CPU_BAND if device.type == "cpu" else GPU_BAND) // (4 * classes * width))
-    rows = min(lines, height, TILE)
+    rows = min(lines, height, MOST_ROWS)
     images = min(lines // rows, len(values))
     # One and the same memory for all bands: fresh pages take longer than what is written into them.
     buffer = torch.empty(images * rows * classes * width, dtype=torch.float32, device=device)
@@ -63,10 +63,11 @@ def _coarse(
 ) -> Iterator[Band]:
     _, classes, h, w = values.shape
     (height, width), device = size, values.device
-    down, across = matrix(height, h, aligned_stride, device), matrix(width, w, aligned_stride, device)
-    row_cells, column_cells = _Cells(height, h, aligned_stride), _Cells(width, w, aligned_stride)
-    tiles = [(tile, column_cells(tile)) for tile in slices(0, width, TILE)]
-    blocks = [(block, row_cells(block)) for block in slices(0, height, max(rows, BLOCK * rows * height // h))]
+    down, across = enlarging(values, size, aligned_stride)
+    blocks = [
+        (block, down.between(block.start, block.stop)[0])
+        for block in slices(0, height, max(rows, BLOCK * rows * height // h))
+    ]
     most = images * max(around.stop - around.start for _, around in blocks) * classes
     # By rows of cells, then classes, then columns: both products then have long contiguous rows.
     cell_memory, wide_memory = (torch.empty(most, n, dtype=torch.float32, device=device) for n in (w, width))
@@ -76,14 +77,13 @@ def _coarse(
         for block, around in blocks:
             coarse = values[some, :, around].transpose(1, 2)
             lines = coarse.shape[:3].numel()
-            cells, wide = cell_memory[:lines], wide_memory[:lines]
+            cells = cell_memory[:lines]
             cells.view(coarse.shape).copy_(coarse).mul_(scale)
-            for tile, near in tiles:
-                torch.mm(cells[:, near], across[tile, near].t(), out=wide[:, tile])
+            wide = across.columns(cells, out=wide_memory[:lines])
             wide_gradient = None if wide_gradient_memory is None else wide_gradient_memory[:lines].zero_()
             for band in slices(block.start, block.stop, rows):
-                near = row_cells(band)
-                shares = down[band, near].expand(number, -1, -1)
+                near, shares = down.between(band.start, band.stop)
+                shares = shares.expand(number, -1, -1)
                 near = slice(near.start - around.start, near.stop - around.start)
                 logits = buffer[: shares.shape[:2].numel() * classes * width].view(number, -1, classes * width)
                 torch.bmm(shares, wide.view(number, -1, classes * width)[:, near], out=logits)
@@ -91,21 +91,8 @@ def _coarse(
                 if wide_gradient is not None:
                     wide_gradient.view(number, -1, classes * width)[:, near].baddbmm_(shares.mT, logits)
             if gradient is not None and wide_gradient is not None:
-                cells.zero_()
-                for tile, near in tiles:
-                    cells[:, near] += torch.mm(wide_gradient[:, tile], across[tile, near])
+                across.columns_back(wide_gradient, cells.zero_())
                 gradient[some, :, around] += cells.view(coarse.shape).transpose(1, 2)
-
-
-class _Cells:
-    """The cells that a slice of pixels lies between; on the host, so that no device is waited for."""
-
-    def __init__(self, pixels: int, cells: int, aligned_stride: int | None) -> None:
-        low, high, _ = axis(pixels, cells, aligned_stride, torch.device("cpu"))
-        self.low, self.high = low.tolist(), high.tolist()
-
-    def __call__(self, pixels: slice) -> slice:
-        return slice(self.low[pixels.start], self.high[pixels.stop - 1] + 1)
 
 
 def slices(start: int, stop: int, step: int) -> Iterator[slice]:

@@ -56,17 +56,22 @@ def _best(logits: Tensor, into: Tensor) -> None:
         return
     size = (logits.shape[2], logits.shape[3])
     for some, rows, band in bands(logits, size, None, 1.0, None):
-        into[some, rows] = _first(band.eq_(band.amax(1, keepdim=True))).view(into[some, rows].shape)
+        into[some, rows] = best(band).view(into[some, rows].shape)
+
+
+def best(scores: Tensor) -> Tensor:
+    """The first of the best classes, (..., C, P) to (..., P) uint8, the last where there is a NaN; overwrites them."""
+    return _first(scores.eq_(scores.amax(-2, keepdim=True)))
 
 
 def _first(ones: Tensor) -> Tensor:
-    """The index of the first 1.0 among zeros along dimension 1, uint8; the last index where there is none.
+    """The index of the first 1.0 among zeros along the dimension before the last; the last index where there is none.
 
     In floats all the way: comparisons into booleans, and argmax over this dimension, take a CPU several times as long.
     """
-    number = ones.shape[1]
-    ranks = torch.arange(number, 0, -1, dtype=torch.float32).unsqueeze(1)
-    return (number - ones.mul_(ranks).amax(1)).clamp_(max=number - 1).to(torch.uint8)
+    number = ones.shape[-2]
+    ranks = torch.arange(number, 0, -1, dtype=torch.float32, device=ones.device).unsqueeze(1)
+    return (number - ones.mul_(ranks).amax(-2)).clamp_(max=number - 1).to(torch.uint8)
 
 
 def _along_borders(values: Tensor, aligned_stride: int | None, into: Tensor) -> bool:
@@ -95,7 +100,7 @@ def _along_borders(values: Tensor, aligned_stride: int | None, into: Tensor) -> 
         # Shorter lines repeat their last pixel.
         row = start + torch.minimum(steps, counts[run] - 1)
         pixels = _mean(top, bottom, rows.share[row].unsqueeze(1))
-        into.view(-1)[row * width + column] = _first(pixels.eq_(pixels.amax(1, keepdim=True)))
+        into.view(-1)[row * width + column] = best(pixels)
     return True
 
 
@@ -107,9 +112,9 @@ def _mean(near: Tensor, far: Tensor, share: Tensor) -> Tensor:
 def _sure(cells: Tensor) -> Tensor:
     """The best class of cells (cells, C), uint8; 255 where a class of lower index comes near it, or with a NaN."""
     scores = cells.t().clone(memory_format=torch.contiguous_format).unsqueeze(0)
-    best = scores.amax(1, keepdim=True)
-    first = _first(scores.ge_(best - TOLERANCE * best.abs())).flatten()
-    is_best = cells.gather(1, first.long().unsqueeze(1)).flatten() == best.flatten()
+    highest = scores.amax(1, keepdim=True)
+    first = _first(scores.ge_(highest - TOLERANCE * highest.abs())).flatten()
+    is_best = cells.gather(1, first.long().unsqueeze(1)).flatten() == highest.flatten()
     return first.where(is_best, IGNORE_INDEX)
 
 

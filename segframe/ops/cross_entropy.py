@@ -6,13 +6,14 @@ indices, which a GPU does in any order: two runs give equal bits.
 """
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segframe.ops.bands import bands
+from segframe.ops.bands import Band, bands
 
 # Bands are in units of ln 2: exp2 takes a CPU a third of exp's time.
 LOG2_E = math.log2(math.e)
@@ -32,26 +33,23 @@ def cross_entropy(
     classes, and what is none counts as void. The first is `F.cross_entropy(..., ignore_index=255, reduction="sum")` of
     the same `class_weights` (C,) and `label_smoothing`. It can be differentiated once, by `values`.
     """
+
+    def sums(gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = bands(values, size, aligned_stride, LOG2_E, gradient)
+        return _sums(logits, values.shape[1], mask, class_weights, label_smoothing, gradient is not None)
+
     if values.requires_grad and torch.is_grad_enabled():
-        total, weight = _CrossEntropy.apply(values, size, aligned_stride, mask, class_weights, label_smoothing)
+        total, weight = _CrossEntropy.apply(values, sums)
         return total, weight
-    return _sums(values, size, aligned_stride, mask, class_weights, label_smoothing, None)
+    return sums(None)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        values: Tensor,
-        size: tuple[int, int],
-        aligned_stride: int | None,
-        mask: Tensor,
-        class_weights: Tensor | None,
-        label_smoothing: float,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, values: Tensor, sums: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         # In float32 whatever the values are: float16 would lose gradients that are yet to be scaled.
         gradient = torch.zeros_like(values, dtype=torch.float32)
-        total, weight = _sums(values, size, aligned_stride, mask, class_weights, label_smoothing, gradient)
+        total, weight = sums(gradient)
         ctx.save_for_backward(gradient)
         ctx.dtype = values.dtype
         ctx.mark_non_differentiable(weight)
@@ -61,23 +59,22 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * scale).to(ctx.dtype), None, None, None, None, None
+        return (gradient * scale).to(ctx.dtype), None
 
 
 def _sums(
-    values: Tensor,
-    size: tuple[int, int],
-    aligned_stride: int | None,
+    bands: Iterable[Band],
+    num_classes: int,
     mask: Tensor,
     class_weights: Tensor | None,
     label_smoothing: float,
-    gradient: Tensor | None,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    classes = torch.arange(values.shape[1], dtype=torch.float32, device=values.device).unsqueeze(1)
+    classes = torch.arange(num_classes, dtype=torch.float32, device=mask.device).unsqueeze(1)
     weights = None if class_weights is None else class_weights.float().unsqueeze(1)
     sums = []
-    with torch.autocast(values.device.type, enabled=False), torch.no_grad():
-        for images, rows, logits in bands(values, size, aligned_stride, LOG2_E, gradient):
+    with torch.autocast(mask.device.type, enabled=False), torch.no_grad():
+        for images, rows, logits in bands:
             label = mask[images, rows].reshape(len(logits), 1, -1).float()
             # As floats, one hot of zeros and ones: quicker than gathering where there are few classes, and a label
             # that is no class is all zeros.
@@ -86,9 +83,9 @@ def _sums(
                 target *= weights
             weight = target.sum()
             if label_smoothing:
-                spread = label_smoothing / len(classes) * (1.0 if weights is None else weights)
-                target.mul_(1 - label_smoothing).add_((label < len(classes)) * spread)
-            sums.append(torch.stack([_soft_cross_entropy(logits, target, gradient is not None), weight]))
+                spread = label_smoothing / num_classes * (1.0 if weights is None else weights)
+                target.mul_(1 - label_smoothing).add_((label < num_classes) * spread)
+            sums.append(torch.stack([_soft_cross_entropy(logits, target, with_gradient), weight]))
         total, weight = torch.stack(sums).sum(0)
     return total, weight
 

@@ -1,11 +1,11 @@
 """Bilinear resizing along one axis as a banded matrix: what it reads, and its products with some rows or columns."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segframe.heads.base import Logits
 from segframe.ops import bilinear
 
 TILE = 64
@@ -23,7 +23,7 @@ class Blend(NamedTuple):
 
     @classmethod
     def bilinear(cls, pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> "Blend":
-        """As heads.base.resize."""
+        """As bilinear.resize."""
         low, high, _ = bilinear.axis(pixels, cells, aligned_stride, torch.device("cpu"))
         return cls(bilinear.matrix(pixels, cells, aligned_stride, device), low.tolist(), high.tolist())
 
@@ -60,25 +60,35 @@ class Blend(NamedTuple):
         return torch.matmul(weights, read).view(len(lines), end - start, *lines.shape[2:])
 
     @torch.no_grad()
-    def columns(self, lines: Tensor) -> Tensor:
-        """All columns of pixels (..., pixels) from contiguous cells (..., cells)."""
-        pixels, flat = len(self.first), lines.flatten(0, -2)
-        out = flat.new_empty(len(flat), pixels)
-        for start in range(0, pixels, TILE):
-            end = min(start + TILE, pixels)
+    def columns(self, lines: Tensor, out: Tensor | None = None) -> Tensor:
+        """All columns of pixels (..., pixels) from contiguous cells (..., cells), in `out` if given."""
+        if out is None:
+            out = lines.new_empty(*lines.shape[:-1], len(self.first))
+        near, far = lines.flatten(0, -2), out.flatten(0, -2)
+        for start, end in self._tiles():
             cells, weights = self.between(start, end)
-            torch.mm(flat[:, cells], weights.T, out=out[:, start:end])
-        return out.view(*lines.shape[:-1], pixels)
+            torch.mm(near[:, cells], weights.T, out=far[:, start:end])
+        return out
+
+    @torch.no_grad()
+    def columns_back(self, gradient: Tensor, out: Tensor) -> None:
+        """The gradient (..., pixels) of `columns` by its cells, added to `out` (..., cells)."""
+        far, near = gradient.flatten(0, -2), out.flatten(0, -2)
+        for start, end in self._tiles():
+            cells, weights = self.between(start, end)
+            near[:, cells].addmm_(far[:, start:end], weights)
+
+    def _tiles(self) -> Iterator[tuple[int, int]]:
+        pixels = len(self.first)
+        return ((start, min(start + TILE, pixels)) for start in range(0, pixels, TILE))
 
 
-def enlarging(logits: Logits) -> tuple[Blend, Blend]:
-    """What `logits.full()` does to rows and to columns."""
-    cells = (logits.values.shape[-2], logits.values.shape[-1])
+def enlarging(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -> tuple[Blend, Blend]:
+    """What happens to the rows and to the columns of logits (N, C, h, w) that become `size` (see heads.base.Logits)."""
+    cells = (values.shape[-2], values.shape[-1])
     # Logits that are full size already stay what they are.
-    stride = None if cells == logits.size else logits.aligned_stride
-    rows, columns = (
-        Blend.bilinear(n, c, stride, logits.values.device) for n, c in zip(logits.size, cells, strict=True)
-    )
+    stride = None if cells == size else aligned_stride
+    rows, columns = (Blend.bilinear(n, c, stride, values.device) for n, c in zip(size, cells, strict=True))
     return rows, columns
 
 
