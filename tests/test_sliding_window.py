@@ -1,21 +1,18 @@
 """Sliding windows: the same as full-size logits added up, without ever storing those."""
 
-import json
 import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, agree, composed, options
-from PIL import Image
+from conftest import agree, composed, options
 from test_heads import OWN_BACKBONE, make
-from test_inference import images, stored
+from test_inference import images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segframe import build
 from segframe.backbones.base import Backbone, Feature
-from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.heads.base import Logits
 from segframe.inference import sliding_window
@@ -247,21 +244,3 @@ def test_what_cannot_be_fast_is_told():
         SlidingWindow([33, 32], 16, "fast", 1)(segmenter, images(64, 64))
     with pytest.raises(UserError, match="needs a head with coarse logits; this one's are as large as the image"):
         SlidingWindow(32, 16, "fast", 1)(network("fcn32s"), images(64, 64))
-
-
-def test_from_the_command_line(run, tmp_path):
-    stored(tmp_path, *TINY, classes=Shapes.classes)
-    words = ("inference=sliding_window", "inference.stride=16")
-    result = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", *words, "output_dir=a")
-    assert result.code == 0, result.out
-    told = "sliding windows of 32x32 pixels every 16 down and 16 to the right, exact"
-    assert f"inference: {told}" in result.out
-    found = json.loads((tmp_path / "a/metrics.json").read_text())
-    assert (found["inference"], found["inference_in_words"]) == ("sliding_window", told)
-
-    Image.fromarray(images(45, 61)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
-    words = ("inference=sliding_window", "inference.mode=fast", "inference.stride=32", "heatmaps=all")
-    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out", *words)
-    assert result.code == 0, result.out
-    assert "32 to the right, fast" in result.out
-    assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)

@@ -1,16 +1,12 @@
 """Test-time augmentation: the mean of full-size probabilities, without ever storing those."""
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, agree, options
-from PIL import Image
-from test_inference import images, stored
+from conftest import agree, options
+from test_inference import images
 from test_sliding_window import Cells, Peak, network
 
-from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.inference.tta import TTA
 from segframe.inference.whole import Whole
@@ -124,21 +120,3 @@ def test_full_size_scores_are_never_stored():
 def test_wrong_settings_are_told(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         TTA(**({"scales": [1.0], "flip": True, "mode": "exact", "batch_size": 1} | settings))
-
-
-def test_from_the_command_line(run, tmp_path):
-    stored(tmp_path, *TINY, classes=Shapes.classes)
-    words = ("inference=tta", "inference.scales=[0.5,1]", "inference.mode=fast", "inference.batch_size=4")
-    result = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", *words, "output_dir=a")
-    assert result.code == 0, result.out
-    told = "test-time augmentation at scales 0.5, 1, mirrored, fast"
-    assert f"inference: {told}" in result.out
-    found = json.loads((tmp_path / "a/metrics.json").read_text())
-    assert (found["inference"], found["inference_in_words"]) == ("tta", told)
-
-    Image.fromarray(images(45, 61)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
-    words = ("inference=tta", "inference.scales=[1]", "inference.flip=false", "heatmaps=all")
-    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out", *words)
-    assert result.code == 0, result.out
-    assert "at scales 1, not mirrored, exact" in result.out
-    assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)
