@@ -122,6 +122,7 @@ def build_data(config: DictConfig) -> tuple[DataModule, RunLength]:
         num_workers=config.data.num_workers,
         num_batches=length.total_steps * config.trainer.accumulate_grad_batches,
         seed=config.seed,
+        pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )
     return data, length
 

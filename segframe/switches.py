@@ -46,6 +46,11 @@ def apply(settings: TrainerConfig, segmenter: Segmenter) -> None:
             )
         segmenter.backbone.activation_checkpointing = True
     if settings.compile:
+        if settings.activation_checkpointing:
+            raise UserError(
+                "trainer.compile=true and trainer.activation_checkpointing=true exclude each other: torch.compile "
+                "cannot trace what is computed again; choose one of them"
+            )
         for part in (segmenter.backbone, segmenter.head, segmenter.aux_head):
             if part is not None:
                 part.compile()
@@ -57,5 +62,6 @@ def keep_freed_memory() -> None:
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):  # others (musl) know no such settings
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        # Older ones take no more than half a heap's size (32 MiB), and would keep their smallest threshold.
+        _ = libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -112,8 +112,14 @@ class SegmentationTask(pl.LightningModule):
         """Does nothing; `optimizer_step` has done it."""
 
     def on_train_start(self) -> None:
-        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order."""
+        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order.
+
+        Whether it is fused, the config says and not the checkpoint.
+        """
         for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                if "fused" in group:
+                    group["fused"] = optimizer.defaults["fused"]
             for parameter, state in optimizer.state.items():
                 for name, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -156,8 +162,15 @@ class SegmentationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
-        """Lets a run that had ended, or whose folder was moved, go on; and a changed patience count."""
-        checkpoint_["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+        """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
+        loop = checkpoint_["loops"]["fit_loop"]
+        batches = checkpoint_["global_step"] * self.trainer.accumulate_grad_batches
+        loop["epoch_loop.batch_progress"]["current"] = dict.fromkeys(
+            ("ready", "started", "processed", "completed"), batches
+        )
+        loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+        for loader in loop["state_dict"]["combined_loader"]:
+            loader["batches"] = batches
         checkpoints = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
         callbacks = {callback.state_key: callback for callback in checkpoints}
         for name, state in checkpoint_["callbacks"].items():

@@ -112,6 +112,20 @@ def test_nothing_but_void_costs_nothing(size, reduction):
         assert (values.grad == 0).all()
 
 
+def test_a_class_that_is_ruled_out():
+    values, mask = sample(5, (9, 11), (9, 11))
+    with torch.no_grad():
+        values[:, 0] = -torch.inf
+    mask[mask == 0] = 1
+    loss = CrossEntropy(None, 0.0)(Logits(values, (9, 11), None), mask)
+    loss.backward()
+    exact = values.detach().clone().requires_grad_()
+    expected = plain(exact, (9, 11), None, mask)
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(values.grad, exact.grad)
+
+
 def test_without_a_graph_and_again():
     values, mask = sample(19, (9, 11), (70, 81))
     logits = Logits(values, (70, 81), None)

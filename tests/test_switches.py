@@ -118,7 +118,7 @@ def test_a_resumed_optimizer_follows_another_memory_format(name):
     """Fused steps read parameter and state in one order, whatever their strides say."""
     torch.manual_seed(0)
     weight, gradients = torch.randn(8, 4, 3, 3), torch.randn(3, 8, 4, 3, 3)
-    settings = {"lr": 0.1, "fused": True, **({"momentum": 0.9} if name == "SGD" else {})}
+    settings = {"lr": 0.1, **({"momentum": 0.9} if name == "SGD" else {})}
 
     def steps(optimizer, parameter, numbers):
         for k in numbers:
@@ -126,15 +126,22 @@ def test_a_resumed_optimizer_follows_another_memory_format(name):
             optimizer.step()
 
     first = nn.Parameter(weight.clone())
-    optimizer = getattr(torch.optim, name)([first], **settings)
+    optimizer = getattr(torch.optim, name)([first], fused=False, **settings)
     steps(optimizer, first, (0, 1))
     resumed = nn.Parameter(first.detach().clone(memory_format=torch.channels_last))
-    other = getattr(torch.optim, name)([resumed], **settings)
+    other = getattr(torch.optim, name)([resumed], fused=True, **settings)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     SegmentationTask.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[other])))
+    assert other.param_groups[0]["fused"], "as its config has it, not as the other's had"
     for optimizer_, parameter in ((optimizer, first), (other, resumed)):
         steps(optimizer_, parameter, (2,))
     torch.testing.assert_close(resumed.detach(), first.detach())
+
+
+def test_compiling_and_forgetting_activations_exclude_each_other():
+    network = build.build_segmenter(composed("backbone=resnet18", "head=fcn"), 3)
+    with pytest.raises(UserError, match="exclude each other"):
+        switched(network, compile=True, activation_checkpointing=True)
 
 
 def test_compiled_networks_keep_their_names(monkeypatch):

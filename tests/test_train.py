@@ -71,6 +71,17 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_run_resumed_with_another_accumulation_makes_the_steps_that_are_left(run, tmp_path):
+    common = (*TINY, *RUN[1:], "trainer.max_steps=3", "trainer.accumulate_grad_batches=2", "output_dir=parts")
+    assert run("train.py", *common).code == 0
+    for step, accumulate in ((6, 1), (8, 3)):
+        words = (f"trainer.max_steps={step}", f"trainer.accumulate_grad_batches={accumulate}")
+        resumed = run("train.py", "resume=parts", *words)
+        assert resumed.code == 0, resumed.out
+        last = torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)
+        assert last["global_step"] == step
+
+
 def test_resume_keeps_the_parts_of_the_run(trained, run):
     result = run("train.py", "resume=first", "backbone=resnet34")
     assert result.code == 1

@@ -57,7 +57,9 @@ class Module(pl.LightningModule):
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.model = smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=NUM_CLASSES)
+        self.model = smp.DeepLabV3Plus(
+            "resnet18", encoder_weights=None, classes=NUM_CLASSES, decoder_atrous_rates=(6, 12, 18)
+        )
         self.iou = MulticlassJaccardIndex(NUM_CLASSES, ignore_index=VOID)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -113,7 +115,11 @@ def main() -> None:
     padded = A.PadIfNeeded(
         min_height=None, min_width=None, pad_height_divisor=16, pad_width_divisor=16, fill=0, fill_mask=VOID
     )
-    workers = {"num_workers": args.workers, "persistent_workers": args.workers > 0}
+    workers = {
+        "num_workers": args.workers,
+        "persistent_workers": args.workers > 0,
+        "pin_memory": torch.cuda.is_available() and args.accelerator != "cpu",
+    }
     trainer = pl.Trainer(
         max_steps=args.steps,
         max_epochs=-1,

@@ -66,9 +66,9 @@ def mmseg_slide(model: Callable[[Tensor], Tensor], image: Tensor, num_classes: i
 
 
 def smp_network(name: str, num_classes: int) -> nn.Module:
-    """smp's DeepLabV3+, which upsamples its scores itself."""
+    """smp's DeepLabV3+, which upsamples its scores itself; with the rates of stride 16, where its default is 8's."""
     smp = need("segmentation_models_pytorch")
-    return smp.DeepLabV3Plus(name, encoder_weights=None, classes=num_classes)
+    return smp.DeepLabV3Plus(name, encoder_weights=None, classes=num_classes, decoder_atrous_rates=(6, 12, 18))
 
 
 class TorchvisionNetwork(nn.Module):

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Store:
         """Return the cache in the file, an empty one unless it is there."""
         if not self.is_in(file):
             # Made under another name: no run may find half a head.
-            unfinished = file.with_suffix(f".{os.getpid()}")
+            unfinished = file.with_suffix(f".{uuid4().hex}")
             with unfinished.open("wb") as opened:
                 opened.write(self.head)
                 opened.truncate(self.size)
@@ -114,9 +115,11 @@ def free_memory() -> int | None:
     if (info := Path("/proc/meminfo")).exists():
         lines = dict(line.split(":") for line in info.read_text().splitlines())
         found.append(1024 * int(lines["MemAvailable"].split()[0]))
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        found.append(int(text))
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()).isdigit():
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])  # what can be given back
+        found.append(int(limit) - used)
     return min(found, default=None)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader, default_collate
 
 from segframe.data.base import SegmentationDataset
@@ -51,6 +50,7 @@ class DataModule(pl.LightningDataModule):
     """Training and validation loaders of two datasets with the same classes.
 
     `num_batches` is the length of the whole run on this process; `num_workers` None means one per core, at most 8.
+    `pin_memory`: batches are copied to a GPU from here.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int | None,
         num_batches: int,
         seed: int,
+        pin_memory: bool = False,
     ) -> None:
         super().__init__()
         if train.classes != val.classes:
@@ -70,22 +71,25 @@ class DataModule(pl.LightningDataModule):
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)
         self.num_workers = num_workers
+        self.pin_memory = pin_memory
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of the run's augmented batches, the same for any number of workers."""
-        return ResumableLoader(self.train, batch_sampler=self.sampler, **loading(self.num_workers))
+        return ResumableLoader(self.train, batch_sampler=self.sampler, **loading(self.num_workers, self.pin_memory))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of the validation images."""
-        return image_loader(self.val, self.num_workers)
+        return image_loader(self.val, self.num_workers, self.pin_memory)
 
 
-def image_loader(dataset: SegmentationDataset, num_workers: int | None) -> DataLoader[dict[str, Any]]:
+def image_loader(
+    dataset: SegmentationDataset, num_workers: int | None, pin_memory: bool = False
+) -> DataLoader[dict[str, Any]]:
     """Return the loader of a dataset's images, in order, one at a time and at their own size."""
-    return DataLoader(dataset, batch_size=1, **loading(num_workers))
+    return DataLoader(dataset, batch_size=1, **loading(num_workers, pin_memory))
 
 
-def loading(num_workers: int | None) -> dict[str, Any]:
+def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
     """Return what every loader is made with; `num_workers` None means one per core, at most 8."""
     if num_workers is None:
         num_workers = min(8, num_cores())
@@ -96,7 +100,7 @@ def loading(num_workers: int | None) -> dict[str, Any]:
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "multiprocessing_context": "fork" if num_workers and sys.platform == "linux" else None,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin_memory,
         "worker_init_fn": _one_thread,
     }
 

@@ -24,7 +24,7 @@ def evaluate(
     """Counts every image at its original size: int64 (C, C) on the CPU, rows the truth."""
     segmenter = segmenter.to(device)
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
-    batches = image_loader(dataset, num_workers)
+    batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
     with torch.inference_mode():
         for batch in track(batches, "evaluating", total=len(dataset), disable=not sys.stderr.isatty()):
             images = batch["image"].to(device)

@@ -21,15 +21,15 @@ class OnCoarseGrid(Loss):
         """See Loss."""
         h, w = logits.values.shape[-2:]
         rows, columns = (
-            nearest(cells, pixels, logits.aligned_stride).to(mask.device)
+            nearest(cells, pixels, logits.aligned_stride, mask.device)
             for cells, pixels in ((h, mask.shape[1]), (w, mask.shape[2]))
         )
         return self.loss(logits._replace(size=(h, w)), mask[:, rows][:, :, columns])
 
 
-def nearest(cells: int, pixels: int, aligned_stride: int | None) -> Tensor:
+def nearest(cells: int, pixels: int, aligned_stride: int | None, device: torch.device) -> Tensor:
     """The pixel nearest to the centre of each cell, int64 (cells,)."""
-    cell = torch.arange(cells)
+    cell = torch.arange(cells, device=device)
     if aligned_stride is not None:
         return (cell * aligned_stride).clamp(max=pixels - 1)
     return ((cell + 0.5) * pixels / cells).floor().long()

@@ -46,7 +46,9 @@ def _fine(
         for band in slices(0, values.shape[2], rows):
             part = values[some, :, band]
             logits = buffer[: part.numel()].view(part.shape)
-            yield some, band, logits.copy_(part).mul_(scale).flatten(2)
+            # No -inf: its product with a zero would be no number.
+            logits.copy_(part).mul_(scale).clamp_min_(torch.finfo(torch.float32).min)
+            yield some, band, logits.flatten(2)
             if gradient is not None:
                 gradient[some, :, band] = logits
 

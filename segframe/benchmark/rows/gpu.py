@@ -1,4 +1,4 @@
-"""Rows that only a GPU measures: training throughput at 513x513, batch 16."""
+"""Rows that only a GPU measures: training throughput at 513x513 (512x512 against smp), batch 16."""
 
 import statistics
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segframe.benchmark import peers
@@ -27,16 +27,18 @@ from segframe.segmenter import Segmenter
 NUM_CLASSES = 21
 
 
-def throughput(words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module]) -> Callable[[Setup], Measured]:
+def throughput(
+    words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int
+) -> Callable[[Setup], Measured]:
     """Training steps of a network and of a peer's, with images per second and the share of the device's arithmetic."""
 
     def measure(setup: Setup) -> Measured:
         if setup.device.type != "cuda":
             raise NotMeasurable("needs a GPU")
-        batch, size, dtype = setup.pick(16, 4), 513, precision_of(setup.device)
+        batch, dtype = setup.pick(16, 4), precision_of(setup.device)
         images, mask = batch_of(setup, batch, size, NUM_CLASSES)
         config, segmenter = network(setup, NUM_CLASSES, *words)
-        flops = 3 * forward_flops(segmenter, setup)
+        flops = 3 * forward_flops(segmenter, images[:1])
 
         def ours() -> Callable[[], object]:
             context = apply_switches(config, segmenter, setup.device, dtype)
@@ -44,10 +46,8 @@ def throughput(words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Mod
             return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
 
         def theirs() -> Callable[[], object]:
-            # smp's networks take multiples of 16: 528.
-            side = 528 if peer == "smp" else size
-            others = batch_of(setup, batch, side, NUM_CLASSES)
-            return peers.peer_step(make_peer().to(setup.device).train(), *others, autocast(setup.device, dtype))
+            model = make_peer().to(setup.device).train()
+            return peers.peer_step(model, images, mask, autocast(setup.device, dtype))
 
         found = compare(setup, {SEGFRAME: ours, peer: theirs})
         peak = matmul_flops(setup, dtype)
@@ -65,9 +65,8 @@ def throughput(words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Mod
     return measure
 
 
-def forward_flops(segmenter: Segmenter, setup: Setup) -> int:
-    """FLOPs of one image's forward (backward takes twice as many; counters overrate that of grouped convolutions)."""
-    images, _ = batch_of(setup, 1, 513, NUM_CLASSES)
+def forward_flops(segmenter: Segmenter, images: Tensor) -> int:
+    """FLOPs of the forward (backward takes twice as many; counters overrate that of grouped convolutions)."""
     segmenter.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         segmenter.outputs(images)
@@ -82,9 +81,9 @@ def matmul_flops(setup: Setup, dtype: torch.dtype) -> float:
     return 2 * n**3 / statistics.median(interleaved({"matmul": lambda: a @ b}, setup)["matmul"])
 
 
-def row(name: str, words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module]) -> Group:
+def row(name: str, words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int = 513) -> Group:
     """A network's row; reported, without a target."""
-    return Group((Row(name, peer, Target()),), throughput(words, peer, make_peer))
+    return Group((Row(name, peer, Target()),), throughput(words, peer, make_peer, size))
 
 
 GROUPS = (
@@ -98,9 +97,10 @@ GROUPS = (
     *(
         row(
             f"gpu_deeplabv3plus_r{depth}",
-            (f"backbone=resnet{depth}", "head=deeplabv3plus"),
+            (f"backbone=resnet{depth}", "head=deeplabv3plus", "head.num_convs=1"),  # as smp's decoder
             "smp",
             partial(peers.smp_network, f"resnet{depth}", NUM_CLASSES),
+            512,  # smp's networks take multiples of 16
         )
         for depth in (50, 101)
     ),

@@ -151,6 +151,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         f"output_dir={(setup.folder / 'overhead').resolve()}",
         *(
             "+callbacks.clock._target_=segframe.benchmark.clock.Clock",
+            f"+callbacks.clock.last={steps}",
             "~callbacks.report",
             "callbacks.loading.tolerated=1",
         ),
@@ -176,7 +177,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
 
     def plain() -> float:
         segmenter = copy.deepcopy(first)
-        clock = Clock()
+        clock = Clock(last=steps)
         context = apply_switches(config, segmenter, setup.device, dtype)
         loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
         scheduler = build.build(config.scheduler, "scheduler")(optimizer, total_steps=length.total_steps)
