@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from math import isnan
 from pathlib import Path
@@ -20,6 +20,13 @@ class Resumable(Logger):
     def resume(self, step: int) -> None:
         """Forgets what was logged after this step."""
         raise NotImplementedError
+
+
+def forget_after(step: int, loggers: Iterable[Logger]) -> None:
+    """Has those that can forget what was logged after this step; before anything is logged."""
+    for logger in loggers:
+        if isinstance(logger, Resumable):
+            logger.resume(step)
 
 
 class TensorBoard(TensorBoardLogger, Resumable):

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
 from segframe.errors import UserError, naming
-from segframe.loggers import Resumable
+from segframe.loggers import forget_after
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
 from segframe.segmenter import Segmenter
@@ -74,13 +74,6 @@ class SegmentationTask(pl.LightningModule):
         """The config's plain values under dotted names; without paths, which differ in every run."""
         paths = ("output_dir", "resume", "init_from", "callbacks.", "logger.")
         return {name: value for name, value in flatten(self.about.config) if not name.startswith(paths)}
-
-    def setup(self, stage: str) -> None:
-        """Leaves nothing in the loggers' files of a run that was killed before its first checkpoint."""
-        if self.trainer.ckpt_path is None:
-            for logger in self.trainer.loggers:
-                if isinstance(logger, Resumable):
-                    logger.resume(-1)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all outputs."""
@@ -177,9 +170,7 @@ class SegmentationTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
         self.running_batches, self.running_loss = checkpoint_[checkpoint.KEY].get("running_loss", (0, torch.zeros(())))
-        for logger in self.trainer.loggers:
-            if isinstance(logger, Resumable):
-                logger.resume(checkpoint_["global_step"])
+        forget_after(checkpoint_["global_step"], self.trainer.loggers)
         loop = checkpoint_["loops"]["fit_loop"]
         batches = checkpoint_["global_step"] * self.trainer.accumulate_grad_batches
         # A checkpoint between two validations is written before Lightning calls the step's batch completed. Within or

@@ -1,6 +1,7 @@
 """Checkpoints on the disk: whole or not at all, and where a run goes on from."""
 
 import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from conftest import ROOT, TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segframe import checkpoint
-from segframe.callbacks.last import parse
+from segframe.callbacks.last import EXIT_CODE, parse
 from segframe.errors import UserError
 from segframe.storage import WholeFiles, resume_from
 
@@ -103,18 +104,45 @@ def test_nothing_else(every):
 
 
 KILLED = """
-import os, runpy, signal, sys
+import os, runpy, sys
 from segframe.callbacks.last import LastCheckpoint
-hook = LastCheckpoint.on_train_batch_end
+hook = LastCheckpoint.{hook}
 def kill(self, trainer, *args):
+    if trainer.global_step == {step} and not trainer.sanity_checking:
+        os.kill(os.getpid(), {signal:d})
     hook(self, trainer, *args)
-    if trainer.global_step == {step}:
-        os.kill(os.getpid(), signal.SIGKILL)
-LastCheckpoint.on_train_batch_end = kill
+LastCheckpoint.{hook} = kill
 sys.argv[:] = ["train.py"] + {words}
 sys.path.insert(0, {root})
 runpy.run_path({root} + "/train.py", run_name="__main__")
 """
+WORDS = (
+    *(*TINY, "trainer.max_steps=10", "trainer.val_every_n_steps=5", "trainer.checkpoint_every=3"),
+    *("callbacks.curves.every_n_steps=2", "callbacks.images.num_images=1", "~callbacks.report", "resume=auto"),
+)
+
+
+def train(folder: Path, workers: int, hook: str = "on_train_start", step: int = -1, number: int = 0) -> tuple[int, str]:
+    """The exit code and the output of a run that sends itself a signal at a step."""
+    words = [*WORDS, f"output_dir={folder}", f"data.num_workers={workers}"]
+    code = KILLED.format(hook=hook, step=step, signal=number, words=words, root=repr(str(ROOT)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    code, out = train(folder, 0)
+    assert code == 0, out
+    return folder
+
+
+def figures(folder: Path) -> list[list[str]]:
+    lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    kept = [k for k, column in enumerate(lines[0]) if not column.startswith("speed/")]
+    return [[line[k] for k in kept] for line in lines]
 
 
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -122,32 +150,37 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-@pytest.mark.parametrize(("step", "workers"), [(4, 0), (8, 2)])
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(run, tmp_path, step, workers):
-    """Killed between two validations, after the next curves were drawn from a part of their steps."""
-    words = [
-        *(*TINY, "trainer.max_steps=10", "trainer.val_every_n_steps=5", "trainer.checkpoint_every=3"),
-        *("callbacks.curves.every_n_steps=2", "callbacks.images.num_images=1", "~callbacks.report"),
-    ]
-    assert run("train.py", *words, "output_dir=whole").code == 0
-    words += ["output_dir=parts", f"data.num_workers={workers}"]
-    code = KILLED.format(step=step, words=words, root=repr(str(ROOT)))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
-    resumed = run("train.py", "resume=parts", f"data.num_workers={2 - workers}")
-    assert resumed.code == 0, resumed.out
-    whole, parts = (checkpoint.read(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "parts"))
-    for name, tensor in whole["state_dict"].items():
-        assert torch.equal(tensor, parts["state_dict"][name]), name
-    for key, state in whole["optimizer_states"][0]["state"].items():
-        assert torch.equal(state["momentum_buffer"], parts["optimizer_states"][0]["state"][key]["momentum_buffer"])
-    assert whole["lr_schedulers"] == parts["lr_schedulers"]
-
-    def figures(name: str) -> list[list[str]]:
-        lines = [line.split(",") for line in (tmp_path / name / "metrics.csv").read_text().splitlines()]
-        kept = [k for k, column in enumerate(lines[0]) if not column.startswith("speed/")]
-        return [[line[k] for k in kept] for line in lines]
-
-    assert figures("whole") == figures("parts")
+@pytest.mark.parametrize(
+    ("number", "hook", "step", "workers", "kept"),
+    [
+        pytest.param(signal.SIGKILL, "on_train_batch_end", 2, 0, None, marks=pytest.mark.slow),
+        (signal.SIGKILL, "on_train_batch_end", 8, 2, 6),
+        pytest.param(signal.SIGKILL, "on_validation_batch_end", 10, 0, 9, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "on_train_batch_end", 4, 2, 4, marks=pytest.mark.slow),
+        (signal.SIGTERM, "on_train_batch_end", 5, 0, 5),
+        (signal.SIGUSR1, "on_validation_batch_end", 5, 2, 5),
+        pytest.param(signal.SIGTERM, "on_validation_batch_end", 10, 0, 9, marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_command_ends_a_killed_run_as_if_it_had_not_been(whole, tmp_path, number, hook, step, workers, kept):
+    """Killed, or asked to end, at steps and in validations; between curves, which then show what came before too."""
+    folder = tmp_path / "parts"
+    code, out = train(folder, workers, hook, step, number)
+    assert code == (-9 if number == signal.SIGKILL else EXIT_CODE), out
+    if number != signal.SIGKILL:
+        told = "in" if kept == step else "not in"
+        assert f"{number.name}: step {step} is {told} parts/checkpoints/last.ckpt; go on with resume=parts" in out
+    if kept is not None:
+        assert checkpoint.read(folder / "checkpoints/last.ckpt")["global_step"] == kept
+    code, out = train(folder, 2 - workers)
+    assert code == 0, out
+    first, second = (checkpoint.read(path / "checkpoints/last.ckpt") for path in (whole, folder))
+    for name, tensor in first["state_dict"].items():
+        assert torch.equal(tensor, second["state_dict"][name]), name
+    for key, state in first["optimizer_states"][0]["state"].items():
+        assert torch.equal(state["momentum_buffer"], second["optimizer_states"][0]["state"][key]["momentum_buffer"])
+    assert first["lr_schedulers"] == second["lr_schedulers"]
+    assert figures(whole) == figures(folder)
     for tag in ("train/loss", "val/miou"):
-        assert curve(tmp_path / "whole", tag) == curve(tmp_path / "parts", tag)
+        assert curve(whole, tag) == curve(folder, tag)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

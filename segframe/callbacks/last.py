@@ -65,7 +65,11 @@ class LastCheckpoint(Callback):
             return
         written = not trainer.sanity_checking and self._write(trainer, task)
         name, step = signal.Signals(self._asked).name, trainer.global_step
-        print(f"{name}: step {step} is {'in' if written else 'not in'} {self.path}; continue with resume=", flush=True)
+        folder = self.path.parent.parent
+        print(
+            f"{name}: step {step} is {'in' if written else 'not in'} {self.path}; go on with resume={folder}",
+            flush=True,
+        )
         raise SystemExit(EXIT_CODE)
 
     def _write(self, trainer: Trainer, task: Any) -> bool:
