@@ -15,7 +15,7 @@ def main(config: DictConfig) -> float:
     with importing():
         from pytorch_lightning import seed_everything
 
-        from segframe import build, switches
+        from segframe import build, loggers, storage, switches
 
     folder = run_folder.open_folder(config)
     switches.resolve(config.trainer)
@@ -33,7 +33,9 @@ def main(config: DictConfig) -> float:
     task = build.build_task(config, segmenter, data.train, length)
     trainer = build.build_trainer(config, length)
     run_folder.write_start(folder, config, trainer.strategy.root_device)
-    last = folder / "checkpoints" / "last.ckpt" if config.resume else None
+    last = storage.resume_from(folder / "checkpoints") if config.resume else None
+    if last is None:
+        loggers.forget_after(-1, trainer.loggers)  # of a run that was killed before its first checkpoint
     trainer.fit(task, data, ckpt_path=last, weights_only=True)
     return run_folder.write_result(folder, build.best_score(trainer, config.monitor), config.monitor)
 

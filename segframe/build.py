@@ -4,6 +4,7 @@ import inspect
 import logging
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import segframe.data
 from segframe import checkpoint
+from segframe.callbacks.last import LastCheckpoint
 from segframe.checks import check_targets, did_you_mean
 from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
 from segframe.data.base import SegmentationDataset
@@ -29,6 +31,7 @@ from segframe.inference.base import Inference, Postprocess
 from segframe.metrics import figures
 from segframe.restore import arguments, stored_part
 from segframe.segmenter import Normalize, Segmenter
+from segframe.storage import WholeFiles
 from segframe.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -230,6 +233,8 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     """Lightning's Trainer for one epoch that is the whole run."""
     settings = config.trainer
     callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items() if node]
+    last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
+    callbacks.append(LastCheckpoint(str(last), settings.checkpoint_every))
     loggers = [build(node, f"logger.{name}") for name, node in config.logger.items() if node]
     known = inspect.signature(pl.Trainer.__init__).parameters
     for name in settings.lightning:
@@ -250,6 +255,7 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
             accelerator=settings.accelerator,
             devices=1,
             callbacks=callbacks,
+            plugins=[WholeFiles()],
             logger=loggers,
             default_root_dir=config.output_dir,
             num_sanity_val_steps=1,

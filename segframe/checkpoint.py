@@ -2,6 +2,7 @@
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,8 @@ def locate(path: str | Path) -> Path:
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a file that torch.save wrote, tensors on the CPU; only plain containers and tensors are let in."""
+    if zipfile.is_zipfile(path):  # what torch.save has written since 2020
+        verify(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
             warnings.filterwarnings("ignore", "Detected pickle protocol")
@@ -55,6 +58,17 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dictionary")
     return content
+
+
+def verify(path: Path) -> None:
+    """UserError where a file is cut off or its checksums do not fit what it holds: torch.load does not compare them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error})") from error
+    if wrong is not None:
+        raise UserError(f"{path} is damaged: the checksum of {wrong} in it does not fit")
 
 
 def why(error: Exception) -> str:

@@ -38,6 +38,7 @@ class TrainerConfig:
     max_steps: int | None = None
     val_every_n_epochs: float = MISSING
     val_every_n_steps: int | None = None
+    checkpoint_every: Any = None
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
     precision: str = MISSING

@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from io import StringIO
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,30 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoard(TensorBoardLogger):
+class Resumable(Logger):
+    """A logger that a resumed run continues."""
+
+    def resume(self, step: int) -> None:
+        """Forgets what was logged after this step."""
+        raise NotImplementedError
+
+
+def forget_after(step: int, loggers: Iterable[Logger]) -> None:
+    """Has those that can forget what was logged after this step; before anything is logged."""
+    for logger in loggers:
+        if isinstance(logger, Resumable):
+            logger.resume(step)
+
+
+class TensorBoard(TensorBoardLogger, Resumable):
     """Event files directly in `save_dir`, and no hparams.yaml beside them."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    def resume(self, step: int) -> None:
+        """Has TensorBoard leave out what the files that are there say of later steps; nothing may be written yet."""
+        self._kwargs["purge_step"] = step + 1
 
     def save(self) -> None:
         """Writes what is buffered."""
@@ -31,11 +51,10 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
-class CSV(Logger):
+class CSV(Resumable):
     """`<save_dir>/metrics.csv`: one row per step, one column per metric, in order of appearance.
 
-    An existing file is continued: the first step that comes drops the rows from there on, so that a resumed run leaves
-    one curve.
+    An existing file is continued. Its last line counts only if it is whole: a run may have been killed while writing.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -45,12 +64,12 @@ class CSV(Logger):
         self._rows: dict[int, dict[str, str]] = {}
         self._open: int | None = None  # the step whose row is not in the file yet
         self._stale = False  # the file does not merely lack the open row
-        self._begun = False
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or self._columns)
-                self._rows = {int(row["step"]): row for row in reader}
+            whole, end, rest = self.path.read_text().rpartition("\n")
+            reader = csv.DictReader(StringIO(whole + end))
+            self._columns = list(reader.fieldnames or self._columns)
+            self._rows = {int(row["step"]): row for row in reader}
+            self._stale = bool(rest)
 
     @property
     def name(self) -> str:
@@ -74,9 +93,6 @@ class CSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Merges the metrics into the step's row, which reaches the file when another begins, or by `save`."""
         step = step or 0
-        if not self._begun:
-            kept = {s: row for s, row in self._rows.items() if s < step}
-            self._begun, self._stale, self._rows = True, len(kept) < len(self._rows), kept
         if step != self._open:
             self.save()
             self._stale |= step <= max(self._rows, default=-1)
@@ -86,6 +102,12 @@ class CSV(Logger):
         self._columns += new_columns
         row = self._rows.setdefault(step, {"step": str(step)})
         row.update({name: "" if isnan(value) else f"{float(value):.6g}" for name, value in metrics.items()})
+
+    @rank_zero_only
+    def resume(self, step: int) -> None:
+        """Forgets later rows."""
+        kept = {s: row for s, row in self._rows.items() if s <= step}
+        self._stale, self._rows = self._stale or len(kept) < len(self._rows), kept
 
     @rank_zero_only
     def save(self) -> None:

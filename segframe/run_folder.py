@@ -22,15 +22,29 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 
 
 def resume_arguments(argv: list[str]) -> list[str]:
-    """Makes `resume=<folder>` compose from that folder's own config.yaml and run there."""
+    """Makes `resume=<folder>` compose from that folder's own config.yaml and run there.
+
+    `resume=auto` goes on with the run in `output_dir` where it has a checkpoint, and starts it where it has none, so
+    that one command can be given again and again: what it chooses and adds is in the run's config.yaml by then.
+    """
     from segframe.cli import given, quoted
 
     folder = given("resume", argv)
     if folder is None:
         return argv
-    for needed in ("config.yaml", "checkpoints/last.ckpt"):
-        if not (folder / needed).is_file():
-            sys.exit(f"error: resume={folder}: there is no {folder / needed}, so no run to continue")
+    if str(folder) == "auto":
+        folder = given("output_dir", argv)
+        if folder is None:
+            sys.exit("error: resume=auto goes on with the run in output_dir, or starts it there: output_dir=...")
+        argv = [word for word in argv if word != "resume=auto"]
+        if not (folder / "config.yaml").is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
+            return argv
+        plain = [word for word in argv if word[0] not in "+~-" and not schema.is_group(word.partition("=")[0])]
+        argv = [f"resume={quoted(str(folder))}", *(word for word in plain if not word.startswith("output_dir="))]
+    if not (folder / "config.yaml").is_file():
+        sys.exit(f"error: resume={folder}: there is no {folder / 'config.yaml'}, so no run to continue")
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        sys.exit(f"error: resume={folder}: there is no {folder / 'checkpoints/last.ckpt'}, so no run to continue")
     for word in argv:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
@@ -54,7 +68,7 @@ def open_folder(config: DictConfig) -> Path:
         checks.check_needs(config)
     if config.seed < 0:
         raise UserError(f"seed must be 0 or more, got {config.seed}")
-    if not config.resume and (folder / "checkpoints").is_dir():
+    if not config.resume and any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     return folder
 

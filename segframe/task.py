@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
 from segframe.errors import UserError, naming
+from segframe.loggers import forget_after
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
 from segframe.segmenter import Segmenter
@@ -53,6 +54,7 @@ class SegmentationTask(pl.LightningModule):
         self.confusion = ConfusionMatrix(len(about.classes))
         self.figures: dict[str, float] = {}
         self.running_batches = 0
+        self.validates_at = 0  # the step whose validation has not ended yet
         # Not buffers: those would follow the network into 16 bits, in which sums stall.
         self.running_loss = torch.zeros(())
         self.val_loss = torch.zeros(())
@@ -83,6 +85,9 @@ class SegmentationTask(pl.LightningModule):
         total = torch.stack(losses).sum()
         self.running_loss = self.running_loss.to(total.device) + total.detach()
         self.running_batches += 1
+        every: Any = self.trainer.val_check_batch
+        if (batch_idx + 1) % every == 0:
+            self.validates_at = (batch_idx + 1) // self.trainer.accumulate_grad_batches
         return total
 
     def take_running_loss(self) -> float:
@@ -146,6 +151,7 @@ class SegmentationTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Makes the figures and hands them to checkpoints, early stopping and, beside the step, the loggers."""
         mean_loss = self.val_loss.item() / self.trainer.num_val_batches[0]
+        self.validates_at = 0
         self.figures = {"val/loss": mean_loss, **figures(self.confusion.matrix, self.classes, "val")}
         # Lightning's own writing would be one step behind.
         self.log_dict(self.figures, logger=False)
@@ -163,12 +169,17 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
+        self.running_batches, self.running_loss = checkpoint_[checkpoint.KEY].get("running_loss", (0, torch.zeros(())))
+        forget_after(checkpoint_["global_step"], self.trainer.loggers)
         loop = checkpoint_["loops"]["fit_loop"]
         batches = checkpoint_["global_step"] * self.trainer.accumulate_grad_batches
-        loop["epoch_loop.batch_progress"]["current"] = dict.fromkeys(
-            ("ready", "started", "processed", "completed"), batches
-        )
-        loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+        # A checkpoint between two validations is written before Lightning calls the step's batch completed. Within or
+        # before a validation it has Lightning make that anew, as if only its first image had been begun.
+        done = dict.fromkeys(("ready", "started", "processed", "completed"), batches)
+        loop["epoch_loop.batch_progress"] |= {"total": dict(done), "current": dict(done), "is_last_batch": False}
+        if checkpoint_[checkpoint.KEY].get("validates"):
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            loop["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
         for loader in loop["state_dict"]["combined_loader"]:
             loader["batches"] = batches
         checkpoints = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
@@ -179,8 +190,14 @@ class SegmentationTask(pl.LightningModule):
             state.pop("patience", None)
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
-        """Adds what is needed to build the network again."""
-        checkpoint_[checkpoint.KEY] = checkpoint.describe(self.about)
+        """Adds what is needed to build the network again, the loss that no curve shows yet, and what is to be done."""
+        for logger in self.trainer.loggers:
+            logger.save()  # what was logged up to here must not be lost while the steps are kept
+        checkpoint_[checkpoint.KEY] = {
+            **checkpoint.describe(self.about),
+            "running_loss": (self.running_batches, self.running_loss),
+            "validates": self.validates_at == checkpoint_["global_step"],
+        }
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

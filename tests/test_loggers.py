@@ -43,7 +43,10 @@ def test_a_continued_file_has_no_overlap(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         killed.log_metrics({"loss": step}, step=step)
     killed.save()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("4")  # killed while writing
     resumed = CSV(str(tmp_path))
+    resumed.resume(10)
     resumed.log_metrics({"loss": 1}, step=20)
     resumed.log_metrics({"loss": 2, "miou": 0.5}, step=40)
     resumed.save()
@@ -53,6 +56,7 @@ def test_a_continued_file_has_no_overlap(tmp_path: Path) -> None:
 def test_a_continued_file_without_overlap_is_kept_whole(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         logger = CSV(str(tmp_path))
+        logger.resume(step - 5)
         logger.log_metrics({"loss": step}, step=step)
         logger.finalize("success")
     assert lines(tmp_path) == ["step,loss", "10,10", "20,20", "30,30"]

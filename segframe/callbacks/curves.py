@@ -34,9 +34,13 @@ class Curves(Callback):
         self._images = 0
         self._clock = StepClock()
 
-    def on_train_start(self, trainer: Trainer, task: Any) -> None:
-        """A resumed run has written its step already."""
-        self._step = trainer.global_step
+    def state_dict(self) -> dict[str, Any]:
+        """The step that was written last, for a resumed run."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._step = state_dict["step"]
 
     def on_train_batch_start(self, trainer: Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         """Counts the time since the last batch as waiting."""
