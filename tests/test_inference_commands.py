@@ -1,0 +1,43 @@
+"""Sliding windows and test-time augmentation from the command line."""
+
+import json
+
+import pytest
+from conftest import TINY
+from PIL import Image
+from test_inference import images, stored
+
+from segframe.data.shapes import Shapes
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "told", "predicted", "shown"),
+    [
+        (
+            ("inference=sliding_window", "inference.stride=16"),
+            "sliding windows of 32x32 pixels every 16 down and 16 to the right, exact",
+            ("inference=sliding_window", "inference.mode=fast", "inference.stride=32"),
+            "32 to the right, fast",
+        ),
+        (
+            ("inference=tta", "inference.scales=[0.5,1]", "inference.mode=fast", "inference.batch_size=4"),
+            "test-time augmentation at scales 0.5, 1, mirrored, fast",
+            ("inference=tta", "inference.scales=[1]", "inference.flip=false"),
+            "at scales 1, not mirrored, exact",
+        ),
+    ],
+    ids=["sliding_window", "tta"],
+)
+def test_ways_of_inference_from_the_command_line(run, tmp_path, evaluated, told, predicted, shown):
+    stored(tmp_path, *TINY, classes=Shapes.classes)
+    result = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", *evaluated, "output_dir=a")
+    assert result.code == 0, result.out
+    assert f"inference: {told}" in result.out
+    found = json.loads((tmp_path / "a/metrics.json").read_text())
+    assert (found["inference"], found["inference_in_words"]) == (evaluated[0].partition("=")[2], told)
+
+    Image.fromarray(images(45, 61)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out", *predicted, "heatmaps=all")
+    assert result.code == 0, result.out
+    assert shown in result.out
+    assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)
