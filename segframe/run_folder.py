@@ -1,6 +1,7 @@
 """A run's folder: config.yaml, environment.json, result.json beside checkpoints, events and metrics.csv."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -80,7 +81,10 @@ def as_named(folder: Path) -> Path:
 
 def write_start(folder: Path, config: DictConfig, device: Any) -> None:
     """Writes config.yaml, and environment.json: versions, git commit, device. Everything has been built by then."""
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    # Moved there as a whole: a run that is killed while it is resumed must not lose its config.
+    unfinished = folder / ".config.yaml.unfinished"
+    unfinished.write_text(OmegaConf.to_yaml(config))
+    os.replace(unfinished, folder / "config.yaml")
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
