@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from segframe.data.cache import Cache
 from segframe.data.files import Sample
-from segframe.data.masks import LabelTable, read_image, read_indices
+from segframe.data.labels import LabelTable
+from segframe.data.masks import read_image, read_raw
 from segframe.data.palettes import Palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -31,7 +32,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     source: str
     """Where the files come from and where they belong, as the second half of an error's sentence."""
     label_map: Mapping[int | str, int | str] = {}
-    """Mask value of the release -> class index or name, where they differ."""
+    """Mask value or "#rrggbb" of the release -> class index or name, where it is not the value or the palette's."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -41,7 +42,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.split = split
         self.transform = transform
         self.seed = seed
-        self.labels = LabelTable(self.classes, self.label_map)
+        self.labels = LabelTable(self.classes, self.label_map, self.palette)
         self.samples = self.find()
         if not self.samples:
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
@@ -59,8 +60,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         raise UserError(f"{cls.__name__} has no automatic download: {cls.source}")
 
     def load_mask(self, path: Path) -> np.ndarray:
-        """Return a mask file's raw values, (H, W) of uint8 or uint16."""
-        return read_indices(path)
+        """Return a mask file's raw values, (H, W): indices of uint8 or uint16, or colours (masks.COLOURS)."""
+        return read_raw(path)
 
     def read_mask(self, index: int) -> np.ndarray:
         """Return the mask as uint8 (H, W), void = 255; UserError where a value is no class."""

