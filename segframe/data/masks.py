@@ -129,8 +129,9 @@ def _read_plain_png(path: Path) -> np.ndarray | None:
     width, height = struct.unpack_from(">2I", data, 16)
     _check_pixels(path, height, width)
     values = np.empty((height, width), np.uint8)
-    inflater, rest, step = zlib.decompressobj(), b"".join(parts), max(1, _PIECE // (width + 1))
-    for top in range(0, height, step):
+    inflater, rest = zlib.decompressobj(), b"".join(parts)
+    top, step = 0, 8  # filters mostly show in the first rows
+    while top < height:
         bottom = min(top + step, height)
         piece = np.frombuffer(inflater.decompress(rest, (bottom - top) * (width + 1)), np.uint8)
         rest = inflater.unconsumed_tail
@@ -138,6 +139,7 @@ def _read_plain_png(path: Path) -> np.ndarray | None:
         if rows[:, 0].any():
             return None
         values[top:bottom] = rows[:, 1:]
+        top, step = bottom, max(1, _PIECE // (width + 1))
     # At the end, which one more byte asks for, zlib compares the checksum.
     return values if not inflater.decompress(rest, 1) and inflater.eof else None
 
