@@ -1,14 +1,10 @@
 """VOC and SBD: layouts, splits, downloads."""
 
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.io import savemat
 from test_data import SIZE, complaint, names, put_image, put_lines, put_mask
 
-from segframe.data.download import fetch_archive
 from segframe.data.voc import VOC
 
 
@@ -87,24 +83,3 @@ def test_damaged_matlab_files_are_named(tmp_path):
     (tmp_path / "sbd/cls/s.mat").write_text("short")
     dataset = VOC(tmp_path, "trainaug")
     complaint(lambda: dataset[names(dataset).index("s")], "s.mat", "damaged")
-
-
-def test_archives_are_unpacked_and_failures_say_what_to_do(tmp_path, monkeypatch):
-    put_lines(tmp_path / "source/a/b.txt", "text")
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        tar.add(tmp_path / "source/a", "a")
-
-    def fake(url, root, filename, md5):
-        if "gone" in url:
-            raise OSError("no network")
-        (Path(root) / filename).write_bytes((tmp_path / "x.tar").read_bytes())
-
-    monkeypatch.setattr("segframe.data.download.download_url", fake)
-    fetch_archive("https://example.org/x.tar", "0", tmp_path / "root")
-    assert (tmp_path / "root/a/b.txt").exists()
-    complaint(
-        lambda: fetch_archive("https://example.org/gone.tar", "0", tmp_path / "root"),
-        "no network",
-        "by hand",
-        tmp_path / "root/gone.tar",
-    )

@@ -106,7 +106,5 @@ class VOC(SegmentationDataset):
     def download(cls, root: str | Path) -> None:
         """Fetch VOC 2012 (2 GB) and SBD (1.4 GB) and unpack them in root, each unless it is there."""
         root = Path(root).expanduser()
-        if not (root / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir():
-            fetch_archive(VOC_URL, VOC_MD5, root)
-        if not (root / "benchmark_RELEASE" / "dataset" / "cls").is_dir():
-            fetch_archive(SBD_URL, SBD_MD5, root)
+        fetch_archive(VOC_URL, VOC_MD5, root, "VOCdevkit/VOC2012/JPEGImages")
+        fetch_archive(SBD_URL, SBD_MD5, root, "benchmark_RELEASE/dataset/cls")
