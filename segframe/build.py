@@ -24,6 +24,7 @@ from segframe.data.caching import add_caches
 from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
 from segframe.data.transforms import Transform
+from segframe.data_check import before_training
 from segframe.errors import UserError, naming
 from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
@@ -117,6 +118,8 @@ def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> Ru
 def build_data(config: DictConfig) -> tuple[DataModule, RunLength]:
     """Loaders of the training stream (the whole run's batches) and of the validation images."""
     train, val = build_datasets(config.data, config.transforms, config.seed)
+    for line in before_training.look(train, val):
+        log.warning(line)
     length = measure_run(config.trainer, len(train), config.data.batch_size)
     data = DataModule(
         train,

@@ -164,6 +164,16 @@ class PredictConfig:
 
 
 @dataclass
+class CheckDataConfig:
+    """The root of scripts/check_data.py's config."""
+
+    splits: list[str] | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    json: str | None = None
+    output_dir: str | None = None
+
+
+@dataclass
 class UpsamplingConfig:
     """The root of scripts/upsampling.py's config."""
 
@@ -195,6 +205,7 @@ def register() -> None:
     store.store(group="schema", name="summary", node=SummaryConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="upsampling_schema", node=UpsamplingConfig)
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):

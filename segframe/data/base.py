@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from segframe.data.cache import Cache
-from segframe.data.files import Sample
+from segframe.data.files import TWICE, Sample, note
 from segframe.data.labels import LabelTable
 from segframe.data.masks import read_image, read_raw
 from segframe.data.palettes import Palette
@@ -46,9 +46,12 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.samples = self.find()
         if not self.samples:
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
-        name, count = Counter(sample.name for sample in self.samples).most_common(1)[0]
-        if count > 1:
-            raise UserError(f"the {split} split under {self.root} lists {name!r} {count} times: list it once")
+        first = {sample.name: sample for sample in reversed(self.samples)}
+        if len(first) < len(self.samples):
+            name, count = Counter(sample.name for sample in self.samples).most_common(1)[0]
+            if not note(TWICE, [f"{split}: {name}"]):
+                raise UserError(f"the {split} split under {self.root} lists {name!r} {count} times: list it once")
+            self.samples = [*first.values()][::-1]
 
     @abstractmethod
     def find(self) -> list[Sample]:

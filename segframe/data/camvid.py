@@ -1,7 +1,7 @@
 """CamVid (Brostow et al., 2009): driving scenes, in the 11-class, 480x360 form of SegNet (2017)."""
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, listing, pair
+from segframe.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, listing, note_strays, pair
 
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
 
@@ -38,4 +38,5 @@ class CamVid(SegmentationDataset):
             folders = self.root / "images" / part, self.root / "masks" / part
         images = listing(folders[0], IMAGE_SUFFIXES, self.source)
         masks = listing(folders[1], MASK_SUFFIXES, self.source)
+        note_strays(images, masks, folders[1])
         return pair(images, images, masks, str(folders[0]))

@@ -91,10 +91,7 @@ def image_loader(
 
 def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
     """Return what every loader is made with; `num_workers` None means one per core, at most 8."""
-    if num_workers is None:
-        num_workers = min(8, num_cores())
-    if num_workers < 0:
-        raise UserError(f"data.num_workers is {num_workers}: it must be 0 (none) or more")
+    num_workers = count_workers(num_workers)
     return {
         "collate_fn": collate,
         "num_workers": num_workers,
@@ -103,6 +100,15 @@ def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
         "pin_memory": pin_memory,
         "worker_init_fn": _one_thread,
     }
+
+
+def count_workers(num_workers: int | None) -> int:
+    """Return data.num_workers as a number: None means one per core, at most 8."""
+    if num_workers is None:
+        return min(8, num_cores())
+    if num_workers < 0:
+        raise UserError(f"data.num_workers is {num_workers}: it must be 0 (none) or more")
+    return num_workers
 
 
 def num_cores() -> int:

@@ -1,6 +1,8 @@
 """Finding a split's files: listings by stem, split lists, pairs of image and mask."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +10,43 @@ from segframe.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+class Problem(NamedTuple):
+    """What is wrong with one file of a split before it is opened."""
+
+    kind: str
+    file: str
+
+
+NO_IMAGE = "mask, or name in a list, without an image"
+NO_MASK = "image without a mask"
+LOST = "file in a list that does not exist"
+TWINS = "files that share a name"
+TWICE = "name listed twice"
+LOSSY = "mask stored as JPEG"
+
+_noted: ContextVar[list[Problem] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[list[Problem]]:
+    """Within, what is wrong with files is noted here, and they are left out, instead of being raised."""
+    problems: list[Problem] = []
+    token = _noted.set(problems)
+    try:
+        yield problems
+    finally:
+        _noted.reset(token)
+
+
+def note(kind: str, files: Iterable[str | Path]) -> bool:
+    """Note files where problems are being noted; False elsewhere, where the caller raises."""
+    problems = _noted.get()
+    if problems is None:
+        return False
+    problems.extend(Problem(kind, str(file)) for file in files)
+    return True
 
 
 class Sample(NamedTuple):
@@ -32,6 +71,8 @@ def listing(folder: Path, suffixes: tuple[str, ...], cure: str) -> dict[str, Pat
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if path.stem in found:
+            if note(TWINS, [path]):
+                continue
             raise UserError(f"{path} and {found[path.stem].name} share a name: keep one of them")
         found[path.stem] = path
     return found
@@ -47,6 +88,18 @@ def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, P
     """Return a sample per name; UserError naming the first name without image or mask, and how many there are."""
     names = list(names)
     for kind, files in (("image", images), ("mask", masks)):
-        if missing := [name for name in names if name not in files]:
-            raise UserError(f"{where}: {missing[0]!r} has no {kind} ({len(missing)} of {len(names)} have none)")
-    return [Sample(name, images[name], masks[name]) for name in names]
+        missing = [name for name in names if name not in files]
+        shown = [f"{where}: {name}" for name in missing] if kind == "image" else [images.get(n, n) for n in missing]
+        if missing and not note(NO_IMAGE if kind == "image" else NO_MASK, shown):
+            raise UserError(
+                f"{where}: {missing[0]!r} has no {kind} ({len(missing)} of {len(names)} have none): "
+                "scripts/check_data.py lists all that is missing"
+            )
+    return [Sample(name, images[name], masks[name]) for name in names if name in images and name in masks]
+
+
+def note_strays(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> None:
+    """Note masks that belong to no image, and JPEGs in the masks' folder, which are not taken for masks."""
+    note(NO_IMAGE, (path for name, path in masks.items() if name not in images))
+    known = {*images.values(), *masks.values()}
+    note(LOSSY, (path for path in sorted(folder.glob("*.[jJ][pP]*[gG]")) if path not in known))

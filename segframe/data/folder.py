@@ -4,11 +4,20 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
 from segframe import IGNORE_INDEX
 from segframe.data.base import SegmentationDataset
-from segframe.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, listing, pair, read_list, require
+from segframe.data.files import (
+    IMAGE_SUFFIXES,
+    LOST,
+    MASK_SUFFIXES,
+    Sample,
+    listing,
+    note,
+    note_strays,
+    pair,
+    read_list,
+    require,
+)
 from segframe.data.palettes import Palette, voc_palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -52,7 +61,6 @@ class Folder(SegmentationDataset):
         self.val_ratio = val_ratio
         self.splits = self._splits()
         super().__init__(top, split, transform, seed)
-        self._check_binary()
 
     def _splits(self) -> tuple[str, ...]:
         if self.lists and self.val_ratio is not None:
@@ -81,35 +89,28 @@ class Folder(SegmentationDataset):
         }
         if image_folder.resolve() == mask_folder.resolve():
             images = {stem: path for stem, path in images.items() if path not in masks.values()}
+        note_strays(images, masks, mask_folder)
         if self.lists:
             lines = read_list(self.lists[self.split], "splits names the text files below data.root")
-            return [self._listed(line, images, masks) for line in lines]
+            return [sample for line in lines for sample in self._listed(line, images, masks)]
         names = list(images)
         if self.val_ratio is not None:
             names = [name for name in names if (_share(name) < self.val_ratio) == (self.split == "val")]
         return pair(names, images, masks, str(image_folder))
 
-    def _listed(self, line: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> Sample:
+    def _listed(self, line: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Sample]:
         where = str(self.lists[self.split])
         if line in images:
-            return pair([line], images, masks, where)[0]
+            return pair([line], images, masks, where)
         match [self.root.joinpath(*Path(part).parts) for part in line.split()]:
             case [image, mask] if image.suffix.lower() in IMAGE_SUFFIXES:
-                return Sample(image.stem, require(image, f"{where} lists it"), require(mask, f"{where} lists it"))
+                lost = [path for path in (image, mask) if not path.exists()]
+                if lost and note(LOST, lost):
+                    return []
+                return [Sample(image.stem, require(image, f"{where} lists it"), require(mask, f"{where} lists it"))]
         name = Path(line).name
         stem = Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-        return pair([stem], images, masks, where)[0]
-
-    def _check_binary(self) -> None:
-        # {0, 255} passes for background and void, and would train on nothing.
-        if len(self.classes) != 2 or IGNORE_INDEX in self.label_map:
-            return
-        few = self.samples[:: max(1, len(self) // 8)]
-        if set().union(*(np.unique(self.load_mask(sample.mask)).tolist() for sample in few)) == {0, IGNORE_INDEX}:
-            raise UserError(
-                f"{few[0].mask} and others hold only 0 and 255, which is the void: for a binary mask set "
-                "label_map={255: 1} (label_map={255: ignore} says that it is the void)"
-            )
+        return pair([stem], images, masks, where)
 
 
 def _class_names(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:

@@ -48,13 +48,16 @@ class Header(NamedTuple):
     width: int
     orientation: int
     """EXIF's, 1 to 8; 1 is upright."""
+    palette: bytes = b""
+    """Red, green and blue of index 0, 1, ... of a palette mask."""
 
 
 def read_header(path: Path) -> Header:
     """Return what the file's header says; UserError where it cannot be read, or has too many pixels."""
     with _pillow(path) as image:
         orientation = image.getexif().get(_ORIENTATION, 1)
-        return Header(image.format or "", image.mode, image.height, image.width, orientation)
+        palette = bytes(image.getpalette("RGB") or []) if image.mode == "P" else b""
+        return Header(image.format or "", image.mode, image.height, image.width, orientation, palette)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -168,8 +171,8 @@ def _jpeg_size(data: memoryview) -> tuple[int, int]:
 
 def stored_area(path: Path) -> int:
     """Return the number of pixels of an image, from its header; UserError where the file cannot be read."""
-    with _pillow(path) as image:
-        return image.width * image.height
+    header = read_header(path)
+    return header.height * header.width
 
 
 def _check_pixels(path: Path, height: int, width: int) -> None:
