@@ -45,7 +45,9 @@ class Finding:
 
 
 Pairs = Sequence[tuple[Facts, ImageFacts, MaskFacts]]
-"""The samples that can be read."""
+"""The samples whose files can both be read."""
+Masks = Sequence[tuple[str, MaskFacts]]
+"""The masks that can be read, by their paths."""
 
 
 def of_split(split: Split) -> list[Finding]:
@@ -56,15 +58,16 @@ def of_split(split: Split) -> list[Finding]:
         for facts in split.facts
         if not isinstance(facts.image, str) and not isinstance(facts.mask, str)
     ]
+    masks = [(facts.mask_path, facts.mask) for facts in split.facts if not isinstance(facts.mask, str)]
     checks: tuple[Iterable[Finding], ...] = (
         _listing(split),
         _unreadable(split),
         _sizes(name, pairs),
         _orientations(name, pairs),
         _images(name, [(facts.image_path, facts.image) for facts in split.facts]),
-        _values(name, labels, pairs),
-        _encodings(name, labels, pairs),
-        _contents(name, labels, pairs, len(split.facts) == len(split.dataset)),
+        _values(name, labels, masks),
+        _encodings(name, labels, masks),
+        _contents(name, labels, masks, len(split.facts) == len(split.dataset)),
     )
     return [finding for check in checks for finding in check]
 
@@ -133,25 +136,26 @@ def _images(split: str, images: Sequence[tuple[str, ImageFacts | str]]) -> Itera
         yield Finding(NOTE, split, f"image of mode {mode}", found, cure)
 
 
-def _values(split: str, labels: LabelTable, pairs: Pairs) -> Iterator[Finding]:
+def _values(split: str, labels: LabelTable, masks: Masks) -> Iterator[Finding]:
     # Colours and indices are other values, with other cures.
     for is_colour in (False, True):
-        some = [(facts, mask) for facts, _, mask in pairs if (mask.values.dtype == COLOURS) == is_colour]
         pixels: Counter[int] = Counter()
         where: dict[int, list[str]] = {}
         seen: set[int] = set()
-        for facts, mask in some:
+        for path, mask in masks:
+            if (mask.values.dtype == COLOURS) != is_colour:
+                continue
             seen.update(mask.values.tolist())
             wrong = labels.look_up(mask.values) == NO_CLASS
             for value, count in zip(mask.values[wrong].tolist(), mask.counts[wrong].tolist(), strict=True):
                 pixels[value] += count
-                where.setdefault(value, []).append(facts.mask_path)
+                where.setdefault(value, []).append(path)
         if not pixels:
             continue
         values = np.array(sorted(seen), COLOURS if is_colour else np.uint16)
         spelt = {int(value): spell(value) for value in values}
         ranked = pixels.most_common()
-        shown = ", ".join(f"{spelt[value]} ({n:,} pixels in {len(where[value])} files)" for value, n in ranked[:5])
+        shown = ", ".join(f"{spelt[value]} ({n:,} pixels, {_files(where[value])})" for value, n in ranked[:5])
         more = f" and {len(ranked) - 5} more" if len(ranked) > 5 else ""
         details = [
             {"value": spelt[value], "pixels": n, "files": len(where[value]), "first": where[value][0]}
@@ -163,21 +167,24 @@ def _values(split: str, labels: LabelTable, pairs: Pairs) -> Iterator[Finding]:
         yield Finding(ERROR, split, what, paths, labels.cure(values), details)
 
 
+def _files(paths: Sequence[str]) -> str:
+    return "1 file" if len(paths) == 1 else f"{len(paths):,} files"
+
+
 def encoding(mask: MaskFacts) -> str:
     """Return how a mask stores its classes."""
     if mask.values.dtype == COLOURS:
         return "RGB colours"
     if mask.values.dtype == np.uint16:
         return "16 bit"
-    if mask.values.tolist() in ([0, IGNORE_INDEX], [IGNORE_INDEX]):
+    if mask.values.tolist() == [0, IGNORE_INDEX]:
         return "0 and 255"
     return {"P": "palette", "1": "1 bit"}.get(mask.header.mode, "index")
 
 
-def _encodings(split: str, labels: LabelTable, pairs: Pairs) -> Iterator[Finding]:
-    if lossy := [facts.mask_path for facts, _, mask in pairs if mask.header.format == "JPEG"]:
+def _encodings(split: str, labels: LabelTable, masks: Masks) -> Iterator[Finding]:
+    if lossy := [path for path, mask in masks if mask.header.format == "JPEG"]:
         yield Finding(WARNING, split, files.LOSSY, lossy, CURES[files.LOSSY][1])
-    masks = [(facts.mask_path, mask) for facts, _, mask in pairs]
     kinds = {path: encoding(mask) for path, mask in masks}
     counts = Counter(kinds.values())
     if len(labels.classes) == 2 and labels.is_identity and counts["0 and 255"]:
@@ -198,7 +205,7 @@ def _encodings(split: str, labels: LabelTable, pairs: Pairs) -> Iterator[Finding
     yield from _palettes(split, masks)
 
 
-def _palettes(split: str, masks: Sequence[tuple[str, MaskFacts]]) -> Iterator[Finding]:
+def _palettes(split: str, masks: Masks) -> Iterator[Finding]:
     first: dict[int, bytes] = {}
     found = []
     for path, mask in masks:
@@ -212,8 +219,8 @@ def _palettes(split: str, masks: Sequence[tuple[str, MaskFacts]]) -> Iterator[Fi
         yield Finding(WARNING, split, "mask whose palette differs", found, cure)
 
 
-def _contents(split: str, labels: LabelTable, pairs: Pairs, is_whole: bool) -> Iterator[Finding]:
-    counts = [(facts.mask_path, class_counts(labels, mask)) for facts, _, mask in pairs]
+def _contents(split: str, labels: LabelTable, masks: Masks, is_whole: bool) -> Iterator[Finding]:
+    counts = [(path, class_counts(labels, mask)) for path, mask in masks]
     if not counts:
         return
     void = [path for path, found in counts if found[IGNORE_INDEX] == found.sum()]
