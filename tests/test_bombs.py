@@ -90,6 +90,7 @@ def test_large_pictures_come_without_a_warning(tmp_path):
     """Pillow itself warns from half of the limit on."""
     (tmp_path / "l.png").write_bytes(png(100_000, 1_000, zlib.compress(bytes(10))))
     assert stored_area(tmp_path / "l.png") == 100_000_000
+    assert read_header(tmp_path / "l.png") == ("PNG", "L", 1_000, 100_000, 1, b"")
     complaint(lambda: read_raw(tmp_path / "l.png"), "damaged")
 
 

@@ -1,4 +1,4 @@
-"""Folder: anyone's images and index masks, described in YAML."""
+"""Folder: anyone's images and masks, described in YAML."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -30,8 +30,9 @@ class Folder(SegmentationDataset):
     image and a mask below root); `val_ratio` of the images chosen by a hash of their names, so that new files move none
     of the old ones; sub-folders such as images/train and masks/train. Masks may end in `mask_suffix` (x_mask.png).
     `classes` is a list of names or the path of a text file with one per line; `palette` is a list of [r, g, b] or None
-    for VOC's; `label_map` takes mask values to class indices, class names or "ignore", values it does not list stay
-    what they are where that is unambiguous, and its key `other` catches them all.
+    for VOC's, and what masks saved as RGB are read by; `label_map` takes mask values and colours ("#rrggbb") to class
+    indices, class names or "ignore", values it does not list stay what they are where that is unambiguous, and its key
+    `other` catches them all.
     """
 
     source = "see the layouts in configs/data/folder.yaml"

@@ -55,7 +55,8 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Return what the file's header says; UserError where it cannot be read, or has too many pixels."""
     with _pillow(path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        # Not PngImageFile's own getexif, which decodes all pixels to see what follows them.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
         palette = bytes(image.getpalette("RGB") or []) if image.mode == "P" else b""
         return Header(image.format or "", image.mode, image.height, image.width, orientation, palette)
 
@@ -171,8 +172,8 @@ def _jpeg_size(data: memoryview) -> tuple[int, int]:
 
 def stored_area(path: Path) -> int:
     """Return the number of pixels of an image, from its header; UserError where the file cannot be read."""
-    header = read_header(path)
-    return header.height * header.width
+    with _pillow(path) as image:
+        return image.width * image.height
 
 
 def _check_pixels(path: Path, height: int, width: int) -> None:

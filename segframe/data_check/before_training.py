@@ -26,7 +26,7 @@ def look(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
         return []
     told = []
     for dataset in (train, val) if val.split != train.split else (train,):
-        for finding in of_split(_sample(dataset)):
+        for finding in of_split(_sample(dataset), is_sample=True):
             sentence = f"{finding.split}: {finding.what}"
             if finding.files:
                 sentence += f", as {finding.files[0]}"

@@ -50,8 +50,8 @@ Masks = Sequence[tuple[str, MaskFacts]]
 """The masks that can be read, by their paths."""
 
 
-def of_split(split: Split) -> list[Finding]:
-    """Return what is found in a split by itself, whether all of its facts are known or some."""
+def of_split(split: Split, is_sample: bool = False) -> list[Finding]:
+    """Return what is found in a split by itself, of which all facts are known, or some (`is_sample`)."""
     labels, name = split.dataset.labels, split.name
     pairs = [
         (facts, facts.image, facts.mask)
@@ -67,7 +67,7 @@ def of_split(split: Split) -> list[Finding]:
         _images(name, [(facts.image_path, facts.image) for facts in split.facts]),
         _values(name, labels, masks),
         _encodings(name, labels, masks),
-        _contents(name, labels, masks, len(split.facts) == len(split.dataset)),
+        _contents(name, labels, masks, is_sample),
     )
     return [finding for check in checks for finding in check]
 
@@ -219,13 +219,13 @@ def _palettes(split: str, masks: Masks) -> Iterator[Finding]:
         yield Finding(WARNING, split, "mask whose palette differs", found, cure)
 
 
-def _contents(split: str, labels: LabelTable, masks: Masks, is_whole: bool) -> Iterator[Finding]:
+def _contents(split: str, labels: LabelTable, masks: Masks, is_sample: bool) -> Iterator[Finding]:
     counts = [(path, class_counts(labels, mask)) for path, mask in masks]
     if not counts:
         return
     void = [path for path, found in counts if found[IGNORE_INDEX] == found.sum()]
     if len(void) == len(counts):
-        severity = ERROR if is_whole else WARNING
+        severity = WARNING if is_sample else ERROR
         what = f"each of {len(void)} masks is all void"
         yield Finding(severity, split, what, void, "nothing can be learnt from void: is label_map right?")
         return
