@@ -26,6 +26,8 @@ def main(config: DictConfig) -> None:
     checks.check_targets(config)
     make_dataset = build.build(config.data.dataset, "data.dataset")
     with naming("data"):
+        if config.data.download:
+            make_dataset.func.download(config.data.root)
         found = splits.find_splits(make_dataset, config.data, config.splits)
     start, count = time.perf_counter(), splits.num_pairs(found.splits)
     examined = splits.examine_all(found.splits, config.data.num_workers)

@@ -96,7 +96,16 @@ def test_a_file_is_found_again_by_later_runs(root, tmp_path):
     assert again.cache.index["filled"].tolist() == [0, 1, 0, 0]
 
 
-@pytest.mark.parametrize("settings", [{"label_map": {0: 1, 1: 0}}, {"classes": [*CLASSES, "d"]}, {"split": "val"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"label_map": {0: 1, 1: 0}},
+        {"label_map": {"#010203": 1}},
+        {"palette": [[k, k, k] for k in range(3)]},
+        {"classes": [*CLASSES, "d"]},
+        {"split": "val"},
+    ],
+)
 def test_other_labels_classes_and_splits_have_files_of_their_own(root, settings):
     make(root, "disk")[0]
     other = make(root, "disk", **settings)

@@ -212,6 +212,17 @@ def test_class_weights_are_the_median_frequency_over_the_frequency(tmp_path):
     assert class_weights(dataset) == pytest.approx([0.8, 1, 2, 1])
 
 
+def test_class_weights_of_colour_masks(tmp_path):
+    put_pair(tmp_path, "a", "train", [0] * 8 + [1] * 8)
+    expected = class_weights(Folder(tmp_path, "train", classes=["x", "y"]))
+    colours = np.array([[9, 9, 9], [200, 0, 50]], np.uint8)
+    path = tmp_path / "masks/train/a.png"
+    Image.fromarray(colours[np.array(Image.open(path))]).save(path)
+    coloured = Folder(tmp_path, "train", classes=["x", "y"], palette=colours.tolist())
+    assert class_weights(coloured) == expected
+    assert coloured[0]["mask"].dtype == torch.uint8
+
+
 @pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="CAMVID_ROOT does not name a folder with CamVid")
 def test_class_weights_of_camvid_are_close_to_segnets():
     published = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]

@@ -218,6 +218,8 @@ def test_indices_are_as_they_were_beside_colours_in_the_label_map():
     [
         ([CITY[0], (224, 224, 192)], ["#e0e0c0 (5 pixels)", "3 classes", '{"#e0e0c0": ignore}']),
         ([(0, 0, 0), (1, 1, 1), (2, 2, 2)], ["#000000 (5 pixels)", "greys", "single channel"]),
+        ([CITY[1], (0, 0, 0)], ["#000000 (5 pixels), which", '{"#000000": ignore}']),
+        ([(k, k, k) for k in range(20)], ["and 15 more", "single channel"]),
         ([(9, k, 3) for k in range(20)], ["and 15 more", "JPEG"]),
     ],
 )

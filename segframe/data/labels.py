@@ -133,14 +133,12 @@ class LabelTable:
     def _cure_of_colours(self, values: np.ndarray, wrong: np.ndarray) -> str:
         if len(self.classes) == 2 and set(values.tolist()) <= {0, 0xFFFFFF}:
             return "for a binary mask set palette=[[0,0,0],[255,255,255]]"
-        if not (wrong % _GREY).any():
-            return "all of them are greys: an index mask saved as RGB? Then save it with a single channel"
-        if len(wrong) > _NOISE:
+        if len(wrong) > _NOISE and (wrong % _GREY).any():
             return "blends, not classes? Was the mask saved as JPEG, or resized with interpolation?"
-        return (
-            f'correct palette, or list the colour in label_map, in a YAML file: {{"{spell(wrong[0])}": ignore}}, '
-            "or a class for ignore"
-        )
+        line = f'list the colour in label_map, in a YAML file: {{"{spell(wrong[0])}": ignore}}, or a class for ignore'
+        if not (values % _GREY).any():
+            return f"only greys: an index mask saved as RGB? Then save it with a single channel; else {line}"
+        return f"correct palette, or {line}"
 
 
 def spell(value: np.integer) -> str:
