@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -182,12 +182,13 @@ class SegmentationTask(pl.LightningModule):
             loop["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
         for loader in loop["state_dict"]["combined_loader"]:
             loader["batches"] = batches
-        checkpoints = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        callbacks = {callback.state_key: callback for callback in checkpoints}
+        callbacks = {callback.state_key: callback for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
         for name, state in checkpoint_["callbacks"].items():
-            if name in callbacks and "dirpath" in state:
-                move(state, str(callbacks[name].dirpath))
-            state.pop("patience", None)
+            callback = callbacks.get(name)
+            if isinstance(callback, ModelCheckpoint) and "dirpath" in state:
+                move(state, str(callback.dirpath))
+            if isinstance(callback, EarlyStopping):
+                state["patience"] = callback.patience
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Adds what is needed to build the network again, the loss that no curve shows yet, and what is to be done."""
