@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from segframe.cli import command, importing
 from segframe.stored import offer_data
+from segframe.whole import write_text
 
 
 @command("evaluate")
@@ -42,7 +43,7 @@ def main(config: DictConfig) -> None:
     how = {name: choices[name] for name in ("inference", "postprocess")} | {"output_stride": config.output_stride}
     how["inference_in_words"] = str(inference)
     told = {**known, "images": len(dataset), "checkpoint": str(restored.path), **how}
-    path.write_text(json.dumps(told, indent=2) + "\n")
+    write_text(path, json.dumps(told, indent=2) + "\n")
     print(f"inference: {inference}; also in {path}")
 
 

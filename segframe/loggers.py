@@ -1,7 +1,6 @@
 """Where figures are written: one CSV file, and TensorBoard, both directly in the run's folder."""
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
 from io import StringIO
 from math import isnan
@@ -11,7 +10,10 @@ from typing import Any
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
+
+from segframe.whole import write_text, writing
 
 
 class Resumable(Logger):
@@ -35,9 +37,12 @@ class TensorBoard(TensorBoardLogger, Resumable):
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
+    @rank_zero_only
     def resume(self, step: int) -> None:
         """Has TensorBoard leave out what the files that are there say of later steps; nothing may be written yet."""
-        self._kwargs["purge_step"] = step + 1
+        # As SummaryWriter's purge_step does, but Lightning has made the writer before it reads a checkpoint.
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self.experiment._get_file_writer().add_event(start)
 
     def save(self) -> None:
         """Writes what is buffered."""
@@ -112,15 +117,15 @@ class CSV(Resumable):
     @rank_zero_only
     def save(self) -> None:
         """Brings the file up to date."""
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
         if self._stale:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(".csv.tmp")
-            with temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writeheader()
-                writer.writerows(self._rows[step] for step in sorted(self._rows))
-            os.replace(temporary, self.path)
+            writer.writeheader()
+            writer.writerows(self._rows[step] for step in sorted(self._rows))
+            write_text(self.path, text.getvalue())
         elif self._open is not None:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(self._rows[self._open])
+            writer.writerow(self._rows[self._open])
+            self._stale = True  # until the whole line is there
+            with writing(self.path), self.path.open("a", newline="") as file:
+                file.write(text.getvalue())
         self._open, self._stale = None, False

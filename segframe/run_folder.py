@@ -1,7 +1,6 @@
 """A run's folder: config.yaml, environment.json, result.json beside checkpoints, events and metrics.csv."""
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from yaml import YAMLError
 from segframe import checks
 from segframe import config as schema
 from segframe.errors import UserError
+from segframe.whole import remove_unfinished, write_text
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "albumentations", "numpy")
 
@@ -81,10 +81,10 @@ def as_named(folder: Path) -> Path:
 
 def write_start(folder: Path, config: DictConfig, device: Any) -> None:
     """Writes config.yaml, and environment.json: versions, git commit, device. Everything has been built by then."""
-    # Moved there as a whole: a run that is killed while it is resumed must not lose its config.
-    unfinished = folder / ".config.yaml.unfinished"
-    unfinished.write_text(OmegaConf.to_yaml(config))
-    os.replace(unfinished, folder / "config.yaml")
+    for place in (folder, folder / "checkpoints"):
+        remove_unfinished(place)
+    # As a whole: a run that is killed while it is resumed must not lose its config.
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -93,7 +93,7 @@ def write_start(folder: Path, config: DictConfig, device: Any) -> None:
         "machine": f"{platform.system()} {platform.machine()}",
         "command": sys.argv,
     }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
 
 def git_commit(root: Path) -> str | None:
@@ -106,5 +106,5 @@ def git_commit(root: Path) -> str | None:
 
 def write_result(folder: Path, best: float | None, monitor: str) -> float:
     """The run's result for sweeps: best value of the monitored figure."""
-    (folder / "result.json").write_text(json.dumps({"monitor": monitor, "best": best}, indent=2) + "\n")
+    write_text(folder / "result.json", json.dumps({"monitor": monitor, "best": best}, indent=2) + "\n")
     return float("nan") if best is None else best

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from segframe.loggers import CSV, TensorBoard
 
 
@@ -69,3 +71,19 @@ def test_tensorboard_writes_only_event_files(tmp_path: Path) -> None:
     logger.finalize("success")
     (path,) = (tmp_path / "run").iterdir()
     assert path.name.startswith("events.out.tfevents")
+
+
+def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(tmp_path: Path) -> None:
+    """Though Lightning makes the writer before it reads the checkpoint."""
+    for names in (("2", "4"), ("4", "6")):
+        logger = TensorBoard(str(tmp_path))
+        assert logger.experiment
+        logger.resume(int(names[0]) - 1)
+        for step in map(int, names):
+            logger.log_metrics({"loss": step}, step=step)
+        logger.finalize("success")
+        # Files are read in the order of their names, which begin with the second.
+        written = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        written.rename(tmp_path / f"events.out.tfevents.{names[0]}")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6]

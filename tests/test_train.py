@@ -241,6 +241,17 @@ def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):
     assert {path.name for path in (tmp_path / "stopped/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
+def test_early_stopping_goes_on_counting_in_a_resumed_run(run, tmp_path):
+    words = (
+        *TINY, "logger=none", "callbacks=early_stopping", "callbacks.early_stopping.min_delta=1", "resume=auto",
+        "trainer.max_steps=50", "trainer.val_every_n_steps=2", "trainer.checkpoint_every=1", "output_dir=stopped",
+    )  # fmt: skip
+    assert run("train.py", *words, "callbacks.early_stopping.patience=1").code == 0
+    result = run("train.py", *words, "callbacks.early_stopping.patience=3")
+    assert result.code == 0, result.out
+    assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4", "6", "8"]
+
+
 def test_a_sweep_ends_with_a_table(run, tmp_path):
     result = run(
         "train.py", "-m", *TINY, *RUN, "trainer.max_steps=2", "optimizer.lr=0.01,-1,0.001", "hydra.sweep.dir=sweep"

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import importlib
 import os
 import runpy
 import signal
@@ -17,32 +18,27 @@ PATIENCE = 240
 """Seconds after which a program counts as hanging."""
 
 
+IMPORTED = (
+    *("scipy.io", "torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"),
+    *("segframe.benchmark.report", "segframe.build", "segframe.foreign", "segframe.inference.evaluation"),
+    *("segframe.inference.prediction", "segframe.loggers", "segframe.receptive_field", "segframe.restore"),
+    *("segframe.run_folder", "segframe.stored", "segframe.summary_picture", "segframe.sweep", "segframe.switches"),
+)
+
+
 def warm() -> None:
     """Imports what the programs import, with one thread: a process with more cannot be forked safely."""
-    assert sys.path[0] == str(ROOT) or not sys.path.insert(0, str(ROOT))
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    sys.path.insert(0, str(ROOT))
     import cv2
     import torch
+    from hydra import compose, initialize_config_dir
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    import scipy.io
-    import torch.utils.tensorboard
-    from hydra import compose, initialize_config_dir
-
-    import segframe.build
-    import segframe.foreign
-    import segframe.inference.evaluation
-    import segframe.inference.prediction
-    import segframe.loggers
-    import segframe.receptive_field
-    import segframe.restore
-    import segframe.run_folder
-    import segframe.summary_picture
-    from segframe import config as schema
-
+    for name in IMPORTED:
+        importlib.import_module(name)
     # Hydra's grammar learns while it parses: once is enough for all children.
-    schema.register()
+    sys.modules["segframe.config"].register()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         compose("train", ["data.dataset.num_images={train: 12, val: [3]}", "head=fcn", "callbacks=none"])
     gc.collect()

@@ -10,21 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 import runs
 from forks import Child
 from report import Part, Settings
 
 COMMON = (
-    *("train.py", "backbone=resnet18", "head=fcn", "data.dataset.size=32", "data.crop_size=32", "data.batch_size=4"),
+    *("train.py", "model=unet", "backbone.channels=[8,16,32,64,512]", "head.channels=[64,32,16,8]"),
+    *("data.dataset.size=32", "data.crop_size=32", "data.batch_size=4"),
     *("data.dataset.num_images={train: 12, val: 3, test: 2}", "trainer.accelerator=cpu", "resume=auto"),
     *("callbacks.curves.every_n_steps=2", "callbacks.images.num_images=1"),
 )
 RECIPES = {
     "sgd": ("trainer.max_steps=12", "trainer.val_every_n_steps=4", "trainer.checkpoint_every=3"),
     "early": (
-        *("callbacks=early_stopping", "callbacks.early_stopping.patience=2", "optimizer=adamw", "scheduler=cosine"),
-        *("trainer.max_steps=30", "trainer.val_every_n_steps=3", "trainer.checkpoint_every=2"),
+        *(
+            "callbacks=early_stopping",
+            "callbacks.early_stopping.patience=2",
+            "callbacks.early_stopping.min_delta=0.5",
+            "optimizer=adamw",
+            "scheduler=cosine",
+        ),
+        *("trainer.max_steps=20", "trainer.val_every_n_steps=3", "trainer.checkpoint_every=2"),
     ),
     "accumulate": (
         *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1", "optimizer=rmsprop", "scheduler=step"),
@@ -32,7 +38,7 @@ RECIPES = {
         *("trainer.checkpoint_every=2", "data.batch_size=2"),
     ),
 }
-"""Runs of seconds with checkpoints of a hundred megabytes, so that writing them takes a good part of the time."""
+"""Runs of seconds with checkpoints of 20 to 40 megabytes, so that writing them takes a good part of the time."""
 MOMENTS = ("writing", "writing", "anytime", "validation", "file", "writing", "asked", "anytime", "writing", "asked")
 """What is going on when the signal comes; a third of the kills and more while a checkpoint is being written."""
 WATCHED = ("config.yaml", "environment.json", "result.json", "metrics.csv", "events.*")
@@ -65,7 +71,7 @@ def draw(seed: int, number: int) -> Kill:
         recipe=rng.choice(list(RECIPES)),
         moment=moment,
         count=rng.randint(1, 5 if moment == "writing" else 3),
-        delay=rng.uniform(0, {"writing": 0.08, "validation": 0.1, "file": 0.002}.get(moment, 0.2)),
+        delay=rng.uniform(0, {"writing": 0.04, "validation": 0.1, "file": 0.002}.get(moment, 0.2)),
         share=rng.uniform(0.05, 1.05),
         watched=rng.choice(WATCHED),
         signal=asked if moment == "asked" else signal.SIGKILL,

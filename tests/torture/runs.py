@@ -1,6 +1,7 @@
 """What a run leaves behind: whether it is whole, and whether two runs ended the same, bit for bit."""
 
 import json
+import logging
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from segframe import checkpoint
 from segframe.errors import UserError
+
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells what it leaves out
 
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step", "segframe")
 """What of a checkpoint must agree; its loops count validations that were made twice, too."""
