@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CLASSES = "data.dataset.classes=[ground,road,sky]"
-NETWORK = ("model=unet", "backbone.channels=[4,4,8,8,8]", "head.channels=[8,8,4,4]", "backbone.weights=null")
+NETWORK = ("model=unet", "backbone.channels=[4,4,8,8,8]", "head.channels=[8,8,4,4]")
 TINY = (
     *("trainer.accelerator=cpu", "trainer.max_steps=2", "callbacks=none", "logger=none", "data.batch_size=2"),
     *("data.num_workers=0", "output_dir=out"),

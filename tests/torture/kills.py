@@ -70,7 +70,7 @@ def draw(seed: int, number: int) -> Kill:
     return Kill(
         recipe=rng.choice(list(RECIPES)),
         moment=moment,
-        count=rng.randint(1, 5 if moment == "writing" else 3),
+        count=rng.randint(1, 5 if moment == "writing" else 2),
         delay=rng.uniform(0, {"writing": 0.04, "validation": 0.1, "file": 0.002}.get(moment, 0.2)),
         share=rng.uniform(0.05, 1.05),
         watched=rng.choice(WATCHED),
@@ -121,7 +121,7 @@ class Moment:
         if now != self.seen and now:
             self.times += 1
         self.seen = now
-        return self.times >= (min(kill.count, 2) if kill.watched.endswith("json") else kill.count) and bool(now)
+        return self.times >= kill.count and bool(now)
 
     def _writing(self) -> tuple[str, ...]:
         return tuple(path.name for path in self.folder.glob("checkpoints/.*.unfinished"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from case import CLASSES, EVALUATE, PREDICT, Case, train, train_photos, typo
+from case import CLASSES, EVALUATE, PREDICT, SHAPES, TINY, Case, train, train_photos, typo
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -174,7 +174,6 @@ RANGES: dict[str, tuple[object, ...]] = {
     "batch_norm.backbone_momentum": (-1, 2),
     "backbone.channels": ("[4,4]", "[]", "[0,4,8,8,8]", "[-4,4,8,8,8]"),
     "backbone.dropout": (2, -1),
-    "backbone.weights": ("nowhere.pth", "photos", "run/config.yaml"),
     "head.channels": ("[4]", "[0,8,4,4]"),
     "head.reads": ("c9", "[c5,c9]"),
     "head.upsampling": ("cubic",),
@@ -190,7 +189,13 @@ RANGES: dict[str, tuple[object, ...]] = {
     "+logger.mine": (1, "{_target_: os.getcwd}"),
     "output_dir": ("run", "photos/images/val/v0.png", "photos/list.txt/x"),
 }
+RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
 OTHERS = (
+    *((RESNET, f"backbone.weights={value}") for value in ("nowhere.pth", "photos", "run/config.yaml", "IMAGENET1K_V9")),
+    *(
+        (RESNET, f"backbone.{word}")
+        for word in ("variant=resnet999", "output_stride=7", "multi_grid=[1]")
+    ),
     *((EVALUATE, word) for word in ("split=nosuch", "split=5", "precision=7", "accelerator=tpu", "output_stride=3")),
     *((EVALUATE, word) for word in ("data.num_workers=-1", "data=camvid", "data=voc", "checkpoint=nowhere")),
     *((EVALUATE, f"inference=sliding_window inference.{word}") for word in ("window=0", "window=[1,2,3]", "stride=-1")),
