@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import segframe.data
@@ -160,9 +161,11 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
         list(config.input_scales),
         config.batch_norm.frozen,
     )
-    in_backbone = set(backbone.modules())
+    in_backbone, settings = set(backbone.modules()), config.batch_norm
+    for name in ("backbone_momentum", "head_momentum"):
+        if not 0 <= settings[name] <= 1:
+            raise UserError(f"batch_norm.{name} is a share between 0 and 1, got {settings[name]}")
     for layer in segmenter.norm_layers():
-        settings = config.batch_norm
         layer.momentum = settings.backbone_momentum if layer in in_backbone else settings.head_momentum
     return segmenter
 
@@ -229,13 +232,22 @@ def build_task(
     )
 
 
+def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
+    """The objects that a group's nodes name; those that are null are left out."""
+    found = {f"{part}.{name}": build(node, f"{part}.{name}") for name, node in nodes.items() if node is not None}
+    for name, made in found.items():
+        if not isinstance(made, kind):
+            raise UserError(f"{name} makes a {type(made).__name__}, which is no {kind.__name__}: see configs/{part}")
+    return list(found.values())
+
+
 def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     """Lightning's Trainer for one epoch that is the whole run."""
     settings = config.trainer
-    callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items() if node]
+    callbacks = build_all(config.callbacks, "callbacks", pl.Callback)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     callbacks.append(LastCheckpoint(str(last), settings.checkpoint_every))
-    loggers = [build(node, f"logger.{name}") for name, node in config.logger.items() if node]
+    loggers = build_all(config.logger, "logger", Logger)
     known = inspect.signature(pl.Trainer.__init__).parameters
     for name in settings.lightning:
         if name not in known:

@@ -9,8 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Union
 
+import yaml
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segframe.config import CONFIG_DIR, TrainConfig
 from segframe.errors import UserError
@@ -44,14 +46,22 @@ def check_stored(path: Path) -> None:
 
     Hydra reads its own settings from such a file, and OmegaConf's resolvers can make any `_target_` while resolving.
     """
-    config = OmegaConf.load(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Ours have none, and a few lines of them stand for more than fits into memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{path} repeats values (with * and &), which no run's config does")
+        config = OmegaConf.load(path)
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read as a run's config ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is not the config of a run")
     known = TrainConfig.__dataclass_fields__
     for key in map(str, config):
         if key not in known:
             raise UserError(f"{path}: {key} is no setting of a run{did_you_mean(key, known)}")
-    text = path.read_text()
     if "@package" in text or re.search(r"\$\{[^}]*[:$]", text):
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
     check_names(config)
@@ -67,8 +77,10 @@ def check_names(config: DictConfig) -> None:
     }
     libraries = re.compile(r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+")
     for path, node in walk(OmegaConf.to_container(config), ""):
-        name = node.get("_target_", "")
-        if name and name not in ours and not libraries.fullmatch(name):
+        if "_target_" not in node:
+            continue
+        name = node["_target_"]
+        if not isinstance(name, str) or (name not in ours and not libraries.fullmatch(name)):
             raise UserError(
                 f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
             )
@@ -162,13 +174,13 @@ def check_needs(config: DictConfig) -> None:
             )
 
 
-def check_keys(config: DictConfig) -> None:
+def check_keys(config: DictConfig, schema: type[TrainConfig] = TrainConfig) -> None:
     """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
-    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig), throw_on_missing=False), ""):
+    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(schema), throw_on_missing=False), ""):
         given = OmegaConf.select(config, path) if path else config
         if path == "trainer.lightning" or not OmegaConf.is_dict(given):
             continue
         for key in map(str, given):
             if key not in node and path != "output_weights":
                 raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
-    OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
+    OmegaConf.merge(OmegaConf.structured(schema), config)

@@ -1,7 +1,9 @@
 """Where figures are written: one CSV file, and TensorBoard, both directly in the run's folder."""
 
 import csv
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from io import StringIO
 from math import isnan
 from pathlib import Path
@@ -11,8 +13,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 
+from segframe.errors import UserError
 from segframe.whole import write_text, writing
 
 
@@ -36,6 +40,7 @@ class TensorBoard(TensorBoardLogger, Resumable):
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        threading.excepthook = _told_later
 
     @rank_zero_only
     def resume(self, step: int) -> None:
@@ -47,6 +52,20 @@ class TensorBoard(TensorBoardLogger, Resumable):
     def save(self) -> None:
         """Writes what is buffered."""
         self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file; of a run that has failed without a further complaint."""
+        with suppress(*() if status == "success" else (OSError,)):
+            super().finalize(status)
+
+
+def _told_later(failure: threading.ExceptHookArgs) -> None:
+    # A thread writes the events. The next call raises again what it met, where it is told in one sentence.
+    if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
+        failure.exc_value.filename = failure.thread._record_writer._writer.filename
+    else:
+        threading.__excepthook__(failure)
 
 
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
@@ -70,11 +89,18 @@ class CSV(Resumable):
         self._open: int | None = None  # the step whose row is not in the file yet
         self._stale = False  # the file does not merely lack the open row
         if self.path.exists():
-            whole, end, rest = self.path.read_text().rpartition("\n")
-            reader = csv.DictReader(StringIO(whole + end))
-            self._columns = list(reader.fieldnames or self._columns)
-            self._rows = {int(row["step"]): row for row in reader}
-            self._stale = bool(rest)
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            whole, end, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
+            header, *rows = list(csv.reader(StringIO(whole + end))) or [self._columns]
+            if header[:1] != ["step"] or len(set(header)) < len(header):
+                raise ValueError("its first line names no columns")
+            self._rows = {int(row[0]): dict(zip(header, row, strict=True)) for row in rows if row}
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{self.path} is damaged ({error}): move it away to go on without its figures") from None
+        self._columns, self._stale = header, bool(rest)
 
     @property
     def name(self) -> str:
@@ -113,6 +139,12 @@ class CSV(Resumable):
         """Forgets later rows."""
         kept = {s: row for s, row in self._rows.items() if s <= step}
         self._stale, self._rows = self._stale or len(kept) < len(self._rows), kept
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Brings the file up to date; of a run that has failed without a further complaint."""
+        with suppress(*() if status == "success" else (UserError,)):
+            self.save()
 
     @rank_zero_only
     def save(self) -> None:

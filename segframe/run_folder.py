@@ -11,8 +11,6 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from segframe import checks
 from segframe import config as schema
@@ -51,8 +49,8 @@ def resume_arguments(argv: list[str]) -> list[str]:
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     try:
         checks.check_stored(folder / "config.yaml")
-    except (UserError, YAMLError, OmegaConfBaseException) as error:
-        sys.exit(f"error: resume={folder}: {str(error).strip().partition(chr(10))[0]}")
+    except UserError as error:
+        sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     return [*own, *argv, f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train"]
 

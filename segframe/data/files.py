@@ -39,8 +39,11 @@ def listing(folder: Path, suffixes: tuple[str, ...], cure: str) -> dict[str, Pat
 
 def read_list(path: Path, cure: str) -> list[str]:
     """Return the lines of a split list, without blank ones."""
-    lines = (line.strip() for line in require(path, cure).read_text(encoding="utf-8-sig").splitlines())
-    return [line for line in lines if line]
+    try:
+        text = require(path, cure).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): {cure}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[Sample]:

@@ -60,8 +60,8 @@ def differences(folder: Path, whole: dict[str, Any]) -> list[str]:
     here = digest(folder)
     for key in sorted(whole.keys() | here.keys()):
         if repr(whole.get(key)) != repr(here.get(key)):  # nan is nan
-            found.append(f"{key} is {short(here.get(key))}, without the kill {short(whole.get(key))}")
-    return found[:12]
+            found.append(f"{key[-100:]} is {short(here.get(key))}, without the kill {short(whole.get(key))}")
+    return found[:4]
 
 
 def digest(folder: Path) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def digest(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("checkpoints/*.ckpt")):
         content = checkpoint.read(path)
         plain = {key: content[key] for key in COMPARED}
-        found |= flat(plain, path.stem, folder.name)
+        found |= flat(plain, path.stem, str(folder.resolve()))
     header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     for row in rows:
         for name, value in zip(header, row, strict=True):

@@ -115,7 +115,7 @@ def files(rng: random.Random) -> Iterator[tuple[str, Callable[[Path], object], s
         ("open", open, (RAN, "w")),
         ("torch.load", torch.load, ("y.ckpt",)),
         ("torch.hub.load", torch.hub.load, ("nowhere/x", "y")),
-        ("getattr", getattr, (os, "system")),
+        ("getattr", getattr, ("os", "system")),
     ):
         for place in (Hostile(call, *arguments), {"state_dict": {"a": Hostile(call, *arguments)}}):
             yield f"{title} in {type(place).__name__}", partial(save, place), r"x\.ckpt"

@@ -181,7 +181,7 @@ RANGES: dict[str, tuple[object, ...]] = {
     "init_from": ("nowhere", "photos", "run/config.yaml", "run/metrics.csv"),
     "resume": ("nowhere", "photos", "run/config.yaml"),
     "input_scales": ("[0]", "[-1]", "[0.5,abc]"),
-    "output_weights": ("{}", "{aux: 1.0}"),
+    "output_weights.main": ("abc", "null"),
     "+trainer.lightning.limit_val_batches": ("-1",),
     "+trainer.lightning.max_epochs": (3,),
     "+trainer.lightning.devices": (0,),
@@ -192,10 +192,7 @@ RANGES: dict[str, tuple[object, ...]] = {
 RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
 OTHERS = (
     *((RESNET, f"backbone.weights={value}") for value in ("nowhere.pth", "photos", "run/config.yaml", "IMAGENET1K_V9")),
-    *(
-        (RESNET, f"backbone.{word}")
-        for word in ("variant=resnet999", "output_stride=7", "multi_grid=[1]")
-    ),
+    *((RESNET, f"backbone.{word}") for word in ("variant=resnet999", "output_stride=7", "multi_grid=[1]")),
     *((EVALUATE, word) for word in ("split=nosuch", "split=5", "precision=7", "accelerator=tpu", "output_stride=3")),
     *((EVALUATE, word) for word in ("data.num_workers=-1", "data=camvid", "data=voc", "checkpoint=nowhere")),
     *((EVALUATE, f"inference=sliding_window inference.{word}") for word in ("window=0", "window=[1,2,3]", "stride=-1")),
@@ -223,6 +220,8 @@ def ranges(rng: random.Random) -> Iterator[Case]:
         last = key.lstrip("+").split(".")[-1]
         for value in values:
             named = rf"(?i){last}|{last.replace('_', ' ')}|{key.split('.')[0].lstrip('+')}"
+            if (isinstance(value, str) and value.isidentifier()) or "/" in str(value):
+                named += f"|{value}"
             yield Case(f"train: {key}={value}", train(f"{key}={value}"), named)
     for words, more in OTHERS:
         key, _, value = more.split()[-1].partition("=")
