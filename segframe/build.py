@@ -234,7 +234,8 @@ def build_task(
 
 def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
     """The objects that a group's nodes name; those that are null are left out."""
-    found = {f"{part}.{name}": build(node, f"{part}.{name}") for name, node in nodes.items() if node is not None}
+    chosen = {f"{part}.{name!s}": node for name, node in nodes.items() if node is not None}
+    found = {name: build(node, name) for name, node in chosen.items()}
     for name, made in found.items():
         if not isinstance(made, kind):
             raise UserError(f"{name} makes a {type(made).__name__}, which is no {kind.__name__}: see configs/{part}")

@@ -17,11 +17,27 @@ from omegaconf.errors import OmegaConfBaseException
 from segframe.config import CONFIG_DIR, TrainConfig
 from segframe.errors import UserError
 
+PARTS = ("backbone", "head", "loss", "data.dataset", "transforms", "optimizer", "scheduler", "callbacks", "logger")
 
-def check_targets(config: DictConfig) -> None:
-    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+
+def check_parts(config: DictConfig) -> None:
+    """Rejects plain values where a run has parts, which no group's option is."""
+    for part in PARTS:
+        node = OmegaConf.select(config, part, default={})
+        if node is not None and not OmegaConf.is_dict(node) and node != {}:
+            raise UserError(f"{part}={node}: here belongs a part of configs/, with its settings")
+
+
+def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
+    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes.
+
+    `without`: keys of the root that are not looked at, because they need not be complete.
+    """
+    plain = {
+        str(key): OmegaConf.to_container(config[key], resolve=True)
+        for key in config
+        if key not in without and OmegaConf.is_config(config[key])
+    }
     for path, node in walk(plain, ""):
         if "_target_" not in node:
             continue

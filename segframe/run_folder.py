@@ -62,6 +62,7 @@ def open_folder(config: DictConfig) -> Path:
     if config.resume:
         checks.fill_in(config)
     checks.check_keys(config)
+    checks.check_parts(config)
     checks.check_targets(config)
     if not config.resume:
         checks.check_needs(config)
@@ -81,8 +82,6 @@ def write_start(folder: Path, config: DictConfig, device: Any) -> None:
     """Writes config.yaml, and environment.json: versions, git commit, device. Everything has been built by then."""
     for place in (folder, folder / "checkpoints"):
         remove_unfinished(place)
-    # As a whole: a run that is killed while it is resumed must not lose its config.
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -92,6 +91,8 @@ def write_start(folder: Path, config: DictConfig, device: Any) -> None:
         "command": sys.argv,
     }
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    # As a whole: a run that is killed while it is resumed must not lose its config.
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
 
 
 def git_commit(root: Path) -> str | None:

@@ -10,7 +10,7 @@ from segframe.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path, cure: str = "make room") -> Iterator[BinaryIO]:
+def replacing(path: Path, cure: str = "") -> Iterator[BinaryIO]:
     """A file beside `path`, moved there once the block has filled it and it is on the disk.
 
     UserError with the cure where the system does not let it be written; what `path` held before is kept then.
@@ -37,7 +37,7 @@ def replacing(path: Path, cure: str = "make room") -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def writing(path: Path, cure: str = "make room", so: str = "") -> Iterator[None]:
+def writing(path: Path, cure: str = "", so: str = "") -> Iterator[None]:
     """Turns what the system says of a write to `path` that failed into one sentence."""
     try:
         yield
@@ -45,7 +45,7 @@ def writing(path: Path, cure: str = "make room", so: str = "") -> Iterator[None]
         reason = system_error(error)
         if reason is None:
             raise
-        raise UserError(f"cannot write {path} ({reason}){so}: {cure}") from error
+        raise UserError(f"cannot write {path} ({reason}){so}{cure and f': {cure}'}") from error
 
 
 def write_text(path: Path, text: str) -> None:

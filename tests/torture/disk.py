@@ -60,7 +60,7 @@ def torture(settings: Settings, folder: Path) -> Part:
 
 def begun(run: Path) -> bool:
     """Whether the run has written its config."""
-    return (run / "environment.json").exists()
+    return (run / "config.yaml").exists()
 
 
 def first(run: Path) -> bool:

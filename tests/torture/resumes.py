@@ -97,7 +97,7 @@ def nodes(rng: random.Random) -> Iterator[tuple[str, Callable[[Path], object], s
     for part in PARTS:
         for target in rng.sample(TARGETS, 4):
             if target:
-                yield f"{part} is {target}", partial(put, f"{part}._target_", target), "_target_"
+                yield f"{part} is {target}", partial(put, f"{part}._target_", target), part
     for key in ("trainer", "data", "data.dataset", "backbone", "head", "optimizer", "callbacks", "logger", "normalize"):
         for value in (5, "text", [1]):
             yield f"{key} is {value!r}", partial(put, key, value), key.split(".")[-1]

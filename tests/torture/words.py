@@ -219,7 +219,7 @@ def ranges(rng: random.Random) -> Iterator[Case]:
     for key, values in RANGES.items():
         last = key.lstrip("+").split(".")[-1]
         for value in values:
-            named = rf"(?i){last}|{last.replace('_', ' ')}|{key.split('.')[0].lstrip('+')}"
+            named = rf"(?i){last}|{last.split('_')[-1]}|{key.split('.')[0].lstrip('+')}"
             if (isinstance(value, str) and value.isidentifier()) or "/" in str(value):
                 named += f"|{value}"
             yield Case(f"train: {key}={value}", train(f"{key}={value}"), named)
