@@ -6,7 +6,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from segframe.checks import check_keys
 from segframe.cli import command, importing
+from segframe.config import EvaluateConfig
 from segframe.stored import offer_data
 from segframe.whole import write_text
 
@@ -25,6 +27,7 @@ def main(config: DictConfig) -> None:
         from segframe.restore import restore
         from segframe.tables import figures_table, print_table
 
+    check_keys(config, EvaluateConfig)
     inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
     inference = inference.suited_to(restored.about.config)

@@ -55,7 +55,8 @@ class RunLength(NamedTuple):
 
 def build(config: Any, part: str) -> Any:
     """The object (or partial) that a config node names, its lists and dicts plain."""
-    with naming(part, MisconfigurationException):
+    # RuntimeError: torch, of sizes below zero.
+    with naming(part, MisconfigurationException, RuntimeError, ArithmeticError):
         try:
             return instantiate(config, _convert_="all")
         except InstantiationException as error:
@@ -107,6 +108,8 @@ def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> Ru
         value = getattr(trainer, name)
         if value is not None and value <= 0:
             raise UserError(f"trainer.{name} must be positive, got {value}")
+    if (trainer.gradient_clip_val or 0) < 0:
+        raise UserError(f"trainer.gradient_clip_val must be positive or null, got {trainer.gradient_clip_val}")
     if batch_size <= 0:
         raise UserError(f"data.batch_size must be positive, got {batch_size}")
     steps_per_epoch = max(1, num_samples // (batch_size * trainer.accumulate_grad_batches))
@@ -149,7 +152,7 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
 
     def build_head(name: str) -> Head:
         make_head = build(config[name], name)
-        with naming(name):
+        with naming(name, RuntimeError, ArithmeticError):
             return make_head(features=backbone.features, num_classes=num_classes)
 
     aux_head = build_head("aux_head") if config.aux_head else None
@@ -161,6 +164,9 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
         list(config.input_scales),
         config.batch_norm.frozen,
     )
+    for name, tensor in segmenter.named_parameters():
+        if not tensor.numel():
+            raise UserError(f"{name} would be {tuple(tensor.shape)}: numbers of channels must be positive")
     in_backbone, settings = set(backbone.modules()), config.batch_norm
     for name in ("backbone_momentum", "head_momentum"):
         if not 0 <= settings[name] <= 1:

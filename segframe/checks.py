@@ -17,7 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from segframe.config import CONFIG_DIR, TrainConfig
 from segframe.errors import UserError
 
-PARTS = ("backbone", "head", "loss", "data.dataset", "transforms", "optimizer", "scheduler", "callbacks", "logger")
+PARTS = (
+    *("backbone", "head", "normalize", "batch_norm", "loss", "data", "data.dataset", "transforms", "optimizer"),
+    *("param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger", "output_weights"),
+)
 
 
 def check_parts(config: DictConfig) -> None:
@@ -78,6 +81,9 @@ def check_stored(path: Path) -> None:
     for key in map(str, config):
         if key not in known:
             raise UserError(f"{path}: {key} is no setting of a run{did_you_mean(key, known)}")
+    for key, spec in known.items():
+        if spec.default is MISSING and key not in config:
+            raise UserError(f"{path} has no {key}: is it cut off?")
     if "@package" in text or re.search(r"\$\{[^}]*[:$]", text):
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
     check_names(config)
@@ -161,7 +167,9 @@ def accepts(hint: Any, value: Any) -> bool:
             return all(accepts(member, item) for member, item in zip(members, value, strict=True))
         return not members or all(any(accepts(member, item) for member in members) for item in value)
     if isinstance(value, dict):
-        return issubclass(dict, kind) or issubclass(kind, Mapping)
+        if not (issubclass(dict, kind) or issubclass(kind, Mapping)):
+            return False
+        return len(arguments) != 2 or all(accepts(arguments[1], child) for child in value.values())
     return True
 
 
@@ -190,7 +198,7 @@ def check_needs(config: DictConfig) -> None:
             )
 
 
-def check_keys(config: DictConfig, schema: type[TrainConfig] = TrainConfig) -> None:
+def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
     """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(schema), throw_on_missing=False), ""):
         given = OmegaConf.select(config, path) if path else config

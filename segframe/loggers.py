@@ -1,8 +1,9 @@
 """Where figures are written: one CSV file, and TensorBoard, both directly in the run's folder."""
 
 import csv
+import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from io import StringIO
 from math import isnan
@@ -40,7 +41,8 @@ class TensorBoard(TensorBoardLogger, Resumable):
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
-        threading.excepthook = _told_later
+        if not isinstance(threading.excepthook, ToldLater):
+            threading.excepthook = ToldLater(threading.excepthook)
 
     @rank_zero_only
     def resume(self, step: int) -> None:
@@ -60,12 +62,21 @@ class TensorBoard(TensorBoardLogger, Resumable):
             super().finalize(status)
 
 
-def _told_later(failure: threading.ExceptHookArgs) -> None:
-    # A thread writes the events. The next call raises again what it met, where it is told in one sentence.
-    if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
-        failure.exc_value.filename = failure.thread._record_writer._writer.filename
-    else:
-        threading.__excepthook__(failure)
+class ToldLater:
+    """What threads do with an exception: TensorBoard's, which writes the events, says nothing of a full disk.
+
+    The next call raises the same error again, where it is told in one sentence.
+    """
+
+    def __init__(self, usual: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self.usual = usual
+
+    def __call__(self, failure: threading.ExceptHookArgs) -> None:
+        """Notes the file's name in the error."""
+        if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
+            failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
+        else:
+            self.usual(failure)
 
 
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:

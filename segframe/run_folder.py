@@ -59,15 +59,15 @@ def open_folder(config: DictConfig) -> Path:
     """Checks the config and sets its `output_dir` to the run's folder, which is returned."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
+    checks.check_parts(config)
     if config.resume:
         checks.fill_in(config)
     checks.check_keys(config)
-    checks.check_parts(config)
     checks.check_targets(config)
     if not config.resume:
         checks.check_needs(config)
-    if config.seed < 0:
-        raise UserError(f"seed must be 0 or more, got {config.seed}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed must be 0 or more and below 2**32, got {config.seed}")
     if not config.resume and any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     return folder

@@ -10,6 +10,9 @@ from segframe import checkpoint
 from segframe.errors import UserError
 from segframe.whole import remove_unfinished, replacing
 
+A_RUN = (checkpoint.KEY, "state_dict", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+"""What a run needs of a checkpoint to go on from it."""
+
 
 class WholeFiles(TorchCheckpointIO):
     """Has Lightning replace a checkpoint as a whole; UserError where the disk is full."""
@@ -21,8 +24,11 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """The checkpoint as plain containers and tensors, on the CPU; UserError where it is damaged."""
-        return checkpoint.read(Path(path))
+        """The checkpoint as plain containers and tensors, on the CPU; UserError where it is damaged or no run's."""
+        content = checkpoint.read(Path(path))
+        if lacking := [key for key in A_RUN if not isinstance(content.get(key), dict | list | int)]:
+            raise UserError(f"{path} holds no {lacking[0]}: it is not the checkpoint of a run")
+        return content
 
 
 def resume_from(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The learning task: training and validation steps, optimizer groups, and what goes into a checkpoint."""
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
+        self._check_shapes(checkpoint_["state_dict"])
         self.running_batches, self.running_loss = checkpoint_[checkpoint.KEY].get("running_loss", (0, torch.zeros(())))
         forget_after(checkpoint_["global_step"], self.trainer.loggers)
         loop = checkpoint_["loops"]["fit_loop"]
@@ -189,6 +191,13 @@ class SegmentationTask(pl.LightningModule):
                 move(state, str(callback.dirpath))
             if isinstance(callback, EarlyStopping):
                 state["patience"] = callback.patience
+
+    def _check_shapes(self, state: dict[str, Tensor]) -> None:
+        own = self.state_dict()
+        for name in sorted(own.keys() | state.keys()):
+            here, there = (tuple(d[name].shape) if name in d else "missing" for d in (own, state))
+            if here != there:
+                raise UserError(f"the checkpoint is of another network: {name} is {there} there, {here} by config.yaml")
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Adds what is needed to build the network again, the loss that no curve shows yet, and what is to be done."""
@@ -225,6 +234,8 @@ def group_parameters(
         "norm": settings.decay_norm,
         "norm_bias": settings.decay_norm and settings.decay_bias,
     }
+    if not isfinite(recipe["lr"]):
+        raise UserError(f"optimizer.lr must be a finite number, got {recipe['lr']}")
     groups = []
     for part in ("backbone", "head", "aux_head"):
         module = getattr(segmenter, part)

@@ -241,6 +241,7 @@ STORED = (
     | archives()
     | mutated(st.sampled_from([packed(TENSORS), packed(TENSORS, legacy=True), pickle.dumps([1, 2])]))
     | PLAIN.map(packed)
+    | st.dictionaries(st.text(max_size=3) | st.integers(), st.just(torch.zeros(1))).map(packed)
     | st.dictionaries(st.sampled_from(["state_dict", "segframe", "model"]), PLAIN).map(packed)
 )
 

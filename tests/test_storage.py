@@ -15,6 +15,7 @@ from segframe import checkpoint
 from segframe.callbacks.last import EXIT_CODE, parse
 from segframe.errors import UserError
 from segframe.storage import WholeFiles, resume_from
+from segframe.whole import replacing, write_text
 
 CONTENT = {"state_dict": {"a": torch.arange(10000.0)}}
 
@@ -47,6 +48,23 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
         WholeFiles().save_checkpoint({**CONTENT, "global_step": 2}, path)
     assert checkpoint.read(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_small_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_text(path, "one")
+
+    def stopped():
+        with replacing(path) as file:
+            file.write(b"tw")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert path.read_text() == "one"
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+    with pytest.raises(UserError, match=r"cannot write .*result.json/x \(Not a directory\)$"):
+        write_text(path / "x", "two")
 
 
 def test_what_torch_makes_of_a_full_disk_is_understood(tmp_path):

@@ -217,6 +217,9 @@ def test_resume_runs_no_strangers_parts(trained, run):
         ("init_from: '${oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
         ("init_from: '${oc.${seed}}'\n", "computes values"),
         ("# @package hydra\n", "computes values"),
+        ("seed: &a [*a]\n", "repeats values"),
+        ("seed: [\n", "cannot be read as a run's config"),
+        ("seed: " + "[" * 3000 + "\n", "cannot be read as a run's config"),
     ],
 )
 def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, lines, message):
@@ -228,6 +231,27 @@ def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, 
     assert message in result.out
     assert "Traceback" not in result.out
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["5", "[torch.load]", "''"])
+def test_resume_takes_only_names_for_parts(trained, run, name):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().replace("backbone:\n", f"backbone:\n  _target_: {name}\n  was", 1))
+    before = path.read_text()
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert "error: resume=first: " in result.out
+    assert path.read_text() == before
+
+
+def test_a_run_whose_checkpoints_are_damaged_is_left_as_it_is(trained, run):
+    for path in (trained / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    before = (trained / "config.yaml").read_text()
+    result = run("train.py", "resume=first", "trainer.max_steps=9")
+    assert result.code == 1
+    assert "last.ckpt is damaged" in result.out
+    assert (trained / "config.yaml").read_text() == before
 
 
 def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):

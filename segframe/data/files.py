@@ -51,5 +51,5 @@ def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, P
     names = list(names)
     for kind, files in (("image", images), ("mask", masks)):
         if missing := [name for name in names if name not in files]:
-            raise UserError(f"{where}: {missing[0]!r} has no {kind} ({len(missing)} of {len(names)} have none)")
+            raise UserError(f"{where}: {missing[0][:200]!r} has no {kind} ({len(missing)} of {len(names)} have none)")
     return [Sample(name, images[name], masks[name]) for name in names]

@@ -131,7 +131,9 @@ def judge(case: Case, code: int, out: str, before: dict[str, str], after: dict[s
         found.append(f"the sentence does not name {case.culprit}")
     elif len(lines[0]) > 1000:
         found.append("an endless sentence")
-    changed = [path for path, kind in before.items() if after.get(path) != kind and not path.endswith("train.log")]
+    # A run that goes on writes down with what, before it has read its checkpoint.
+    rewritten = ("run/train.log", "run/config.yaml", "run/environment.json") if "resume=" in str(case.words) else ()
+    changed = [path for path, kind in before.items() if after.get(path) != kind and path not in rewritten]
     found += [f"{path} is not what it was" for path in changed]
     new = [path for path in after.keys() - before.keys() if not path.startswith(("out", "run/train.log"))]
     found += [f"{path} is new" for path in new]

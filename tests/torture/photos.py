@@ -229,6 +229,8 @@ def places() -> Iterator[Case]:
             yield Case(f"predict: input {damage.__name__}", PREDICT, "photos/images/val", prepare)
     for name in ("voc", "camvid"):
         for root in ("nowhere", "photos", "run", "run/config.yaml"):
+            if (name, root) == ("camvid", "photos"):
+                continue  # which is laid out so
             words = ("train.py", f"data={name}", f"data.root={root}", "output_dir=out")
             yield Case(f"train: {name} at {root}", words, root)
     for name in ("train", "val"):

@@ -162,7 +162,7 @@ def folders(rng: random.Random) -> Iterator[tuple[str, Callable[[Path], object],
     def metrics(content: bytes, folder: Path) -> None:
         (folder / "run/metrics.csv").write_bytes(content)
 
-    yield "without config.yaml, a config.yaml that is a folder", config_a_folder, "config.yaml"
+    yield "without config.yaml, a config.yaml that is a folder", config_a_folder, "run"
     yield "both checkpoints empty", partial(both, b""), "run"
     yield "both checkpoints noise", partial(both, rng.randbytes(4000)), "run"
     yield "both checkpoints cut", halves, r"last\.ckpt"

@@ -110,7 +110,7 @@ def types(rng: random.Random) -> Iterator[Case]:
                 continue
             for bad in wrong[type(value)]:
                 # What the sentence names: the key, or its last word where the part itself complains.
-                named = key.rpartition(".")[2]
+                named = key.rpartition(".")[2].replace("_", "[_ ]")
                 yield Case(f"{program}: {key}={bad}", (*PROGRAMS[program], *more, f"{key}={bad}"), named)
 
 
@@ -175,9 +175,7 @@ RANGES: dict[str, tuple[object, ...]] = {
     "backbone.channels": ("[4,4]", "[]", "[0,4,8,8,8]", "[-4,4,8,8,8]"),
     "backbone.dropout": (2, -1),
     "head.channels": ("[4]", "[0,8,4,4]"),
-    "head.reads": ("c9", "[c5,c9]"),
     "head.upsampling": ("cubic",),
-    "head.output_stride": (7, 0, -8),
     "init_from": ("nowhere", "photos", "run/config.yaml", "run/metrics.csv"),
     "resume": ("nowhere", "photos", "run/config.yaml"),
     "input_scales": ("[0]", "[-1]", "[0.5,abc]"),
@@ -193,6 +191,7 @@ RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
 OTHERS = (
     *((RESNET, f"backbone.weights={value}") for value in ("nowhere.pth", "photos", "run/config.yaml", "IMAGENET1K_V9")),
     *((RESNET, f"backbone.{word}") for word in ("variant=resnet999", "output_stride=7", "multi_grid=[1]")),
+    *((RESNET, f"head.{word}") for word in ("output_stride=7", "output_stride=0", "reads=c9", "reads=[]", "dropout=2")),
     *((EVALUATE, word) for word in ("split=nosuch", "split=5", "precision=7", "accelerator=tpu", "output_stride=3")),
     *((EVALUATE, word) for word in ("data.num_workers=-1", "data=camvid", "data=voc", "checkpoint=nowhere")),
     *((EVALUATE, f"inference=sliding_window inference.{word}") for word in ("window=0", "window=[1,2,3]", "stride=-1")),
@@ -209,7 +208,10 @@ OTHERS = (
     ),
     *((PREDICT, word) for word in ("input=nowhere", "input=run/checkpoints", "output=run/config.yaml", "precision=x")),
     *((PROGRAMS["summary"], word) for word in ("size=0", "size=[1,2,3]", "size=-5", "num_classes=0", "num_classes=-1")),
-    *((PROGRAMS["summary"], word) for word in ("receptive_field=true effective_field.size=3", "init_from=nowhere")),
+    *(
+        (PROGRAMS["summary"], word)
+        for word in ("receptive_field=true effective_field.size=3", "receptive_field=true init_from=nowhere")
+    ),
     *((PROGRAMS["benchmark"], word) for word in ("only=[nothing]", "threads=0", "accelerator=tpu", "camvid=nowhere")),
 )
 
@@ -237,7 +239,6 @@ def ranges(rng: random.Random) -> Iterator[Case]:
     )
     for more in folder:
         key, _, value = more.partition("=")
+        named = rf"{key}|{value[:8].strip('[]{}')}|list.txt|split|mask|class|photos/images"
         words = tuple(f"data.dataset.{more}".replace(" data.", "\ndata.").split("\n"))
-        yield Case(
-            f"folder: {more}", train_photos(*words), rf"{key}|{value[:8].strip('[]{}')}|list.txt|split|mask|class"
-        )
+        yield Case(f"folder: {more}", train_photos(*words), named)
