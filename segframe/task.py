@@ -172,14 +172,16 @@ class SegmentationTask(pl.LightningModule):
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
         self._check_shapes(checkpoint_["state_dict"])
         self.running_batches, self.running_loss = checkpoint_[checkpoint.KEY].get("running_loss", (0, torch.zeros(())))
-        forget_after(checkpoint_["global_step"], self.trainer.loggers)
+        validates = checkpoint_[checkpoint.KEY].get("validates", False)
+        # What a validation wrote that is made anew goes too.
+        forget_after(checkpoint_["global_step"] - validates, self.trainer.loggers)
         loop = checkpoint_["loops"]["fit_loop"]
         batches = checkpoint_["global_step"] * self.trainer.accumulate_grad_batches
         # A checkpoint between two validations is written before Lightning calls the step's batch completed. Within or
         # before a validation it has Lightning make that anew, as if only its first image had been begun.
         done = dict.fromkeys(("ready", "started", "processed", "completed"), batches)
         loop["epoch_loop.batch_progress"] |= {"total": dict(done), "current": dict(done), "is_last_batch": False}
-        if checkpoint_[checkpoint.KEY].get("validates"):
+        if validates:
             begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             loop["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
         for loader in loop["state_dict"]["combined_loader"]:
