@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
@@ -46,12 +45,11 @@ def torture(settings: Settings, folder: Path) -> Part:
         attempt(part, number, drawn[number], folder, template, False)
         if count % 50 == 49:
             part.say(f"{count + 1} of {len(numbers)} inputs, {part.failed} failed")
-    told = Counter(kind for kind, (make, limit) in SOURCES.items() for _ in range(limit))
     rng = random.Random(f"{settings.seed} commands")
     chosen = rng.sample(range(len(drawn)), 8 if settings.quick else 50) if settings.pick is None else []
     for number in chosen:
         attempt(part, number, drawn[number], folder, template, True)
-    part.say(f"{len(numbers)} inputs of {len(told)} kinds, {len(chosen)} of them again as commands of their own")
+    part.say(f"{len(numbers)} inputs of {len(SOURCES)} kinds, {len(chosen)} of them again as commands of their own")
     return part
 
 
