@@ -118,7 +118,7 @@ class SegmentationTask(pl.LightningModule):
         """Does nothing; `optimizer_step` has done it."""
 
     def on_train_start(self) -> None:
-        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order.
+        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order. Stops early.
 
         Whether it is fused, the config says and not the checkpoint.
         """
@@ -130,6 +130,10 @@ class SegmentationTask(pl.LightningModule):
                 for name, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter).copy_(value)
+        # A run that had stopped early does so again before its first step, unless it has more patience now.
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                self.trainer.should_stop = True
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stops after the last step: Lightning then validates, wherever that step falls."""

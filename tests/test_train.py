@@ -270,7 +270,9 @@ def test_early_stopping_goes_on_counting_in_a_resumed_run(run, tmp_path):
         *TINY, "logger=none", "callbacks=early_stopping", "callbacks.early_stopping.min_delta=1", "resume=auto",
         "trainer.max_steps=50", "trainer.val_every_n_steps=2", "trainer.checkpoint_every=1", "output_dir=stopped",
     )  # fmt: skip
-    assert run("train.py", *words, "callbacks.early_stopping.patience=1").code == 0
+    for _ in range(2):  # given again, it is at its end
+        assert run("train.py", *words, "callbacks.early_stopping.patience=1").code == 0
+        assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4"]
     result = run("train.py", *words, "callbacks.early_stopping.patience=3")
     assert result.code == 0, result.out
     assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4", "6", "8"]
