@@ -1,4 +1,4 @@
-.PHONY: help install train test test-all lint format clean
+.PHONY: help install train test test-all torture lint format clean
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,6 +24,9 @@ test: $(BIN)/installed ## Run the tests
 
 test-all: $(BIN)/installed ## Run the tests, slow ones too
 	$(BIN)/python -m pytest -q -m ""
+
+torture: $(BIN)/installed ## Kill runs, feed bad inputs, fuzz readers, fill disks: half an hour; QUICK=1: six minutes
+	$(BIN)/python tests/torture $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
 
 benchmark: $(BIN)/installed ## Measure segframe and its peers side by side: twenty minutes on two CPU cores
 	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[benchmark]'; \

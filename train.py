@@ -32,8 +32,8 @@ def main(config: DictConfig) -> float:
     switches.apply(config.trainer, segmenter)
     task = build.build_task(config, segmenter, data.train, length)
     trainer = build.build_trainer(config, length)
-    run_folder.write_start(folder, config, trainer.strategy.root_device)
     last = storage.resume_from(folder / "checkpoints") if config.resume else None
+    run_folder.write_start(folder, config, trainer.strategy.root_device)
     if last is None:
         loggers.forget_after(-1, trainer.loggers)  # of a run that was killed before its first checkpoint
     trainer.fit(task, data, ckpt_path=last, weights_only=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from segframe.checks import check_keys
 from segframe.cli import command
+from segframe.config import BenchmarkConfig
 
 
 @command("benchmark")
@@ -22,6 +24,7 @@ def main(config: DictConfig) -> None:
     from segframe.benchmark.row import Setup
     from segframe.errors import UserError
 
+    check_keys(config, BenchmarkConfig)
     chosen = runner.choose(rows.GROUPS, config.only)
     camvid = Path(config.camvid).expanduser() if config.camvid else None
     if camvid is not None and not camvid.is_dir():

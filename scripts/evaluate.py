@@ -6,8 +6,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from segframe.checks import check_keys
 from segframe.cli import command, importing
+from segframe.config import EvaluateConfig
 from segframe.stored import offer_data
+from segframe.whole import write_text
 
 
 @command("evaluate")
@@ -24,6 +27,7 @@ def main(config: DictConfig) -> None:
         from segframe.restore import restore
         from segframe.tables import figures_table, print_table
 
+    check_keys(config, EvaluateConfig)
     inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
     inference = inference.suited_to(restored.about.config)
@@ -42,7 +46,7 @@ def main(config: DictConfig) -> None:
     how = {name: choices[name] for name in ("inference", "postprocess")} | {"output_stride": config.output_stride}
     how["inference_in_words"] = str(inference)
     told = {**known, "images": len(dataset), "checkpoint": str(restored.path), **how}
-    path.write_text(json.dumps(told, indent=2) + "\n")
+    write_text(path, json.dumps(told, indent=2) + "\n")
     print(f"inference: {inference}; also in {path}")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from segframe.checks import check_keys
 from segframe.cli import command, importing
+from segframe.config import PredictConfig
 
 
 @command("predict")
@@ -29,6 +31,7 @@ def main(config: DictConfig) -> None:
         )
         from segframe.restore import restore
 
+    check_keys(config, PredictConfig)
     if not 0 <= config.alpha <= 1:
         raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
     if config.feature_channels < 1:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from segframe.checks import check_keys, check_targets
 from segframe.cli import command
+from segframe.config import SummaryConfig
 from segframe.folders import model_name
 
 
@@ -18,6 +20,8 @@ def main(config: DictConfig) -> dict[str, object]:
     from segframe.summary import find_classes, maps_table, parameters_table, summarize, told
     from segframe.tables import print_table
 
+    check_keys(config, SummaryConfig)
+    check_targets(config, without=("data", "transforms"))
     classes, assumed = find_classes(config)
     summary = summarize(config, len(classes))
     name = model_name(HydraConfig.get())

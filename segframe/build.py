@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import segframe.data
@@ -55,7 +56,8 @@ class RunLength(NamedTuple):
 
 def build(config: Any, part: str) -> Any:
     """The object (or partial) that a config node names, its lists and dicts plain."""
-    with naming(part, MisconfigurationException):
+    # RuntimeError: torch, of sizes below zero.
+    with naming(part, MisconfigurationException, RuntimeError, ArithmeticError):
         try:
             return instantiate(config, _convert_="all")
         except InstantiationException as error:
@@ -107,6 +109,8 @@ def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> Ru
         value = getattr(trainer, name)
         if value is not None and value <= 0:
             raise UserError(f"trainer.{name} must be positive, got {value}")
+    if (trainer.gradient_clip_val or 0) < 0:
+        raise UserError(f"trainer.gradient_clip_val must be positive or null, got {trainer.gradient_clip_val}")
     if batch_size <= 0:
         raise UserError(f"data.batch_size must be positive, got {batch_size}")
     steps_per_epoch = max(1, num_samples // (batch_size * trainer.accumulate_grad_batches))
@@ -151,7 +155,7 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
 
     def build_head(name: str) -> Head:
         make_head = build(config[name], name)
-        with naming(name):
+        with naming(name, RuntimeError, ArithmeticError):
             return make_head(features=backbone.features, num_classes=num_classes)
 
     aux_head = build_head("aux_head") if config.aux_head else None
@@ -163,9 +167,14 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
         list(config.input_scales),
         config.batch_norm.frozen,
     )
-    in_backbone = set(backbone.modules())
+    for name, tensor in segmenter.named_parameters():
+        if not tensor.numel():
+            raise UserError(f"{name} would be {tuple(tensor.shape)}: numbers of channels must be positive")
+    in_backbone, settings = set(backbone.modules()), config.batch_norm
+    for name in ("backbone_momentum", "head_momentum"):
+        if not 0 <= settings[name] <= 1:
+            raise UserError(f"batch_norm.{name} is a share between 0 and 1, got {settings[name]}")
     for layer in segmenter.norm_layers():
-        settings = config.batch_norm
         layer.momentum = settings.backbone_momentum if layer in in_backbone else settings.head_momentum
     return segmenter
 
@@ -232,13 +241,23 @@ def build_task(
     )
 
 
+def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
+    """The objects that a group's nodes name; those that are null are left out."""
+    chosen = {f"{part}.{name!s}": node for name, node in nodes.items() if node is not None}
+    found = {name: build(node, name) for name, node in chosen.items()}
+    for name, made in found.items():
+        if not isinstance(made, kind):
+            raise UserError(f"{name} makes a {type(made).__name__}, which is no {kind.__name__}: see configs/{part}")
+    return list(found.values())
+
+
 def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     """Lightning's Trainer for one epoch that is the whole run."""
     settings = config.trainer
-    callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items() if node]
+    callbacks = build_all(config.callbacks, "callbacks", pl.Callback)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     callbacks.append(LastCheckpoint(str(last), settings.checkpoint_every))
-    loggers = [build(node, f"logger.{name}") for name, node in config.logger.items() if node]
+    loggers = build_all(config.logger, "logger", Logger)
     known = inspect.signature(pl.Trainer.__init__).parameters
     for name in settings.lightning:
         if name not in known:

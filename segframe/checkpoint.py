@@ -90,7 +90,9 @@ def state_dict_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The state dict in what a file holds: bare or wrapped, also as DistributedDataParallel's; only its tensors."""
     wrapped = (content[key] for key in WRAPPINGS if isinstance(content.get(key), dict))
     state = next(wrapped, content)
-    tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
+    tensors = {
+        name.removeprefix("module."): t for name, t in state.items() if isinstance(name, str) and isinstance(t, Tensor)
+    }
     if not tensors:
         raise UserError(f"{path} holds no state dict of tensors")
     return tensors
@@ -114,6 +116,8 @@ def read_run(path: Path) -> tuple[About, dict[str, Tensor]]:
         config = stored["config"]
         if not all(isinstance(part, dict) for part in (config, config["normalize"], content["state_dict"])):
             raise TypeError("config, its normalize and state_dict are dictionaries")
+        if len(stored["palette"]) != len(stored["classes"]):
+            raise ValueError("one colour per class")
         palette = tuple((int(r), int(g), int(b)) for r, g, b in stored["palette"])
         about = About(stored["config"], tuple(map(str, stored["classes"])), palette)
     except (KeyError, TypeError, ValueError) as error:

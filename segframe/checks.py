@@ -9,17 +9,38 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Union
 
+import yaml
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segframe.config import CONFIG_DIR, TrainConfig
 from segframe.errors import UserError
 
+PARTS = (
+    *("backbone", "head", "normalize", "batch_norm", "loss", "data", "data.dataset", "transforms", "optimizer"),
+    *("param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger", "output_weights"),
+)
 
-def check_targets(config: DictConfig) -> None:
-    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+
+def check_parts(config: DictConfig) -> None:
+    """Rejects plain values where a run has parts, which no group's option is."""
+    for part in PARTS:
+        node = OmegaConf.select(config, part, default={})
+        if node is not None and not OmegaConf.is_dict(node) and node != {}:
+            raise UserError(f"{part}={node}: here belongs a part of configs/, with its settings")
+
+
+def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
+    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes.
+
+    `without`: keys of the root that are not looked at, because they need not be complete.
+    """
+    plain = {
+        str(key): OmegaConf.to_container(config[key], resolve=True)
+        for key in config
+        if key not in without and OmegaConf.is_config(config[key])
+    }
     for path, node in walk(plain, ""):
         if "_target_" not in node:
             continue
@@ -44,14 +65,25 @@ def check_stored(path: Path) -> None:
 
     Hydra reads its own settings from such a file, and OmegaConf's resolvers can make any `_target_` while resolving.
     """
-    config = OmegaConf.load(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Ours have none, and a few lines of them stand for more than fits into memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{path} repeats values (with * and &), which no run's config does")
+        config = OmegaConf.load(path)
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read as a run's config ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is not the config of a run")
     known = TrainConfig.__dataclass_fields__
     for key in map(str, config):
         if key not in known:
             raise UserError(f"{path}: {key} is no setting of a run{did_you_mean(key, known)}")
-    text = path.read_text()
+    for key, spec in known.items():
+        if spec.default is MISSING and key not in config:
+            raise UserError(f"{path} has no {key}: is it cut off?")
     if "@package" in text or re.search(r"\$\{[^}]*[:$]", text):
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
     check_names(config)
@@ -67,8 +99,10 @@ def check_names(config: DictConfig) -> None:
     }
     libraries = re.compile(r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+")
     for path, node in walk(OmegaConf.to_container(config), ""):
-        name = node.get("_target_", "")
-        if name and name not in ours and not libraries.fullmatch(name):
+        if "_target_" not in node:
+            continue
+        name = node["_target_"]
+        if not isinstance(name, str) or (name not in ours and not libraries.fullmatch(name)):
             raise UserError(
                 f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
             )
@@ -133,7 +167,9 @@ def accepts(hint: Any, value: Any) -> bool:
             return all(accepts(member, item) for member, item in zip(members, value, strict=True))
         return not members or all(any(accepts(member, item) for member in members) for item in value)
     if isinstance(value, dict):
-        return issubclass(dict, kind) or issubclass(kind, Mapping)
+        if not (issubclass(dict, kind) or issubclass(kind, Mapping)):
+            return False
+        return len(arguments) != 2 or all(accepts(arguments[1], child) for child in value.values())
     return True
 
 
@@ -162,13 +198,13 @@ def check_needs(config: DictConfig) -> None:
             )
 
 
-def check_keys(config: DictConfig) -> None:
+def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
     """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
-    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig), throw_on_missing=False), ""):
+    for path, node in walk(OmegaConf.to_container(OmegaConf.structured(schema), throw_on_missing=False), ""):
         given = OmegaConf.select(config, path) if path else config
         if path == "trainer.lightning" or not OmegaConf.is_dict(given):
             continue
         for key in map(str, given):
             if key not in node and path != "output_weights":
                 raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
-    OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
+    OmegaConf.merge(OmegaConf.structured(schema), config)

@@ -2,7 +2,9 @@
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from io import StringIO
 from math import isnan
 from pathlib import Path
@@ -11,7 +13,12 @@ from typing import Any
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
+
+from segframe.errors import UserError
+from segframe.whole import write_text, writing
 
 
 class Resumable(Logger):
@@ -34,14 +41,42 @@ class TensorBoard(TensorBoardLogger, Resumable):
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        if not isinstance(threading.excepthook, ToldLater):
+            threading.excepthook = ToldLater(threading.excepthook)
 
+    @rank_zero_only
     def resume(self, step: int) -> None:
         """Has TensorBoard leave out what the files that are there say of later steps; nothing may be written yet."""
-        self._kwargs["purge_step"] = step + 1
+        # As SummaryWriter's purge_step does, but Lightning has made the writer before it reads a checkpoint.
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self.experiment._get_file_writer().add_event(start)
 
     def save(self) -> None:
         """Writes what is buffered."""
         self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file; of a run that has failed without a further complaint."""
+        with suppress(*() if status == "success" else (OSError,)):
+            super().finalize(status)
+
+
+class ToldLater:
+    """What threads do with an exception: TensorBoard's, which writes the events, says nothing of a full disk.
+
+    The next call raises the same error again, where it is told in one sentence.
+    """
+
+    def __init__(self, usual: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self.usual = usual
+
+    def __call__(self, failure: threading.ExceptHookArgs) -> None:
+        """Notes the file's name in the error."""
+        if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
+            failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
+        else:
+            self.usual(failure)
 
 
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
@@ -65,11 +100,18 @@ class CSV(Resumable):
         self._open: int | None = None  # the step whose row is not in the file yet
         self._stale = False  # the file does not merely lack the open row
         if self.path.exists():
-            whole, end, rest = self.path.read_text().rpartition("\n")
-            reader = csv.DictReader(StringIO(whole + end))
-            self._columns = list(reader.fieldnames or self._columns)
-            self._rows = {int(row["step"]): row for row in reader}
-            self._stale = bool(rest)
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            whole, end, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
+            header, *rows = list(csv.reader(StringIO(whole + end))) or [self._columns]
+            if header[:1] != ["step"] or len(set(header)) < len(header):
+                raise ValueError("its first line names no columns")
+            self._rows = {int(row[0]): dict(zip(header, row, strict=True)) for row in rows if row}
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{self.path} is damaged ({error}): move it away to go on without its figures") from None
+        self._columns, self._stale = header, bool(rest)
 
     @property
     def name(self) -> str:
@@ -110,17 +152,23 @@ class CSV(Resumable):
         self._stale, self._rows = self._stale or len(kept) < len(self._rows), kept
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Brings the file up to date; of a run that has failed without a further complaint."""
+        with suppress(*() if status == "success" else (UserError,)):
+            self.save()
+
+    @rank_zero_only
     def save(self) -> None:
         """Brings the file up to date."""
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
         if self._stale:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(".csv.tmp")
-            with temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writeheader()
-                writer.writerows(self._rows[step] for step in sorted(self._rows))
-            os.replace(temporary, self.path)
+            writer.writeheader()
+            writer.writerows(self._rows[step] for step in sorted(self._rows))
+            write_text(self.path, text.getvalue())
         elif self._open is not None:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(self._rows[self._open])
+            writer.writerow(self._rows[self._open])
+            self._stale = True  # until the whole line is there
+            with writing(self.path), self.path.open("a", newline="") as file:
+                file.write(text.getvalue())
         self._open, self._stale = None, False

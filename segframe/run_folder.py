@@ -1,7 +1,6 @@
 """A run's folder: config.yaml, environment.json, result.json beside checkpoints, events and metrics.csv."""
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -12,12 +11,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from segframe import checks
 from segframe import config as schema
 from segframe.errors import UserError
+from segframe.whole import remove_unfinished, write_text
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "albumentations", "numpy")
 
@@ -51,8 +49,8 @@ def resume_arguments(argv: list[str]) -> list[str]:
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     try:
         checks.check_stored(folder / "config.yaml")
-    except (UserError, YAMLError, OmegaConfBaseException) as error:
-        sys.exit(f"error: resume={folder}: {str(error).strip().partition(chr(10))[0]}")
+    except UserError as error:
+        sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     return [*own, *argv, f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train"]
 
@@ -61,14 +59,15 @@ def open_folder(config: DictConfig) -> Path:
     """Checks the config and sets its `output_dir` to the run's folder, which is returned."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
+    checks.check_parts(config)
     if config.resume:
         checks.fill_in(config)
     checks.check_keys(config)
     checks.check_targets(config)
     if not config.resume:
         checks.check_needs(config)
-    if config.seed < 0:
-        raise UserError(f"seed must be 0 or more, got {config.seed}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed must be 0 or more and below 2**32, got {config.seed}")
     if not config.resume and any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     return folder
@@ -81,10 +80,8 @@ def as_named(folder: Path) -> Path:
 
 def write_start(folder: Path, config: DictConfig, device: Any) -> None:
     """Writes config.yaml, and environment.json: versions, git commit, device. Everything has been built by then."""
-    # Moved there as a whole: a run that is killed while it is resumed must not lose its config.
-    unfinished = folder / ".config.yaml.unfinished"
-    unfinished.write_text(OmegaConf.to_yaml(config))
-    os.replace(unfinished, folder / "config.yaml")
+    for place in (folder, folder / "checkpoints"):
+        remove_unfinished(place)
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -93,7 +90,9 @@ def write_start(folder: Path, config: DictConfig, device: Any) -> None:
         "machine": f"{platform.system()} {platform.machine()}",
         "command": sys.argv,
     }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    # As a whole: a run that is killed while it is resumed must not lose its config.
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
 
 
 def git_commit(root: Path) -> str | None:
@@ -106,5 +105,5 @@ def git_commit(root: Path) -> str | None:
 
 def write_result(folder: Path, best: float | None, monitor: str) -> float:
     """The run's result for sweeps: best value of the monitored figure."""
-    (folder / "result.json").write_text(json.dumps({"monitor": monitor, "best": best}, indent=2) + "\n")
+    write_text(folder / "result.json", json.dumps({"monitor": monitor, "best": best}, indent=2) + "\n")
     return float("nan") if best is None else best

@@ -145,8 +145,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float], bgr: bool = False) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or 0 in std:
-            raise UserError(f"normalize.mean and normalize.std are 3 numbers each, std not 0; got {mean} and {std}")
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+            raise UserError(f"normalize.mean and normalize.std are 3 numbers each, std above 0; got {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.bgr = bgr

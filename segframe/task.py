@@ -1,12 +1,13 @@
 """The learning task: training and validation steps, optimizer groups, and what goes into a checkpoint."""
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -117,7 +118,7 @@ class SegmentationTask(pl.LightningModule):
         """Does nothing; `optimizer_step` has done it."""
 
     def on_train_start(self) -> None:
-        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order.
+        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order. Stops early.
 
         Whether it is fused, the config says and not the checkpoint.
         """
@@ -129,6 +130,10 @@ class SegmentationTask(pl.LightningModule):
                 for name, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter).copy_(value)
+        # A run that had stopped early does so again before its first step, unless it has more patience now.
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                self.trainer.should_stop = True
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stops after the last step: Lightning then validates, wherever that step falls."""
@@ -169,25 +174,36 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
+        self._check_shapes(checkpoint_["state_dict"])
         self.running_batches, self.running_loss = checkpoint_[checkpoint.KEY].get("running_loss", (0, torch.zeros(())))
-        forget_after(checkpoint_["global_step"], self.trainer.loggers)
+        validates = checkpoint_[checkpoint.KEY].get("validates", False)
+        # What a validation wrote that is made anew goes too.
+        forget_after(checkpoint_["global_step"] - validates, self.trainer.loggers)
         loop = checkpoint_["loops"]["fit_loop"]
         batches = checkpoint_["global_step"] * self.trainer.accumulate_grad_batches
         # A checkpoint between two validations is written before Lightning calls the step's batch completed. Within or
         # before a validation it has Lightning make that anew, as if only its first image had been begun.
         done = dict.fromkeys(("ready", "started", "processed", "completed"), batches)
         loop["epoch_loop.batch_progress"] |= {"total": dict(done), "current": dict(done), "is_last_batch": False}
-        if checkpoint_[checkpoint.KEY].get("validates"):
+        if validates:
             begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             loop["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
         for loader in loop["state_dict"]["combined_loader"]:
             loader["batches"] = batches
-        checkpoints = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        callbacks = {callback.state_key: callback for callback in checkpoints}
+        callbacks = {callback.state_key: callback for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
         for name, state in checkpoint_["callbacks"].items():
-            if name in callbacks and "dirpath" in state:
-                move(state, str(callbacks[name].dirpath))
-            state.pop("patience", None)
+            callback = callbacks.get(name)
+            if isinstance(callback, ModelCheckpoint) and "dirpath" in state:
+                move(state, str(callback.dirpath))
+            if isinstance(callback, EarlyStopping):
+                state["patience"] = callback.patience
+
+    def _check_shapes(self, state: dict[str, Tensor]) -> None:
+        own = self.state_dict()
+        for name in sorted(own.keys() | state.keys()):
+            here, there = (tuple(d[name].shape) if name in d else "missing" for d in (own, state))
+            if here != there:
+                raise UserError(f"the checkpoint is of another network: {name} is {there} there, {here} by config.yaml")
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Adds what is needed to build the network again, the loss that no curve shows yet, and what is to be done."""
@@ -224,6 +240,8 @@ def group_parameters(
         "norm": settings.decay_norm,
         "norm_bias": settings.decay_norm and settings.decay_bias,
     }
+    if not isfinite(recipe["lr"]):
+        raise UserError(f"optimizer.lr must be a finite number, got {recipe['lr']}")
     groups = []
     for part in ("backbone", "head", "aux_head"):
         module = getattr(segmenter, part)

@@ -85,8 +85,9 @@ def test_folder_with_lists(tmp_path):
     put_lines(tmp_path / "val.txt", "images/a.jpg masks/a.png")
     put_lines(tmp_path / "wrong.txt", "a", "zebra")
     put_lines(tmp_path / "twice.txt", "a", "a.jpg")
+    (tmp_path / "latin.txt").write_bytes("a\nstra\xdfe\n".encode("latin-1"))
     put_lines(tmp_path / "lost.txt", "images/a.jpg masks/lost.png")
-    splits = {name: f"{name}.txt" for name in ("train", "val", "wrong", "twice", "lost", "gone")}
+    splits = {name: f"{name}.txt" for name in ("train", "val", "wrong", "twice", "lost", "gone", "latin")}
 
     def make(split):
         return Folder(tmp_path, split, classes=["x", "y"], splits=splits)
@@ -96,6 +97,7 @@ def test_folder_with_lists(tmp_path):
     complaint(lambda: make("wrong"), "wrong.txt", "'zebra'", "no image")
     complaint(lambda: make("twice"), "'a'", "2 times")
     complaint(lambda: make("lost"), "lost.png does not exist", "lost.txt lists it")
+    complaint(lambda: make("latin"), "latin.txt is no text in UTF-8", "at byte 6")
     complaint(lambda: make("gone"), "gone.txt", "does not exist")
 
 

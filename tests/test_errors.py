@@ -40,11 +40,21 @@ WRONG = [
     ("monitor=val/mIoU", "monitor=val/mIoU: there is no such figure; did you mean val/miou?"),
     ("monitor_mode=maximum", "callbacks.best_checkpoint: `mode` can be"),
     ("backbone.variant=resnet999", "backbone.variant=resnet999: it is one of resnet18"),
-    ("seed=-1", "seed must be 0 or more, got -1"),
+    ("seed=-1", "seed must be 0 or more and below 2**32, got -1"),
     ("normalize.mean=[1,2]", "normalize.mean and normalize.std are 3 numbers each"),
     ("~optimizer.lr", "optimizer.lr must be given"),
     ("transforms.train.1.p=2", "transforms: "),
     ("data.download=true", "Shapes has no automatic download"),
+    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val must be positive or null, got -1"),
+    ("batch_norm.head_momentum=2", "batch_norm.head_momentum is a share between 0 and 1, got 2"),
+    ("data.dataset=5", "data.dataset=5: here belongs a part of configs/"),
+    ("data.dataset.num_images={train: x}", "data.dataset.num_images={'train': 'x', 'val': 3, 'test': 2}: segframe"),
+    ("normalize.std=[1,-1,1]", "normalize.mean and normalize.std are 3 numbers each, std above 0"),
+    ("optimizer.lr=nan", "optimizer.lr must be a finite number, got nan"),
+    ("seed=1e10", "seed"),
+    ("seed=10000000000", "seed must be 0 or more and below 2**32, got 10000000000"),
+    ("+callbacks.mine={a: 1}", "callbacks.mine makes a dict, which is no Callback"),
+    ("+logger.mine=1", "logger.mine: Cannot instantiate config of type int"),
     ("head.reads=c7", "this head reads c7; the backbone offers c1, c2, c3, c4, c5"),
 ]
 
@@ -66,6 +76,22 @@ def test_one_sentence(run, tmp_path, word, sentence):
 def test_a_right_word_is_not_blamed_for_a_wrong_one(run):
     result = run("train.py", "transforms.train.1.p=0.3", "trainer.max_epochs=abc", "output_dir=wrong")
     assert "error: trainer.max_epochs: Value 'abc'" in result.out
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("scripts/evaluate.py", ["checkpoint=x.ckpt"]),
+        ("scripts/predict.py", ["checkpoint=x.ckpt", "input=x", "output=y"]),
+        ("scripts/summary.py", ["receptive_field=false"]),
+        ("scripts/benchmark.py", ["only=[metric_150]"]),
+    ],
+)
+def test_scripts_take_no_keys_that_they_do_not_know(run, tmp_path, script, words):
+    torch.save({"state_dict": {}, "segframe": {"config": {"normalize": {}}, "classes": [], "palette": []}}, "x.ckpt")
+    result = run(script, *words, "+accelerater=1")
+    assert result.code == 1
+    assert "error: accelerater is not a setting" in result.out
 
 
 def test_an_output_that_is_a_file(run, tmp_path):

@@ -1,5 +1,12 @@
+import errno
+import threading
 from pathlib import Path
 
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from segframe.errors import UserError
 from segframe.loggers import CSV, TensorBoard
 
 
@@ -69,3 +76,59 @@ def test_tensorboard_writes_only_event_files(tmp_path: Path) -> None:
     logger.finalize("success")
     (path,) = (tmp_path / "run").iterdir()
     assert path.name.startswith("events.out.tfevents")
+
+
+def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(tmp_path: Path) -> None:
+    """Though Lightning makes the writer before it reads the checkpoint."""
+    for names in (("2", "4"), ("4", "6")):
+        logger = TensorBoard(str(tmp_path))
+        assert logger.experiment
+        logger.resume(int(names[0]) - 1)
+        for step in map(int, names):
+            logger.log_metrics({"loss": step}, step=step)
+        logger.finalize("success")
+        # Files are read in the order of their names, which begin with the second.
+        written = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        written.rename(tmp_path / f"events.out.tfevents.{names[0]}")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("text", ["hello\n1\n", "step,a\n1\n", "step,a\nx,1\n", "step,step\n1,1\n", "step,a\n1,2,3\n"])
+def test_a_damaged_table_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(UserError, match=r"metrics.csv is damaged .*: move it away"):
+        CSV(str(tmp_path))
+
+
+def full(*arguments: object, **keywords: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_told_of_once_and_no_figure_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = CSV(str(tmp_path))
+    logger.log_metrics({"loss": 1.0}, step=1)
+    logger.save()
+    logger.log_metrics({"loss": 2.0}, step=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        with pytest.raises(UserError, match=r"cannot write .*metrics.csv \(No space left on device\)"):
+            logger.save()
+        logger.finalize("failed")
+    logger.save()
+    assert lines(tmp_path) == ["step,loss", "1,1", "2,2"]
+
+
+def test_the_thread_that_writes_events_leaves_telling_of_a_full_disk_to_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    logger = TensorBoard(str(tmp_path))
+    assert logger.experiment
+    monkeypatch.setattr(RecordWriter, "write", full)
+    logger.log_metrics({"loss": 1.0}, step=1)
+    logger.experiment._get_file_writer().event_writer._async_writer._worker.join()
+    with pytest.raises(OSError, match=r"No space left on device: '.*events.out.tfevents"):
+        logger.save()
+    logger.finalize("failed")
+    assert capfd.readouterr().err == ""

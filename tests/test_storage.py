@@ -15,6 +15,7 @@ from segframe import checkpoint
 from segframe.callbacks.last import EXIT_CODE, parse
 from segframe.errors import UserError
 from segframe.storage import WholeFiles, resume_from
+from segframe.whole import replacing, write_text
 
 CONTENT = {"state_dict": {"a": torch.arange(10000.0)}}
 
@@ -30,8 +31,14 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "checkpoints/last.ckpt"
     for step in (1, 2):
         WholeFiles().save_checkpoint({**CONTENT, "global_step": step}, path)
-        assert WholeFiles().load_checkpoint(path)["global_step"] == step
+        assert checkpoint.read(path)["global_step"] == step
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_strangers_checkpoint_is_no_runs(tmp_path):
+    torch.save(CONTENT, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last.ckpt holds no segframe: it is not the checkpoint of a run"):
+        WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
@@ -47,6 +54,23 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
         WholeFiles().save_checkpoint({**CONTENT, "global_step": 2}, path)
     assert checkpoint.read(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_small_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_text(path, "one")
+
+    def stopped():
+        with replacing(path) as file:
+            file.write(b"tw")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert path.read_text() == "one"
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+    with pytest.raises(UserError, match=r"cannot write .*result.json/x \(File exists\)$"):
+        write_text(path / "x", "two")
 
 
 def test_what_torch_makes_of_a_full_disk_is_understood(tmp_path):
@@ -150,6 +174,11 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
+def pictures(folder: Path) -> dict[str, list[int]]:
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
 @pytest.mark.parametrize(
     ("number", "hook", "step", "workers", "kept"),
     [
@@ -183,4 +212,5 @@ def test_the_same_command_ends_a_killed_run_as_if_it_had_not_been(whole, tmp_pat
     assert figures(whole) == figures(folder)
     for tag in ("train/loss", "val/miou"):
         assert curve(whole, tag) == curve(folder, tag)
+    assert pictures(whole) == pictures(folder)
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

@@ -217,6 +217,9 @@ def test_resume_runs_no_strangers_parts(trained, run):
         ("init_from: '${oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
         ("init_from: '${oc.${seed}}'\n", "computes values"),
         ("# @package hydra\n", "computes values"),
+        ("seed: &a [*a]\n", "repeats values"),
+        ("seed: [\n", "cannot be read as a run's config"),
+        ("seed: " + "[" * 3000 + "\n", "cannot be read as a run's config"),
     ],
 )
 def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, lines, message):
@@ -230,6 +233,27 @@ def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("name", ["5", "[torch.load]", "''"])
+def test_resume_takes_only_names_for_parts(trained, run, name):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().replace("backbone:\n", f"backbone:\n  _target_: {name}\n  was", 1))
+    before = path.read_text()
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert "error: resume=first: " in result.out
+    assert path.read_text() == before
+
+
+def test_a_run_whose_checkpoints_are_damaged_is_left_as_it_is(trained, run):
+    for path in (trained / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    before = (trained / "config.yaml").read_text()
+    result = run("train.py", "resume=first", "trainer.max_steps=9")
+    assert result.code == 1
+    assert "last.ckpt is damaged" in result.out
+    assert (trained / "config.yaml").read_text() == before
+
+
 def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):
     result = run(
         "train.py", *TINY, "logger=none", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
@@ -239,6 +263,19 @@ def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):
     assert result.code == 0, result.out
     assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4"]
     assert {path.name for path in (tmp_path / "stopped/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_early_stopping_goes_on_counting_in_a_resumed_run(run, tmp_path):
+    words = (
+        *TINY, "logger=none", "callbacks=early_stopping", "callbacks.early_stopping.min_delta=1", "resume=auto",
+        "trainer.max_steps=50", "trainer.val_every_n_steps=2", "trainer.checkpoint_every=1", "output_dir=stopped",
+    )  # fmt: skip
+    for _ in range(2):  # given again, it is at its end
+        assert run("train.py", *words, "callbacks.early_stopping.patience=1").code == 0
+        assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4"]
+    result = run("train.py", *words, "callbacks.early_stopping.patience=3")
+    assert result.code == 0, result.out
+    assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4", "6", "8"]
 
 
 def test_a_sweep_ends_with_a_table(run, tmp_path):

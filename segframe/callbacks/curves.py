@@ -32,18 +32,21 @@ class Curves(Callback):
         self.last: dict[str, float] = {}
         self._step = 0  # of the last writing
         self._images = 0
+        self._resumed = False  # and no batch trained since
         self._clock = StepClock()
 
     def state_dict(self) -> dict[str, Any]:
-        """The step that was written last, for a resumed run."""
-        return {"step": self._step}
+        """What was written last, for a resumed run."""
+        return {"step": self._step, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there."""
-        self._step = state_dict["step"]
+        self._step, self.last = state_dict["step"], state_dict.get("last", {})
+        self._resumed = True
 
     def on_train_batch_start(self, trainer: Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         """Counts the time since the last batch as waiting."""
+        self._resumed = False
         self._clock.start(task.device)
 
     def on_train_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -59,6 +62,8 @@ class Curves(Callback):
             return
         if trainer.global_step != self._step:
             self._write(trainer, task)
+        elif self._resumed:  # with a validation that is made anew, before which the step's figures are forgotten
+            self._log(trainer)
         self._images = 0
         self._clock.pause()
         self._clock.take()
@@ -76,5 +81,8 @@ class Curves(Callback):
             "speed/data_wait": waited,
         }
         self._step, self._images = trainer.global_step, 0
+        self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(self.last, step=self._step)

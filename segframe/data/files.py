@@ -80,8 +80,11 @@ def listing(folder: Path, suffixes: tuple[str, ...], cure: str) -> dict[str, Pat
 
 def read_list(path: Path, cure: str) -> list[str]:
     """Return the lines of a split list, without blank ones."""
-    lines = (line.strip() for line in require(path, cure).read_text(encoding="utf-8-sig").splitlines())
-    return [line for line in lines if line]
+    try:
+        text = require(path, cure).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): {cure}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[Sample]:
@@ -92,7 +95,7 @@ def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, P
         shown = [f"{where}: {name}" for name in missing] if kind == "image" else [images.get(n, n) for n in missing]
         if missing and not note(NO_IMAGE if kind == "image" else NO_MASK, shown):
             raise UserError(
-                f"{where}: {missing[0]!r} has no {kind} ({len(missing)} of {len(names)} have none): "
+                f"{where}: {missing[0][:200]!r} has no {kind} ({len(missing)} of {len(names)} have none): "
                 "scripts/check_data.py lists all that is missing"
             )
     return [Sample(name, images[name], masks[name]) for name in names if name in images and name in masks]

@@ -32,6 +32,9 @@ class DenseCRF:
         for name, std in (("pos_xy_std", pos_xy_std), ("bi_xy_std", bi_xy_std), ("bi_rgb_std", bi_rgb_std)):
             if not std > 0:
                 raise UserError(f"postprocess.{name} must be positive, got {std}")
+        for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
+            if not weight >= 0:
+                raise UserError(f"postprocess.{name} must not be negative, got {weight}")
         if iterations < 0:
             raise UserError(f"postprocess.iterations must not be negative, got {iterations}")
         self.pos_xy_std = pos_xy_std
