@@ -15,10 +15,11 @@ def main(config: DictConfig) -> float:
     with importing():
         from pytorch_lightning import seed_everything
 
-        from segframe import build, loggers, storage, switches
+        from segframe import build, loggers, storage, switches, trouble
 
     folder = run_folder.open_folder(config)
     switches.resolve(config.trainer)
+    switches.set_deterministic(config.deterministic)
     seed_everything(config.seed, verbose=False)
     data, length = build.build_data(config)
     build.resolve_auto_weights(config.loss, data.train)
@@ -36,7 +37,8 @@ def main(config: DictConfig) -> float:
     run_folder.write_start(folder, config, trainer.strategy.root_device)
     if last is None:
         loggers.forget_after(-1, trainer.loggers)  # of a run that was killed before its first checkpoint
-    trainer.fit(task, data, ckpt_path=last, weights_only=True)
+    with trouble.named(data.train, data.val):
+        trainer.fit(task, data, ckpt_path=last, weights_only=True)
     return run_folder.write_result(folder, build.best_score(trainer, config.monitor), config.monitor)
 
 

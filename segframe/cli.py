@@ -55,17 +55,21 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
                 ours = not isinstance(error, USERS)
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     # The sweep goes on; its table tells.
-                    if ours:
+                    if ours or debugging:
                         traceback.print_exc()
                     return Failure(sentence(error))
-                if ours:
+                if ours or debugging:
                     raise
                 sys.exit(f"error: {sentence(error)}")
 
+        debugging = False
+
         def main() -> None:
+            nonlocal debugging
             # Ours to report: Hydra would print a traceback.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             schema.register()
+            debugging = take_debug(sys.argv)
             if "-m" not in sys.argv and "--multirun" not in sys.argv:
                 sys.argv[1:] = [quote_path(word) for word in sys.argv[1:]]
             program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
@@ -75,8 +79,12 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
                 else:
                     program(run_job)()
             except (HydraException, OmegaConfBaseException) as error:
+                if debugging:
+                    raise
                 sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
             except (UserError, OSError) as error:
+                if debugging:
+                    raise
                 sys.exit(f"error: {error}")
 
         return main
@@ -113,6 +121,16 @@ def help_text(config_name: str, argv: list[str]) -> str:
 
 USERS = (UserError, OmegaConfBaseException, OSError)
 """What a user can put right, a full disk or a forbidden folder included; all else is ours and keeps its traceback."""
+
+
+def take_debug(argv: list[str]) -> bool:
+    """Takes `debug=true` (or false) out of the command line, which is about this call and no setting of a run."""
+    words = [word for word in argv if word.startswith("debug=")]
+    for word in words:
+        if word not in ("debug=true", "debug=false"):
+            sys.exit(f"error: {word}: debug=true shows the traceback of every error; or debug=false")
+        argv.remove(word)
+    return words[-1:] == ["debug=true"]
 
 
 def quote_path(word: str) -> str:

@@ -104,6 +104,7 @@ class TrainConfig:
     callbacks: Any = MISSING
     logger: Any = MISSING
     seed: int = MISSING
+    deterministic: bool = False
     monitor: str = MISSING
     monitor_mode: str = MISSING
     output_dir: str | None = None

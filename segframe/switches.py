@@ -1,6 +1,7 @@
 """What makes a run fast or lean beside its parts, as configs/trainer/ sets it."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -18,6 +19,14 @@ def resolve(settings: TrainerConfig) -> None:
         settings.precision = "bf16-mixed" if computes_in_bfloat16(settings.accelerator) else "32-true"
     if settings.precision == "16-mixed" and settings.gradient_clip_val:
         settings.fused_optimizer = False  # it would undo the loss's scale only after the gradients are clipped
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Has PyTorch compute equal bits in equal runs on one machine, and refuse what cannot; before a GPU is used."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may add up in any order
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes time, and nobody reads it
 
 
 def computes_in_bfloat16(accelerator: str) -> bool:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from conftest import TINY
 
+from segframe.errors import UserError
+
 WRONG = [
     ("optimizer.lrr=3", "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
     ("lr=0.1", "lr is not a setting; did you mean optimizer.lr?"),
@@ -122,3 +124,13 @@ def test_checkpoints_that_are_none(run, tmp_path, script):
     result = run(script, *more)
     assert result.code == 1
     assert "checkpoint must be given" in result.out
+
+
+def test_debug_shows_where_an_error_comes_from(run):
+    words = (*TINY, "trainer.max_epochs=1", "monitor=val/mIoU", "output_dir=wrong")
+    with pytest.raises(UserError, match="monitor=val/mIoU: there is no such figure"):
+        run("train.py", *words, "debug=true")
+    assert run("train.py", *words, "debug=false").code == 1
+    result = run("train.py", *words, "debug=yes")
+    assert result.code == 1
+    assert "error: debug=yes: debug=true shows the traceback" in result.out

@@ -1,5 +1,7 @@
 """What every dataset is: samples that are found, read, checked and transformed."""
 
+import mmap
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -8,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from segframe.data.cache import Cache
 from segframe.data.files import TWICE, Sample, note
@@ -17,6 +19,9 @@ from segframe.data.masks import read_image, read_raw
 from segframe.data.palettes import Palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
+
+MAX_WORKERS = 256
+"""Whose samples are told apart when one dies."""
 
 
 class SegmentationDataset(Dataset[dict[str, Any]], ABC):
@@ -42,6 +47,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.split = split
         self.transform = transform
         self.seed = seed
+        # Per worker its process and the sample at hand, in memory shared with those that are forked.
+        self._reading = np.frombuffer(mmap.mmap(-1, 16 * MAX_WORKERS), np.int64).reshape(MAX_WORKERS, 2)
         self.labels = LabelTable(self.classes, self.label_map, self.palette)
         self.samples = self.find()
         if not self.samples:
@@ -87,6 +94,11 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
         return image, mask
 
+    def read_by(self, pids: set[int]) -> list[Path | str]:
+        """Return the samples that these worker processes were at: their images, or names where there are no files."""
+        samples = [self.samples[index] for pid, index in self._reading.tolist() if pid in pids]
+        return [sample.image if sample.image != Path() else sample.name for sample in samples]
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -94,6 +106,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends a plain `for item in dataset`
+        if (worker := get_worker_info()) is not None:
+            self._reading[worker.id % MAX_WORKERS] = os.getpid(), index
         image, mask = self.read(index)
         if self.transform is not None:
             seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]

@@ -1,5 +1,6 @@
 """The decoder of SegNet (Badrinarayanan et al., 2017)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,12 +58,17 @@ class SegNet(Head):
         x = maps["c5"]
         sizes = [*((maps[f"c{k - 1}"].shape[-2], maps[f"c{k - 1}"].shape[-1]) for k in STAGES[:-1]), size]
         for j, (conv, (h, w)) in enumerate(zip(self.conv, sizes, strict=True)):
-            if self.unpools:
-                upsampled = F.max_unpool2d(x, maps[f"i{STAGES[j]}"], [2, 2], output_size=[h, w])
-            else:
-                upsampled = fit(self.up[j](x), (h, w))
-            x = conv(upsampled)
+            x = conv(unpool(x, maps[f"i{STAGES[j]}"], (h, w)) if self.unpools else fit(self.up[j](x), (h, w)))
         return Logits(x, size, aligned_stride=None)
+
+
+def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Puts maxima (N, C, h, w) back to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.max_unpool2d(x, indices, [2, 2], output_size=[*size])
+    # The same: CUDA's operator refuses for windows that overlap, which would put two values into one place.
+    empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
+    return empty.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
 
 
 def convolutions(in_channels: int, outputs: list[int], classifies: bool) -> nn.Sequential:

@@ -15,12 +15,21 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
     number: cell i lies on pixel i * aligned_stride, which is `align_corners=True` at sizes of k * stride + 1 (the
     crops of TensorFlow's and Caffe's recipes), and what padding an image to such a size comes to at any other.
     """
+    if torch.are_deterministic_algorithms_enabled():
+        return _product(x, size, aligned_stride)
     if aligned_stride is None:
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
     cells = x.shape[-2:]
     x = F.interpolate(x, [(n - 1) * aligned_stride + 1 for n in cells], mode="bilinear", align_corners=True)
     x = x[..., : size[0], : size[1]]
     return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), mode="replicate")
+
+
+def _product(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
+    # A GPU's gradients of interpolation and replication add up in any order; those of matrix products do not.
+    rows, columns = (matrix(*pair, aligned_stride, x.device) for pair in zip(size, x.shape[-2:], strict=True))
+    with torch.autocast(x.device.type, enabled=False):
+        return (rows @ x.float() @ columns.T).to(x.dtype)
 
 
 class Axis(NamedTuple):
@@ -57,7 +66,5 @@ def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.devi
 def matrix(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Tensor:
     """The same as a matrix (pixels, cells), float32: it times the cells is the pixels."""
     low, high, share = axis(pixels, cells, aligned_stride, device)
-    weights = torch.zeros(pixels, cells, dtype=torch.float32, device=device)
-    weights.scatter_add_(1, low[:, None], 1 - share[:, None])
-    weights.scatter_add_(1, high[:, None], share[:, None])
-    return weights
+    cell = torch.arange(cells, device=device)
+    return (low[:, None] == cell) * (1 - share[:, None]) + (high[:, None] == cell) * share[:, None]

@@ -1,0 +1,55 @@
+"""What the machine refuses while a run goes on, as one sentence with a cure: memory, loaders' workers, operators."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from segframe.data.base import SegmentationDataset
+from segframe.errors import UserError
+
+LESS = (
+    "lower data.batch_size (trainer.accumulate_grad_batches keeps the images per step), or data.crop_size, "
+    "or set trainer.activation_checkpointing=true"
+)
+
+
+@contextmanager
+def named(*datasets: SegmentationDataset, less: str = LESS) -> Iterator[None]:
+    """Turns what torch says of missing memory, of workers that died and of deterministic=true into a UserError.
+
+    `less`: what makes the work at hand need less memory.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        message = explain(error, datasets, less)
+        if message is None:
+            raise
+        raise UserError(message) from error
+
+
+def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: str) -> str | None:
+    """The sentence; None for what is ours to mend."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU's memory is full ({text.partition(' GiB')[0].rpartition(' ')[2]} GiB more were asked): {less}"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+        return f"the machine's memory is full: {less}"
+    if "does not have a deterministic implementation" in text:
+        return f"deterministic=true: this device has no {text.split()[0]} that gives equal bits; choose another part"
+    died = re.match(
+        r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited unexpectedly)", text
+    )
+    if died is None:
+        return None
+    pids = {int(pid) for pid in died[1].split(",")}
+    reading = [str(sample) for dataset in datasets for sample in dataset.read_by(pids)]
+    where = f" while reading {' or '.join(reading)}" if reading else ""
+    return (
+        f"a worker of the loader {died[2].replace('is ', 'was ')}{where}: with data.num_workers=0 the file's own error "
+        "shows; where memory ran out, lower data.num_workers"
+    )

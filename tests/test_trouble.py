@@ -1,0 +1,61 @@
+"""What the machine refuses ends in one sentence with a cure."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from segframe.data.datamodule import image_loader
+from segframe.data.shapes import Shapes
+from segframe.errors import UserError
+from segframe.trouble import named
+
+
+class Killing(Shapes):
+    """Its fourth sample kills who reads it."""
+
+    def read(self, index):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+def test_a_worker_that_dies_names_its_sample():
+    dataset = Killing(split="val", size=32, num_images={"val": 8})
+    sentence = r"(was killed by signal: Killed|exited unexpectedly) while reading val_0003.*data.num_workers=0"
+    with pytest.raises(UserError, match=sentence), named(dataset):
+        list(image_loader(dataset, 2))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 8 GiB"),
+            r"the GPU's memory is full \(2.50 GiB more were asked\): lower data.batch_size",
+        ),
+        (MemoryError(), "the machine's memory is full: lower data.batch_size"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            "the machine's memory is full: .*trainer.activation_checkpointing=true",
+        ),
+        (
+            RuntimeError("adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you set"),
+            "deterministic=true: this device has no adaptive_max_pool2d_backward_cuda",
+        ),
+    ],
+)
+def test_what_torch_says_is_told_with_a_cure(error, sentence):
+    with pytest.raises(UserError, match=sentence), named():
+        raise error
+
+
+def test_the_rest_stays_as_it_is():
+    with pytest.raises(RuntimeError, match="a bug"), named():
+        raise RuntimeError("a bug")
+
+
+def test_memory_that_there_is_not():
+    with pytest.raises(UserError, match="the machine's memory is full"), named():
+        torch.empty(1 << 60, dtype=torch.uint8)
