@@ -21,7 +21,7 @@ def main(config: DictConfig) -> dict[str, object]:
     from segframe.tables import print_table
 
     check_keys(config, SummaryConfig)
-    check_targets(config, without=("data", "transforms"))
+    check_targets(config, without=("data", "transforms", "callbacks", "logger"))
     classes, assumed = find_classes(config)
     summary = summarize(config, len(classes))
     name = model_name(HydraConfig.get())

@@ -87,6 +87,10 @@ def check_stored(path: Path) -> None:
     if "@package" in text or re.search(r"\$\{[^}]*[:$]", text):
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
     check_names(config)
+    try:
+        check_parts(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {str(error).partition(chr(10))[0]}") from error
 
 
 def check_names(config: DictConfig) -> None:

@@ -233,6 +233,17 @@ def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("part", ["trainer", "loss", "data"])
+def test_resume_needs_parts(trained, run, part):
+    path = trained / "config.yaml"
+    config = OmegaConf.load(path)
+    config[part] = [1]
+    OmegaConf.save(config, path)
+    result = run("train.py", "resume=first", "trainer.max_steps=9", "data.batch_size=2")
+    assert result.code == 1
+    assert f"error: resume=first: {part}=[1]: here belongs a part of configs/" in result.out
+
+
 @pytest.mark.parametrize("name", ["5", "[torch.load]", "''"])
 def test_resume_takes_only_names_for_parts(trained, run, name):
     path = trained / "config.yaml"

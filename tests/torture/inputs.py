@@ -133,7 +133,7 @@ def judge(case: Case, code: int, out: str, before: dict[str, str], after: dict[s
     rewritten = ("run/train.log", "run/config.yaml", "run/environment.json") if "resume=" in str(case.words) else ()
     changed = [path for path, kind in before.items() if after.get(path) != kind and path not in rewritten]
     found += [f"{path} is not what it was" for path in changed]
-    new = [path for path in after.keys() - before.keys() if not path.startswith(("out", "run/train.log"))]
+    new = [path for path in after.keys() - before.keys() if not path.startswith(("out", "run/train.log", "run/events"))]
     found += [f"{path} is new" for path in new]
     found += [f"{path} was made" for path in after.keys() - before.keys() if path.endswith(".ckpt")]
     return [*found, out[-1500:]] if found else []
