@@ -111,19 +111,3 @@ def test_an_output_without_a_weight_is_told():
     segmenter = build.build_segmenter(config, len(data.train.classes))
     with pytest.raises(UserError, match=r"output_weights has no entry scale_100, an output of this network"):
         build.build_task(config, segmenter, data.train, length)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    [
-        ["backbone=vgg11_bn", "head=fcn8s"],
-        ["backbone=resnet18", "head=fcn8s"],
-        ["backbone=resnet18", "head=fcn"],
-        ["backbone=vgg16_bn", "head=deeplabv3"],
-        ["model=deeplabv3plus", "loss=cross_entropy_dice"],
-        ["model=deeplabv3"],
-    ],
-)
-def test_other_models_learn_by_heart_too(model):
-    assert learn(*model, "data.num_workers=0") > 0.95
