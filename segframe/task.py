@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
+from segframe.divergence import CURE, diverged
 from segframe.errors import UserError, naming
 from segframe.loggers import forget_after
 from segframe.losses.base import Loss
@@ -84,6 +85,9 @@ class SegmentationTask(pl.LightningModule):
         outputs = self.segmenter.outputs(batch["image"])
         losses = [self.output_weights[name] * self.loss(logits, batch["mask"]) for name, logits in outputs.items()]
         total = torch.stack(losses).sum()
+        # On a GPU the question would wait for the answer: there the curves ask.
+        if total.device.type == "cpu" and not total.isfinite():
+            raise diverged(self, batch, total.item())
         self.running_loss = self.running_loss.to(total.device) + total.detach()
         self.running_batches += 1
         every: Any = self.trainer.val_check_batch
@@ -92,8 +96,13 @@ class SegmentationTask(pl.LightningModule):
         return total
 
     def take_running_loss(self) -> float:
-        """Mean training loss per batch since the last call."""
+        """Mean training loss per batch since the last call; UserError where it is not finite."""
         mean = self.running_loss.item() / max(self.running_batches, 1)
+        if not isfinite(mean):
+            raise UserError(
+                f"the loss has become {mean} in one of the {self.running_batches} batches before step "
+                f"{self.global_step}: {CURE}; go on from the last checkpoint with resume="
+            )
         self.running_loss.zero_()
         self.running_batches = 0
         return mean
