@@ -4,7 +4,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from segframe import run_folder
+from segframe import preemption, run_folder
 from segframe.cli import command, importing
 
 
@@ -43,5 +43,6 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    preemption.listen()
     sys.argv[1:] = run_folder.resume_arguments(sys.argv[1:])
     main()

@@ -12,8 +12,9 @@ from conftest import ROOT, TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segframe import checkpoint
-from segframe.callbacks.last import EXIT_CODE, parse
+from segframe.callbacks.last import parse
 from segframe.errors import UserError
+from segframe.preemption import EXIT_CODE, SIGNALS, listen
 from segframe.storage import WholeFiles, resume_from
 from segframe.whole import replacing, write_text
 
@@ -125,6 +126,20 @@ def test_every_so_many_steps_or_minutes(every, found):
 def test_nothing_else(every):
     with pytest.raises(UserError, match=r"trainer.checkpoint_every=.*: give a number of optimizer steps"):
         parse(every)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_is_asked_to_end_before_its_first_step_says_so_too(capsys, number):
+    usual = {signal_: signal.getsignal(signal_) for signal_ in SIGNALS}
+    try:
+        listen()
+        with pytest.raises(SystemExit) as end:
+            signal.raise_signal(number)
+    finally:
+        for signal_, handler in usual.items():
+            signal.signal(signal_, handler)
+    assert end.value.code == EXIT_CODE
+    assert f"{number.name}: ended before a further step" in capsys.readouterr().out
 
 
 KILLED = """

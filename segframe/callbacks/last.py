@@ -9,11 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from segframe.errors import UserError
-
-SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
-"""What schedulers send some seconds or minutes before they kill: SIGTERM, and Slurm's `--signal=USR1`."""
-EXIT_CODE = 75
-"""sysexits.h's EX_TEMPFAIL: the same command with resume=auto goes on."""
+from segframe.preemption import EXIT_CODE, SIGNALS
 
 
 class LastCheckpoint(Callback):
