@@ -131,7 +131,7 @@ def test_a_resumed_optimizer_follows_another_memory_format(name):
     resumed = nn.Parameter(first.detach().clone(memory_format=torch.channels_last))
     other = getattr(torch.optim, name)([resumed], fused=True, **settings)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    SegmentationTask.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[other])))
+    SegmentationTask.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[other], callbacks=[])))
     assert other.param_groups[0]["fused"], "as its config has it, not as the other's had"
     for optimizer_, parameter in ((optimizer, first), (other, resumed)):
         steps(optimizer_, parameter, (2,))
