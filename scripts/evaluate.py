@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     with importing():
-        from segframe import build
+        from segframe import build, trouble
         from segframe.inference.base import autocast_dtype
         from segframe.inference.evaluation import evaluate
         from segframe.metrics import figures
@@ -37,7 +37,8 @@ def main(config: DictConfig) -> None:
     dataset = build.build_dataset_to_evaluate(config.data, split, restored.about.classes, stored)
     device = build.pick_device(config.accelerator)
     restored.segmenter.autocast_dtype = autocast_dtype(config.precision, restored.about.config)
-    matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)
+    with trouble.named(dataset, less=trouble.TO_PREDICT):
+        matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     found = figures(matrix, dataset.classes, split)
     print_table(figures_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))
     path = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"

@@ -17,7 +17,7 @@ def main(config: DictConfig) -> None:
     from rich.progress import track
 
     with importing():
-        from segframe import build
+        from segframe import build, trouble
         from segframe.data.masks import read_image
         from segframe.errors import UserError
         from segframe.inference.base import autocast_dtype
@@ -54,7 +54,8 @@ def main(config: DictConfig) -> None:
             failures += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        prediction = predict(segmenter, image, inference, postprocess, device)
+        with trouble.named(less=trouble.TO_PREDICT):
+            prediction = predict(segmenter, image, inference, postprocess, device)
         write(output, name, prediction, about.palette, config.alpha)
         write_heatmaps(output, name, prediction, heated, about.classes)
         if config.feature_maps:

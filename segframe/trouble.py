@@ -9,14 +9,15 @@ import torch
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError
 
-LESS = (
+TO_TRAIN = (
     "lower data.batch_size (trainer.accumulate_grad_batches keeps the images per step), or data.crop_size, "
     "or set trainer.activation_checkpointing=true"
 )
+TO_PREDICT = "inference=sliding_window reads images in windows (inference.window=...); or precision=bf16-mixed"
 
 
 @contextmanager
-def named(*datasets: SegmentationDataset, less: str = LESS) -> Iterator[None]:
+def named(*datasets: SegmentationDataset, less: str = TO_TRAIN) -> Iterator[None]:
     """Turns what torch says of missing memory, of workers that died and of deterministic=true into a UserError.
 
     `less`: what makes the work at hand need less memory.
