@@ -1,6 +1,7 @@
 """What tests share: composed configs, and the programs as a user runs them, in this process."""
 
 import copy
+import csv
 import functools
 import runpy
 import sys
@@ -73,3 +74,19 @@ TINY = (
     "data.num_workers=0",
     "trainer.accelerator=cpu",
 )
+# And how long it runs.
+RUN = ("trainer.max_steps=5", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none")
+
+
+def rows(path):
+    """The lines of a CSV file, as dicts."""
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def trained(run, tmp_path):
+    """The folder of a finished run."""
+    result = run("train.py", *TINY, *RUN, "output_dir=first")
+    assert result.code == 0, result.out
+    return tmp_path / "first"

@@ -1,29 +1,12 @@
-"""A run from the command line: its folder, its continuation, sweeps, and everything that stands on its checkpoint."""
+"""A run from the command line: its folder, its continuation, sweeps, and what stands on its checkpoint."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
-from omegaconf import OmegaConf
+from conftest import RUN, TINY, rows
 from PIL import Image
-
-RUN = ("trainer.max_steps=5", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none")
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def trained(run, tmp_path):
-    """The folder of a finished run."""
-    result = run("train.py", *TINY, *RUN, "output_dir=first")
-    assert result.code == 0, result.out
-    return tmp_path / "first"
 
 
 def test_a_run_leaves_everything_in_its_folder(run, tmp_path):
@@ -161,108 +144,6 @@ def test_predict_writes_three_pictures_and_reports_bad_files(trained, run, tmp_p
     assert "images predicted, in out" in result.out
     assert run("scripts/predict.py", "checkpoint=first", "input=in/a.jpg", "output=one").code == 0
     assert (tmp_path / "one/overlay/a.png").is_file()
-
-
-def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
-    best = json.loads((trained / "result.json").read_text())["best"]
-    scores = [row["val/miou"] for row in rows(trained / "metrics.csv")]
-    trained.rename(tmp_path / "elsewhere (2)")
-    result = run(
-        "train.py", "resume=elsewhere (2)", "trainer.max_steps=6", "optimizer.lr=0", "trainer.val_every_n_steps=1"
-    )
-    assert result.code == 0, result.out
-    folder = tmp_path / "elsewhere (2)"
-    after = rows(folder / "metrics.csv")
-    assert [row["val/miou"] for row in after][: len(scores)] == scores
-    assert json.loads((folder / "result.json").read_text())["best"] >= best
-    stored = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["global_step"]
-    assert stored == max(after, key=lambda row: float(row["val/miou"]))["step"] or stored < 6
-    assert not trained.exists()
-
-
-def test_a_run_from_before_a_setting_goes_on(trained, run):
-    path = trained / "config.yaml"
-    config = OmegaConf.load(path)
-    del config["batch_norm"], config["input_scales"], config["normalize"]["bgr"]
-    del config["param_groups"]["decay_depthwise"], config["backbone"]["multi_grid"], config["loss"]["reduction"]
-    OmegaConf.save(config, path)
-    result = run("train.py", "resume=first", "trainer.max_steps=6")
-    assert result.code == 0, result.out
-    assert OmegaConf.load(path).batch_norm == {"frozen": None, "backbone_momentum": 0.1, "head_momentum": 0.1}
-
-
-def test_a_refused_resume_leaves_the_run_as_it_was(trained, run):
-    config = (trained / "config.yaml").read_text()
-    result = run("train.py", "resume=first", "data.val_split=nothing")
-    assert result.code == 1
-    assert "no split 'nothing'" in result.out
-    assert (trained / "config.yaml").read_text() == config
-
-
-def test_resume_runs_no_strangers_parts(trained, run):
-    path = trained / "config.yaml"
-    path.write_text(path.read_text() + "\n")
-    text = path.read_text().replace("callbacks:", "callbacks:\n  evil:\n    _target_: torch.hub.load\n    model: x", 1)
-    path.write_text(text)
-    result = run("train.py", "resume=first")
-    assert result.code == 1
-    assert "callbacks.evil._target_=torch.hub.load: this is no part that segframe knows" in result.out
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ("hydra:\n  callbacks:\n    x: {_target_: os.mkdir, path: ran}\n", "hydra is no setting of a run"),
-        ("defaults:\n  - override hydra/launcher: x\n", "defaults is no setting of a run"),
-        ("init_from: '${oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
-        ("init_from: '${oc.${seed}}'\n", "computes values"),
-        ("# @package hydra\n", "computes values"),
-        ("seed: &a [*a]\n", "repeats values"),
-        ("seed: [\n", "cannot be read as a run's config"),
-        ("seed: " + "[" * 3000 + "\n", "cannot be read as a run's config"),
-    ],
-)
-def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, lines, message):
-    path = trained / "config.yaml"
-    text = path.read_text().replace("init_from: null\n", "")
-    path.write_text(lines + text)
-    result = run("train.py", "resume=first")
-    assert result.code == 1
-    assert message in result.out
-    assert "Traceback" not in result.out
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("part", ["trainer", "loss", "data"])
-def test_resume_needs_parts(trained, run, part):
-    path = trained / "config.yaml"
-    config = OmegaConf.load(path)
-    config[part] = [1]
-    OmegaConf.save(config, path)
-    result = run("train.py", "resume=first", "trainer.max_steps=9", "data.batch_size=2")
-    assert result.code == 1
-    assert f"error: resume=first: {part}=[1]: here belongs a part of configs/" in result.out
-
-
-@pytest.mark.parametrize("name", ["5", "[torch.load]", "''"])
-def test_resume_takes_only_names_for_parts(trained, run, name):
-    path = trained / "config.yaml"
-    path.write_text(path.read_text().replace("backbone:\n", f"backbone:\n  _target_: {name}\n  was", 1))
-    before = path.read_text()
-    result = run("train.py", "resume=first")
-    assert result.code == 1
-    assert "error: resume=first: " in result.out
-    assert path.read_text() == before
-
-
-def test_a_run_whose_checkpoints_are_damaged_is_left_as_it_is(trained, run):
-    for path in (trained / "checkpoints").iterdir():
-        path.write_bytes(path.read_bytes()[:1000])
-    before = (trained / "config.yaml").read_text()
-    result = run("train.py", "resume=first", "trainer.max_steps=9")
-    assert result.code == 1
-    assert "last.ckpt is damaged" in result.out
-    assert (trained / "config.yaml").read_text() == before
 
 
 def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):
