@@ -175,6 +175,16 @@ class CheckDataConfig:
 
 
 @dataclass
+class ReplayConfig:
+    """The root of scripts/replay.py's config."""
+
+    checkpoint: str = MISSING
+    precision: str | None = None
+    accelerator: str = MISSING
+    output_dir: str | None = None
+
+
+@dataclass
 class UpsamplingConfig:
     """The root of scripts/upsampling.py's config."""
 
@@ -207,6 +217,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="check_data_schema", node=CheckDataConfig)
+    store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="upsampling_schema", node=UpsamplingConfig)
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):

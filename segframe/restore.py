@@ -11,10 +11,12 @@ import torch
 
 import segframe.backbones
 import segframe.heads
+import segframe.losses
 from segframe import checkpoint
 from segframe.backbones.base import Backbone
 from segframe.errors import UserError
 from segframe.heads.base import Head
+from segframe.losses.base import Loss
 from segframe.segmenter import Normalize, Segmenter
 
 
@@ -74,6 +76,17 @@ def check_stride_is_free(segmenter: Segmenter, state: dict[str, torch.Tensor], o
 def arguments(node: dict[str, Any]) -> dict[str, Any]:
     """A stored config node without Hydra's own keys."""
     return {key: value for key, value in node.items() if not key.startswith("_")}
+
+
+def stored_loss(node: dict[str, Any]) -> Loss:
+    """The loss that a checkpoint describes, with the terms it is made of."""
+
+    def made(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return stored_loss(value) if "_target_" in value else {key: made(child) for key, child in value.items()}
+
+    return stored_part(node, segframe.losses, Loss)(**{key: made(value) for key, value in arguments(node).items()})
 
 
 def stored_part(node: dict[str, Any], package: ModuleType, contract: type) -> type:

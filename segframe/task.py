@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
-from segframe.divergence import CURE, diverged
+from segframe.divergence import LossWatch, step_of
 from segframe.errors import UserError, naming
 from segframe.loggers import forget_after
 from segframe.losses.base import Loss
@@ -55,6 +55,7 @@ class SegmentationTask(pl.LightningModule):
         self.about = about
         self.confusion = ConfusionMatrix(len(about.classes))
         self.figures: dict[str, float] = {}
+        self.watch = LossWatch()
         self.running_batches = 0
         self.validates_at = 0  # the step whose validation has not ended yet
         # Not buffers: those would follow the network into 16 bits, in which sums stall.
@@ -81,13 +82,12 @@ class SegmentationTask(pl.LightningModule):
         """The weighted sum of the losses of all outputs."""
         # Dropout is a function of (seed, batch) alone, as augmentation is of (seed, epoch, index): a resumed run draws
         # what the uninterrupted one would have drawn.
-        seed_generators(self.seed + batch_idx, batch["image"].device)
+        seed = self.seed + batch_idx
+        seed_generators(seed, batch["image"].device)
         outputs = self.segmenter.outputs(batch["image"])
         losses = [self.output_weights[name] * self.loss(logits, batch["mask"]) for name, logits in outputs.items()]
         total = torch.stack(losses).sum()
-        # On a GPU the question would wait for the answer: there the curves ask.
-        if total.device.type == "cpu" and not total.isfinite():
-            raise diverged(self, batch, total.item())
+        self.watch.ask(self, step_of(self, batch, seed), total.detach())
         self.running_loss = self.running_loss.to(total.device) + total.detach()
         self.running_batches += 1
         every: Any = self.trainer.val_check_batch
@@ -96,13 +96,9 @@ class SegmentationTask(pl.LightningModule):
         return total
 
     def take_running_loss(self) -> float:
-        """Mean training loss per batch since the last call; UserError where it is not finite."""
+        """Mean training loss per batch since the last call; UserError where one of them was not finite."""
         mean = self.running_loss.item() / max(self.running_batches, 1)
-        if not isfinite(mean):
-            raise UserError(
-                f"the loss has become {mean} in one of the {self.running_batches} batches before step "
-                f"{self.global_step}: {CURE}; go on from the last checkpoint with resume="
-            )
+        self.watch.check(self, wait=True)
         self.running_loss.zero_()
         self.running_batches = 0
         return mean
@@ -132,6 +128,7 @@ class SegmentationTask(pl.LightningModule):
         Whether it is fused, the config says and not the checkpoint.
         """
         for optimizer in self.trainer.optimizers:
+            self.watch.hold(optimizer, self.device)
             for group in optimizer.param_groups:
                 if "fused" in group:
                     group["fused"] = optimizer.defaults["fused"]
@@ -216,6 +213,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Adds what is needed to build the network again, the loss that no curve shows yet, and what is to be done."""
+        self.watch.check(self, wait=True)
         for logger in self.trainer.loggers:
             logger.save()  # what was logged up to here must not be lost while the steps are kept
         checkpoint_[checkpoint.KEY] = {
