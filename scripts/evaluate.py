@@ -20,7 +20,8 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     with importing():
-        from segframe import build, trouble
+        from segframe import trouble
+        from segframe.inference import building
         from segframe.inference.base import autocast_dtype
         from segframe.inference.evaluation import evaluate
         from segframe.metrics import figures
@@ -28,14 +29,14 @@ def main(config: DictConfig) -> None:
         from segframe.tables import figures_table, print_table
 
     check_keys(config, EvaluateConfig)
-    inference, postprocess = build.build_inference(config)
+    inference, postprocess = building.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
     inference = inference.suited_to(restored.about.config)
     split = config.split or config.data.val_split
     choices = HydraConfig.get().runtime.choices
     stored = choices["data"] == "checkpoint"
-    dataset = build.build_dataset_to_evaluate(config.data, split, restored.about.classes, stored)
-    device = build.pick_device(config.accelerator)
+    dataset = building.build_dataset(config.data, split, restored.about.classes, stored)
+    device = building.pick_device(config.accelerator)
     restored.segmenter.autocast_dtype = autocast_dtype(config.precision, restored.about.config)
     with trouble.named(dataset, less=trouble.TO_PREDICT):
         matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)

@@ -17,9 +17,10 @@ def main(config: DictConfig) -> None:
     from rich.progress import track
 
     with importing():
-        from segframe import build, trouble
+        from segframe import trouble
         from segframe.data.masks import read_image
         from segframe.errors import UserError
+        from segframe.inference import building
         from segframe.inference.base import autocast_dtype
         from segframe.inference.prediction import (
             choose_classes,
@@ -38,12 +39,12 @@ def main(config: DictConfig) -> None:
         raise UserError(f"feature_channels must be at least 1, got {config.feature_channels}")
     output = Path(config.output)
     images = find_images(Path(config.input), output)
-    inference, postprocess = build.build_inference(config)
+    inference, postprocess = building.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
     about = restored.about
     inference = inference.suited_to(about.config)
     heated = choose_classes(config.heatmaps, about.classes)
-    device = build.pick_device(config.accelerator)
+    device = building.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)
     segmenter.autocast_dtype = autocast_dtype(config.precision, about.config)
     failures = 0

@@ -18,13 +18,13 @@ def main(config: DictConfig) -> None:
 
     with importing():
         from segframe import replay, trouble
-        from segframe.build import pick_device
+        from segframe.inference import building
         from segframe.tables import plain_table, print_table
 
     check_keys(config, ReplayConfig)
     path = replay.locate(Path(config.checkpoint))
     sick = replay.read(path)
-    device = pick_device(config.accelerator)
+    device = building.pick_device(config.accelerator)
     with trouble.named(less="accelerator=cpu has more of it"):
         found = replay.replay(sick, device, config.precision)
     rates = ", ".join(f"{part} {rate:g}" for part, rate in sick.step.rates.items())

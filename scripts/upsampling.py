@@ -19,8 +19,8 @@ def main(config: DictConfig) -> None:
     import torch
     from hydra.core.hydra_config import HydraConfig
 
-    from segframe import build
     from segframe.errors import UserError
+    from segframe.inference import building
     from segframe.inference.comparison import checkerboard_energy, interleaved_seconds
     from segframe.inference.evaluation import evaluate
     from segframe.inference.shift_and_stitch import ShiftAndStitch
@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
     restored = {name: restore(run / "checkpoints" / "last.ckpt") for name, run in runs.items()}
     about = next(iter(restored.values())).about
     data = OmegaConf.create(about.config["data"])
-    dataset = build.build_dataset_to_evaluate(data, data.val_split, about.classes, stored=True)
+    dataset = building.build_dataset(data, data.val_split, about.classes, stored=True)
     networks = {name: (ways[name], restored[name].segmenter) for name in runs}
     seconds = interleaved_seconds(networks)
     rows = []

@@ -3,7 +3,6 @@
 import inspect
 import logging
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-import segframe.data
 from segframe import checkpoint
 from segframe.callbacks.last import LastCheckpoint
-from segframe.checks import check_targets, did_you_mean
+from segframe.checks import did_you_mean
 from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
 from segframe.data.base import SegmentationDataset
 from segframe.data.caching import add_caches
@@ -29,9 +27,7 @@ from segframe.data_check import before_training
 from segframe.errors import UserError, naming
 from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
-from segframe.inference.base import Inference, Postprocess
 from segframe.metrics import figures
-from segframe.restore import arguments, stored_part
 from segframe.segmenter import Normalize, Segmenter
 from segframe.storage import WholeFiles
 from segframe.task import SegmentationTask
@@ -79,28 +75,6 @@ def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[Segmen
         if data.cache is not None:
             add_caches([train, val], data.cache, data.cache_dir)
         return train, val
-
-
-def build_dataset_to_evaluate(
-    data: DataConfig, split: str, classes: tuple[str, ...], stored: bool
-) -> SegmentationDataset:
-    """A split as it is, of the dataset a checkpoint was trained on (`stored`: then one of ours only) or of another."""
-    if not data.dataset:
-        raise UserError("the checkpoint names no dataset; choose one with data=...")
-    if stored:
-        node = OmegaConf.to_container(data.dataset, resolve=True)
-        assert isinstance(node, dict)
-        plain = {str(key): value for key, value in node.items()}
-        make_dataset = partial(stored_part(plain, segframe.data, SegmentationDataset), **arguments(plain))
-    else:
-        make_dataset = build(data.dataset, "data.dataset")
-    with naming("data"):
-        dataset = make_dataset(root=data.root, split=split)
-    if dataset.classes != classes:
-        raise UserError(
-            f"the checkpoint knows the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"
-        )
-    return dataset
 
 
 def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> RunLength:
@@ -295,19 +269,3 @@ def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
         if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
             return None if callback.best_model_score is None else float(callback.best_model_score)
     return None
-
-
-def build_inference(config: DictConfig) -> tuple[Inference, Postprocess | None]:
-    """How a script's config runs a network, and what follows."""
-    check_targets(OmegaConf.create({"inference": config.inference, "postprocess": config.postprocess}))
-    inference = build(config.inference, "inference")
-    return inference, build(config.postprocess, "postprocess") if config.postprocess else None
-
-
-def pick_device(accelerator: str = "auto") -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise UserError(f"accelerator={accelerator}: it is auto, cpu or gpu")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError(f"accelerator={accelerator}: there is no GPU here")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
