@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +18,7 @@ from segframe.errors import UserError, naming
 from segframe.loggers import forget_after
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
+from segframe.resumption import Recipe, check_groups, follow_config, move, recipe_of
 from segframe.segmenter import Segmenter
 
 
@@ -56,6 +56,7 @@ class SegmentationTask(pl.LightningModule):
         self.confusion = ConfusionMatrix(len(about.classes))
         self.figures: dict[str, float] = {}
         self.watch = LossWatch()
+        self.recipe: Recipe = []
         self.running_batches = 0
         self.validates_at = 0  # the step whose validation has not ended yet
         # Not buffers: those would follow the network into 16 bits, in which sums stall.
@@ -123,20 +124,10 @@ class SegmentationTask(pl.LightningModule):
         """Does nothing; `optimizer_step` has done it."""
 
     def on_train_start(self) -> None:
-        """Lays a resumed optimizer's state out as its parameters are: fused steps read both in one order. Stops early.
-
-        Whether it is fused, the config says and not the checkpoint.
-        """
-        for optimizer in self.trainer.optimizers:
-            self.watch.hold(optimizer, self.device)
-            for group in optimizer.param_groups:
-                if "fused" in group:
-                    group["fused"] = optimizer.defaults["fused"]
-            for parameter, state in optimizer.state.items():
-                for name, value in state.items():
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        state[name] = torch.empty_like(parameter).copy_(value)
-        # A run that had stopped early does so again before its first step, unless it has more patience now.
+        """Has a resumed run follow its config; stops one again that had stopped early, unless it has more patience."""
+        (optimizer,), (scheduler,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        follow_config(optimizer, scheduler.scheduler, self.recipe)
+        self.watch.hold(optimizer, self.device)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
                 self.trainer.should_stop = True
@@ -174,6 +165,7 @@ class SegmentationTask(pl.LightningModule):
         """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""
         with naming("optimizer"):
             optimizer = self.make_optimizer(group_parameters(self.segmenter, self.make_optimizer, self.param_groups))
+        self.recipe = recipe_of(optimizer)
         with naming("scheduler"):
             scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -181,6 +173,9 @@ class SegmentationTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
         self._check_shapes(checkpoint_["state_dict"])
+        check_groups(
+            group_parameters(self.segmenter, self.make_optimizer, self.param_groups), checkpoint_["optimizer_states"][0]
+        )
         self.running_batches, self.running_loss = checkpoint_[checkpoint.KEY].get("running_loss", (0, torch.zeros(())))
         validates = checkpoint_[checkpoint.KEY].get("validates", False)
         # What a validation wrote that is made anew goes too.
@@ -275,18 +270,6 @@ def kind_of(layer: nn.Module, name: str, settings: ParamGroupsConfig) -> str:
         return "bias"
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
     return "depthwise" if depthwise and not settings.decay_depthwise else "weight"
-
-
-def move(state: dict[str, Any], folder: str) -> None:
-    """Lets ModelCheckpoint's state name its files in `folder`: under another name it would forget its best score."""
-
-    def here(path: str) -> str:
-        return str(Path(folder) / Path(path).name) if path else path
-
-    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-        state[key] = here(state[key])
-    state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
-    state["dirpath"] = folder
 
 
 def flatten(node: Any, path: str = "") -> list[tuple[str, str | int | float | bool]]:

@@ -4,6 +4,7 @@ import copy
 import csv
 import functools
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,8 +86,13 @@ def rows(path):
 
 
 @pytest.fixture
-def trained(run, tmp_path):
-    """The folder of a finished run."""
-    result = run("train.py", *TINY, *RUN, "output_dir=first")
-    assert result.code == 0, result.out
-    return tmp_path / "first"
+def trained(run, tmp_path, tmp_path_factory):
+    """The folder of a finished run: trained once, copied for every other test."""
+    folder, kept = tmp_path / "first", tmp_path_factory.getbasetemp() / "trained"
+    if kept.is_dir():
+        shutil.copytree(kept, folder)
+    else:
+        result = run("train.py", *TINY, *RUN, "output_dir=first")
+        assert result.code == 0, result.out
+        shutil.copytree(folder, kept)
+    return folder

@@ -7,6 +7,8 @@ import torch
 from conftest import rows
 from omegaconf import OmegaConf
 
+from segframe import checkpoint
+
 
 def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
     best = json.loads((trained / "result.json").read_text())["best"]
@@ -34,6 +36,26 @@ def test_a_run_from_before_a_setting_goes_on(trained, run):
     result = run("train.py", "resume=first", "trainer.max_steps=6")
     assert result.code == 0, result.out
     assert OmegaConf.load(path).batch_norm == {"frozen": None, "backbone_momentum": 0.1, "head_momentum": 0.1}
+
+
+def test_a_resumed_run_follows_its_new_settings(trained, run):
+    words = ("optimizer.lr=0.5", "optimizer.weight_decay=0.25", "head.lr_multiplier=4", "scheduler.min_factor=0.5")
+    result = run("train.py", "resume=first", "trainer.max_steps=6", *words)
+    assert result.code == 0, result.out
+    after = checkpoint.read(trained / "checkpoints/last.ckpt")
+    groups = {group["name"]: group for group in after["optimizer_states"][0]["param_groups"]}
+    assert groups["backbone/weight"]["lr"] == 0.25
+    assert groups["head/weight"]["lr"] == 1.0
+    assert {group["weight_decay"] for group in groups.values()} == {0.25, 0.0}
+
+
+@pytest.mark.parametrize("word", ["batch_norm.frozen=all", "param_groups.decay_norm=true"])
+def test_a_resumed_run_needs_the_same_parameter_groups(trained, run, word):
+    result = run("train.py", "resume=first", "trainer.max_steps=6", word)
+    assert result.code == 1
+    assert "error: the checkpoint's optimizer has " in result.out
+    assert "by the config there are " in result.out
+    assert "Traceback" not in result.out
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(trained, run):

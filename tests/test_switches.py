@@ -3,7 +3,6 @@
 import copy
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +12,9 @@ from torch import nn
 from segframe import build, switches
 from segframe.config import TrainerConfig
 from segframe.errors import UserError
+from segframe.resumption import follow_config, recipe_of
+from segframe.schedulers import constant
 from segframe.segmenter import Segmenter
-from segframe.task import SegmentationTask
 
 # One of each way through a forward pass.
 BACKBONES = (
@@ -130,8 +130,9 @@ def test_a_resumed_optimizer_follows_another_memory_format(name):
     steps(optimizer, first, (0, 1))
     resumed = nn.Parameter(first.detach().clone(memory_format=torch.channels_last))
     other = getattr(torch.optim, name)([resumed], fused=True, **settings)
+    recipe = recipe_of(other)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    SegmentationTask.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[other], callbacks=[])))
+    follow_config(other, constant(other, 10, 0, 0.0), recipe)
     assert other.param_groups[0]["fused"], "as its config has it, not as the other's had"
     for optimizer_, parameter in ((optimizer, first), (other, resumed)):
         steps(optimizer_, parameter, (2,))

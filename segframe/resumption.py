@@ -1,0 +1,61 @@
+"""What a resumed run takes from its checkpoint, and what from its config."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from segframe.errors import UserError
+
+Recipe = list[dict[str, Any]]
+
+
+def recipe_of(optimizer: Optimizer) -> Recipe:
+    """The settings of a new optimizer's groups, before a scheduler or a checkpoint changes them."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def check_groups(groups: Recipe, stored: dict[str, Any]) -> None:
+    """UserError where an optimizer's state belongs to other groups of parameters."""
+    here, there = (
+        {group.get("name"): len(group["params"]) for group in each} for each in (groups, stored["param_groups"])
+    )
+    for name in {**here, **there}:
+        mine, other = here.get(name, 0), there.get(name, 0)
+        if mine != other:
+            raise UserError(
+                f"the checkpoint's optimizer has {other} parameters in {name}, by the config there are {mine}: leave "
+                "param_groups and batch_norm.frozen as they were, or start another run with init_from="
+            )
+
+
+def follow_config(optimizer: Optimizer, scheduler: LRScheduler, recipe: Recipe) -> None:
+    """Lets rate, decay, momentum ... be the config's, where loading has brought back those of before.
+
+    The optimizer's state is laid out as its parameters are: fused steps read both in one order.
+    """
+    scheduler.base_lrs = [settings["lr"] for settings in recipe]
+    for k, (group, settings) in enumerate(zip(optimizer.param_groups, recipe, strict=True)):
+        lr = group["lr"]
+        if isinstance(scheduler, LambdaLR):
+            lr = settings["lr"] * scheduler.lr_lambdas[k](scheduler.last_epoch)
+        group |= {**settings, "initial_lr": settings["lr"], "lr": lr}
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def move(state: dict[str, Any], folder: str) -> None:
+    """Lets ModelCheckpoint's state name its files in `folder`: under another name it would forget its best score."""
+
+    def here(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = here(state[key])
+    state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
+    state["dirpath"] = folder
