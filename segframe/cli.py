@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import config as schema
 from segframe.errors import UserError
+from segframe.preemption import INTERRUPTED
 
 Job = Callable[[DictConfig], Any]
 
@@ -52,6 +53,7 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             try:
                 return job(config)
             except Exception as error:
+                forget_empty_folder()
                 ours = not isinstance(error, USERS)
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     # The sweep goes on; its table tells.
@@ -77,7 +79,8 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     print(help_text(config_name, sys.argv[1:]))
                 else:
-                    program(run_job)()
+                    with interruptible():
+                        program(run_job)()
             except (HydraException, OmegaConfBaseException) as error:
                 if debugging:
                     raise
@@ -90,6 +93,24 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
         return main
 
     return decorate
+
+
+def forget_empty_folder() -> None:
+    """Removes a folder that Hydra made for a run which did not come to write into it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    own = given("output_dir", sys.argv) is None and folder != Path.cwd()
+    if own and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ends the program at Ctrl-C without a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 @contextmanager

@@ -1,21 +1,39 @@
-"""How a scheduler asks a run to end, and the answer before its first step; afterwards callbacks.last writes first."""
+"""How a scheduler or a user asks a run to end, and the answer before its first step; then it is callbacks.last's."""
 
+import os
 import signal
 import sys
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
-"""What schedulers send some seconds or minutes before they kill: SIGTERM, and Slurm's `--signal=USR1`."""
+SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT)
+"""What schedulers send some seconds or minutes before they kill: SIGTERM, and Slurm's `--signal=USR1`; and Ctrl-C."""
 EXIT_CODE = 75
 """sysexits.h's EX_TEMPFAIL: the same command with resume=auto goes on."""
+INTERRUPTED = 130
+"""The shell's code of a program that Ctrl-C ended."""
 
 
 def listen() -> None:
-    """From here on SIGNALS end the program with EXIT_CODE."""
+    """From here on SIGNALS end the program with their exit code."""
     for number in SIGNALS:
         signal.signal(number, _end)
 
 
+def exit_code(number: int) -> int:
+    """What a program ends with that a signal asked to end."""
+    return INTERRUPTED if number == signal.SIGINT else EXIT_CODE
+
+
+def named(number: int) -> str:
+    """What a signal is called."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def end_at_once() -> None:
+    """For the second Ctrl-C: nothing is written or cleaned up any more, whatever is under way."""
+    os._exit(INTERRUPTED)
+
+
 def _end(number: int, frame: Any) -> None:
-    print(f"{signal.Signals(number).name}: ended before a further step; the same command starts again", flush=True)
-    sys.exit(EXIT_CODE)
+    print(f"{named(number)}: ended before a further step; the same command starts again", flush=True)
+    sys.exit(exit_code(number))

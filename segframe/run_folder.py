@@ -52,7 +52,9 @@ def resume_arguments(argv: list[str]) -> list[str]:
     except UserError as error:
         sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
-    return [*own, *argv, f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train"]
+    logs = ["hydra.job_logging.formatters.simple.format='%(message)s'", "+hydra.job_logging.handlers.file.delay=true"]
+    hydras = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train", *logs]
+    return [*own, *argv, *hydras]
 
 
 def open_folder(config: DictConfig) -> Path:

@@ -4,7 +4,7 @@ import sys
 
 from hydra.core.config_store import ConfigStore
 
-from segframe.cli import given
+from segframe.cli import given, interruptible
 from segframe.config import DataConfig
 from segframe.errors import UserError
 
@@ -14,10 +14,11 @@ def offer_data(argv: list[str]) -> None:
     path = given("checkpoint", argv)
     node: dict[str, object] = {}
     if path is not None:
-        from segframe import checkpoint
-
         try:
-            about, _ = checkpoint.read_run(checkpoint.locate(path))
+            with interruptible():
+                from segframe import checkpoint
+
+                about, _ = checkpoint.read_run(checkpoint.locate(path))
         except UserError as error:
             sys.exit(f"error: {error}")
         known = DataConfig.__dataclass_fields__

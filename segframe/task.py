@@ -1,5 +1,6 @@
 """The learning task: training and validation steps, optimizer groups, and what goes into a checkpoint."""
 
+import logging
 from collections.abc import Callable
 from math import isfinite
 from typing import Any
@@ -20,6 +21,10 @@ from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
 from segframe.resumption import Recipe, check_groups, follow_config, move, recipe_of
 from segframe.segmenter import Segmenter
+
+log = logging.getLogger(__name__)
+
+ENDED = ": the run had ended, trainer.max_steps=... makes it longer"
 
 
 class SegmentationTask(pl.LightningModule):
@@ -180,6 +185,8 @@ class SegmentationTask(pl.LightningModule):
         validates = checkpoint_[checkpoint.KEY].get("validates", False)
         # What a validation wrote that is made anew goes too.
         forget_after(checkpoint_["global_step"] - validates, self.trainer.loggers)
+        step, more = checkpoint_["global_step"], "" if checkpoint_["global_step"] < self.total_steps else ENDED
+        log.info("going on from step %d of %d (%s)%s", step, self.total_steps, self.trainer.ckpt_path, more)
         loop = checkpoint_["loops"]["fit_loop"]
         batches = checkpoint_["global_step"] * self.trainer.accumulate_grad_batches
         # A checkpoint between two validations is written before Lightning calls the step's batch completed. Within or

@@ -1,5 +1,6 @@
 """The last checkpoint between validations: from time to time, and when the process is asked to end."""
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from segframe.errors import UserError
-from segframe.preemption import EXIT_CODE, SIGNALS
+from segframe.preemption import SIGNALS, end_at_once, exit_code, named
 
 
 class LastCheckpoint(Callback):
@@ -54,19 +55,23 @@ class LastCheckpoint(Callback):
         self._obey(trainer, task)
 
     def _note(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            if self._asked == number:
+                end_at_once()
+            # No print, which may be what was interrupted.
+            os.write(2, b"\nCtrl-C: ends after the step at hand; once more: at once\n")
         self._asked = number
 
     def _obey(self, trainer: Trainer, task: Any) -> None:
         if self._asked is None:
             return
         written = not trainer.sanity_checking and self._write(trainer, task)
-        name, step = signal.Signals(self._asked).name, trainer.global_step
-        folder = self.path.parent.parent
+        name, step, folder = named(self._asked), trainer.global_step, self.path.parent.parent
         print(
             f"{name}: step {step} is {'in' if written else 'not in'} {self.path}; go on with resume={folder}",
             flush=True,
         )
-        raise SystemExit(EXIT_CODE)
+        raise SystemExit(exit_code(self._asked))
 
     def _write(self, trainer: Trainer, task: Any) -> bool:
         # Lightning would not validate a run that is resumed at its end.

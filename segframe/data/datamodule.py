@@ -1,6 +1,7 @@
 """Loaders for Lightning: a training stream that resumes at any batch, validation images one by one."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -98,7 +99,7 @@ def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
         "persistent_workers": num_workers > 0,
         "multiprocessing_context": "fork" if num_workers and sys.platform == "linux" else None,
         "pin_memory": pin_memory,
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _start_worker,
     }
 
 
@@ -116,5 +117,6 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the program ends its workers
