@@ -1,9 +1,9 @@
 """How much memory a training step will take, told before the first one.
 
 The step is rehearsed on torch's meta device, whose tensors have sizes but no contents, and what is alive at each moment
-is counted. Left out are the workspaces of convolutions, what the optimizer and the clipping of gradients hold while
-they work, the bands of the losses, what the allocator keeps between the blocks it hands out, the GPU's own context,
-validation, and the processes that load the data.
+is counted. Left out are the workspaces of a GPU's convolutions, what the optimizer and the clipping of gradients hold
+while they work, the bands of the losses, what the allocator keeps between the blocks it hands out (with
+trainer.keep_freed_memory a quarter of FCN-8s's peak), the GPU's own context, validation, and the loader's processes.
 """
 
 import logging

@@ -109,7 +109,7 @@ def test_every_loss_has_one(loss, deterministic):
 
 def test_it_grows_with_what_is_kept():
     def of(*overrides: str, batch_size: int = 4) -> memory_estimate.Need:
-        task, settings = made("backbone=resnet18", *overrides)
+        task, settings = made("backbone=resnet18", *overrides, device="meta")
         return memory_estimate.of_step(task, (batch_size, 256, 256), settings, CPU)
 
     whole = of()
