@@ -15,7 +15,7 @@ def main(config: DictConfig) -> float:
     with importing():
         from pytorch_lightning import seed_everything
 
-        from segframe import build, loggers, storage, switches, trouble
+        from segframe import build, loggers, memory_estimate, storage, switches, trouble
 
     folder = run_folder.open_folder(config)
     switches.resolve(config.trainer)
@@ -38,6 +38,8 @@ def main(config: DictConfig) -> float:
     if last is None:
         loggers.forget_after(-1, trainer.loggers)  # of a run that was killed before its first checkpoint
     with trouble.named(data.train, data.val):
+        shape = (config.data.batch_size, *data.train[0]["mask"].shape)
+        memory_estimate.tell(task, shape, config.trainer, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=last, weights_only=True)
     return run_folder.write_result(folder, build.best_score(trainer, config.monitor), config.monitor)
 
