@@ -19,10 +19,13 @@ def main(config: DictConfig) -> None:
 
     with importing():
         from segframe import build, checks
+        from segframe.config import CheckDataConfig
         from segframe.data_check import report, splits
         from segframe.data_check.findings import ERROR, NOTE, WARNING
         from segframe.errors import naming
 
+    checks.check_keys(config, CheckDataConfig)
+    checks.check_parts(config)
     checks.check_targets(config)
     make_dataset = build.build(config.data.dataset, "data.dataset")
     with naming("data"):

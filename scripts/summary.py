@@ -40,7 +40,6 @@ def main(config: DictConfig) -> dict[str, object]:
         print_table(maps_table(summary, {}))
         return figures
 
-    from PIL import Image
     from pytorch_lightning import seed_everything
     from rich.progress import track
 
@@ -48,6 +47,7 @@ def main(config: DictConfig) -> dict[str, object]:
     from segframe.errors import UserError
     from segframe.receptive_field import diameter, effective, theoretical
     from segframe.summary_picture import summary_picture
+    from segframe.visuals import save_png
 
     settings = config.effective_field
     if settings.size < 32 or settings.num_images < 1:
@@ -65,7 +65,7 @@ def main(config: DictConfig) -> dict[str, object]:
     print(f"  theoretical {told(fields['logits'])}")
     print(f"  effective   {side} (on {settings.num_images} images of noise of {settings.size}x{settings.size})")
     path = Path(HydraConfig.get().runtime.output_dir) / "summary.png"
-    Image.fromarray(summary_picture(name, summary, fields, gradient.numpy(), side)).save(path)
+    save_png(path, summary_picture(name, summary, fields, gradient.numpy(), side))
     print(f"also in {path}")
     return figures | {"theoretical RF": told(fields["logits"]).partition(" (")[0], "effective RF": side}
 

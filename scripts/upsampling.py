@@ -1,6 +1,7 @@
 """Compares ways from coarse maps to dense answers: trains a small network with each and measures all of them."""
 
 import csv
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def main(config: DictConfig) -> None:
     from segframe.metrics import figures
     from segframe.restore import restore
     from segframe.tables import plain_table, print_table
+    from segframe.whole import write_text
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     runs: dict[str, Path] = {}
@@ -64,10 +66,11 @@ def main(config: DictConfig) -> None:
         )
     threads = torch.get_num_threads()
     print_table(plain_table(rows, f"{config.steps} steps each; time: 256x256 pixels, {threads} threads"))
-    with (folder / "upsampling.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "upsampling.csv", text.getvalue())
     print(f"also in {folder / 'upsampling.csv'}")
 
 

@@ -89,6 +89,10 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
                 if debugging:
                     raise
                 sys.exit(f"error: {error}")
+            except ValueError as error:  # what Hydra says of aux_head=null and aux_head=5
+                if debugging or not str(error).startswith("Config group override"):
+                    raise
+                sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
 
         return main
 
@@ -222,12 +226,14 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
 def misspelt_option(override: Override) -> str | None:
     """A sentence on `group=option` where there is no such option."""
     group, known = override.key_or_group, schema.options(override.key_or_group)
+    if override.is_delete() and override.value() is None:
+        return None
     if override.is_sweep_override():
         chosen = [str(choice) for choice in override.sweep_string_iterator()]
     else:
         chosen = [str(override.get_value_element_as_str())]
     for option in chosen:
-        if option not in (*known, "null") and not (schema.CONFIG_DIR / group / f"{option}.yaml").is_file():
+        if option not in known and not (schema.CONFIG_DIR / group / f"{option}.yaml").is_file():
             return f"{group}={option}: there is no such option{nearest(option, known)}"
     return None
 

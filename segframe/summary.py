@@ -64,9 +64,11 @@ def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
         if config.num_classes < 1:
             raise UserError(f"num_classes must be 1 or more, got {config.num_classes}")
         return tuple(map(str, range(config.num_classes))), False
-    if OmegaConf.is_missing(config.data, "dataset"):
+    dataset = OmegaConf.select(config, "data.dataset")
+    # An experiment may set a dataset's size, say, though none is chosen here.
+    if dataset is None or (OmegaConf.is_dict(dataset) and "_target_" not in dataset):
         return tuple(map(str, range(ASSUMED_CLASSES))), True
-    make_dataset = build.build(config.data.dataset, "data.dataset")
+    make_dataset = build.build(dataset, "data.dataset")
     # Most datasets say so in their class; of the others the files must be there.
     classes = vars(make_dataset.func).get("classes")
     if classes is None:

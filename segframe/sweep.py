@@ -1,6 +1,7 @@
 """What is left of a sweep: one table of overrides, figures, time and folder, on the terminal and as CSV."""
 
 import csv
+import io
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from segframe.cli import Failure, sentence
 from segframe.run_folder import as_named
 from segframe.tables import SweepRow, print_table, sweep_table
+from segframe.whole import write_text
 
 
 class SweepTable(Callback):
@@ -59,9 +61,10 @@ def write_csv(path: Path, rows: list[SweepRow]) -> None:
     """One row a job: its overrides, figures, seconds, folder, error."""
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*keys, *names, "seconds", "folder", "error"])
-        for row in rows:
-            values = [row.overrides.get(key, "") for key in keys] + [row.figures.get(name, "") for name in names]
-            writer.writerow([*values, row.seconds, row.folder, row.error])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*keys, *names, "seconds", "folder", "error"])
+    for row in rows:
+        values = [row.overrides.get(key, "") for key in keys] + [row.figures.get(name, "") for name in names]
+        writer.writerow([*values, row.seconds, row.folder, row.error])
+    write_text(path, text.getvalue())

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segframe import IGNORE_INDEX
+from segframe.whole import replacing
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -18,6 +20,12 @@ INK: Color = (32, 32, 32)
 PAPER: Color = (255, 255, 255)
 NUMBERED_CLASSES = 25
 """Up to so many classes the cells of a confusion matrix are large enough for numbers."""
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture, or a mask, and the folders that it lies in."""
+    with replacing(path) as file:
+        Image.fromarray(picture).save(file, "PNG")
 
 
 @cache

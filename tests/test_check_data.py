@@ -214,6 +214,14 @@ def test_splits(photos):
     ]
 
 
+def test_a_split_without_a_single_mask(photos):
+    for seed in range(6):
+        (photos / f"masks/train/{seed}.png").rename(photos / f"masks/train/{seed}.jpg")
+    cure = finding(photos, ERROR, "cannot be opened").cure
+    assert f"image without a mask: {photos / 'images/train/0.png'} and 5 more" in cure
+    assert f"mask stored as JPEG: {photos / 'masks/train/0.jpg'} and 5 more" in cure
+
+
 def test_values_are_counted_along_the_rows():
     for raw in (mask_of(0), pack(photo(0)), mask_of(1).astype(np.uint16) * 999, np.zeros((1, 1), np.uint8)):
         values, counts = count_values(raw)
@@ -254,6 +262,7 @@ def test_generated_data(run):
         (["split=train"], "did you mean splits?"),
         (["data=folder", "data.root=no", "data.dataset.classes=[a,b]"], "no does not exist"),
         ([*FOLDER, "splits=[trian]"], "no split 'trian'"),
+        ([*FOLDER, "splits=[]"], "splits names none"),
         ([*FOLDER, "data.num_workers=-1"], "data.num_workers is -1"),
         ([*FOLDER, "+data.dataset.claases=3"], "data.dataset.claases"),
     ],

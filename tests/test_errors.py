@@ -13,6 +13,8 @@ WRONG = [
     ("trainer.max_step=3", "trainer.max_step is not a setting; did you mean trainer.max_steps?"),
     ("transforms.crop=3", "transforms.crop is not a setting; did you mean transforms.crop_size?"),
     ("backbone=resnet999", "backbone=resnet999: there is no such option; did you mean resnet"),
+    ("aux_head=null", "aux_head=null: there is no such option; there is fcn, none"),
+    ("~loss=5", "loss=5: there is no such option"),
     ("model=fcn8", "model=fcn8: there is no such option; did you mean fcn8s?"),
     ("+optimzer.lr=3", "optimzer is not a setting; did you mean optimizer?"),
     ("trainer.max_epochs=abc", "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer"),
@@ -87,6 +89,7 @@ def test_a_right_word_is_not_blamed_for_a_wrong_one(run):
         ("scripts/predict.py", ["checkpoint=x.ckpt", "input=x", "output=y"]),
         ("scripts/summary.py", ["receptive_field=false"]),
         ("scripts/benchmark.py", ["only=[metric_150]"]),
+        ("scripts/check_data.py", []),
     ],
 )
 def test_scripts_take_no_keys_that_they_do_not_know(run, tmp_path, script, words):

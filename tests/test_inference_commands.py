@@ -1,6 +1,8 @@
-"""Sliding windows and test-time augmentation from the command line."""
+"""Sliding windows, test-time augmentation and a full disk from the command line."""
 
+import errno
 import json
+import os
 
 import pytest
 from conftest import TINY
@@ -41,3 +43,18 @@ def test_ways_of_inference_from_the_command_line(run, tmp_path, evaluated, told,
     assert result.code == 0, result.out
     assert shown in result.out
     assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)
+
+
+def test_predictions_on_a_full_disk(run, tmp_path, monkeypatch):
+    stored(tmp_path, *TINY, classes=Shapes.classes)
+    Image.fromarray(images(45, 61)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out")
+    assert result.code == 1
+    assert result.out.endswith("error: cannot write out/index/a.png (No space left on device)\n")
+    assert "Traceback" not in result.out
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -171,6 +171,7 @@ def test_data_and_overrides_count(run):
     result = run("scripts/summary.py", *SMALL[:2], "num_classes=5", "backbone.output_stride=16", "size=[64,128]", off)
     assert "5 classes\n" in result.out
     assert "4x8" in result.out
+    assert "21 classes (assumed" in run("scripts/summary.py", "experiment=upsampling", "size=64", off).out
     assert composed("model=fcn8s", "data=voc", name="summary").backbone.weights is None
 
 

@@ -18,7 +18,7 @@ from segframe.benchmark.networks import (
     precision_of,
     training_step,
 )
-from segframe.benchmark.report import NO_MATPLOTLIB
+from segframe.benchmark.report import NO_MATPLOTLIB, save_figure
 from segframe.benchmark.row import Setup
 from segframe.benchmark.rows.data import training_data, voc
 from segframe.data.datamodule import DataModule
@@ -93,6 +93,4 @@ def plot(path: Path, points: Sequence[dict[str, Any]]) -> str:
             axes.set_xticks([x for x, _ in known])
             axes.set_xlabel(name)
             axes.set_ylabel(unit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return str(path)
+    return save_figure(path, figure)

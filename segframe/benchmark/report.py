@@ -13,7 +13,9 @@ import torch
 from rich.table import Table
 
 from segframe.benchmark.row import Result, Setup
+from segframe.errors import naming
 from segframe.tables import plain_table
+from segframe.whole import replacing, write_text
 
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "albumentations", "segmentation-models-pytorch"),
@@ -95,10 +97,9 @@ def remarks(results: Sequence[Result]) -> list[str]:
 
 def write_json(path: Path, results: Sequence[Result], about: Mapping[str, Any], growth: Sequence[Any] = ()) -> None:
     """{"machine": ..., "rows": [...], "growth": [...]}; ratios are ours / theirs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [dataclasses.asdict(result) for result in results]
     content = {"machine": dict(about), "rows": rows, "growth": list(growth)}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str:
@@ -110,7 +111,6 @@ def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str
         from matplotlib.figure import Figure
     except ImportError:
         return NO_MATPLOTLIB
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(9, 1 + 0.3 * len(measured)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(measured))
@@ -122,7 +122,13 @@ def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str
     axes.set_xlim(0, min(2, max(1.1, *(r.time_ratio or 0 for r in measured))))
     axes.set_xlabel(f"segframe / other: shorter is better ({about['gpu'] or about['cpu']})")
     figure.legend(loc="outside upper right", ncols=2)
-    figure.savefig(path, dpi=120)
+    return save_figure(path, figure)
+
+
+def save_figure(path: Path, figure: Any) -> str:
+    """Writes what matplotlib has drawn, in the format that the name asks for; returns the file."""
+    with naming(str(path)), replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:] or "png", dpi=120)
     return str(path)
 
 

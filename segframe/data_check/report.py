@@ -14,6 +14,7 @@ from segframe.data_check import copies
 from segframe.data_check.facts import ImageFacts, MaskFacts
 from segframe.data_check.findings import ERROR, NOTE, WARNING, Finding, absent, class_counts, encoding, of_split
 from segframe.data_check.splits import Found, Split
+from segframe.whole import write_text
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "dim"}
 """By severity, the gravest first."""
@@ -118,7 +119,7 @@ def write_json(path: Path, found: Found, findings: Sequence[Finding]) -> None:
             "classes": dict(_rows(split, about)),
         }
     told = {"splits": splits, "findings": [asdict(finding) for finding in findings]}
-    path.write_text(json.dumps(told, indent=2) + "\n")
+    write_text(path, json.dumps(told, indent=2) + "\n")
 
 
 def _rows(split: Split, about: Summary) -> Iterator[tuple[str, dict[str, float]]]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,6 +46,8 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
 
     UserError where not a single one can be opened.
     """
+    if chosen is not None and not chosen:
+        raise UserError("splits names none: leave it out for all that there are")
     needed = list(dict.fromkeys(chosen if chosen is not None else (data.train_split, data.val_split)))
     splits, reasons = [], {}
     queue = list(needed)
@@ -53,7 +56,8 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
             with noting() as problems:
                 dataset = make_dataset(root=data.root, split=name)
         except UserError as error:
-            reasons[name] = str(error)
+            # Where no image has a mask, the split is empty.
+            reasons[name] = f"{error}{''.join(_told(problems))}"
         else:
             splits.append(Split(name, dataset, list(dict.fromkeys(problems))))
             if chosen is None:
@@ -71,6 +75,12 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
                     other.name for other in others if paths(other) & paths(split)
                 )
     return Found(splits, failed, left_out)
+
+
+def _told(problems: Sequence[Problem]) -> Iterator[str]:
+    firsts = {problem.kind: problem.file for problem in reversed(problems)}
+    for kind, count in Counter(problem.kind for problem in problems).items():
+        yield f"; {kind}: {firsts[kind]}{f' and {count - 1} more' if count > 1 else ''}"
 
 
 def paths(split: Split) -> set[str]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from segframe.checks import did_you_mean
@@ -17,7 +16,7 @@ from segframe.errors import UserError
 from segframe.heatmaps import feature_grid, heat_map
 from segframe.inference.base import Inference, Postprocess, Scores, classify
 from segframe.segmenter import Segmenter
-from segframe.visuals import colorize, overlay
+from segframe.visuals import colorize, overlay, save_png
 
 STAGES = ("c1", "c2", "c3", "c4", "c5")
 
@@ -68,9 +67,9 @@ def as_batch(image: np.ndarray, device: torch.device) -> Tensor:
 def write(folder: Path, name: Path, prediction: Prediction, palette: Palette, alpha: float) -> None:
     """Writes index/<name>.png, colour/<name>.png and overlay/<name>.png."""
     image, classes = prediction.image, prediction.classes
-    save(folder / "index" / f"{name}.png", classes)
-    save(folder / "colour" / f"{name}.png", colorize(classes, palette))
-    save(folder / "overlay" / f"{name}.png", overlay(image, classes, palette, alpha))
+    save_png(folder / "index" / f"{name}.png", classes)
+    save_png(folder / "colour" / f"{name}.png", colorize(classes, palette))
+    save_png(folder / "overlay" / f"{name}.png", overlay(image, classes, palette, alpha))
 
 
 def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
@@ -97,7 +96,7 @@ def write_heatmaps(
         title = f"{classes[index]}: softmax score, {height} x {width} cells"
         picture = heat_map(prediction.image, score, title, prediction.scores.aligned_stride)
         # A checkpoint names its classes as it likes; here they name folders.
-        save(folder / "heatmaps" / re.sub(r"[^\w +-]+", "_", classes[index]) / f"{name}.png", picture)
+        save_png(folder / "heatmaps" / re.sub(r"[^\w +-]+", "_", classes[index]) / f"{name}.png", picture)
 
 
 def write_feature_maps(
@@ -113,10 +112,4 @@ def write_feature_maps(
             f"{stage}: {count} channels of {height} x {width} cells, stride {segmenter.backbone.features[stage].stride}"
             f"; the {min(channels, count)} that vary most, each on its own scale"
         )
-        save(folder / "features" / name / f"{stage}.png", feature_grid(features, channels, title))
-
-
-def save(path: Path, picture: np.ndarray) -> None:
-    """Writes a PNG and the folders that it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+        save_png(folder / "features" / name / f"{stage}.png", feature_grid(features, channels, title))

@@ -15,6 +15,7 @@ SHAPES = ("data.dataset.size=32", "data.dataset.num_images={train: 4, val: 2, te
 PHOTOS = ("data=folder", "data.root=photos", CLASSES, "data.crop_size=32")
 EVALUATE = ("scripts/evaluate.py", "checkpoint=run", "accelerator=cpu", "output_dir=out")
 PREDICT = ("scripts/predict.py", "checkpoint=run", "input=photos/images/val", "output=out", "accelerator=cpu")
+CHECK_DATA = ("scripts/check_data.py", *PHOTOS[:3], "data.num_workers=0", "output_dir=out")
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Case:
     culprit: str
     """A regular expression that must be found in the sentence."""
     prepare: Callable[[Path], object] = field(default=lambda folder: None)
+    found: bool = False
+    """Whether check_data.py may tell it as a finding instead, with the others."""
 
 
 def typo(word: str, rng: random.Random, known: set[str]) -> str:

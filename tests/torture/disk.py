@@ -8,10 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import photos
 import runs
 from forks import Child
+from PIL import Image
 from report import Part, Settings
 
 WORDS = (
@@ -22,6 +26,8 @@ WORDS = (
     *("callbacks.curves.every_n_steps=1", "output_dir=disk/run"),
 )
 PAGE = 4096
+ROOMS = (0, 3, 7, 12)
+"""Pages for what predict.py writes of six images, which needs some twenty."""
 CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE, MS_REMOUNT = 0x20000, 0x10000000, 0x4000, 1 << 18, 32
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,9 +58,17 @@ def torture(settings: Settings, folder: Path) -> Part:
         cases.append((f"filled as the run begins but for {left} pages", 9 * checkpoint, begun, left))
     for number, (title, size, due, left) in enumerate(cases):
         if settings.pick in (None, number):
-            complaints = in_a_namespace(number, folder, size, due, left, whole)
+            work = partial(endure, due=due, left=left, size=size, whole=whole)
+            complaints = in_a_namespace(number, folder, size, work)
             part.note(number, title, complaints, " ".join(WORDS))
             part.say(f"{title}: {'failed' if complaints else 'passed'}")
+    photos.make(folder / "photos")
+    for number, room in enumerate(ROOMS, len(cases)):
+        if settings.pick in (None, number):
+            work = partial(predict, run=place / "disk/run", images=folder / "photos/images", room=room)
+            complaints = in_a_namespace(number, folder, 99 * PAGE, work)
+            part.note(number, f"predictions on {room} pages", complaints)
+            part.say(f"predictions on {room} pages: {'failed' if complaints else 'passed'}")
     return part
 
 
@@ -82,10 +96,8 @@ def try_mounting() -> str | None:
     return None if done.returncode == 0 else f"mounting is refused here ({done.stderr.strip()})"
 
 
-def in_a_namespace(
-    number: int, folder: Path, size: int, due: Callable[[Path], bool] | None, left: int, whole: dict[str, object]
-) -> list[str]:
-    """`endure` in a process that may mount; what it complains of."""
+def in_a_namespace(number: int, folder: Path, size: int, work: Callable[[Path, Path], list[str]]) -> list[str]:
+    """`work` in a folder with a small disk, of a process that may mount; what it complains of."""
     place, told = folder / f"case-{number}", folder / f"case-{number}.told"
     (place / "disk").mkdir(parents=True)
     sys.stdout.flush()
@@ -93,7 +105,7 @@ def in_a_namespace(
     if pid == 0:
         try:
             with small_disk(place / "disk", size):
-                complaints = endure(place, folder / f"case-{number}.log", due, left, size, whole)
+                complaints = work(place, folder / f"case-{number}.log")
         except BaseException as error:
             complaints = [f"the case itself failed: {type(error).__name__}: {error}"]
         told.write_text("\0".join(complaints))
@@ -138,13 +150,7 @@ def endure(
     if due is not None:
         fill(disk / "filler", left)
     complaints, code, out = [], child.wait(), child.out
-    lines = [line for line in out.splitlines() if line.startswith("error: ")]
-    if code != 1 or len(lines) != 1 or "No space left on device" not in lines[0] or "disk/run" not in lines[0]:
-        complaints.append(f"exit code {code}, {len(lines)} errors that say that a file cannot be written")
-    if "Traceback" in out or "Exception" in out or "Logging error" in out:
-        complaints.append("more than a sentence")
-    complaints += runs.damages(run)
-    complaints += [f"{path.name} was left" for path in run.rglob("*.unfinished")]
+    complaints += told(code, out, run, "disk/run") + runs.damages(run)
     if due is None and size > 1 << 24 and not first(run):
         complaints.append("no checkpoint was left")
     (disk / "filler").unlink(missing_ok=True)
@@ -155,6 +161,32 @@ def endure(
     else:
         complaints += runs.differences(run, whole)
     return [*complaints, out[-3000:]] if complaints else []
+
+
+def told(code: int, out: str, folder: Path, named: str) -> list[str]:
+    """What is wrong with how a program ends whose disk is full."""
+    lines = [line for line in out.splitlines() if line.startswith("error: ")]
+    complaints = [f"{path.name} was left" for path in folder.rglob("*.unfinished")]
+    if code != 1 or len(lines) != 1 or "No space left on device" not in lines[0] or named not in lines[0]:
+        complaints.append(f"exit code {code}, {len(lines)} errors that say that a file cannot be written")
+    if "Traceback" in out or "Exception" in out or "Logging error" in out:
+        complaints.append("more than a sentence")
+    return complaints
+
+
+def predict(place: Path, log: Path, run: Path, images: Path, room: int) -> list[str]:
+    """Predicts onto so many pages; what was wrong."""
+    output = place / "disk/out"
+    fill(place / "disk/filler", room)
+    words = ("scripts/predict.py", f"checkpoint={run}", f"input={images}", "output=disk/out", "accelerator=cpu")
+    child = Child(words, place, log)
+    complaints = told(child.wait(), child.out, output, "disk/out")
+    for path in output.rglob("*.png"):
+        try:
+            np.array(Image.open(path))
+        except OSError as error:
+            complaints.append(f"{path}: {error}")
+    return [*complaints, child.out[-3000:]] if complaints else []
 
 
 def fill(path: Path, left: int) -> None:

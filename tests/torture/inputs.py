@@ -1,5 +1,6 @@
 """A thousand bad inputs: each must end in one sentence that names the culprit, and change nothing that was there."""
 
+import json
 import os
 import random
 import re
@@ -25,6 +26,7 @@ SOURCES = {
     "brackets": (words.brackets, 90),
     "ranges": (words.ranges, 220),
     "photos": (photos.cases, 190),
+    "check_data": (photos.looked_through, 130),
     "strangers": (strangers.cases, 190),
     "resumes": (resumes.cases, 130),
 }
@@ -93,7 +95,7 @@ def attempt(part: Part, number: int, case: Case, folder: Path, template: Path, o
         child = Child(case.words, place, folder / f"case-{number}.log")
         code, out = child.wait(), child.out
         child.log.unlink()
-    complaints = judge(case, code, out, before, snapshot(place))
+    complaints = judge(case, code, out, before, snapshot(place), findings(place) if case.found else [])
     part.note(number, f"{case.title}{' as a command' if own else ''}", complaints, shlex.join(case.words))
     shutil.rmtree(place, ignore_errors=True)
 
@@ -112,7 +114,16 @@ def snapshot(folder: Path) -> dict[str, str]:
     return found
 
 
-def judge(case: Case, code: int, out: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
+def findings(place: Path) -> list[str]:
+    """The errors that check_data.py has told, with their files; none where it could not begin."""
+    path = place / "out/check_data.json"
+    told = json.loads(path.read_text())["findings"] if path.exists() else []
+    return [" ".join((one["what"], *one["files"], one["cure"])) for one in told if one["severity"] == "error"]
+
+
+def judge(
+    case: Case, code: int, out: str, before: dict[str, str], after: dict[str, str], errors: list[str]
+) -> list[str]:
     """What is wrong with the end of a case."""
     found = []
     lines = [line for line in out.splitlines() if line.startswith(("error: ", "skipped: "))]
@@ -122,8 +133,14 @@ def judge(case: Case, code: int, out: str, before: dict[str, str], after: dict[s
         found.append(f"exit code {code}: it was killed, or did not end")
     if "Traceback" in out or "Exception ignored" in out:
         found.append("a traceback")
+    if errors:
+        if code != 1 or lines:
+            found.append(f"exit code {code}, {len(lines)} errors beside the findings")
+        # In the file, and on the terminal.
+        if not all(any(re.search(case.culprit, text) for text in texts) for texts in (errors, [out])):
+            found.append(f"no finding names {case.culprit}")
     # predict.py tells of each image that it leaves out.
-    if sum(line.startswith("error: ") for line in lines) != 1 and not (lines and lines[0].startswith("skipped: ")):
+    elif sum(line.startswith("error: ") for line in lines) != 1 and not (lines and lines[0].startswith("skipped: ")):
         found.append("not one line `error: ...`")
     elif not re.search(case.culprit, lines[0]):
         found.append(f"the sentence does not name {case.culprit}")

@@ -3,11 +3,12 @@
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from case import CLASSES, EVALUATE, PREDICT, Case, train_photos
+from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, Case, train_photos
 from PIL import Image
 
 Damage = Callable[[Path], object]
@@ -145,6 +146,22 @@ def cases(rng: random.Random) -> Iterator[Case]:
             yield Case(f"train: images: {title}", train_photos(), named, prepare)
     yield from lists(rng)
     yield from places()
+
+
+def looked_through(rng: random.Random) -> Iterator[Case]:
+    """What ends a training, given to check_data.py, which tells it with all else that is wrong."""
+    for case in cases(rng):
+        if case.words[0] == "train.py":
+            data = (word for word in case.words if word.startswith("data"))
+            # Its words for what is wrong with a file are its own.
+            culprit = case.culprit.partition(".*")[0]
+            yield replace(
+                case,
+                title=case.title.replace("train", "check_data", 1),
+                words=(CHECK_DATA[0], *data, CHECK_DATA[-1]),
+                culprit=culprit,
+                found=True,
+            )
 
 
 def damage_all(below: str, suffix: str, damage: Damage, folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from case import CLASSES, EVALUATE, PREDICT, SHAPES, TINY, Case, train, train_photos, typo
+from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, SHAPES, TINY, Case, train, train_photos, typo
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -16,6 +16,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "train": ("train.py", "output_dir=out"),
     "evaluate": EVALUATE,
     "predict": PREDICT,
+    "check_data": CHECK_DATA,
     "summary": ("scripts/summary.py", "receptive_field=false", "output_dir=out"),
     "benchmark": ("scripts/benchmark.py", "quick=true", "only=[metric_150]", "output_dir=out"),
 }
@@ -61,6 +62,7 @@ def trees() -> Iterator[tuple[str, tuple[str, ...], Any]]:
         yield "predict", words, composed("predict", *words)
         # Its data are the checkpoint's, which are known once that is read.
         yield "evaluate", words, composed("predict", *words)
+    yield "check_data", (), composed("check_data", *CHECK_DATA[1:4])
     yield "summary", (), composed("summary")
     yield "benchmark", (), composed("benchmark")
 
@@ -108,6 +110,8 @@ def types(rng: random.Random) -> Iterator[Case]:
                 continue
             if program in ("evaluate", "predict") and key.startswith("data"):
                 continue
+            if (program, key) == ("check_data", "data.crop_size"):
+                continue  # which takes several types, and is not used
             for bad in wrong[type(value)]:
                 # What the sentence names: the key, or its last word where the part itself complains.
                 named = key.rpartition(".")[2].replace("_", "[_ ]")
@@ -212,6 +216,11 @@ OTHERS = (
         (PROGRAMS["summary"], word)
         for word in ("receptive_field=true effective_field.size=3", "receptive_field=true init_from=nowhere")
     ),
+    *(
+        (CHECK_DATA, word)
+        for word in ("splits=[nosuch]", "splits=[]", "splits=train", "json=photos/images", "data=null")
+    ),
+    *((CHECK_DATA, word) for word in ("json=photos/list.txt/x.json", "data.num_workers=-1", "+model=unet", "data=5")),
     *((PROGRAMS["benchmark"], word) for word in ("only=[nothing]", "threads=0", "accelerator=tpu", "camvid=nowhere")),
 )
 
@@ -227,7 +236,8 @@ def ranges(rng: random.Random) -> Iterator[Case]:
             yield Case(f"train: {key}={value}", train(f"{key}={value}"), named)
     for words, more in OTHERS:
         key, _, value = more.split()[-1].partition("=")
-        named = rf"(?i){key.split('.')[-1]}|{key.split('.')[0]}|{value.strip('[]')}"
+        first, *_, last = [*key.lstrip("+").split(".")] * 2
+        named = rf"(?i){last}|{first}|{value.strip('[]') or last}"
         yield Case(f"{words[0]}: {more}", (*words, *more.split()), named)
     folder = (
         *("classes=[a]", "classes=[]", "classes=[a,a]", "classes=nowhere.txt", "classes=[a,b]", "classes=photos"),
