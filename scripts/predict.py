@@ -29,6 +29,7 @@ def main(config: DictConfig) -> None:
             write,
             write_feature_maps,
             write_heatmaps,
+            write_key,
         )
         from segframe.restore import restore
 
@@ -47,6 +48,7 @@ def main(config: DictConfig) -> None:
     device = building.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)
     segmenter.autocast_dtype = autocast_dtype(config.precision, about.config)
+    write_key(output, about.classes, about.palette)
     failures = 0
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:

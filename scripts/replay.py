@@ -14,12 +14,12 @@ def main(config: DictConfig) -> None:
     """One forward and backward pass over the batch in diverged.pt."""
     # Imported here, so that --help needs no torch.
     from hydra.core.hydra_config import HydraConfig
-    from PIL import Image
 
     with importing():
         from segframe import replay, trouble
         from segframe.inference import building
         from segframe.tables import plain_table, print_table
+        from segframe.visuals import save_png
 
     check_keys(config, ReplayConfig)
     path = replay.locate(Path(config.checkpoint))
@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
     print(replay.verdict(sick, found))
     folder = Path(HydraConfig.get().runtime.output_dir)
     for k, name in enumerate(sick.step.batch["name"]):
-        Image.fromarray(replay.picture(sick, k)).save(folder / f"{k:02}_{Path(name).stem}.png")
+        save_png(folder / f"{k:02}_{Path(name).stem}.png", replay.picture(sick, k))
     print(f"images and masks as the network got them: {folder}")
 
 

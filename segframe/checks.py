@@ -180,7 +180,8 @@ def accepts(hint: Any, value: Any) -> bool:
 def spell(hint: Any) -> str:
     """An annotation as a user reads it."""
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
-    return text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
+    text = text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
+    return text.replace("collections.abc.Sequence", "list").replace(" | torch.Tensor", "")
 
 
 def fill_in(config: DictConfig) -> None:

@@ -203,6 +203,8 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
             try:
                 overrides.append(OverridesParser.create().parse_override(word))
             except HydraException as unreadable:
+                if "=" not in word and word[0] != "~":
+                    return f"cannot read {word!r} on the command line: a setting is given as name=value"
                 return f"cannot read {word!r} on the command line: {sentence(unreadable)}"
     groups = [override for override in overrides if schema.is_group(override.key_or_group)]
     for override in groups:

@@ -57,10 +57,12 @@ def overlay(image: Picture, classes: NDArray[np.uint8], palette: Sequence[Color]
     return ((1 - alpha) * image.astype(np.float32) + alpha * colors + 0.5).astype(np.uint8)
 
 
-def legend(names: Sequence[str], palette: Sequence[Color], present: Iterable[int], width: int) -> Picture:
+def legend(
+    names: Sequence[str], palette: Sequence[Color], present: Iterable[int], width: int, size: int = 14
+) -> Picture:
     """A strip `width` pixels wide with swatch and name of each class index in `present` (255: void), in columns."""
     entries = [("void", VOID) if i == IGNORE_INDEX else (names[i], palette[i]) for i in present]
-    size, line, swatch, gap = 14, 22, 14, 8
+    line, swatch, gap = size + 8, size, 8
     column = max((_text_width(name, size) for name, _ in entries), default=0) + swatch + 3 * gap
     columns = max(1, (width - gap) // column)
     image, draw = canvas(ceil(len(entries) / columns) * line + gap, width)
@@ -89,12 +91,14 @@ def comparison(
         "prediction": overlay(image, prediction, palette),
     }
     height, width = truth.shape
-    top, gap = 26, 6
+    # TensorBoard shows it some 350 pixels wide, where letters must still be told apart.
+    size, gap = max(16, width // 12), 6
+    top = size + 10
     picture, draw = canvas(top + height, 3 * width + 2 * gap)
     for k, (title, panel) in enumerate(panels.items()):
-        draw.text((k * (width + gap) + width // 2, top // 2), title, fill=INK, font=font(16), anchor="mm")
+        draw.text((k * (width + gap) + width // 2, top // 2), title, fill=INK, font=font(size), anchor="mm")
         picture.paste(Image.fromarray(panel), (k * (width + gap), top))
-    return np.vstack([np.asarray(picture), legend(names, palette, present.tolist(), picture.width)])
+    return np.vstack([np.asarray(picture), legend(names, palette, present.tolist(), picture.width, size)])
 
 
 def fit_height(array: NDArray[np.uint8], smallest: int = 256, largest: int = 512) -> NDArray[np.uint8]:

@@ -85,12 +85,12 @@ def plot(path: Path, points: Sequence[dict[str, Any]]) -> str:
     grid = figure.subplots(2, len(names), squeeze=False)
     for column, name in enumerate(names):
         own = [point for point in points if point["over"] == name]
-        for line, unit in enumerate(("images/s", "MiB")):
+        for line, (unit, label) in enumerate((("images/s", "images/s"), ("MiB", "peak memory, MiB"))):
             axes = grid[line][column]
             known = [(point["value"], point[unit]) for point in own if point[unit] is not None]
             axes.plot([x for x, _ in known], [y for _, y in known], marker="o")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * max((y for _, y in known), default=1))
             axes.set_xticks([x for x, _ in known])
             axes.set_xlabel(name)
-            axes.set_ylabel(unit)
+            axes.set_ylabel(label)
     return save_figure(path, figure)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,11 +118,19 @@ def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str
     axes.barh([k - 0.2 for k in places], [r.time_ratio or 0 for r in measured], 0.4, label="time")
     axes.barh([k + 0.2 for k in places], [r.memory_ratio or 0 for r in measured], 0.4, label="peak memory")
     axes.axvline(1, color="black", linewidth=1)
+    aims = [
+        (float(aim[1]), place + lower)
+        for place, result in enumerate(measured)
+        for what, lower in (("time", -0.2), ("memory", 0.2))
+        if (aim := re.search(rf"<= ([\d.]+)x {what}", result.target))
+    ]
+    if aims:
+        axes.scatter(*zip(*aims, strict=True), marker="|", s=50, color="black", label="aimed at", zorder=3)
     axes.set_yticks(list(places), [f"{r.name} / {r.against}" for r in measured], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, min(2, max(1.1, *(r.time_ratio or 0 for r in measured))))
+    axes.set_ylim(len(measured) - 0.4, -0.6)
+    axes.set_xlim(0, min(2, 1.05 * max(1.05, *(r.time_ratio or 0 for r in measured))))
     axes.set_xlabel(f"segframe / other: shorter is better ({about['gpu'] or about['cpu']})")
-    figure.legend(loc="outside upper right", ncols=2)
+    figure.legend(loc="outside upper right", ncols=3)
     return save_figure(path, figure)
 
 

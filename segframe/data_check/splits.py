@@ -1,6 +1,7 @@
 """Which splits there are, and the facts of all their samples: each pair of files is examined once, by processes."""
 
 import multiprocessing
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +132,7 @@ _datasets: list[SegmentationDataset] = []
 
 
 def _start(datasets: list[SegmentationDataset]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the program ends its workers
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     _datasets[:] = datasets

@@ -16,7 +16,8 @@ from segframe.errors import UserError
 from segframe.heatmaps import feature_grid, heat_map
 from segframe.inference.base import Inference, Postprocess, Scores, classify
 from segframe.segmenter import Segmenter
-from segframe.visuals import colorize, overlay, save_png
+from segframe.visuals import colorize, legend, overlay, save_png
+from segframe.whole import write_text
 
 STAGES = ("c1", "c2", "c3", "c4", "c5")
 
@@ -70,6 +71,12 @@ def write(folder: Path, name: Path, prediction: Prediction, palette: Palette, al
     save_png(folder / "index" / f"{name}.png", classes)
     save_png(folder / "colour" / f"{name}.png", colorize(classes, palette))
     save_png(folder / "overlay" / f"{name}.png", overlay(image, classes, palette, alpha))
+
+
+def write_key(folder: Path, classes: tuple[str, ...], palette: Palette) -> None:
+    """Writes what the pictures' values and colours stand for: classes.txt, line k + 1 for value k, and legend.png."""
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+    save_png(folder / "legend.png", legend(classes, palette, range(len(classes)), 640))
 
 
 def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
