@@ -92,7 +92,7 @@ def comparison(
     }
     height, width = truth.shape
     # TensorBoard shows it some 350 pixels wide, where letters must still be told apart.
-    size, gap = max(16, width // 12), 6
+    size, gap = max(16, width // 16), 6
     top = size + 10
     picture, draw = canvas(top + height, 3 * width + 2 * gap)
     for k, (title, panel) in enumerate(panels.items()):

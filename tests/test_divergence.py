@@ -118,7 +118,7 @@ def test_weights_wait_for_a_late_answer(run, tmp_path, monkeypatch):
     healthy, calls = CrossEntropy.forward, []
 
     def forward(self, logits, mask):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not mask.is_meta:
             calls.append(1)
         loss = healthy(self, logits, mask)
         return loss * float("nan") if len(calls) == 3 else loss

@@ -55,6 +55,6 @@ def test_predictions_on_a_full_disk(run, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out")
     assert result.code == 1
-    assert result.out.endswith("error: cannot write out/index/a.png (No space left on device)\n")
+    assert result.out.endswith("error: cannot write out/classes.txt (No space left on device)\n")
     assert "Traceback" not in result.out
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
