@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import os
 import runpy
 import shutil
 import sys
@@ -20,7 +21,9 @@ from segframe import config as schema
 ROOT = Path(__file__).parents[1]
 options = schema.options
 schema.register()
-torch.set_num_threads(min(2, torch.get_num_threads()))
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of as many processes as there are cores; and the programs they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, torch.get_num_threads()))))
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:

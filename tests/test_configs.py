@@ -1,9 +1,9 @@
 """Every YAML composes and names what exists; the rules that keep presets, recipes and the command line apart."""
 
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import ROOT, composed, options
@@ -113,14 +113,12 @@ def test_keys_outside_the_schema_are_refused(word):
 
 
 def test_help_is_quick():
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        out = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
+    before = os.times()
+    out = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
+    seconds = os.times().children_user - before.children_user  # the machine may be busy with other tests
     assert re.search(r"^model +deeplabv1, deeplabv2", out.stdout, re.MULTILINE)
     assert "python train.py model=fcn8s data=voc" in out.stdout
     assert "shift_and_stitch" not in out.stdout
     code = "import sys, segframe.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    assert min(seconds) < 3  # 1.0 s on an idle machine; importing torch would take longer than this
+    assert seconds < 2  # 0.5 s; importing torch would take longer than this
