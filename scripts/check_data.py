@@ -23,6 +23,7 @@ def main(config: DictConfig) -> None:
         from segframe.data_check import report, splits
         from segframe.data_check.findings import ERROR, NOTE, WARNING
         from segframe.errors import naming
+        from segframe.tables import print_table
 
     checks.check_keys(config, CheckDataConfig)
     checks.check_parts(config)
@@ -41,9 +42,9 @@ def main(config: DictConfig) -> None:
     # Wide enough for paths where the output is a file.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for split in found.splits:
-        console.print(report.classes_table(split))
+        print_table(report.classes_table(split), console)
     if findings:
-        console.print(report.findings_table(findings))
+        print_table(report.findings_table(findings), console)
     path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
     for target in (path, *([Path(config.json)] if config.json else [])):
         report.write_json(target, found, findings)

@@ -21,9 +21,13 @@ class SweepRow:
     error: str = ""
 
 
-def print_table(table: Table) -> None:
-    """Prints to standard output."""
-    Console().print(table)
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Prints (to standard output), the title in one piece: rich would break it at the table's width, paths too."""
+    console, title = console or Console(), table.title
+    if title:
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        table.title = None
+    console.print(table)
 
 
 def figures_table(

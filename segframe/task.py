@@ -81,7 +81,7 @@ class SegmentationTask(pl.LightningModule):
     @property
     def hparams_flat(self) -> dict[str, str | int | float | bool]:
         """The config's plain values under dotted names; without paths, which differ in every run."""
-        paths = ("output_dir", "resume", "init_from", "callbacks.", "logger.")
+        paths = ("output_dir", "resume", "init_from", "callbacks.", "logger.", "data.root", "data.cache_dir")
         return {name: value for name, value in flatten(self.about.config) if not name.startswith(paths)}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from segframe import IGNORE_INDEX
+from segframe.data.labels import NO_CLASS
 from segframe.data_check import copies
 from segframe.data_check.facts import ImageFacts, MaskFacts
 from segframe.data_check.findings import ERROR, NOTE, WARNING, Finding, absent, class_counts, encoding, of_split
@@ -18,6 +19,8 @@ from segframe.whole import write_text
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "dim"}
 """By severity, the gravest first."""
+NOTHING = "no class"
+"""The row of pixels whose value is neither a class nor void."""
 
 
 @dataclass
@@ -99,7 +102,7 @@ def classes_table(split: Split) -> Table:
             table.add_section()
         shares = (f"{100 * share:.2f}" for share in (row["share"], row["images"] / max(1, about.num_masks)))
         counts = (f"{row['pixels']:,}", f"{row['images']:,}")
-        style = "" if row["pixels"] or name == "void" else STYLES[WARNING]
+        style = STYLES[ERROR] if name == NOTHING else "" if row["pixels"] or name == "void" else STYLES[WARNING]
         table.add_row(name, counts[0], next(shares), counts[1], next(shares), style=style)
     return table
 
@@ -124,6 +127,7 @@ def write_json(path: Path, found: Found, findings: Sequence[Finding]) -> None:
 
 def _rows(split: Split, about: Summary) -> Iterator[tuple[str, dict[str, float]]]:
     total = max(1, int(about.pixels.sum()))
-    for name, k in [*((name, k) for k, name in enumerate(split.dataset.classes)), ("void", IGNORE_INDEX)]:
+    rest = [("void", IGNORE_INDEX), *([(NOTHING, NO_CLASS)] if about.pixels[NO_CLASS] else [])]
+    for name, k in [*((name, k) for k, name in enumerate(split.dataset.classes)), *rest]:
         pixels = int(about.pixels[k])
         yield name, {"pixels": pixels, "share": pixels / total, "images": int(about.images[k])}
