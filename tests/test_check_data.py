@@ -249,6 +249,13 @@ def test_the_report(run, photos, tmp_path):
     assert run("scripts/check_data.py", *FOLDER, "data.num_workers=0", "output_dir=out").code == 0
 
 
+def test_pixels_of_no_class_have_a_row(run, photos):
+    Image.fromarray(np.full_like(mask_of(1), 7)).save(next((photos / "masks/val").iterdir()))
+    result = run("scripts/check_data.py", *FOLDER, "data.num_workers=0", "output_dir=out")
+    assert result.code == 1
+    assert result.out.count("no class") == 1
+
+
 def test_generated_data(run):
     result = run("scripts/check_data.py", *TINY[2:4], "data.num_workers=0", "output_dir=out")
     assert result.code == 0, result.out

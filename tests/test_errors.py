@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import TINY
 
+from segframe.cli import interruptible
 from segframe.errors import UserError
 
 WRONG = [
@@ -127,6 +128,18 @@ def test_checkpoints_that_are_none(run, tmp_path, script):
     result = run(script, *more)
     assert result.code == 1
     assert "checkpoint must be given" in result.out
+
+
+def test_a_run_that_does_not_start_leaves_no_folder(run, tmp_path):
+    assert run("train.py", "data=folder", "data.root=nowhere", "data.dataset.classes=[a]").code == 1
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_ctrl_c_ends_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as end, interruptible():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_debug_shows_where_an_error_comes_from(run):

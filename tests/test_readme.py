@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, composed
 from hydra.core.config_store import ConfigStore
+from PIL import Image
 
 from segframe import build, checks
 
@@ -67,3 +68,18 @@ def test_the_example_backbone_works(tmp_path, monkeypatch):
     head = build.build(composed("head=fcn8s").head, "head")(features=backbone.features, num_classes=3)
     assert head(maps, (50, 65)).full().shape == (1, 3, 50, 65)
     sys.modules.pop("readme_tiny")
+
+
+def test_the_example_of_own_data_works(tmp_path):
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml" and "label_map" in text]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.yaml").write_text(text)
+    for folder, mode in (("images", "RGB"), ("masks", "RGB")):
+        for split in ("train", "val"):
+            (tmp_path / "photos" / folder / split).mkdir(parents=True)
+            picture = Image.new(mode, (40, 32), (0x80, 0x40, 0x80) if folder == "masks" else (9, 9, 9))
+            picture.save(tmp_path / "photos" / folder / split / "0.png")
+    config = composed(f"hydra.searchpath=[file://{tmp_path}]", "data=mine", f"data.root={tmp_path / 'photos'}")
+    train, _ = build.build_datasets(config.data, config.transforms, 0)
+    assert train.classes == ("road", "sky")
+    assert set(train[0]["mask"].unique().tolist()) <= {0, 255}

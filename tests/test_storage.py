@@ -12,6 +12,7 @@ from conftest import ROOT, TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segframe import checkpoint
+from segframe.callbacks import last
 from segframe.callbacks.last import parse
 from segframe.errors import UserError
 from segframe.preemption import SIGNALS, exit_code, listen, named
@@ -140,6 +141,17 @@ def test_a_run_that_is_asked_to_end_before_its_first_step_says_so_too(capsys, nu
             signal.signal(signal_, handler)
     assert end.value.code == exit_code(number)
     assert f"{named(number)}: ended before a further step" in capsys.readouterr().out
+
+
+def test_a_second_ctrl_c_ends_at_once(monkeypatch, capfd):
+    ended = []
+    monkeypatch.setattr(last, "end_at_once", lambda: ended.append(1))
+    callback = last.LastCheckpoint("x/checkpoints/last.ckpt", None)
+    callback._note(signal.SIGINT, None)
+    assert "ends after the step at hand" in capfd.readouterr().err
+    assert not ended
+    callback._note(signal.SIGINT, None)
+    assert ended
 
 
 KILLED = """
