@@ -167,6 +167,7 @@ RANGES: dict[str, tuple[object, ...]] = {
     "transforms.scale": ("[2.0,0.5]", "[0,1]", "[1]", "[-1,1]"),
     "transforms.scale_step": (0, -1),
     "transforms.train.1.p": (2, -0.5),
+    "transforms.train": ("[{_target_: albumentations.RandomCrop, height: 64, width: 64}]",),
     "loss.class_weights": ("[1,2]", "[]"),
     "loss.label_smoothing": (2, -1),
     "loss.reduction": ("median",),
