@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
+from PIL import Image
 
 from segframe import config as schema
 
@@ -99,3 +101,28 @@ def trained(run, tmp_path, tmp_path_factory):
         assert result.code == 0, result.out
         shutil.copytree(folder, kept)
     return folder
+
+
+SIZE = (48, 64)
+
+
+def photo(seed):
+    """Blobs, unlike those of other seeds."""
+    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
+    return np.array(Image.fromarray(small).resize(SIZE[::-1], Image.Resampling.BICUBIC))
+
+
+def mask_of(seed):
+    return np.random.default_rng(seed).integers(0, 3, (6, 8), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A sound folder: 6 images for training, 3 for validation."""
+    for part, seeds in (("train", range(6)), ("val", range(10, 13))):
+        for kind in ("images", "masks"):
+            (tmp_path / "photos" / kind / part).mkdir(parents=True)
+        for seed in seeds:
+            Image.fromarray(photo(seed)).save(tmp_path / f"photos/images/{part}/{seed}.png")
+            Image.fromarray(mask_of(seed)).save(tmp_path / f"photos/masks/{part}/{seed}.png")
+    return tmp_path / "photos"

@@ -1,46 +1,21 @@
-"""The check of a dataset: spoiled files, each with its finding; the report; the look before a training."""
+"""The check of a dataset: spoiled files, each with its finding; the report."""
 
 import json
 import os
 
 import numpy as np
 import pytest
-from conftest import TINY, composed
+from conftest import SIZE, TINY, composed, mask_of, photo
 from PIL import Image
-from test_data import complaint, put_lines
+from test_data import put_lines
 
 from segframe import build
-from segframe.data import Folder
 from segframe.data.masks import pack
-from segframe.data_check import before_training, report, splits
+from segframe.data_check import report, splits
 from segframe.data_check.facts import count_values
 from segframe.data_check.findings import ERROR, NOTE, WARNING
 
-CLASSES = ["ground", "tree", "car"]
 FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
-SIZE = (48, 64)
-
-
-def photo(seed):
-    """Blobs, unlike those of other seeds."""
-    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
-    return np.array(Image.fromarray(small).resize(SIZE[::-1], Image.Resampling.BICUBIC))
-
-
-def mask_of(seed):
-    return np.random.default_rng(seed).integers(0, 3, (6, 8), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A sound folder: 6 images for training, 3 for validation."""
-    for part, seeds in (("train", range(6)), ("val", range(10, 13))):
-        for kind in ("images", "masks"):
-            (tmp_path / "photos" / kind / part).mkdir(parents=True)
-        for seed in seeds:
-            Image.fromarray(photo(seed)).save(tmp_path / f"photos/images/{part}/{seed}.png")
-            Image.fromarray(mask_of(seed)).save(tmp_path / f"photos/masks/{part}/{seed}.png")
-    return tmp_path / "photos"
 
 
 def check(photos, *overrides, num_workers=0):
@@ -288,61 +263,3 @@ def test_camvid(run):
     assert result.code == 0, result.out
     assert "0 errors, 0 warnings" in result.out
     assert "its images are all in train and val" in result.out
-
-
-# before a training
-
-
-def datasets(photos, **settings):
-    settings = {"classes": CLASSES} | settings
-    return Folder(photos, "train", **settings), Folder(photos, "val", **settings)
-
-
-def test_sound_data_need_no_word_before_a_training(photos):
-    assert before_training.look(*datasets(photos)) == []
-
-
-def test_what_would_end_a_training_is_raised_before_it(photos):
-    Image.fromarray(mask_of(0) + 1).save(photos / "masks/val/11.png")
-    complaint(
-        lambda: before_training.look(*datasets(photos)), "11.png", "val", "label_map={3: 255}", "scripts/check_data.py"
-    )
-    (photos / "images/train/5.png").write_bytes(b"")
-    complaint(lambda: before_training.look(*datasets(photos)), "5.png", "cannot read", "scripts/check_data.py")
-
-
-def test_binary_masks_without_a_label_map_are_told_before_a_training(photos):
-    for path in (photos / "masks").rglob("*.png"):
-        Image.fromarray(np.where(mask_of(0) > 0, 255, 0).astype(np.uint8)).save(path)
-    two = {"classes": ["ground", "car"]}
-    complaint(lambda: before_training.look(*datasets(photos, **two)), "0.png", "label_map={255: 1}")
-    assert before_training.look(*datasets(photos, label_map={255: 1}, **two)) == []
-
-
-def test_what_would_spoil_a_training_is_told(photos):
-    (photos / "images/val/10.png").write_bytes((photos / "images/train/2.png").read_bytes())
-    for path in (photos / "masks/train").iterdir():
-        Image.fromarray(np.zeros(SIZE, np.uint8)).save(path)
-    for path in (photos / "masks/val").iterdir():
-        Image.fromarray(np.full(SIZE, 255, np.uint8)).save(path)
-    told = before_training.look(*datasets(photos))
-    assert [line.partition(",")[0] for line in told] == [
-        "train: each of 6 masks holds ground alone",
-        "val: each of 3 masks is all void",
-        "val: at least 1 of 3 images are in train too",
-        before_training.ALL.partition(",")[0],
-    ]
-
-
-def test_one_split_for_both_is_no_copy(photos):
-    train, _ = datasets(photos)
-    assert before_training.look(train, train) == []
-
-
-def test_a_training_tells(run, photos):
-    (photos / "images/val/10.png").write_bytes((photos / "images/train/2.png").read_bytes())
-    small = ("backbone=resnet18", "head=fcn", "data.crop_size=32", "data.batch_size=2", "data.num_workers=0")
-    common = (*FOLDER, *small, "trainer.accelerator=cpu", "trainer.max_steps=1", "callbacks=none", "logger=none")
-    result = run("train.py", *common, "data.weights=null", "output_dir=first")
-    assert result.code == 0, result.out
-    assert "val: at least 1 of 3 images are in train too, as photos/images/val/10.png" in result.out

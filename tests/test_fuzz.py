@@ -40,6 +40,7 @@ profile = settings(
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".gif": "GIF", ".webp": "WEBP"}
+MASKS = (".png", ".bmp", ".tif", ".gif")
 CLASSES = ("ground", "road", "sky")
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=8),
@@ -103,44 +104,34 @@ def pictures(draw, suffix):
     return file.getvalue()
 
 
-def files(suffix):
-    return st.binary(max_size=300) | mutated(pictures(suffix))
+def try_files(path, read, is_right):
+    """Whatever the file holds, what is read of it is right, or one sentence says what is wrong."""
+
+    @profile
+    @given(st.binary(max_size=300) | mutated(pictures(path.suffix)))
+    @example(b"")
+    def holds(content):
+        path.write_bytes(content)
+        found = answers(read, path)
+        assert found is None or (found.dtype == np.uint8 and is_right(found))
+
+    holds()
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_images(folder, suffix):
-    path = folder / f"image{suffix}"
-
-    @profile
-    @given(files(suffix))
-    @example(b"")
-    def holds(content):
-        path.write_bytes(content)
-        image = answers(read_image, path)
-        assert image is None or (image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3)
-
-    holds()
+    try_files(folder / f"image{suffix}", read_image, lambda image: image.ndim == 3 and image.shape[2] == 3)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif"])
+@pytest.mark.parametrize("suffix", MASKS)
 def test_masks(folder, suffix):
     path, table = folder / f"mask{suffix}", LabelTable(CLASSES, {7: "road"}, voc_palette(3))
-
-    @profile
-    @given(files(suffix))
-    @example(b"")
-    def holds(content):
-        path.write_bytes(content)
-        raw = answers(read_raw, path)
-        mask = None if raw is None else answers(table, raw, path)
-        assert mask is None or (mask.dtype == np.uint8 and mask.ndim == 2 and set(np.unique(mask)) <= {0, 1, 2, 255})
-
-    holds()
+    try_files(path, lambda at: table(read_raw(at), at), lambda mask: mask.ndim == 2 and {*mask.flat} <= {0, 1, 2, 255})
 
 
 @profile
 @given(
-    st.sampled_from([".png", ".bmp", ".tif", ".gif"]),
+    st.sampled_from(MASKS),
     st.sampled_from(["L", "P", "I;16"]),
     st.integers(1, 40),
     st.integers(1, 40),
@@ -150,18 +141,15 @@ def test_masks(folder, suffix):
 )
 def test_a_valid_mask_reads_back_exactly(folder, suffix, mode, height, width, level, optimize, seed):
     rng = np.random.default_rng(seed)
-    if mode == "I;16" and suffix in (".png", ".tif"):
-        values = rng.integers(0, 2**16, (height, width), dtype=np.uint16)
-        mask = Image.fromarray(values)
-    else:
-        values = rng.integers(0, 256, (height, width), dtype=np.uint8)
-        mask = Image.fromarray(values)
-        if mode == "P" and suffix != ".gif":
-            mask.putpalette(rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
-    options = {".png": {"compress_level": level, "optimize": optimize}, ".tif": {"compression": "tiff_lzw"}}
-    options[".gif"] = {"optimize": False}
+    depth = np.uint16 if mode == "I;16" and suffix in (".png", ".tif") else np.uint8
+    values = rng.integers(0, np.iinfo(depth).max, (height, width), dtype=depth, endpoint=True)
+    mask = Image.fromarray(values)
+    if mode == "P" and suffix != ".gif":
+        mask.putpalette(rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
+    png = {"compress_level": level, "optimize": optimize}
+    options = {".png": png, ".tif": {"compression": "tiff_lzw"}, ".gif": {"optimize": False}, ".bmp": {}}
     path = folder / f"exact{suffix}"
-    mask.save(path, **options.get(suffix, {}))
+    mask.save(path, **options[suffix])
     assert np.array_equal(read_raw(path), values)
 
 

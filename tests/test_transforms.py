@@ -4,6 +4,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from segframe.data import ColorMatrixJitter, RandomScaleCrop, Shapes, Transform
 from segframe.errors import UserError
@@ -227,6 +228,24 @@ def test_steps_that_are_no_transforms_or_normalise():
     image, mask = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
     with pytest.raises(UserError, match="leave out Normalize"):
         Transform([A.Normalize()])(image, mask, seed=0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_step_that_fails_is_named_with_its_sample(num_workers):
+    shapes = Shapes(None, "train", Transform([A.HorizontalFlip(p=0), A.RandomCrop(64, 64)]), size=32)
+    loader = DataLoader(shapes, batch_size=2, num_workers=num_workers)
+    with pytest.raises(UserError, match=r"RandomCrop fails \(CropSizeError: Crop size .*32") as caught:
+        next(iter(loader))
+    assert str(caught.value).startswith("Shapes train_0000 (32x32 pixels, sample 0): transforms: ")
+
+
+def test_a_step_of_ours_that_fails_keeps_its_traceback(monkeypatch):
+    def broken(*arguments, **settings):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(RandomScaleCrop, "apply", broken)
+    with pytest.raises(ZeroDivisionError):
+        Transform([RandomScaleCrop(8)])(np.zeros((40, 80, 3), np.uint8), np.zeros((40, 80), np.uint8), seed=0)
 
 
 def test_scales_in_steps():

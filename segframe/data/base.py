@@ -111,7 +111,12 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         image, mask = self.read(index)
         if self.transform is not None:
             seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
-            image, mask = self.transform(image, mask, int(seed))
+            try:
+                image, mask = self.transform(image, mask, int(seed))
+            except UserError as error:
+                sample, (height, width) = self.samples[index], image.shape[:2]
+                where = sample.image if sample.image != Path() else f"{type(self).__name__} {sample.name}"
+                raise UserError(f"{where} ({width}x{height} pixels, sample {index}): {error}") from error
         return {
             "image": torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1),
             "mask": torch.from_numpy(np.require(mask, requirements="W")),

@@ -2,6 +2,7 @@
 
 import os
 import random
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -43,11 +44,26 @@ class Transform:
             image, mask = image.copy(), mask.copy()
         # One stream for all: one seed for each makes every step draw the same numbers, no flip without a jitter.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        result = self.compose(image=image, mask=mask)
+        try:
+            result = self.compose(image=image, mask=mask)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            step = _failed_in(error)
+            if step is None or type(step).__module__.startswith("segframe."):
+                raise  # ours to mend
+            told = " ".join(str(error).split())[:300]
+            raise UserError(f"transforms: {type(step).__name__} fails ({type(error).__name__}: {told})") from error
         image, mask = result["image"], result["mask"]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             raise UserError("the transforms turn images into floats or tensors: leave out Normalize and ToTensorV2")
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _failed_in(error: Exception) -> A.BasicTransform | None:
+    """Return the step in which an exception was raised."""
+    places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((place for place in reversed(places) if isinstance(place, A.BasicTransform)), None)
 
 
 def _walk(step: Step) -> Iterator[Step]:

@@ -15,6 +15,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "predict": (
         *("scripts/predict.py", "checkpoint=x.ckpt", "input=photos/images/val", "output=out", "accelerator=cpu"),
     ),
+    "replay": ("scripts/replay.py", "checkpoint=x.ckpt", "accelerator=cpu", "output_dir=out"),
     "init_from": ("train.py", *NETWORK, *SHAPES, *TINY, "init_from=x.ckpt"),
     "weights": ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY, "backbone.weights=x.ckpt"),
     "summary": ("scripts/summary.py", *NETWORK, "receptive_field=true", "init_from=x.ckpt", "output_dir=out"),
@@ -39,7 +40,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
         for reader in READERS:
             yield Case(f"{reader}: {title}", READERS[reader], named, damage)
     for title, change, named in contents():
-        for reader in ("evaluate", "predict"):
+        for reader in ("evaluate", "predict", "replay"):
             yield Case(f"{reader}: {title}", READERS[reader], named, partial(changed, change))
 
 

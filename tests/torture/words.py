@@ -17,6 +17,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "evaluate": EVALUATE,
     "predict": PREDICT,
     "check_data": CHECK_DATA,
+    "replay": ("scripts/replay.py", "checkpoint=run/checkpoints/last.ckpt", "output_dir=out"),
     "summary": ("scripts/summary.py", "receptive_field=false", "output_dir=out"),
     "benchmark": ("scripts/benchmark.py", "quick=true", "only=[metric_150]", "output_dir=out"),
 }
@@ -63,6 +64,7 @@ def trees() -> Iterator[tuple[str, tuple[str, ...], Any]]:
         # Its data are the checkpoint's, which are known once that is read.
         yield "evaluate", words, composed("predict", *words)
     yield "check_data", (), composed("check_data", *CHECK_DATA[1:4])
+    yield "replay", (), composed("replay")
     yield "summary", (), composed("summary")
     yield "benchmark", (), composed("benchmark")
 
@@ -167,6 +169,7 @@ RANGES: dict[str, tuple[object, ...]] = {
     "transforms.scale": ("[2.0,0.5]", "[0,1]", "[1]", "[-1,1]"),
     "transforms.scale_step": (0, -1),
     "transforms.train.1.p": (2, -0.5),
+    "transforms.train": ("[{_target_: albumentations.RandomCrop, height: 64, width: 64}]",),
     "loss.class_weights": ("[1,2]", "[]"),
     "loss.label_smoothing": (2, -1),
     "loss.reduction": ("median",),
