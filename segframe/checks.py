@@ -57,7 +57,8 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
                 if not takes_any:
                     raise UserError(f"{path}.{key}: {name} takes no such argument{did_you_mean(key, parameters)}")
             elif not accepts(annotation(get_object(name), key), value):
-                raise UserError(f"{path}.{key}={value}: {name} expects {spell(annotation(get_object(name), key))}")
+                setting = source(config, f"{path}.{key}")
+                raise UserError(f"{setting}={value}: {name} expects {spell(annotation(get_object(name), key))}")
 
 
 def check_stored(path: Path) -> None:
@@ -110,6 +111,15 @@ def check_names(config: DictConfig) -> None:
             raise UserError(
                 f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
             )
+
+
+def source(config: DictConfig, path: str) -> str:
+    """The setting from which a value comes: where `path` only refers to another one, that one."""
+    parent, _, key = path.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index, call-overload]
+    reference = re.fullmatch(r"\$\{([a-z]\w*(?:\.\w+)*)\}", raw) if isinstance(raw, str) else None
+    return source(config, reference[1]) if reference else path
 
 
 def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -95,6 +95,7 @@ def test_pretrained_weights_follow_the_data_and_strides_the_head():
     [
         (["+optimizer.lrr=3"], r"optimizer\.lrr: torch\.optim\.SGD takes no such argument; did you mean lr\?"),
         (["optimizer.lr=fast"], r"optimizer\.lr=fast: torch\.optim\.SGD expects float"),
+        (["data.crop_size=[144,x]"], r"data\.crop_size=\[144, 'x'\]: .*RandomScaleCrop expects int \| list\[int\]"),
         (["head.rates=fast"], r"head\.rates=fast: .*DeepLabV3Plus expects list\[int\] \| null"),
         (["optimizer._target_=torch.optim.SDG"], r"optimizer\._target_=torch\.optim\.SDG: "),
         (["+transforms.train.0.sice=3"], r"transforms\.train\[0\]\.sice: .*; did you mean size\?"),
