@@ -20,10 +20,10 @@ train: $(BIN)/installed ## Train on the embedded dataset: minutes on two CPU cor
 	$(BIN)/python train.py experiment=shapes
 
 test: $(BIN)/installed ## Run the tests
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 test-all: $(BIN)/installed ## Run the tests, slow ones too
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m ""
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m ""
 
 torture: $(BIN)/installed ## Kill runs, feed bad inputs, fuzz readers, fill disks: half an hour; QUICK=1: seven minutes
 	$(BIN)/python tests/torture $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
