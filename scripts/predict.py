@@ -12,7 +12,7 @@ from segframe.config import PredictConfig
 
 @command("predict")
 def main(config: DictConfig) -> None:
-    """Predicts one image after the other; a bad file is reported and skipped, and the exit code is then 1."""
+    """Predicts one image after the other; one that fails is reported and skipped, and the exit code is then 1."""
     # Imported here, so that --help needs no torch.
     from rich.progress import track
 
@@ -53,12 +53,12 @@ def main(config: DictConfig) -> None:
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:
             image = read_image(path)
+            with trouble.named(less=trouble.TO_PREDICT, image=path):
+                prediction = predict(segmenter, image, inference, postprocess, device)
         except UserError as error:
             failures += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        with trouble.named(less=trouble.TO_PREDICT):
-            prediction = predict(segmenter, image, inference, postprocess, device)
         write(output, name, prediction, about.palette, config.alpha)
         write_heatmaps(output, name, prediction, heated, about.classes)
         if config.feature_maps:

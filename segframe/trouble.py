@@ -1,8 +1,9 @@
-"""What the machine refuses while a run goes on, as one sentence with a cure: memory, loaders' workers, operators."""
+"""What the machine refuses while a run goes on, in a sentence with a cure: memory, workers, operators, tiny images."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -17,20 +18,20 @@ TO_PREDICT = "inference=sliding_window reads images in windows (inference.window
 
 
 @contextmanager
-def named(*datasets: SegmentationDataset, less: str = TO_TRAIN) -> Iterator[None]:
-    """Turns what torch says of missing memory, of workers that died and of deterministic=true into a UserError.
+def named(*datasets: SegmentationDataset, less: str = TO_TRAIN, image: Path | None = None) -> Iterator[None]:
+    """Turns what torch says of missing memory, workers that died, tiny images and deterministic=true into a UserError.
 
-    `less`: what makes the work at hand need less memory.
+    `less`: what makes the work at hand need less memory; `image`: what is worked on, where that is a single one.
     """
     try:
         yield
     except UserError:
         raise
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ValueError) as error:
         message = explain(error, datasets, less)
         if message is None:
             raise
-        raise UserError(message) from error
+        raise UserError(f"{image}: {message}" if image else message) from error
 
 
 def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: str) -> str | None:
@@ -40,6 +41,11 @@ def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: s
         return f"the GPU's memory is full ({text.partition(' GiB')[0].rpartition(' ')[2]} GiB more were asked): {less}"
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
         return f"the machine's memory is full: {less}"
+    if "Output size is too small" in text or "Expected more than 1 value per channel" in text:
+        return (
+            f"the images are too small for this network ({text.partition(chr(10))[0]}): a training's are as large as "
+            "data.crop_size, and batch norm needs a data.batch_size above 1 where a single pixel is left of them"
+        )
     if "does not have a deterministic implementation" in text:
         return f"deterministic=true: this device has no {text.split()[0]} that gives equal bits; choose another part"
     died = re.match(

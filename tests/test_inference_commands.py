@@ -58,3 +58,14 @@ def test_predictions_on_a_full_disk(run, tmp_path, monkeypatch):
     assert result.out.endswith("error: cannot write out/classes.txt (No space left on device)\n")
     assert "Traceback" not in result.out
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_an_image_that_is_too_small_is_named_and_skipped(run, tmp_path):
+    stored(tmp_path, "model=unet", *TINY[2:], "backbone.channels=[4,4,8,8,8]", "head.channels=[8,8,4,4]")
+    (tmp_path / "in").mkdir()
+    for name, side in (("a", 5), ("b", 45)):
+        Image.fromarray(images(side, 61)[0].permute(1, 2, 0).numpy()).save(tmp_path / f"in/{name}.png")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=in", "output=out")
+    assert result.code == 1
+    assert "skipped: in/a.png: the images are too small for this network (" in result.out
+    assert "1 of 2 images predicted" in result.out

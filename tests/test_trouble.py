@@ -44,6 +44,14 @@ def test_a_worker_that_dies_names_its_sample():
             RuntimeError("adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you set"),
             "deterministic=true: this device has no adaptive_max_pool2d_backward_cuda",
         ),
+        (
+            RuntimeError("Given input size: (256x1x1). Calculated output size: (256x0x0). Output size is too small"),
+            r"too small for this network \(Given input size: \(256x1x1\).*data.crop_size",
+        ),
+        (
+            ValueError("Expected more than 1 value per channel when training, got input size torch.Size([1, 8, 1, 1])"),
+            "too small for this network .*data.batch_size above 1",
+        ),
     ],
 )
 def test_what_torch_says_is_told_with_a_cure(error, sentence):

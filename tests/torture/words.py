@@ -146,7 +146,7 @@ RANGES: dict[str, tuple[object, ...]] = {
     "seed": (-1, -(2**40), 2**70),
     "data.batch_size": (0, -1, -(10**9)),
     "data.num_workers": (-1, -100),
-    "data.crop_size": (0, -5, "[0,32]", "[32]", "[32,32,32]", 1.5, "[-1,5]"),
+    "data.crop_size": (0, -5, 4, "[0,32]", "[32]", "[32,32,32]", 1.5, "[-1,5]"),
     "data.dataset.size": (0, 31, -32),
     "data.dataset.num_images.train": (0, -1),
     "data.train_split": ("nosuch",),
