@@ -51,6 +51,16 @@ class TensorBoard(TensorBoardLogger, Resumable):
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self.experiment._get_file_writer().add_event(start)
 
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hands the figures over; Lightning takes the error of a full disk for one of a figure's type."""
+        try:
+            super().log_metrics(metrics, step)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
     def save(self) -> None:
         """Writes what is buffered."""
         self.experiment.flush()

@@ -128,7 +128,8 @@ def test_the_thread_that_writes_events_leaves_telling_of_a_full_disk_to_the_run(
     monkeypatch.setattr(RecordWriter, "write", full)
     logger.log_metrics({"loss": 1.0}, step=1)
     logger.experiment._get_file_writer().event_writer._async_writer._worker.join()
-    with pytest.raises(OSError, match=r"No space left on device: '.*events.out.tfevents"):
-        logger.save()
+    for again in (logger.save, lambda: logger.log_metrics({"loss": 2.0}, step=2)):
+        with pytest.raises(OSError, match=r"No space left on device: '.*events.out.tfevents"):
+            again()
     logger.finalize("failed")
     assert capfd.readouterr().err == ""
