@@ -1,4 +1,4 @@
-"""Fifteen hundred bad inputs: each must end in one sentence that names the culprit, and change nothing that was there."""
+"""Fifteen hundred bad inputs: each must end in one sentence that names the culprit, and change nothing else."""
 
 import json
 import os
