@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import logging
 import os
 import string
 import sys
@@ -72,6 +73,8 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             schema.register()
             debugging = take_debug(sys.argv)
+            # A full disk is told once, by what must be written; a line of the log need not.
+            logging.raiseExceptions = debugging
             if "-m" not in sys.argv and "--multirun" not in sys.argv:
                 sys.argv[1:] = [quote_path(word) for word in sys.argv[1:]]
             program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)

@@ -9,7 +9,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         # A DataLoader worker hands an exception on as its whole traceback: only the sentence at its end counts.
-        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+        super().__init__(message.rpartition(f"\n{type(self).__module__}.{type(self).__name__}: ")[2].strip())
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 """What a user can get wrong ends in one clear sentence, a non-zero exit code and no folder with half a run."""
 
+import errno
+import io
+import logging
+
 import pytest
 import torch
 from conftest import TINY
@@ -150,3 +154,20 @@ def test_debug_shows_where_an_error_comes_from(run):
     result = run("train.py", *words, "debug=yes")
     assert result.code == 1
     assert "error: debug=yes: debug=true shows the traceback" in result.out
+
+
+def test_a_line_that_the_log_has_no_room_for_is_no_further_error(run, monkeypatch, capfd):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    assert run("scripts/check_data.py", "data=null").code == 1
+    logging.StreamHandler(Full()).handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_sentence_may_name_an_error():
+    assert str(UserError("a backbone a.UserError: b")) == "a backbone a.UserError: b"
+    text = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\nsegframe.errors.UserError: bad\n"
+    assert str(UserError(text)) == "bad"
