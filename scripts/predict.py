@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -49,13 +50,20 @@ def main(config: DictConfig) -> None:
     segmenter = restored.segmenter.to(device)
     segmenter.autocast_dtype = autocast_dtype(config.precision, about.config)
     write_key(output, about.classes, about.palette)
+
+    def read_one(path: Path) -> Any:
+        try:
+            return read_image(path)
+        except UserError as error:
+            raise trouble.UnfitImage(str(error)) from error
+
     failures = 0
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:
-            image = read_image(path)
             with trouble.named(less=trouble.TO_PREDICT, image=path):
+                image = read_one(path)
                 prediction = predict(segmenter, image, inference, postprocess, device)
-        except UserError as error:
+        except trouble.UnfitImage as error:
             failures += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue

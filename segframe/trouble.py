@@ -17,11 +17,15 @@ TO_TRAIN = (
 TO_PREDICT = "inference=sliding_window reads images in windows (inference.window=...); or precision=bf16-mixed"
 
 
+class UnfitImage(UserError):
+    """What is wrong with one image alone: others may do."""
+
+
 @contextmanager
 def named(*datasets: SegmentationDataset, less: str = TO_TRAIN, image: Path | None = None) -> Iterator[None]:
     """Turns what torch says of missing memory, workers that died, tiny images and deterministic=true into a UserError.
 
-    `less`: what makes the work at hand need less memory; `image`: what is worked on, where that is a single one.
+    `less`: what makes the work at hand need less memory; `image`: what is worked on, where that is a single one, then an UnfitImage.
     """
     try:
         yield
@@ -31,7 +35,7 @@ def named(*datasets: SegmentationDataset, less: str = TO_TRAIN, image: Path | No
         message = explain(error, datasets, less)
         if message is None:
             raise
-        raise UserError(f"{image}: {message}" if image else message) from error
+        raise (UnfitImage(f"{image}: {message}") if image else UserError(message)) from error
 
 
 def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: str) -> str | None:
