@@ -25,7 +25,8 @@ class UnfitImage(UserError):
 def named(*datasets: SegmentationDataset, less: str = TO_TRAIN, image: Path | None = None) -> Iterator[None]:
     """Turns what torch says of missing memory, workers that died, tiny images and deterministic=true into a UserError.
 
-    `less`: what makes the work at hand need less memory; `image`: what is worked on, where that is a single one, then an UnfitImage.
+    `less`: what makes the work at hand need less memory; `image`: what is worked on, where that is a single one; it
+    is an UnfitImage then.
     """
     try:
         yield
