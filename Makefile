@@ -25,7 +25,7 @@ test: $(BIN)/installed ## Run the tests
 test-all: $(BIN)/installed ## Run the tests, slow ones too
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m ""
 
-torture: $(BIN)/installed ## Kill runs, feed bad inputs, fuzz readers, fill disks: half an hour and more; QUICK=1: six
+torture: $(BIN)/installed ## Kill runs, feed bad inputs, fuzz readers, fill disks: half an hour and more; QUICK=1: six minutes
 	$(BIN)/python tests/torture $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
 
 benchmark: $(BIN)/installed ## Measure segframe and its peers side by side: twenty minutes on two CPU cores

@@ -11,7 +11,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from segframe.cli import Failure, sentence
+from segframe.cli import Failure
+from segframe.explain import sentence
 from segframe.run_folder import as_named
 from segframe.tables import SweepRow, print_table, sweep_table
 from segframe.whole import write_text

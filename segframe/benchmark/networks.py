@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from segframe import build, switches
 from segframe.benchmark.row import NotMeasurable, Setup
-from segframe.cli import sentence
 from segframe.config import CONFIG_DIR
+from segframe.explain import sentence
 from segframe.losses.base import Loss
 from segframe.segmenter import Segmenter
 from segframe.switches import computes_in_bfloat16

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segframe import config as schema
-from segframe.cli import dotted
+from segframe.explain import dotted
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "train": ("train.py", "output_dir=out"),
