@@ -167,10 +167,12 @@ class RandomScaleCrop(A.DualTransform):
         """Return the window of the mask scaled by nearest neighbour (exact centres), (*size)."""
         rows, cols = spans
         part = mask[rows.start : rows.stop, cols.start : cols.stop]
+        # Rows are copied whole, columns a pixel at a time, four times as slowly: they are made rows for their turn.
         if rows.scaled < rows.side:  # what there is less of afterwards, first
-            part = part[rows.nearest()].take(cols.nearest(), axis=1)
-        else:
-            part = part.take(cols.nearest(), axis=1).take(rows.nearest(), axis=0)
+            part = part[rows.nearest()]
+        part = cv2.transpose(cv2.transpose(part)[cols.nearest()])
+        if rows.scaled >= rows.side:
+            part = part[rows.nearest()]
         return self._padded(part, (IGNORE_INDEX,))
 
     def _padded(self, window: np.ndarray, value: Sequence[int]) -> np.ndarray:
