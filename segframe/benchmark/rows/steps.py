@@ -1,6 +1,7 @@
 """Rows of whole training steps."""
 
 import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -131,7 +132,7 @@ def overhead_alone(setup: Setup) -> Measured:
     """Steps of next to no network, on one core: handing such small work to another one takes longer than doing it."""
     backbone = Patches()
     head = FCN(backbone.features, 8, 8, ["c3"], "none", 1.0)
-    segmenter = Segmenter(backbone, head, None, Normalize([0.0] * 3, [1.0] * 3))
+    segmenter = Segmenter(backbone, head, None, Normalize([127.5] * 3, [64.0] * 3))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -165,6 +166,8 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     finals = {}
 
     def lightning() -> float:
+        # A run of its own: a file that has these steps already would be written anew with every row.
+        shutil.rmtree(config.output_dir, ignore_errors=True)
         segmenter = copy.deepcopy(first)
         apply_switches(config, segmenter, setup.device, dtype)
         task = build.build_task(config, segmenter, dataset, length)
