@@ -77,7 +77,7 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
             try:
                 if {"-h", "--help"} & set(sys.argv[1:]):
-                    print(help_text(config_name, sys.argv[1:]))
+                    print(help_text(config_name, sys.argv[1:]), flush=True)
                 else:
                     with interruptible():
                         program(run_job)()
@@ -85,6 +85,8 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
                 if debugging:
                     raise
                 sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
+            except BrokenPipeError:  # --help | head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             except (UserError, OSError) as error:
                 if debugging:
                     raise

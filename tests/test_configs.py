@@ -123,3 +123,11 @@ def test_help_is_quick():
     code = "import sys, segframe.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert seconds < 2  # 0.5 s; importing torch would take longer than this
+
+
+def test_output_may_be_cut_off():
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, ROOT / "train.py", "--help"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, b"")
