@@ -18,11 +18,11 @@ def main(config: DictConfig) -> None:
     # Imported here, so that --help needs no torch.
     import torch
     from hydra.core.hydra_config import HydraConfig
-    from rich.console import Console
 
     from segframe.benchmark import growth, report, rows, runner
     from segframe.benchmark.row import Setup
     from segframe.errors import UserError
+    from segframe.tables import console
 
     check_keys(config, BenchmarkConfig)
     chosen = runner.choose(rows.GROUPS, config.only)
@@ -48,18 +48,18 @@ def main(config: DictConfig) -> None:
             print("measuring growth", flush=True)
             points = growth.grow(setup)
     # Wide enough for the table where the output is a file.
-    console = Console(highlight=False, width=max(Console().width, report.WIDTH))
-    console.print(report.table(results, about))
+    out = console(highlight=False, width=max(console().width, report.WIDTH))
+    out.print(report.table(results, about))
     for line in report.remarks(results):
-        console.print(line, markup=False)
+        out.print(line)
     target = Path(config.json or folder / "benchmark.json")
     report.write_json(target, results, about, points)
-    console.print(f"also in {target}", markup=False, soft_wrap=True)
+    out.print(f"also in {target}", soft_wrap=True)
     pictures = {Path(config.plot or folder / "benchmark.png"): lambda path: report.plot(path, results, about)}
     if points:
         pictures[target.with_name(f"{target.stem}_growth.png")] = lambda path: growth.plot(path, points)
     for path, draw in pictures.items():
-        console.print(draw(path), markup=False, soft_wrap=True)
+        out.print(draw(path), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ def main(config: DictConfig) -> None:
     """Reads every file once and reports all that it finds; the exit code is 1 where something is an error."""
     # Imported here, so that --help needs no torch.
     from hydra.core.hydra_config import HydraConfig
-    from rich.console import Console
     from rich.progress import track
 
     with importing():
@@ -40,11 +39,11 @@ def main(config: DictConfig) -> None:
     seconds = time.perf_counter() - start
     findings = report.all_findings(found, config.data.train_split, config.data.val_split)
     # Wide enough for paths where the output is a file.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
     for split in found.splits:
-        print_table(report.classes_table(split), console)
+        print_table(report.classes_table(split), highlight=False, width=width)
     if findings:
-        print_table(report.findings_table(findings), console)
+        print_table(report.findings_table(findings), highlight=False, width=width)
     path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
     for target in (path, *([Path(config.json)] if config.json else [])):
         report.write_json(target, found, findings)

@@ -27,7 +27,7 @@ from segframe.data_check import before_training
 from segframe.errors import UserError, naming
 from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
-from segframe.metrics import figures
+from segframe.metrics import best_mode, figures
 from segframe.segmenter import Normalize, Segmenter
 from segframe.storage import WholeFiles
 from segframe.task import SegmentationTask
@@ -39,6 +39,7 @@ NOT_WORTH_A_WARNING = (
     ".*exists and is not empty.*",  # nor is a resumed run's folder
     ".*GPU available but not used.*",
     ".*treespec, LeafSpec.*",  # within Lightning
+    ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
 )
 
 
@@ -188,15 +189,27 @@ def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str
         log.info("  starts anew: %s", line)
 
 
+def resolve_monitor(config: DictConfig, classes: tuple[str, ...]) -> None:
+    """Replaces `monitor_mode: auto` by that of the figure; UserError where there is no such figure, or no such best."""
+    known = ["val/loss", *figures(torch.zeros(len(classes), len(classes)), classes, "val")]
+    if config.monitor not in known:
+        raise UserError(f"monitor={config.monitor}: there is no such figure{did_you_mean(config.monitor, known)}")
+    mode, right = config.monitor_mode, best_mode(config.monitor)
+    if mode not in ("auto", right):
+        where = "lowest" if right == "min" else "highest"
+        raise UserError(
+            f"monitor_mode={mode}: {config.monitor} is best where it is {where}; monitor_mode={right}, or auto"
+        )
+    config.monitor_mode = right
+
+
 def build_task(
     config: DictConfig, segmenter: Segmenter, dataset: SegmentationDataset, length: RunLength
 ) -> SegmentationTask:
     """The LightningModule of a run."""
+    resolve_monitor(config, dataset.classes)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    known = ["val/loss", *figures(torch.zeros(len(dataset.classes), len(dataset.classes)), dataset.classes, "val")]
-    if config.monitor not in known:
-        raise UserError(f"monitor={config.monitor}: there is no such figure{did_you_mean(config.monitor, known)}")
     for name in segmenter.output_names:
         if name not in config.output_weights:
             raise UserError(f"output_weights has no entry {name}, an output of this network: output_weights.{name}=1.0")
@@ -225,9 +238,36 @@ def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
     return list(found.values())
 
 
+def check_checkpoints(callbacks: DictConfig) -> None:
+    """UserError where the best checkpoints would overwrite each other: the last of them then counts as the best."""
+    for name, node in callbacks.items():
+        if not OmegaConf.is_dict(node) or node.get("enable_version_counter", True) or not node.get("filename"):
+            continue
+        count = node.get("save_top_k", 1)
+        if count != 1 and "{" not in node.filename:
+            raise UserError(
+                f"callbacks.{name!s}.save_top_k={count}: there is one {node.filename}.ckpt; a callback of its own, "
+                "whose filename holds {step}, keeps more"
+            )
+
+
+def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
+    """UserError where Lightning's limits end a run of `num_batches` before its first validation."""
+    limit, first = trainer.limit_train_batches or 0, trainer.val_check_interval
+    # Lightning: counts are int, shares are float.
+    taken = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
+    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if validates and isinstance(first, int) and taken < first:
+        raise UserError(
+            f"trainer.lightning.limit_train_batches={limit} ends the run before its first validation, after {first} "
+            "batches: trainer.max_steps=... makes a run shorter, trainer.val_every_n_steps=... has it validate earlier"
+        )
+
+
 def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     """Lightning's Trainer for one epoch that is the whole run."""
     settings = config.trainer
+    check_checkpoints(config.callbacks)
     callbacks = build_all(config.callbacks, "callbacks", pl.Callback)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     callbacks.append(LastCheckpoint(str(last), settings.checkpoint_every))
@@ -242,7 +282,7 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     for message in NOT_WORTH_A_WARNING:
         warnings.filterwarnings("ignore", message)
     with naming("trainer", MisconfigurationException):
-        return pl.Trainer(
+        trainer = pl.Trainer(
             max_epochs=1,
             val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
             accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -261,6 +301,8 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
             use_distributed_sampler=False,
             **settings.lightning,
         )
+    check_limit(trainer, length.total_steps * settings.accumulate_grad_batches)
+    return trainer
 
 
 def best_score(trainer: pl.Trainer, monitor: str) -> float | None:

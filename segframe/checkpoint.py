@@ -3,6 +3,7 @@
 import re
 import warnings
 import zipfile
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segframe import IGNORE_INDEX
 from segframe.errors import UserError
 
 KEY = "segframe"  # of our own part in Lightning's checkpoint
+MAX_CONFIG = 1_000_000  # values and characters of a stored config; a run's has some thousand
+MAX_DEPTH = 50
 
 # A score that another project stored beside its weights is a numpy number; such names stand for data, not code.
 NUMPY_SCALARS: list[Any] = [
@@ -61,10 +65,19 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> None:
-    """UserError where a file is cut off or its checksums do not fit what it holds: torch.load does not compare them."""
+    """UserError where a file is cut off or its checksums do not fit what it holds: torch.load does not compare them.
+
+    Also where it would become more in memory than it is: torch.save compresses nothing, torch.load inflates all.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+            if packed or sum(member.file_size for member in members) > path.stat().st_size:
+                raise UserError(f"{path} is compressed, as torch.save writes no file: load it and save it again")
             wrong = archive.testzip()
+    except UserError:
+        raise
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
     if wrong is not None:
@@ -113,16 +126,47 @@ def read_run(path: Path) -> tuple[About, dict[str, Tensor]]:
     content = read(path)
     try:
         stored = content[KEY]
-        config = stored["config"]
+        config, classes, palette = stored["config"], stored["classes"], stored["palette"]
         if not all(isinstance(part, dict) for part in (config, config["normalize"], content["state_dict"])):
             raise TypeError("config, its normalize and state_dict are dictionaries")
-        if len(stored["palette"]) != len(stored["classes"]):
+        check_plain(config)
+        if not 0 < len(classes) <= IGNORE_INDEX or not all(isinstance(name, str) for name in classes):
+            raise ValueError("as many names as a mask has values")
+        if len(palette) != len(classes):
             raise ValueError("one colour per class")
-        palette = tuple((int(r), int(g), int(b)) for r, g, b in stored["palette"])
-        about = About(stored["config"], tuple(map(str, stored["classes"])), palette)
-    except (KeyError, TypeError, ValueError) as error:
+        about = About(config, tuple(classes), tuple(colour(rgb) for rgb in palette))
+        state = network_state(content["state_dict"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a segframe checkpoint: it does not say how its network is built") from error
-    return about, network_state(content["state_dict"])
+    return about, state
+
+
+def check_plain(config: Any) -> None:
+    """ValueError where a stored config is more than plain values in nested containers, or larger than any run's.
+
+    A few lists within each other, each named twice, would fill the memory of whoever prints them.
+    """
+    room = MAX_CONFIG
+    rest = [(config, 0)]
+    while rest:
+        node, depth = rest.pop()
+        room -= 1 + len(node) if isinstance(node, str | dict | list | tuple) else 1
+        if room < 0 or depth > MAX_DEPTH:
+            raise ValueError("a config as large as no run's")
+        if isinstance(node, dict):
+            rest += [(part, depth + 1) for pair in node.items() for part in pair]
+        elif isinstance(node, list | tuple):
+            rest += [(part, depth + 1) for part in node]
+        elif not isinstance(node, str | float | bool | None) and not (isinstance(node, int) and abs(node) < 1 << 63):
+            raise ValueError(f"a {type(node).__name__} in a config")
+
+
+def colour(rgb: Any) -> tuple[int, int, int]:
+    """A stored colour; ValueError or TypeError where it is none."""
+    red, green, blue = map(index, rgb)
+    if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+        raise ValueError("a colour's parts lie in 0..255")
+    return red, green, blue
 
 
 def network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,11 +3,14 @@
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import segframe.backbones
 import segframe.heads
@@ -18,6 +21,9 @@ from segframe.errors import UserError
 from segframe.heads.base import Head
 from segframe.losses.base import Loss
 from segframe.segmenter import Normalize, Segmenter
+
+# What libraries build and drop: VGG's classifier has 124 million parameters.
+SPARE_PARAMETERS, SPARE_TENSORS = 200_000_000, 1000
 
 
 class Restored(NamedTuple):
@@ -43,27 +49,52 @@ def restore(path: str | Path, output_stride: int | None = None) -> Restored:
             if "output_stride" not in own:
                 raise UserError(f"output_stride={output_stride}: {node['_target_']} has a fixed output stride")
             own["output_stride"] = output_stride
-        backbone = stored_part(node, segframe.backbones, Backbone)(**own)
+        with no_larger_than(state):
+            backbone = stored_part(node, segframe.backbones, Backbone)(**own)
 
-        def restore_head(name: str) -> Head:
-            make_head = stored_part(config[name], segframe.heads, Head)
-            return make_head(features=backbone.features, num_classes=len(about.classes), **arguments(config[name]))
+            def restore_head(name: str) -> Head:
+                make_head = stored_part(config[name], segframe.heads, Head)
+                return make_head(features=backbone.features, num_classes=len(about.classes), **arguments(config[name]))
 
-        aux_head = restore_head("aux_head") if config.get("aux_head") else None
-        scales = config.get("input_scales", [])
-        segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**normalize), scales)
+            aux_head = restore_head("aux_head") if config.get("aux_head") else None
+            scales = config.get("input_scales", [])
+            segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**normalize), scales)
         if output_stride is not None:
             check_stride_is_free(segmenter, state, output_stride)
         segmenter.load_state_dict(state)
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: the network it describes cannot be built ({reason})") from error
     return Restored(segmenter.eval(), about, path)
 
 
-def check_stride_is_free(segmenter: Segmenter, state: dict[str, torch.Tensor], output_stride: int) -> None:
+@contextmanager
+def no_larger_than(state: dict[str, Tensor]) -> Iterator[None]:
+    """Within, building a network ends in UserError once it has far more parameters than the state dict's.
+
+    That is before they are filled: memory that is only asked for is none yet. Counted are the bytes that are there:
+    a tensor's size can be claimed.
+    """
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in state.values()}
+    tensors, room = len(state) + SPARE_TENSORS, sum(storages.values()) + SPARE_PARAMETERS
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal tensors, room
+        if not parameter.is_meta:
+            tensors, room = tensors - 1, room - parameter.numel()
+        if tensors < 0 or room < 0:
+            raise UserError("the checkpoint describes a network far larger than its own weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def check_stride_is_free(segmenter: Segmenter, state: dict[str, Tensor], output_stride: int) -> None:
     """Fails where a network's weights were made for another output stride (FCN's transposed convolutions)."""
     for name, tensor in segmenter.state_dict().items():
         if name in state and state[name].shape != tensor.shape:

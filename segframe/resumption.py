@@ -1,5 +1,7 @@
 """What a resumed run takes from its checkpoint, and what from its config."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ def recipe_of(optimizer: Optimizer) -> Recipe:
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
+def check_classes(here: Sequence[str], stored: Any) -> None:
+    """UserError where a checkpoint's classes are others than the data's, or have another order."""
+    for k, (mine, other) in enumerate(zip_longest(here, stored if isinstance(stored, list) else [])):
+        if mine != other:
+            mine, other = ("missing" if name is None else name for name in (mine, other))
+            raise UserError(
+                f"the checkpoint has other classes: class {k} is {other} there, {mine} in the data; leave them as they "
+                "were, or start another run with init_from="
+            )
+
+
 def check_groups(groups: Recipe, stored: dict[str, Any]) -> None:
     """UserError where an optimizer's state belongs to other groups of parameters."""
     here, there = (
@@ -30,6 +43,16 @@ def check_groups(groups: Recipe, stored: dict[str, Any]) -> None:
                 f"the checkpoint's optimizer has {other} parameters in {name}, by the config there are {mine}: leave "
                 "param_groups and batch_norm.frozen as they were, or start another run with init_from="
             )
+
+
+def check_optimizer(here: dict[str, Any], there: dict[str, Any]) -> None:
+    """UserError where the configs of a run and of its checkpoint name different optimizers, whose states differ too."""
+    mine, other = here["optimizer"]["_target_"], (there.get("optimizer") or {}).get("_target_", "unknown")
+    if mine != other:
+        raise UserError(
+            f"the checkpoint's optimizer is {other}, by the config it is {mine}: leave optimizer as it was, or start "
+            "another run with init_from="
+        )
 
 
 def follow_config(optimizer: Optimizer, scheduler: LRScheduler, recipe: Recipe) -> None:
@@ -50,12 +73,16 @@ def follow_config(optimizer: Optimizer, scheduler: LRScheduler, recipe: Recipe) 
 
 
 def move(state: dict[str, Any], folder: str) -> None:
-    """Lets ModelCheckpoint's state name its files in `folder`: under another name it would forget its best score."""
+    """Lets ModelCheckpoint's state name its files in `folder`: under another name it would forget its best score.
 
-    def here(path: str) -> str:
-        return str(Path(folder) / Path(path).name) if path else path
+    It deletes what it has named. Names of anything but checkpoints are forgotten.
+    """
+
+    def here(path: Any) -> str:
+        name = Path(path).name if isinstance(path, str) else ""
+        return str(Path(folder) / name) if name.endswith(".ckpt") else ""
 
     for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[key] = here(state[key])
-    state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
+    state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items() if here(path)}
     state["dirpath"] = folder

@@ -1,10 +1,13 @@
 """A run's folder: config.yaml, environment.json, result.json beside checkpoints, events and metrics.csv."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,50 +20,85 @@ from segframe import config as schema
 from segframe.errors import UserError
 from segframe.whole import remove_unfinished, write_text
 
+if sys.platform != "win32":
+    import fcntl
+
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "albumentations", "numpy")
+
+
+VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+"""Hydra's flags whose value may be a word of its own."""
 
 
 def resume_arguments(argv: list[str]) -> list[str]:
     """Makes `resume=<folder>` compose from that folder's own config.yaml and run there.
 
     `resume=auto` goes on with the run in `output_dir` where it has a checkpoint, and starts it where it has none, so
-    that one command can be given again and again: what it chooses and adds is in the run's config.yaml by then.
+    that one command can be given again and again: what it chooses and adds is in the run's config.yaml by then. The
+    jobs of a sweep are composed as they were before, see open_folder.
     """
     from segframe.cli import given, quoted
 
-    folder = given("resume", argv)
-    if folder is None:
+    flags, words = separated(argv)
+    folder, output, sweeps = given("resume", words), given("output_dir", words), {"-m", "--multirun"} & set(flags)
+    if folder is None or {"-h", "--help"} & set(flags):
         return argv
     if str(folder) == "auto":
-        folder = given("output_dir", argv)
-        if folder is None:
+        if output is None:
             sys.exit("error: resume=auto goes on with the run in output_dir, or starts it there: output_dir=...")
-        argv = [word for word in argv if word != "resume=auto"]
-        if not (folder / "config.yaml").is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
+        if sweeps or not holds_run(output):
             return argv
-        plain = [word for word in argv if word[0] not in "+~-" and not schema.is_group(word.partition("=")[0])]
-        argv = [f"resume={quoted(str(folder))}", *(word for word in plain if not word.startswith("output_dir="))]
+        folder = output
+        plain = [word for word in words if word[0] not in "+~" and not schema.is_group(word.partition("=")[0])]
+        words = [word for word in plain if word.partition("=")[0] not in ("resume", "output_dir")]
+        words.append(f"resume={quoted(str(folder))}")
+    elif sweeps:
+        sys.exit(f"error: resume={folder}: a sweep cannot continue one run; init_from={folder} starts each from it")
+    if folder.suffix == ".ckpt":
+        sys.exit(f"error: resume={folder}: give the run's folder, resume={folder.absolute().parent.parent}")
     if not (folder / "config.yaml").is_file():
         sys.exit(f"error: resume={folder}: there is no {folder / 'config.yaml'}, so no run to continue")
-    if not any((folder / "checkpoints").glob("*.ckpt")):
+    if not holds_run(folder):
         sys.exit(f"error: resume={folder}: there is no {folder / 'checkpoints/last.ckpt'}, so no run to continue")
-    for word in argv:
+    if output is not None and output.resolve() != folder.resolve():
+        sys.exit(
+            f"error: output_dir={output}: a run goes on in its own folder; to keep that as it is, continue a copy of it"
+        )
+    for word in words:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     try:
-        checks.check_stored(folder / "config.yaml")
+        checks.check_stored(folder / "config.yaml", [word.partition("=")[0].lstrip("+") for word in words])
     except UserError as error:
         sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     logs = ["hydra.job_logging.formatters.simple.format='%(message)s'", "+hydra.job_logging.handlers.file.delay=true"]
     hydras = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train", *logs]
-    return [*own, *argv, *hydras]
+    return [*own, *flags, *words, *hydras]
+
+
+def separated(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and all other words."""
+    flags: list[str] = []
+    words: list[str] = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        (flags if word.startswith("-") or (before in VALUED and "=" not in word) else words).append(word)
+    return flags, words
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has come to a checkpoint in this folder."""
+    return (folder / "config.yaml").is_file() and any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def open_folder(config: DictConfig) -> Path:
     """Checks the config and sets its `output_dir` to the run's folder, which is returned."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     config.output_dir = str(folder)
+    if config.resume == "auto":
+        config.resume = str(folder) if holds_run(folder) else None
+    elif config.resume and Path(config.resume).resolve() != folder.resolve():
+        raise UserError(f"resume={config.resume}: give it on the command line as resume=..., where it is read first")
     checks.check_parts(config)
     if config.resume:
         checks.fill_in(config)
@@ -72,7 +110,38 @@ def open_folder(config: DictConfig) -> Path:
         raise UserError(f"seed must be 0 or more and below 2**32, got {config.seed}")
     if not config.resume and any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
+    foreign = folder / "config.yaml"
+    if not config.resume and foreign.is_file() and "_target_: segframe." not in foreign.read_text(errors="replace"):
+        raise UserError(f"{foreign} is no run's and would be overwritten: choose another output_dir")
     return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder; UserError where one is in it.
+
+    The lock ends with the process, however that ends. Workers of the loader do not hold it, as they would flock's.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    path = folder / ".lock"
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(file).st_nlink:  # removed by who has just ended
+                raise BlockingIOError
+        except (BlockingIOError, PermissionError):
+            raise UserError(f"another process is training in {folder}: choose another output_dir") from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
 
 
 def as_named(folder: Path) -> Path:

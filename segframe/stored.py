@@ -1,6 +1,9 @@
 """What a checkpoint says of its data, offered to Hydra as the option `data: checkpoint`."""
 
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -19,8 +22,42 @@ def offer_data(argv: list[str]) -> None:
                 from segframe import checkpoint
 
                 about, _ = checkpoint.read_run(checkpoint.locate(path))
+            if all(word == "data=checkpoint" or not word.startswith("data=") for word in argv):
+                node = stored_data(about.config.get("data", {}), argv)
         except UserError as error:
             sys.exit(f"error: {error}")
-        known = DataConfig.__dataclass_fields__
-        node = {key: value for key, value in about.config.get("data", {}).items() if key in known}
     ConfigStore.instance().store(group="data", name="checkpoint", node=node)
+
+
+def stored_data(data: Any, argv: list[str]) -> dict[str, object]:
+    """A checkpoint's data node as far as it is believed: where the data lie, and which dataset reads them.
+
+    Nothing in it is computed, lists lie below its root unless the command line names them, and no more workers are
+    started than this machine would have without a word.
+    """
+    from segframe.data.datamodule import count_workers
+
+    if not isinstance(data, dict):
+        raise UserError("the checkpoint's data are no dictionary; choose others with data=...")
+    if "${" in str(data):
+        raise UserError("the checkpoint's data compute values (with ${...}); choose others with data=...")
+    node = {key: value for key, value in data.items() if key in DataConfig.__dataclass_fields__}
+    workers = node.get("num_workers")
+    if not isinstance(workers, int) or not 0 <= workers <= count_workers(None):
+        node["num_workers"] = None
+    root = os.path.abspath(str(node.get("root") or ""))
+    for key, file in list_files(node.get("dataset")):
+        given_too = any(word.startswith(".".join(key.split(".")[:3])) for word in argv)
+        if not given_too and not Path(os.path.abspath(os.path.join(root, file))).is_relative_to(root):
+            raise UserError(f"the checkpoint's data read {file}, which is not below data.root; repeat it: {key}={file}")
+    return node
+
+
+def list_files(dataset: Any) -> list[tuple[str, str]]:
+    """The text files that a stored dataset node names, each with the setting that names it."""
+    if not isinstance(dataset, dict):
+        return []
+    splits = dataset.get("splits")
+    named = {f"splits.{name}": file for name, file in splits.items()} if isinstance(splits, dict) else {}
+    named["classes"] = dataset.get("classes")
+    return [(f"data.dataset.{key}", file) for key, file in named.items() if isinstance(file, str)]

@@ -28,6 +28,15 @@ class SweepTable(Callback):
         self.rows: list[SweepRow] = []
         self.started = 0.0
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leaves the table of finished trainings as it is, unless each of them tells its result again."""
+        path = Path(config.hydra.sweep.dir) / "sweep.csv"
+        if path.is_file() and "resume" in config and config.resume != "auto":
+            folder = as_named(path.parent)
+            raise SystemExit(
+                f"error: {folder} already holds a sweep; resume=auto goes on with it, or choose another output_dir"
+            )
+
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Starts the clock."""
         self.started = time.monotonic()

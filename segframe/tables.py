@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+
+from segframe.metrics import best_mode
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,21 @@ class SweepRow:
     error: str = ""
 
 
-def print_table(table: Table, console: Console | None = None) -> None:
-    """Prints (to standard output), the title in one piece: rich would break it at the table's width, paths too."""
-    console, title = console or Console(), table.title
+def console(**settings: Any) -> Console:
+    """Rich's standard output, where `[b]` and `:car:` in a class's name or a path are letters, no styles or emoji."""
+    return Console(markup=False, emoji=False, **settings)
+
+
+def print_table(table: Table, **settings: Any) -> None:
+    """Prints (to standard output), the title in one piece: rich would break it at the table's width, paths too.
+
+    `settings` are the console's.
+    """
+    out, title = console(**settings), table.title
     if title:
-        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        out.print(title, style="italic", highlight=False, soft_wrap=True)
         table.title = None
-    console.print(table)
+    out.print(table)
 
 
 def figures_table(
@@ -73,12 +84,13 @@ def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
     return table
 
 
-def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = "max") -> Table:
+def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = "auto") -> Table:
     """The runs of a sweep, those of the best `metric` first, failed ones last.
 
     A column for each key that the sweep changed and for each figure. Where `metric` is none of them, the runs are in
     their order, and nobody asks for their time and folder.
     """
+    mode = best_mode(metric) if mode == "auto" else mode
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     table = Table()

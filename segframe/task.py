@@ -19,7 +19,15 @@ from segframe.errors import UserError, naming
 from segframe.loggers import forget_after
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
-from segframe.resumption import Recipe, check_groups, follow_config, move, recipe_of
+from segframe.resumption import (
+    Recipe,
+    check_classes,
+    check_groups,
+    check_optimizer,
+    follow_config,
+    move,
+    recipe_of,
+)
 from segframe.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
@@ -177,7 +185,9 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Lets a run that had ended, or whose folder was moved, go on; and a changed patience or accumulation count."""
+        check_classes(self.classes, checkpoint_[checkpoint.KEY].get("classes"))
         self._check_shapes(checkpoint_["state_dict"])
+        check_optimizer(self.about.config, checkpoint_[checkpoint.KEY]["config"])
         check_groups(
             group_parameters(self.segmenter, self.make_optimizer, self.param_groups), checkpoint_["optimizer_states"][0]
         )

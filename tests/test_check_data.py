@@ -80,6 +80,17 @@ def test_lists(photos):
     assert finding(photos, ERROR, "is in train too", *lists).files == [str(photos / "images/train/2.png")]
 
 
+def test_a_list_of_which_nothing_can_be_used(photos):
+    put_lines(photos / "a.txt", "0 0 1", "1 1 1")
+    put_lines(photos / "b.txt", "images/val/10.png,masks/val/10.png")
+    lists = ("data.dataset.splits={train: a.txt, val: b.txt}", "data.dataset.images=.", "data.dataset.masks=.")
+    cure = finding(photos, ERROR, "cannot be opened", *lists).cure
+    assert cure.startswith(f"no line of {photos / 'a.txt'} is an image and a mask that are there")
+    assert cure.endswith(f"neither a name nor an image and a mask: {photos / 'a.txt'}, line 1, '0 0 1' and 1 more")
+    put_lines(photos / "a.txt", "images/train/0.png masks/train/0.png", "1 1 1")
+    assert finding(photos, ERROR, "neither a name nor", *lists).cure.startswith("write a name, or an image and a mask")
+
+
 def test_values_are_counted_over_the_split(photos):
     for seed in (1, 4):
         Image.fromarray(np.where(mask_of(seed) == 2, 3, mask_of(seed)).astype(np.uint8)).save(
@@ -88,7 +99,7 @@ def test_values_are_counted_over_the_split(photos):
     one = finding(photos, ERROR, "none of the 3 classes")
     pixels = sum(int((mask_of(seed) == 2).sum()) for seed in (1, 4))
     assert one.what.endswith(f"3 ({pixels:,} pixels, 2 files)")
-    assert one.cure == "is it the void? Then set label_map={3: 255}"
+    assert one.cure == "is it the void? Then set 'data.dataset.label_map={3: 255}'"
     assert one.details == [{"value": "3", "pixels": pixels, "files": 2, "first": str(photos / "masks/train/1.png")}]
     assert not [f for f in check(photos, "data.dataset.label_map={3: ignore}")[0] if f.severity == ERROR]
 
@@ -189,6 +200,14 @@ def test_splits(photos):
     ]
 
 
+def test_one_split_for_both(photos):
+    assert finding(photos, WARNING, "on the images of training", "data.val_split=train").split == "train"
+    (photos / "images/val").rename(photos / "images/test")
+    (photos / "masks/val").rename(photos / "masks/test")
+    (photos / "images/test/10.png").write_bytes((photos / "images/train/2.png").read_bytes())
+    assert finding(photos, ERROR, "is in train too", "data.val_split=train").split == "train + test"
+
+
 def test_a_split_without_a_single_mask(photos):
     for seed in range(6):
         (photos / f"masks/train/{seed}.png").rename(photos / f"masks/train/{seed}.jpg")
@@ -222,6 +241,17 @@ def test_the_report(run, photos, tmp_path):
     assert [item["severity"] for item in told["findings"]] == ["error"]
     (photos / "masks/train/3.png").write_bytes((photos / "masks/train/2.png").read_bytes())
     assert run("scripts/check_data.py", *FOLDER, "data.num_workers=0", "output_dir=out").code == 0
+
+
+def test_the_report_shows_names_as_they_are(run, photos):
+    (photos / "masks/train/3.png").rename(photos / "masks/train/3[a].png")
+    (photos / "images/train/3.png").rename(photos / "images/train/3[a].png")
+    (photos / "masks/train/3[a].png").write_bytes(b"")
+    words = ("data=folder", "data.root=photos", "data.dataset.classes=['a','x[/b]','c']")
+    result = run("scripts/check_data.py", *words, "data.num_workers=0", "output_dir=out")
+    assert result.code == 1
+    assert "photos/masks/train/3[a].png" in result.out
+    assert "x[/b]" in result.out
 
 
 def test_pixels_of_no_class_have_a_row(run, photos):

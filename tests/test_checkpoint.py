@@ -1,6 +1,11 @@
 """A checkpoint is data from a stranger: nothing in it runs, and only our own parts are built from it."""
 
+import copy
 import pickle
+import time
+import tracemalloc
+from resource import RUSAGE_SELF, getrusage
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -68,6 +73,113 @@ def test_only_our_own_backbones_are_built(tmp_path, target):
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=rf"asks for {target}, which is none of .*segframe\.backbones\.resnet\.ResNet"):
         restore(tmp_path / "x.ckpt")
+
+
+def test_a_compressed_checkpoint_is_not_inflated(tmp_path):
+    torch.save({"state_dict": {"x": torch.zeros(10_000_000)}}, tmp_path / "plain.pth")
+    path = tmp_path / "bomb.pth"
+    with ZipFile(tmp_path / "plain.pth") as plain, ZipFile(path, "w", ZIP_DEFLATED) as bomb:
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"bomb\.pth is compressed, as torch\.save writes no file"):
+        checkpoint.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_members_that_share_their_bytes_are_not_read(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"x": torch.zeros(100_000)}, path)
+    with ZipFile(path, "a") as archive:
+        twins = [copy.copy(max(archive.infolist(), key=lambda member: member.file_size)) for _ in range(100)]
+        for k, twin in enumerate(twins):
+            twin.filename = f"x/{k}"
+        archive.filelist += twins
+        archive._didModify = True
+    with pytest.raises(UserError, match="is compressed"):
+        checkpoint.read(path)
+
+
+def nested(depth, twice):
+    """Lists within each other, each one named twice: in memory and in a file hardly more than the depth."""
+    node = ["a"]
+    for _ in range(depth):
+        node = [node, node] if twice else [node]
+    return node
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"classes": [nested(60, twice=True)] * 3},
+        {"classes": [nested(200, twice=False)] * 3},
+        {"classes": "abc", "palette": 3},
+        {"classes": [1, 2, 3]},
+        {"classes": [f"{k}" for k in range(1000)], "palette": [[0, 0, 0]] * 1000},
+        {"classes": [], "palette": []},
+        {"palette": [[float("inf"), 0, 0]] * 3},
+        {"palette": [[-1, 999, 0]] * 3},
+        {"palette": [[0.5, 0, 0]] * 3},
+        {"config": {"backbone": nested(60, twice=True)}},
+        {"config": {"backbone": nested(200, twice=False)}},
+        {"config": {"backbone": {"channels": [10**30]}}},
+        {"config": {"backbone": {"channels": torch.zeros(1)}}},
+        {"config": {"backbone": "x" * 2_000_000}},
+    ],
+)
+def test_what_a_checkpoint_says_is_plain_and_small(tmp_path, part):
+    _, content = stored()
+    content[checkpoint.KEY]["config"] |= part.pop("config", {})
+    content[checkpoint.KEY] |= part
+    torch.save({**content, "state_dict": {}}, tmp_path / "x.ckpt")
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="is not a segframe checkpoint: it does not say how its network is built"):
+        restore(tmp_path / "x.ckpt")
+    assert time.perf_counter() - start < 1
+
+
+def test_a_state_dict_has_names(tmp_path):
+    _, content = stored()
+    content["state_dict"][3] = torch.zeros(1)
+    torch.save(content, tmp_path / "x.ckpt")
+    for reader in (restore, read_weights):
+        with pytest.raises(UserError, match="is not a segframe checkpoint"):
+            reader(tmp_path / "x.ckpt")
+
+
+def test_endless_input_scales_are_told(tmp_path):
+    _, content = stored()
+    content[checkpoint.KEY]["config"]["input_scales"] = [float("inf")]
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="the network it describes cannot be built"):
+        restore(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("channels", [[64, 9000], [64, 10**6], [1] * 200_000])
+@pytest.mark.parametrize("state", [{}, {"segmenter.x": torch.zeros(1).expand(10**6, 10**6)}])
+def test_a_network_far_larger_than_its_file_is_not_built(tmp_path, channels, state):
+    _, content = stored()
+    unet = {"_target_": "segframe.backbones.unet.UNetEncoder", "channels": channels, "padded": True}
+    unet |= {"batch_norm": True, "dropout": 0.0, "lr_multiplier": 1.0}
+    content[checkpoint.KEY]["config"]["backbone"] = unet
+    torch.save({**content, "state_dict": state}, tmp_path / "x.ckpt")
+    before, start = getrusage(RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises(UserError, match=r"far larger than its own weights|cannot be built"):
+        restore(tmp_path / "x.ckpt")
+    assert time.perf_counter() - start < 5
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 1 << 20  # in KiB
+
+
+def test_data_that_a_checkpoint_names_are_a_dictionary(tmp_path, run):
+    _, content = stored()
+    content[checkpoint.KEY]["config"]["data"] = [1]
+    torch.save(content, tmp_path / "x.ckpt")
+    result = run("scripts/evaluate.py", "checkpoint=x.ckpt")
+    assert result.code == 1
+    assert "the checkpoint's data are no dictionary" in result.out
+    assert "Traceback" not in result.out
 
 
 def test_a_config_from_before_a_setting_still_builds(tmp_path):

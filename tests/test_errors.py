@@ -47,7 +47,20 @@ WRONG = [
     ("~backbone", "backbone must be given"),
     ("loss.class_weights=[1,2]", "loss.class_weights has 2 entries for 8 classes"),
     ("monitor=val/mIoU", "monitor=val/mIoU: there is no such figure; did you mean val/miou?"),
-    ("monitor_mode=maximum", "callbacks.best_checkpoint: `mode` can be"),
+    ("monitor_mode=maximum", "monitor_mode=maximum: val/miou is best where it is highest; monitor_mode=max, or auto"),
+    (
+        "+callbacks.best_checkpoint.save_top_k=3",
+        "callbacks.best_checkpoint.save_top_k=3: there is one best.ckpt; a callback of its own",
+    ),
+    (
+        "+trainer.lightning.limit_train_batches=2",
+        "trainer.lightning.limit_train_batches=2 ends the run before its first validation, after 3 batches",
+    ),
+    (
+        "+trainer.lightning.limit_train_batches=0.5",
+        "trainer.lightning.limit_train_batches=0.5 ends the run before its first validation",
+    ),
+    ("monitor_mode=min", "monitor_mode=min: val/miou is best where it is highest"),
     ("backbone.variant=resnet999", "backbone.variant=resnet999: it is one of resnet18"),
     ("seed=-1", "seed must be 0 or more and below 2**32, got -1"),
     ("normalize.mean=[1,2]", "normalize.mean and normalize.std are 3 numbers each"),
@@ -98,7 +111,10 @@ def test_a_right_word_is_not_blamed_for_a_wrong_one(run):
     ],
 )
 def test_scripts_take_no_keys_that_they_do_not_know(run, tmp_path, script, words):
-    torch.save({"state_dict": {}, "segframe": {"config": {"normalize": {}}, "classes": [], "palette": []}}, "x.ckpt")
+    torch.save(
+        {"state_dict": {}, "segframe": {"config": {"normalize": {}}, "classes": ["a"], "palette": [[0, 0, 0]]}},
+        "x.ckpt",
+    )
     result = run(script, *words, "+accelerater=1")
     assert result.code == 1
     assert "error: accelerater is not a setting" in result.out

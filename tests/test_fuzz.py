@@ -19,9 +19,10 @@ from PIL import Image
 
 from segframe import checkpoint, checks, foreign
 from segframe.backbones.weights import read_file
-from segframe.data.files import pair, read_list
+from segframe.data.files import pair
 from segframe.data.folder import Folder
 from segframe.data.labels import LabelTable
+from segframe.data.lists import read_list
 from segframe.data.masks import read_image, read_raw
 from segframe.data.palettes import voc_palette
 from segframe.errors import UserError
@@ -178,7 +179,13 @@ def photos(tmp_path_factory):
 @profile
 @given(
     st.binary(max_size=60)
-    | st.lists(st.sampled_from(["a", "b", "a.png", "c", "../a", "/", "."])).map("\n".join).map(str.encode),
+    | st.lists(
+        st.sampled_from(
+            ["a", "b", "a.png", "c", "../a", "/", ".", "a.png,b.png", "a b", "a.png " * 60, "\xe9.png b.png"]
+        )
+    )
+    .map("\n".join)
+    .map(str.encode),
     st.lists(NAMES, max_size=5) | st.binary(max_size=60),
     PLAIN,
     st.none() | st.lists(st.lists(st.integers(-2, 300), max_size=4), max_size=4),

@@ -16,7 +16,7 @@ from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.heads.base import Head, Logits
 from segframe.inference.base import classify, stride_of
-from segframe.inference.prediction import choose_classes
+from segframe.inference.prediction import choose_classes, find_images
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
 from segframe.inference.whole import Whole
 from segframe.restore import restore
@@ -34,6 +34,22 @@ def stored(tmp_path, *overrides, classes=NAMES):
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
     torch.save({"state_dict": state, checkpoint.KEY: checkpoint.describe(about)}, tmp_path / "x.ckpt")
     return segmenter
+
+
+def test_each_image_has_a_name_of_its_own(tmp_path):
+    for name in ("x.jpg", "x.png", "x.jpg.png", "x.jpg.png.bmp", "y.png", "y.bmp.png", "deep/x.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {str(path.relative_to(tmp_path)): str(name) for path, name in find_images(tmp_path, tmp_path / "o").items()}
+    assert found == {
+        "deep/x.jpg": "deep/x",
+        "x.jpg": "x.jpg",
+        "x.jpg.png": "x.jpg.png",
+        "x.jpg.png.bmp": "x.jpg.png.bmp",
+        "x.png": "x.png",
+        "y.bmp.png": "y.bmp",
+        "y.png": "y",
+    }
 
 
 def images(height=64, width=64, n=1):

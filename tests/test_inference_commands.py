@@ -5,11 +5,15 @@ import json
 import os
 
 import pytest
+import torch
 from conftest import TINY
 from PIL import Image
 from test_inference import images, stored
 
+from segframe import checkpoint
 from segframe.data.shapes import Shapes
+from segframe.inference import evaluation
+from segframe.stored import stored_data
 
 
 @pytest.mark.parametrize(
@@ -69,3 +73,61 @@ def test_an_image_that_is_too_small_is_named_and_skipped(run, tmp_path):
     assert result.code == 1
     assert "skipped: in/a.png: the images are too small for this network (" in result.out
     assert "1 of 2 images predicted" in result.out
+
+
+def evaluated(run, tmp_path, data, *words):
+    """Evaluates a checkpoint whose data node has these parts."""
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    content[checkpoint.KEY]["config"]["data"] |= data
+    torch.save(content, tmp_path / "y.ckpt")
+    return run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a", *words)
+
+
+FOLDER = {"_target_": "segframe.data.folder.Folder", "classes": ["a", "b"]}
+
+
+def test_what_a_checkpoint_says_of_its_data_is_not_obeyed_blindly(run, tmp_path, monkeypatch):
+    stored(tmp_path, *TINY, classes=Shapes.classes)
+    monkeypatch.setenv("SECRET", "hidden-words")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/zero").symlink_to("/dev/zero")
+    (tmp_path / "data/names").touch()
+    os.truncate(tmp_path / "data/names", 1 << 30)
+    here = {"root": str(tmp_path / "data")}
+    for data, message in [
+        ({"root": "${oc.env:SECRET}", "dataset": FOLDER}, "compute values"),
+        ({"dataset": {**FOLDER, "${oc.env:SECRET}": 1}}, "compute values"),
+        ({"root": "${data.val_split}", "dataset": FOLDER}, "compute values"),
+        ({"dataset": [1]}, "data.dataset names no dataset"),
+        ({"dataset": {"_target_": ["x"]}}, "data.dataset names no dataset"),
+        ({**here, "dataset": {**FOLDER, "classes": "/dev/zero"}}, "data read /dev/zero, which is not below data.root"),
+        ({**here, "dataset": {**FOLDER, "splits": {"val": "../x.ckpt"}}}, "data read ../x.ckpt, which is not below"),
+        ({**here, "dataset": {**FOLDER, "classes": "zero"}}, "data/zero is no list of names"),
+        ({**here, "dataset": {**FOLDER, "classes": "names"}}, "data/names is no list of names"),
+        ({"dataset": {"_target_": "segframe.data.shapes.Shapes", "num_images": {"val": 10**9}}}, "at most 1,000,000"),
+        ({"dataset": {"_target_": "segframe.data.shapes.Shapes", "size": 10**6}}, "at most 4,096"),
+    ]:
+        result = evaluated(run, tmp_path, data)
+        assert result.code == 1
+        assert message in result.out
+        assert "Traceback" not in result.out
+        assert "hidden-words" not in result.out
+    result = evaluated(run, tmp_path, {"root": "${oc.env:SECRET}"}, "data=shapes", "data.dataset.num_images.val=2")
+    assert result.code == 0, result.out
+
+
+def test_a_checkpoint_starts_no_more_workers_than_a_machine_has(run, tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(evaluation, "image_loader", lambda data, workers, pin_memory: counted.append(workers) or [])
+    stored(tmp_path, *TINY, classes=Shapes.classes)
+    for number, words in [(0, ()), (4000, ()), (-3, ()), (4000, ("data.num_workers=9",))]:
+        assert evaluated(run, tmp_path, {"num_workers": number}, *words).code == 0
+    assert counted == [0, None, None, 9]
+
+
+def test_lists_from_elsewhere_are_named_by_hand(tmp_path):
+    data = {"root": str(tmp_path), "dataset": {**FOLDER, "splits": {"val": "/lists/val.txt"}}}
+    assert stored_data(data, ["data.dataset.splits={val: /lists/val.txt}"])["dataset"] == data["dataset"]
+    assert stored_data(data, ["data.dataset.splits.val=/lists/val.txt"])["dataset"] == data["dataset"]
+    below = {"root": str(tmp_path), "dataset": {**FOLDER, "classes": str(tmp_path / "lists/classes.txt")}}
+    assert stored_data(below, [])["dataset"] == below["dataset"]

@@ -1,5 +1,7 @@
 """Images and masks as files: modes, orientation, label maps."""
 
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from PIL import Image, ImageOps
 from test_data import SIZE, complaint, put_mask
 
 from segframe.data.labels import LabelTable
-from segframe.data.masks import read_image, read_raw
+from segframe.data.masks import read_header, read_image, read_raw
 from segframe.data.palettes import voc_palette
 from segframe.errors import UserError
 
@@ -61,6 +63,17 @@ def test_jpegs_under_other_names_and_others_named_jpeg(tmp_path):
     assert (read_image(tmp_path / "i.jpg") == (9, 8, 7)).all()
 
 
+def test_cameras_jpegs_with_more_than_one_picture(tmp_path):
+    """Pillow calls them MPO, and has no reader of this name."""
+    first, second = (Image.new("RGB", (6, 4), (grey, grey, grey)) for grey in (9, 200))
+    first.save(tmp_path / "i.mpo", save_all=True, append_images=[second])
+    data = (tmp_path / "i.mpo").read_bytes()
+    for name in ("i.jpg", "i.png"):
+        (tmp_path / name).write_bytes(data)
+        assert read_header(tmp_path / name)[:4] == ("MPO", "RGB", 4, 6)
+        assert (read_image(tmp_path / name) == 9).all()
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
 def test_images_of_any_mode_become_rgb(tmp_path, mode):
     Image.new(mode, (5, 4)).save(tmp_path / "i.tif")
@@ -78,6 +91,33 @@ def test_sixteen_bit_masks_go_through_the_label_map(tmp_path):
 def test_one_bit_masks(tmp_path):
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
     assert read_raw(tmp_path / "m.png").tolist() == [[1, 0]]
+
+
+def png(values, bits, kind, palette=b""):
+    """A PNG file whose rows hold so many bits per pixel, which Pillow does not write for grey."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    binary = ((values[..., None] >> np.arange(bits)[::-1]) & 1).reshape(len(values), -1).astype(np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(binary, axis=1))
+    head = struct.pack(">2I5B", values.shape[1], values.shape[0], bits, kind, 0, 0, 0)
+    chunks = [
+        (b"IHDR", head),
+        *([(b"PLTE", palette)] if palette else []),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_masks_of_few_bits_hold_indices(tmp_path, bits):
+    values = np.arange(35).reshape(5, 7) % 2**bits
+    (tmp_path / "grey.png").write_bytes(png(values, bits, 0))
+    (tmp_path / "palette.png").write_bytes(png(values, bits, 3, bytes(range(3 * 2**bits)) if bits < 8 else bytes(768)))
+    assert (read_raw(tmp_path / "grey.png") == values).all()
+    assert (read_raw(tmp_path / "palette.png") == values).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (40, 33)])
@@ -134,8 +174,8 @@ def test_an_unlisted_value_may_not_share_a_class():
 @pytest.mark.parametrize(
     ("num_classes", "values", "cure"),
     [
-        (2, [0, 1, 7], "list the value in label_map ({7: ignore}"),
-        (2, [0, 200], "label_map={200: 1}"),
+        (2, [0, 1, 7], "set 'data.dataset.label_map={7: ignore}', or"),
+        (2, [0, 200], "set 'data.dataset.label_map={200: 1}'"),
         (11, [0, 5, 11], "label_map={11: 255}"),
         (19, [0, 7, 33], "Cityscapes labelIds"),
         (3, list(range(60)), "JPEG"),
@@ -145,6 +185,13 @@ def test_values_that_are_no_class_come_with_a_cure(num_classes, values, cure):
     table = table_of([f"c{i}" for i in range(num_classes)], {})
     mask = np.array([values], np.uint8)
     complaint(lambda: table(mask, Path("m.png")), "m.png", "(1 pixels)", f"{num_classes} classes", cure)
+
+
+@pytest.mark.parametrize("values", [[21], [3], [0x123456]])
+def test_no_setting_cures_what_a_dataset_fixes(values):
+    table = LabelTable([f"c{i}" for i in range(21)], {7: 3}, voc_palette(21), are_settings=False)
+    values = np.array(values, np.uint32 if values[0] > 255 else np.uint8)
+    assert table.cure(values).startswith("this dataset's classes and their values are fixed, so correct the file")
 
 
 def test_every_value_of_a_byte_without_a_label_map():
@@ -164,6 +211,8 @@ def test_every_value_of_a_byte_without_a_label_map():
         ({1: 9}, "9"),
         ({-1: 0}, "-1"),
         ({"x": 0}, "'x'"),
+        ({True: 1, False: 0}, "label_map lists True: its keys are mask values"),
+        ({2: 1, False: 0}, "label_map lists False"),
         ({"#12345": 0}, "#rrggbb"),
     ],
 )

@@ -1,13 +1,20 @@
 """Which runs are gone on with: moved ones and old ones; none whose folder asks for more than a run."""
 
+import csv
+import io
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import rows
+from conftest import RUN, TINY, rows
 from omegaconf import OmegaConf
 
 from segframe import checkpoint
+from segframe.checks import check_stored
 
 
 def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
@@ -58,12 +65,126 @@ def test_a_resumed_run_needs_the_same_parameter_groups(trained, run, word):
     assert "Traceback" not in result.out
 
 
-def test_a_refused_resume_leaves_the_run_as_it_was(trained, run):
-    config = (trained / "config.yaml").read_text()
-    result = run("train.py", "resume=first", "data.val_split=nothing")
+def test_a_resumed_run_needs_the_same_classes(run, photos):
+    data = ("data=folder", "data.root=photos", "data.dataset.classes=[a,b,c]", "data.batch_size=2")
+    words = (*TINY[:2], *data, "backbone.weights=null", "data.num_workers=0", "trainer.accelerator=cpu")
+    assert run("train.py", *words, *RUN, "output_dir=first").code == 0
+    for classes, sentence in {
+        "[b,a,c]": "class 0 is a there, b in the data",
+        "[a,b,d]": "class 2 is c there, d in the data",
+        "[a,b,c,d]": "class 3 is missing there, d in the data",
+    }.items():
+        result = run("train.py", "resume=first", "trainer.max_steps=6", f"data.dataset.classes={classes}")
+        assert result.code == 1
+        assert f"error: the checkpoint has other classes: {sentence}; leave them as they were" in result.out
+        assert "Traceback" not in result.out
+    again = run("train.py", "resume=first", "trainer.max_steps=6", "data.dataset.classes=[a,b,c]")
+    assert again.code == 0, again.out
+
+
+def contents(folder):
+    """The files of a run but for its log, where it says what was tried."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.val_split=nothing", "no split 'nothing'"),
+        ("batch_norm.frozen=all", "the checkpoint's optimizer has "),
+        ("backbone.variant=resnet34", "the checkpoint is of another network: "),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("output_dir=second", "output_dir=second: a run goes on in its own folder"),
+        ("-m", "resume=first: a sweep cannot continue one run"),
+    ],
+)
+def test_a_refused_resume_leaves_the_run_as_it_was(trained, run, word, message):
+    before = contents(trained)
+    result = run("train.py", "resume=first", "trainer.max_steps=9", word)
     assert result.code == 1
-    assert "no split 'nothing'" in result.out
-    assert (trained / "config.yaml").read_text() == config
+    assert message in result.out
+    assert "Traceback" not in result.out
+    assert contents(trained) == before
+    assert {path.name for path in trained.parent.iterdir()} == {"first"}
+
+
+@pytest.mark.parametrize("flags", [("--cfg=job",), ("--cfg", "job"), ("--help",)])
+@pytest.mark.parametrize("resume", [("resume=first",), ("resume=auto", "output_dir=first")])
+def test_a_run_is_shown_without_being_resumed(trained, run, flags, resume):
+    before = contents(trained)
+    result = run("train.py", *resume, *flags, "trainer.max_steps=9")
+    assert result.code == 0, result.out
+    assert ("max_steps: 9" in result.out) == ("--help" not in flags)
+    assert contents(trained) == before
+
+
+def test_resume_takes_the_folder_of_a_checkpoint(trained, run):
+    result = run("train.py", "resume=first/checkpoints/last.ckpt")
+    assert result.code == 1
+    assert f"give the run's folder, resume={trained}" in result.out
+
+
+def test_resume_given_where_it_is_not_read_first(trained, run, tmp_path):
+    result = run("train.py", *TINY, *RUN, "++resume=first", "output_dir=second")
+    assert result.code == 1
+    assert "error: resume=first: give it on the command line as resume=" in result.out
+    result = run("train.py", *TINY, *RUN, "++resume=auto", "output_dir=first", "optimizer=adamw")
+    assert result.code == 1
+    assert "error: the checkpoint's optimizer is torch.optim.SGD, by the config it is torch.optim.AdamW" in result.out
+    (tmp_path / "recipes/experiment").mkdir(parents=True)
+    (tmp_path / "recipes/experiment/mine.yaml").write_text(
+        "# @package _global_\nresume: auto\noutput_dir: third\ntrainer: {max_steps: 2}\n"
+    )
+    mine = (f"--config-dir={tmp_path / 'recipes'}", *TINY, *RUN[1:], "experiment=mine")
+    for step in (2, 4):
+        result = run("train.py", *mine, *(() if step == 2 else ("trainer.max_steps=4",)))
+        assert result.code == 0, result.out
+        assert checkpoint.read(tmp_path / "third/checkpoints/last.ckpt")["global_step"] == step
+
+
+def test_a_foreign_config_is_not_overwritten(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.yaml").write_text("my: notes\n")
+    result = run("train.py", *TINY, *RUN, "output_dir=mine")
+    assert result.code == 1
+    assert "error: mine/config.yaml is no run's and would be overwritten" in result.out
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
+
+
+def test_two_processes_do_not_train_in_one_folder(trained, run):
+    holder = (
+        "import fcntl, sys; f = open('first/.lock', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=-1, stdout=-1, cwd=trained.parent) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        before = (trained / "config.yaml").read_bytes()
+        result = run("train.py", "resume=first", "trainer.max_steps=9")
+        assert result.code == 1
+        assert "error: another process is training in first" in result.out
+        assert (trained / "config.yaml").read_bytes() == before
+        other.communicate(b"\n")
+    assert run("train.py", "resume=first", "trainer.max_steps=6").code == 0
+    assert not (trained / ".lock").exists()
+
+
+def test_a_sweep_goes_on(run, tmp_path):
+    sweep = ("-m", *TINY, *RUN[1:], "trainer.max_steps=2", "output_dir=sweep", "optimizer.lr=0.01,0.001")
+    assert run("train.py", *sweep).code == 0
+    table = (tmp_path / "sweep/sweep.csv").read_text()
+    result = run("train.py", *sweep)
+    assert result.code == 1
+    assert "error: sweep already holds a sweep; resume=auto goes on with it" in result.out
+    assert (tmp_path / "sweep/sweep.csv").read_text() == table
+    _, second = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    shutil.rmtree(second)  # as if the sweep had been killed
+    result = run("train.py", *sweep, "resume=auto")
+    assert result.code == 0, result.out
+    again = rows(tmp_path / "sweep/sweep.csv")
+    assert [{**row, "seconds": ""} for row in again] == [
+        {**row, "seconds": ""} for row in csv.DictReader(io.StringIO(table))
+    ]
+    assert second.is_dir()
 
 
 def test_resume_runs_no_strangers_parts(trained, run):
@@ -84,6 +205,16 @@ def test_resume_runs_no_strangers_parts(trained, run):
         ("init_from: '${oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
         ("init_from: '${oc.${seed}}'\n", "computes values"),
         ("# @package hydra\n", "computes values"),
+        # As YAML decodes them, and as two of them would become one.
+        ('init_from: "\\x24{oc.create:{_target_:os.mkdir,path:ran}}"\n', "computes values"),
+        ('init_from: "$\\\n  {oc.create:{_target_:os.mkdir,path:ran}}"\n', "computes values"),
+        ('init_from: {"\\x24{oc.env:HOME}": 1}\n', "computes values"),
+        ('init_from: "\\x40package hydra"\n', "computes values"),
+        ("init_from: '${needs}{oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
+        ("init_from: '${needs}${monitor}'\n", "computes values"),
+        ('init_from: {"\\x5ftarget_": os.mkdir, path: ran}\n', "no part that segframe knows"),
+        ("init_from: {_target_: '${monitor}', path: ran}\n", "no part that segframe knows"),
+        ("init_from: {_target_: torch.optim.SGD, _args_: [1]}\n", "arguments have names"),
         ("seed: &a [*a]\n", "repeats values"),
         ("seed: [\n", "cannot be read as a run's config"),
         ("seed: " + "[" * 3000 + "\n", "cannot be read as a run's config"),
@@ -98,6 +229,66 @@ def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, 
     assert message in result.out
     assert "Traceback" not in result.out
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dirpath: ${output_dir}/checkpoints", "dirpath: {tmp}/victim"),
+        ("dirpath: ${output_dir}/checkpoints", "dirpath: ${output_dir}/../victim"),
+        ("dirpath: ${output_dir}/checkpoints", "dirpath: ${data.root}"),
+        ("dirpath: ${output_dir}/checkpoints", '"dirp\\x61th": victim'),
+        ("filename: best", "filename: {tmp}/victim/best"),
+        ("filename: best", "filename: ../../victim/best"),
+        ("save_dir: ${output_dir}", "save_dir: {tmp}/victim"),
+    ],
+)
+def test_resume_writes_into_the_runs_folder_alone(trained, run, tmp_path, old, new):
+    path = trained / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new.replace("{tmp}", str(tmp_path)), 1))
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert result.code == 1
+    assert "is not below the run's folder" in result.out
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_run_that_writes_elsewhere_goes_on_where_that_is_repeated(trained, run, tmp_path):
+    path = trained / "config.yaml"
+    elsewhere = f"callbacks.best_checkpoint.dirpath={tmp_path}/best"
+    path.write_text(path.read_text().replace("dirpath: ${output_dir}/checkpoints", f"dirpath: {tmp_path}/best", 1))
+    assert run("train.py", "resume=first", "trainer.max_steps=6").code == 1
+    result = run("train.py", "resume=first", "trainer.max_steps=6", elsewhere)
+    assert result.code == 0, result.out
+
+
+def test_a_run_may_name_its_own_places_and_data_anywhere(trained):
+    path = trained / "config.yaml"
+    text = path.read_text().replace("${output_dir}/checkpoints", str(trained / "checkpoints"), 1)
+    path.write_text(text.replace("root: null", "root: /data").replace("cache_dir: null", "cache_dir: /scratch"))
+    check_stored(path)
+    OmegaConf.update(config := OmegaConf.load(path), "callbacks.best_checkpoint.filename", "{epoch}-{val/miou:.2f}")
+    OmegaConf.save(config, path)
+    check_stored(path)
+
+
+def test_a_checkpoints_names_are_of_the_runs_own_files(trained, run, tmp_path):
+    path = trained / "checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    state = next(state for name, state in content["callbacks"].items() if "val/miou" in name)
+    worst = torch.tensor(-1.0)
+    state |= {"best_k_models": {"/x/config.yaml": worst}, "kth_best_model_path": "/x/config.yaml", "kth_value": worst}
+    state |= {"best_model_path": "/x/..", "best_model_score": worst, "last_model_path": "/x/thesis.odt"}
+    torch.save(content, path)
+    thesis = trained / "checkpoints/config.yaml"
+    thesis.write_text("mine")
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert result.code == 0, result.out
+    assert thesis.read_text() == "mine"
+    after = torch.load(path, weights_only=True)["callbacks"]
+    state = next(state for name, state in after.items() if "val/miou" in name)
+    assert [Path(name).name for name in state["best_k_models"]] == ["best.ckpt"]
 
 
 @pytest.mark.parametrize("part", ["trainer", "loss", "data"])

@@ -160,7 +160,7 @@ from segframe.callbacks.last import LastCheckpoint
 hook = LastCheckpoint.{hook}
 def kill(self, trainer, *args):
     if trainer.global_step == {step} and not trainer.sanity_checking:
-        os.kill(os.getpid(), {signal:d})
+        os.killpg(0, {signal:d})
     hook(self, trainer, *args)
 LastCheckpoint.{hook} = kill
 sys.argv[:] = ["train.py"] + {words}
@@ -174,10 +174,12 @@ WORDS = (
 
 
 def train(folder: Path, workers: int, hook: str = "on_train_start", step: int = -1, number: int = 0) -> tuple[int, str]:
-    """The exit code and the output of a run that sends itself a signal at a step."""
+    """The exit code and the output of a run that sends itself and its workers a signal at a step."""
     words = [*WORDS, f"output_dir={folder}", f"data.num_workers={workers}"]
     code = KILLED.format(hook=hook, step=step, signal=number, words=words, root=repr(str(ROOT)))
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True, start_new_session=True
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -213,7 +215,7 @@ def pictures(folder: Path) -> dict[str, list[int]]:
         (signal.SIGKILL, "on_train_batch_end", 8, 2, 6),
         pytest.param(signal.SIGKILL, "on_validation_batch_end", 10, 0, 9, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "on_train_batch_end", 4, 2, 4, marks=pytest.mark.slow),
-        (signal.SIGTERM, "on_train_batch_end", 5, 0, 5),
+        (signal.SIGTERM, "on_train_batch_end", 5, 2, 5),
         (signal.SIGUSR1, "on_validation_batch_end", 5, 2, 5),
         pytest.param(signal.SIGTERM, "on_validation_batch_end", 10, 0, 9, marks=pytest.mark.slow),
     ],

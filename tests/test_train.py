@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RUN, TINY, rows
+from omegaconf import OmegaConf
 from PIL import Image
 
 
@@ -146,6 +147,16 @@ def test_predict_writes_three_pictures_and_reports_bad_files(trained, run, tmp_p
     assert (tmp_path / "one/overlay/a.png").is_file()
 
 
+def test_predict_does_not_write_among_its_images(trained, run, tmp_path):
+    (tmp_path / "own/images").mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(tmp_path / "own/images/a.png")
+    for source in ("own", "own/images"):
+        result = run("scripts/predict.py", "checkpoint=first", f"input={source}", "output=own")
+        assert result.code == 1
+        assert f"error: input={source} lies within output=own" in result.out
+    assert not (tmp_path / "own/classes.txt").exists()
+
+
 def test_early_stopping_stops_and_leaves_both_checkpoints(run, tmp_path):
     result = run(
         "train.py", *TINY, "logger=none", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
@@ -168,6 +179,30 @@ def test_early_stopping_goes_on_counting_in_a_resumed_run(run, tmp_path):
     result = run("train.py", *words, "callbacks.early_stopping.patience=3")
     assert result.code == 0, result.out
     assert [row["step"] for row in rows(tmp_path / "stopped/metrics.csv") if row["val/miou"]] == ["2", "4", "6", "8"]
+
+
+def test_the_best_loss_is_the_lowest(run, tmp_path):
+    # A step too large in the end: the last loss is a high one.
+    words = ("logger=none", "callbacks=early_stopping", "callbacks.early_stopping.patience=2", "monitor=val/loss")
+    lengths = ("trainer.max_steps=6", "trainer.val_every_n_steps=1", "optimizer.lr=0.5", "scheduler=constant")
+    result = run("train.py", *TINY, *words, *lengths, "output_dir=first")
+    assert result.code == 0, result.out
+    losses = [float(row["val/loss"]) for row in rows(tmp_path / "first/metrics.csv") if row["val/loss"]]
+    assert max(losses) > min(losses)
+    assert json.loads((tmp_path / "first/result.json").read_text())["best"] == pytest.approx(min(losses))
+    stored = torch.load(tmp_path / "first/checkpoints/best.ckpt", weights_only=True)
+    assert stored["global_step"] == 1 + losses.index(min(losses))
+
+
+def test_a_run_that_took_the_highest_loss_for_the_best_is_told(trained, run):
+    assert OmegaConf.load(trained / "config.yaml").monitor_mode == "max"
+    more = ("resume=first", "trainer.max_steps=6", "monitor=val/loss")
+    result = run("train.py", *more)
+    assert result.code == 1
+    assert "error: monitor_mode=max: val/loss is best where it is lowest; monitor_mode=min, or auto" in result.out
+    result = run("train.py", *more, "monitor_mode=auto")
+    assert result.code == 0, result.out
+    assert OmegaConf.load(trained / "config.yaml").monitor_mode == "min"
 
 
 def test_a_sweep_ends_with_a_table(run, tmp_path):

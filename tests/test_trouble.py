@@ -6,9 +6,10 @@ import signal
 import pytest
 import torch
 
-from segframe.data.datamodule import image_loader
+from segframe.data.datamodule import Loader, image_loader
 from segframe.data.shapes import Shapes
 from segframe.errors import UserError
+from segframe.preemption import SIGNALS
 from segframe.trouble import named
 
 
@@ -26,6 +27,21 @@ def test_a_worker_that_dies_names_its_sample():
     sentence = r"(was killed by signal: Killed|exited unexpectedly) while reading val_0003.*data.num_workers=0"
     with pytest.raises(UserError, match=sentence), named(dataset):
         list(image_loader(dataset, 2))
+
+
+class Told(Shapes):
+    """Its samples tell which signals a worker is deaf to."""
+
+    def read(self, index):
+        assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return super().read(index)
+
+
+def test_workers_begin_deaf_to_the_signals_that_may_reach_all_processes():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    dataset = Told(split="val", size=32, num_images={"val": 2})
+    assert len(list(Loader(dataset, num_workers=1, multiprocessing_context="fork"))) == 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,17 @@ def test_figures_table_marks_absent_classes(capsys: pytest.CaptureFixture[str]) 
     assert rows["mean"][-2:] == ["45.80", "62.50"]
 
 
+def test_tables_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("x[/b]", "[red]cat", "a :car:")
+    figures = {f"val/iou/{name}": 1.0 for name in names} | dict.fromkeys(("val/miou", "val/mean_accuracy"), 1.0)
+    figures |= {"val/fwiou": 1.0, "val/pixel_accuracy": 1.0}
+    print_table(figures_table(figures, np.eye(3, dtype=np.int64), names, title="runs/x[/y]/last.ckpt"))
+    print_table(sweep_table([SweepRow({"[bold]": "[1,2]"}, folder="runs/[b]", error="no x[/z]")]))
+    told = capsys.readouterr().out
+    for text in (*names, "runs/x[/y]/last.ckpt", "[bold]", "[1,2]", "no x[/z]"):
+        assert text in told
+
+
 @pytest.mark.parametrize(("mode", "order"), [("max", "bcad"), ("min", "cbad")])
 def test_sweep_table_puts_the_best_first_and_failures_last(mode: str, order: str) -> None:
     rows = [
@@ -89,3 +100,9 @@ def test_sweep_table_puts_the_best_first_and_failures_last(mode: str, order: str
     assert "".join(table.columns[0].cells) == order
     assert list(table.columns[3].cells)[2] == "1:01"
     assert list(table.columns[4].cells)[-1] == "out of memory"
+
+
+def test_sweep_table_puts_the_lowest_loss_first() -> None:
+    rows = [SweepRow({"model": name}, {"val/loss": loss}) for name, loss in (("a", 0.5), ("b", 0.1), ("c", 0.9))]
+    assert "".join(sweep_table(rows, "val/loss").columns[0].cells) == "bac"
+    assert "".join(sweep_table(rows, "val/loss", "auto").columns[0].cells) == "bac"

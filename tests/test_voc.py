@@ -1,11 +1,15 @@
 """VOC and SBD: layouts, splits, downloads."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
+from scipy.sparse import csc_array
 from test_data import SIZE, complaint, names, put_image, put_lines, put_mask
 
 from segframe.data.voc import VOC
+from segframe.errors import UserError
 
 
 def voc_tree(home):
@@ -47,6 +51,12 @@ def test_trainaug_from_sbd_has_no_image_of_val(tmp_path, root, sbd):
     assert masks == {"a": [1], "b": [1], "s": [7], "t": [7]}
 
 
+def test_values_that_are_no_class(tmp_path):
+    voc_tree(tmp_path)
+    put_mask(tmp_path / "SegmentationClass/v.png", 21)
+    complaint(lambda: VOC(tmp_path, "val").read_mask(0), "v.png holds the value 21", "fixed", "data=folder")
+
+
 def test_fcns_splits(tmp_path):
     voc_tree(tmp_path)
     sbd_tree(tmp_path / "sbd")
@@ -72,9 +82,78 @@ def test_voc_mistakes(tmp_path):
     put_lines(tmp_path / "ImageSets/Segmentation/train.txt", "a", "ghost")
     complaint(lambda: VOC(tmp_path, "train"), "VOC train", "'ghost' has no image", "1 of 2")
     put_lines(tmp_path / "ImageSets/Segmentation/train.txt", "")
-    complaint(lambda: VOC(tmp_path, "train"), "train split", "empty")
+    complaint(lambda: VOC(tmp_path, "train"), "Segmentation/train.txt lists nothing", "bring the whole file")
     (tmp_path / "ImageSets/Segmentation/train.txt").unlink()
     complaint(lambda: VOC(tmp_path, "train"), "train.txt does not exist")
+
+
+def put_mat(path, segmentation, **options):
+    """As SBD's files are: borders and more beside the mask."""
+    borders = np.array([csc_array(np.eye(4, dtype=bool)), np.zeros((0, 0))], object)[:, None]
+    fields = {"Boundaries": borders, "Segmentation": segmentation, "CategoriesPresent": np.array([7, 15], np.uint8)}
+    savemat(path, {"other": np.arange(9), "GTcls": fields}, **options)
+
+
+def mask_of(path):
+    return VOC.load_mask(None, path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (5, 1), (33, 47)])
+def test_masks_of_sbd(tmp_path, size, compressed):
+    values = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    for long_field_names in (False, True):
+        put_mat(tmp_path / "m.mat", values, do_compression=compressed, long_field_names=long_field_names)
+        found = mask_of(tmp_path / "m.mat")
+        assert found.dtype == np.uint8
+        assert found.flags.writeable
+        assert np.array_equal(found, values)
+        assert np.array_equal(found, loadmat(tmp_path / "m.mat")["GTcls"][0]["Segmentation"][0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full((5, 5), 1.0),
+        np.full((5, 5), 70_000, np.int32),
+        np.full((5, 5), -65_535, np.int32),
+        np.full((5, 5), 1 << 25, np.uint32),
+        np.full((5, 5), 1, np.int8),
+        np.full((5, 5), 1 + 1j),
+        np.full((5, 5, 5), 1, np.uint8),
+        np.zeros((0, 5), np.uint8),
+        np.array(["abc"]),
+        {"a": 1},
+    ],
+)
+def test_matlab_files_whose_mask_is_none(tmp_path, values):
+    put_mat(tmp_path / "m.mat", values)
+    complaint(lambda: mask_of(tmp_path / "m.mat"), tmp_path / "m.mat", "its Segmentation is")
+
+
+def test_matlab_files_of_other_kinds(tmp_path):
+    savemat(tmp_path / "m.mat", {"a": np.eye(3)})
+    complaint(lambda: mask_of(tmp_path / "m.mat"), tmp_path / "m.mat", "no GTcls")
+    savemat(tmp_path / "m.mat", {"GTcls": np.eye(3, dtype=np.uint8)})
+    complaint(lambda: mask_of(tmp_path / "m.mat"), tmp_path / "m.mat", "no struct with a Segmentation")
+    savemat(tmp_path / "m.mat", {"GTcls": {"Segment": np.eye(3, dtype=np.uint8)}})
+    complaint(lambda: mask_of(tmp_path / "m.mat"), tmp_path / "m.mat", "no struct with a Segmentation")
+    (tmp_path / "m.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400))
+    complaint(lambda: mask_of(tmp_path / "m.mat"), tmp_path / "m.mat", "the format of MATLAB 5 to 7.2")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_any_damage_to_a_mask_of_sbd_is_told_or_harmless(tmp_path, compressed):
+    put_mat(tmp_path / "m.mat", np.full((20, 30), 7, np.uint8), do_compression=compressed)
+    whole, rng = (tmp_path / "m.mat").read_bytes(), np.random.default_rng(0)
+    noisy = [bytearray(whole) for _ in range(400)]
+    for data in noisy:
+        for at in rng.integers(len(data), size=rng.integers(1, 6)):
+            data[at] = rng.integers(256)
+    for data in (*(whole[:length] for length in range(0, len(whole), 7)), *noisy):
+        (tmp_path / "d.mat").write_bytes(data)
+        with suppress(UserError):
+            assert mask_of(tmp_path / "d.mat").dtype == np.uint8
 
 
 def test_damaged_matlab_files_are_named(tmp_path):

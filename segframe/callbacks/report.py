@@ -5,9 +5,8 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from rich.console import Console
 
-from segframe.tables import figures_table, print_table
+from segframe.tables import console, figures_table, print_table
 
 
 class FinalReport(Callback):
@@ -32,4 +31,4 @@ class FinalReport(Callback):
         width = max(map(len, lines))
         for name, text in lines.items():
             # Not wrapped, so that paths and commands can be copied.
-            Console(highlight=False).print(f"{name:{width}}  {text}", soft_wrap=True, markup=False)
+            console(highlight=False).print(f"{name:{width}}  {text}", soft_wrap=True)

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from segframe.data.cache import Cache
-from segframe.data.files import TWICE, Sample, note
+from segframe.data.files import TWICE, Sample, note, told_apart
 from segframe.data.labels import LabelTable
 from segframe.data.masks import read_image, read_raw
 from segframe.data.palettes import Palette
@@ -38,6 +38,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Where the files come from and where they belong, as the second half of an error's sentence."""
     label_map: Mapping[int | str, int | str] = {}
     """Mask value or "#rrggbb" of the release -> class index or name, where it is not the value or the palette's."""
+    labels_are_settings: bool = False
+    """Whether classes, palette and label_map are set with data.dataset, not by the release."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -49,8 +51,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.seed = seed
         # Per worker its process and the sample at hand, in memory shared with those that are forked.
         self._reading = np.frombuffer(mmap.mmap(-1, 16 * MAX_WORKERS), np.int64).reshape(MAX_WORKERS, 2)
-        self.labels = LabelTable(self.classes, self.label_map, self.palette)
-        self.samples = self.find()
+        self.labels = LabelTable(self.classes, self.label_map, self.palette, self.labels_are_settings)
+        self.samples = told_apart(self.find())
         if not self.samples:
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
         first = {sample.name: sample for sample in reversed(self.samples)}

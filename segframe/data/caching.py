@@ -15,7 +15,7 @@ from segframe.data.cache import HEAD, RECORD, Cache, open_cache
 from segframe.data.masks import stored_area
 from segframe.errors import UserError
 
-MAGIC = b"segframe decoded samples, 1".ljust(HEAD - 32)
+MAGIC = b"segframe decoded samples, 2".ljust(HEAD - 32)
 """The number is raised where files of the same name would mean something else."""
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from segframe.data.base import SegmentationDataset
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
+from segframe.preemption import SIGNALS
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -26,8 +28,21 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"image": images.permute(0, 3, 1, 2), "mask": masks, "name": [item["name"] for item in items]}
 
 
-class ResumableLoader(DataLoader[dict[str, Any]]):
-    """A DataLoader over a BatchSampler that knows how many of the run's batches it has handed out."""
+class Loader(DataLoader[dict[str, Any]]):
+    """A DataLoader whose workers begin deaf to the signals that may reach all processes, see _start_worker."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if sys.platform == "win32":
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which forked workers inherit
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class ResumableLoader(Loader):
+    """A loader over a BatchSampler that knows how many of the run's batches it has handed out."""
 
     batch_sampler: BatchSampler
     batches = 0
@@ -87,7 +102,7 @@ def image_loader(
     dataset: SegmentationDataset, num_workers: int | None, pin_memory: bool = False
 ) -> DataLoader[dict[str, Any]]:
     """Return the loader of a dataset's images, in order, one at a time and at their own size."""
-    return DataLoader(dataset, batch_size=1, **loading(num_workers, pin_memory))
+    return Loader(dataset, batch_size=1, **loading(num_workers, pin_memory))
 
 
 def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
@@ -119,4 +134,15 @@ def num_cores() -> int:
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the program ends its workers
+    # A terminal's Ctrl-C and a scheduler's signals may reach all processes; the program ends its workers.
+    for number in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # where Loader has blocked SIGTERM, so that the thread gets it
+        threading.Thread(target=_obey_program, daemon=True).start()
+
+
+def _obey_program() -> None:
+    # torch's own handler ends a worker whoever asks, upon which the program fails before it has saved.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,6 +1,9 @@
-"""Finding a split's files: listings by stem, split lists, pairs of image and mask."""
+"""Finding a split's files: listings by name, pairs of image and mask."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,6 +27,7 @@ NO_MASK = "image without a mask"
 LOST = "file in a list that does not exist"
 TWINS = "files that share a name"
 TWICE = "name listed twice"
+UNREADABLE = "line in a list that is neither a name nor an image and a mask"
 LOSSY = "mask stored as JPEG"
 
 _noted: ContextVar[list[Problem] | None] = ContextVar("noted", default=None)
@@ -65,26 +69,23 @@ def require(path: Path, cure: str) -> Path:
 
 
 def listing(folder: Path, suffixes: tuple[str, ...], cure: str) -> dict[str, Path]:
-    """Return the folder's files with one of these suffixes (in any case) by stem, sorted; UserError for twins."""
+    """Return the folder's files with one of these suffixes (in any case) by name, sorted; UserError for twins."""
     found: dict[str, Path] = {}
     for path in sorted(require(folder, cure).iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in found:
+        name = composed(path.stem)
+        if name in found:
             if note(TWINS, [path]):
                 continue
-            raise UserError(f"{path} and {found[path.stem].name} share a name: keep one of them")
-        found[path.stem] = path
+            raise UserError(f"{path} and {found[name].name} share a name: keep one of them")
+        found[name] = path
     return found
 
 
-def read_list(path: Path, cure: str) -> list[str]:
-    """Return the lines of a split list, without blank ones."""
-    try:
-        text = require(path, cure).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): {cure}") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def composed(name: str) -> str:
+    """Return a name with each accent and its letter as one character, as most systems write it; macOS may not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[Sample]:
@@ -99,6 +100,25 @@ def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, P
                 "scripts/check_data.py lists all that is missing"
             )
     return [Sample(name, images[name], masks[name]) for name in names if name in images and name in masks]
+
+
+def told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples; images of one name in several folders are called by their paths from where these part."""
+    counts = Counter(sample.name for sample in samples)
+    images: dict[str, set[Path]] = defaultdict(set)
+    for sample in samples:
+        if counts[sample.name] > 1:
+            images[sample.name].add(sample.image.absolute())
+    shared = {name for name, paths in images.items() if len(paths) > 1}
+    if not shared:
+        return list(samples)  # an image may be listed twice
+    top = os.path.commonpath([path.parent for name in shared for path in images[name]])
+    return [
+        sample._replace(name=sample.image.absolute().relative_to(top).with_suffix("").as_posix())
+        if sample.name in shared
+        else sample
+        for sample in samples
+    ]
 
 
 def note_strays(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Folder: anyone's images and masks, described in YAML."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -10,17 +11,22 @@ from segframe.data.files import (
     IMAGE_SUFFIXES,
     LOST,
     MASK_SUFFIXES,
+    UNREADABLE,
     Sample,
+    composed,
     listing,
     note,
     note_strays,
     pair,
-    read_list,
     require,
 )
+from segframe.data.lists import LINE, cuts, name_in, numbered_lines, pairs_in, read_list
 from segframe.data.palettes import Palette, voc_palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
+
+_IMAGES = "set data.dataset.images to the folder of the images, below data.root"
+_MASKS = "set data.dataset.masks to the folder of the masks, below data.root"
 
 
 class Folder(SegmentationDataset):
@@ -36,6 +42,7 @@ class Folder(SegmentationDataset):
     """
 
     source = "see the layouts in configs/data/folder.yaml"
+    labels_are_settings = True
 
     def __init__(
         self,
@@ -65,63 +72,96 @@ class Folder(SegmentationDataset):
 
     def _splits(self) -> tuple[str, ...]:
         if self.lists and self.val_ratio is not None:
-            raise UserError("both splits and val_ratio are set: choose one")
+            raise UserError("both data.dataset.splits and data.dataset.val_ratio are set: choose one")
         if self.lists:
             return tuple(self.lists)
         if self.val_ratio is not None:
             if not 0 < self.val_ratio < 1:
-                raise UserError(f"val_ratio is {self.val_ratio}: give a share between 0 and 1, such as 0.2")
+                raise UserError(
+                    f"data.dataset.val_ratio is {self.val_ratio}: give a share between 0 and 1, such as 0.2"
+                )
             return "train", "val"
-        folders = require(self.images, "set `images` to the folder of the images, below data.root").iterdir()
+        folders = require(self.images, _IMAGES).iterdir()
         if names := tuple(sorted(path.name for path in folders if path.is_dir() and not path.name.startswith("."))):
             return names
-        raise UserError(f"{self.images} has no sub-folders train and val: make them, or set splits or val_ratio")
+        raise UserError(
+            f"{self.images} has no sub-folders train and val: make them, or set data.dataset.splits or "
+            "data.dataset.val_ratio"
+        )
 
     def find(self) -> list[Sample]:
         """Return the split's samples, sorted by name or as listed."""
         below = "" if self.lists or self.val_ratio else self.split
         image_folder, mask_folder = self.images / below, self.masks / below
-        images = listing(image_folder, IMAGE_SUFFIXES, "set `images` to the folder of the images, below data.root")
-        suffixed = listing(mask_folder, MASK_SUFFIXES, "set `masks` to the folder of the masks, below data.root")
-        masks = {
-            stem.removesuffix(self.mask_suffix): path
-            for stem, path in suffixed.items()
-            if stem.endswith(self.mask_suffix)
-        }
+        images = listing(image_folder, IMAGE_SUFFIXES, _IMAGES)
+        suffixed = listing(mask_folder, MASK_SUFFIXES, _MASKS)
+        suffix = composed(self.mask_suffix)
+        masks = {name.removesuffix(suffix): path for name, path in suffixed.items() if name.endswith(suffix)}
         if image_folder.resolve() == mask_folder.resolve():
             images = {stem: path for stem, path in images.items() if path not in masks.values()}
         note_strays(images, masks, mask_folder)
         if self.lists:
-            lines = read_list(self.lists[self.split], "splits names the text files below data.root")
-            return [sample for line in lines for sample in self._listed(line, images, masks)]
-        names = list(images)
-        if self.val_ratio is not None:
-            names = [name for name in names if (_share(name) < self.val_ratio) == (self.split == "val")]
+            lines = numbered_lines(self.lists[self.split], "data.dataset.splits names the text files below data.root")
+            samples = [sample for number, line in lines for sample in self._listed(number, line, images, masks)]
+            if not samples:  # where what is wrong is noted
+                raise UserError(f"no line of {self.lists[self.split]} is an image and a mask that are there: {LINE}")
+            return samples
+        if not images:
+            raise UserError(f"{image_folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): {self.source}")
+        names = list(images) if self.val_ratio is None else self._chosen(images, self.val_ratio)
         return pair(names, images, masks, str(image_folder))
 
-    def _listed(self, line: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Sample]:
+    def _chosen(self, images: Mapping[str, Path], val_ratio: float) -> list[str]:
+        # Of the file's own name, so that whatever is on the disk stays in its split.
+        names = [name for name, path in images.items() if (_share(path.stem) < val_ratio) == (self.split == "val")]
+        if not names:
+            raise UserError(
+                f"data.dataset.val_ratio={val_ratio} leaves {self.split} none of the {len(images)} images in "
+                f"{self.images}: set it {'higher' if self.split == 'val' else 'lower'}"
+            )
+        return names
+
+    def _listed(self, number: int, line: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Sample]:
         where = str(self.lists[self.split])
-        if line in images:
-            return pair([line], images, masks, where)
-        match [self.root.joinpath(*Path(part).parts) for part in line.split()]:
-            case [image, mask] if image.suffix.lower() in IMAGE_SUFFIXES:
-                lost = [path for path in (image, mask) if not path.exists()]
-                if lost and note(LOST, lost):
-                    return []
-                return [Sample(image.stem, require(image, f"{where} lists it"), require(mask, f"{where} lists it"))]
-        name = Path(line).name
-        stem = Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-        return pair([stem], images, masks, where)
+        if (name := composed(line)) in images:
+            return pair([name], images, masks, where)
+        pairs = [(self._path(image), self._path(mask)) for image, mask in pairs_in(line)]
+        if pairs:
+            # A space may belong to a name: rather what is there.
+            there = (paths for paths in pairs if len(pairs) > 1 and all(path.exists() for path in paths))
+            image, mask = next(there, pairs[0])
+            lost = [path for path in (image, mask) if not path.exists()]
+            if lost and note(LOST, lost):
+                return []
+            return [
+                Sample(composed(image.stem), require(image, f"{where} lists it"), require(mask, f"{where} lists it"))
+            ]
+        name, folders = name_in(line), str(Path(line).parent)
+        # Several words are a name only if an image has it, and not if their folders hold the name of another file.
+        if any(cuts(line)) and (name not in images or any(name_in(left) in images for left, _ in cuts(folders))):
+            told = f"{where}, line {number}, {line[:200]!r}"
+            if note(UNREADABLE, [told]):
+                return []
+            raise UserError(f"{told} is neither the name of an image nor an image and a mask: {LINE}")
+        return pair([name], images, masks, where)
+
+    def _path(self, listed: str) -> Path:
+        """Return the path below root, in whichever form of Unicode its file is named."""
+        if listed.isascii():
+            return self.root / listed
+        paths = [self.root / listed, *(self.root / unicodedata.normalize(form, listed) for form in ("NFC", "NFD"))]
+        return next((path for path in paths if path.exists()), paths[0])
 
 
 def _class_names(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:
     if isinstance(classes, str):
         path = top / classes if (top / classes).exists() else Path(classes)
-        classes = read_list(path, "classes is a list of names, or a text file with one name per line")
+        classes = read_list(path, "data.dataset.classes is a list of names, or a text file with one name per line")
     names = tuple(str(name) for name in classes)
     if not 1 < len(names) < IGNORE_INDEX or len(set(names)) < len(names):
         raise UserError(
-            f"classes holds {len(names)} names, {len(set(names))} of them different: give 2 to 254, no twins"
+            f"data.dataset.classes holds {len(names)} names, {len(set(names))} of them different: "
+            "give 2 to 254, no twins"
         )
     return names
 
@@ -133,7 +173,8 @@ def _colours(palette: Sequence[Sequence[int]] | None, num_classes: int) -> Palet
     right = all(len(colour) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in colour) for colour in colours)
     if len(colours) != num_classes or not right:
         raise UserError(
-            f"palette has {len(colours)} colours for {num_classes} classes: give one [r, g, b] in 0..255 each"
+            f"data.dataset.palette has {len(colours)} colours for {num_classes} classes: "
+            "give one [r, g, b] in 0..255 each"
         )
     return tuple((red, green, blue) for red, green, blue in colours)
 

@@ -22,6 +22,10 @@ NO_CLASS = 254
 _SIXTEEN_BIT = 1 << 16
 _ALL_COLOURS = 1 << 24
 _GREY = 0x010101
+_LABEL_MAP = "data.dataset.label_map"
+_FIXED = (
+    "this dataset's classes and their values are fixed, so correct the file, or read masks of your own with data=folder"
+)
 _NOISE = 16
 """More wrong values than this are no labels."""
 
@@ -34,9 +38,17 @@ class LabelTable:
     key `other` catches all not listed. Targets are class indices, class names, 255 or "ignore".
     """
 
-    def __init__(self, classes: Sequence[str], label_map: Mapping[int | str, int | str], palette: Palette) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        label_map: Mapping[int | str, int | str],
+        palette: Palette,
+        are_settings: bool = True,
+    ) -> None:
+        """`are_settings`: classes, label map and palette can be set, so that a cure may be to set them."""
         self.classes = tuple(classes)
         self.palette = palette
+        self.are_settings = are_settings
         targets = {value: _target(target, classes) for value, target in label_map.items()}
         self.other = targets.pop(OTHER, None)
         self.listed = {_packed(key): target for key, target in targets.items() if isinstance(key, str)}
@@ -46,8 +58,9 @@ class LabelTable:
             kept = {*range(len(classes)), IGNORE_INDEX} - (set(indices.values()) - {IGNORE_INDEX})
             table[list(kept)] = list(kept)
         for value, target in indices.items():
-            if not isinstance(value, int) or not 0 <= value < _SIXTEEN_BIT:
-                raise UserError(f"label_map lists {value!r}: {_KEYS}")
+            # A bool is an int, and as an index it stands for the whole table.
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _SIXTEEN_BIT:
+                raise UserError(f"{_LABEL_MAP} lists {value!r}: {_KEYS}")
             table[value] = target
         self.table = table
         self.is_identity = self.other is None and not indices
@@ -60,8 +73,8 @@ class LabelTable:
             colour = red << 16 | green << 8 | blue
             if colour in found and colour not in self.listed:
                 raise UserError(
-                    f"palette gives {_hex(colour)} to {self.classes[found[colour]]} and to {self.classes[k]}: "
-                    "to read colour-coded masks give each class a colour of its own"
+                    f"data.dataset.palette gives {_hex(colour)} to {self.classes[found[colour]]} and to "
+                    f"{self.classes[k]}: to read colour-coded masks give each class a colour of its own"
                 )
             found[colour] = k
         return found | self.listed
@@ -103,7 +116,7 @@ class LabelTable:
         more = f" and {wrong.sum() - 5} more" if wrong.sum() > 5 else ""
         if values.dtype == COLOURS:
             return (
-                f"holds the colour {shown}{more}, which palette gives to none of the {len(self.classes)} classes: "
+                f"holds the colour {shown}{more}, which the palette gives to none of the {len(self.classes)} classes: "
                 f"{self.cure(values)}"
             )
         return (
@@ -118,27 +131,38 @@ class LabelTable:
 
     def _cure_of_indices(self, values: np.ndarray, wrong: np.ndarray) -> str:
         num_classes = len(self.classes)
-        if wrong.min() < num_classes:
-            return f"label_map gives its class to another value, so list {wrong.min()} too, or set {OTHER}: ignore"
-        if num_classes == 2 and len(wrong) == 1 and set(values.tolist()) <= {0, wrong[0]}:
-            return f"for a binary mask set label_map={{{wrong[0]}: 1}}"
-        if wrong.tolist() == [num_classes]:
-            return f"is it the void? Then set label_map={{{wrong[0]}: 255}}"
-        if num_classes == 19 and wrong.max() <= 33:
-            return "these look like Cityscapes labelIds, which need a label_map"
+        if self.are_settings and wrong.min() < num_classes:
+            return f"{_LABEL_MAP} gives its class to another value, so list {wrong.min()} too, or set {OTHER}: ignore"
+        if self.are_settings and num_classes == 2 and len(wrong) == 1 and set(values.tolist()) <= {0, wrong[0]}:
+            return f"for a binary mask set {typed_map(wrong[0], 1)}"
+        if self.are_settings and wrong.tolist() == [num_classes]:
+            return f"is it the void? Then set {typed_map(wrong[0], IGNORE_INDEX)}"
+        if self.are_settings and num_classes == 19 and wrong.max() <= 33:
+            return f"these look like Cityscapes labelIds, which need a {_LABEL_MAP}"
         if len(wrong) > _NOISE:
             return "grey levels, not class indices? Was the mask saved as JPEG, or resized with interpolation?"
-        return f"list the value in label_map ({{{wrong[0]}: ignore}}, or a class for ignore), or its class in classes"
+        if not self.are_settings:
+            return _FIXED
+        line = typed_map(wrong[0], "ignore")
+        return f"set {line}, or to a class instead of ignore, or list its class in data.dataset.classes"
 
     def _cure_of_colours(self, values: np.ndarray, wrong: np.ndarray) -> str:
-        if len(self.classes) == 2 and set(values.tolist()) <= {0, 0xFFFFFF}:
-            return "for a binary mask set palette=[[0,0,0],[255,255,255]]"
+        if self.are_settings and len(self.classes) == 2 and set(values.tolist()) <= {0, 0xFFFFFF}:
+            return "for a binary mask set 'data.dataset.palette=[[0,0,0],[255,255,255]]'"
         if len(wrong) > _NOISE and (wrong % _GREY).any():
             return "blends, not classes? Was the mask saved as JPEG, or resized with interpolation?"
-        line = f'list the colour in label_map, in a YAML file: {{"{spell(wrong[0])}": ignore}}, or a class for ignore'
+        line = (
+            f'list the colour in {_LABEL_MAP}, in a YAML file: {{"{spell(wrong[0])}": ignore}}, or a class for ignore'
+        )
+        line = line if self.are_settings else _FIXED
         if not (values % _GREY).any():
             return f"only greys: an index mask saved as RGB? Then save it with a single channel; else {line}"
-        return f"correct palette, or {line}"
+        return f"correct data.dataset.palette, or {line}" if self.are_settings else line
+
+
+def typed_map(value: int | np.integer, target: int | str) -> str:
+    """Return the label map that takes one value to a target, as it is typed on a command line."""
+    return f"'{_LABEL_MAP}={{{value}: {target}}}'"
 
 
 def spell(value: np.integer) -> str:
@@ -155,7 +179,7 @@ def _hex(colour: int) -> str:
 
 def _packed(key: str) -> int:
     if not re.fullmatch("#[0-9a-fA-F]{6}", key):
-        raise UserError(f"label_map lists {key!r}: {_KEYS}")
+        raise UserError(f"{_LABEL_MAP} lists {key!r}: {_KEYS}")
     return int(key[1:], 16)
 
 
@@ -168,4 +192,4 @@ def _target(target: int | str, classes: Sequence[str]) -> int:
         return target
     close = get_close_matches(str(target), classes, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "give a class index, a class name or 'ignore'"
-    raise UserError(f"label_map maps to {target!r}, which is none of the {len(classes)} classes: {hint}")
+    raise UserError(f"{_LABEL_MAP} maps to {target!r}, which is none of the {len(classes)} classes: {hint}")

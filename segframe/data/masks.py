@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 from torchvision.io import ImageReadMode
 
 from segframe.errors import UserError
@@ -27,11 +28,20 @@ Image.MAX_IMAGE_PIXELS = None
 COLOURS = np.uint32
 """The type of the raw values of colour-coded masks, 0xRRGGBB; index masks have uint8 or uint16."""
 
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+"""Pillow's, of the suffixes in files.py, whichever of them a file has; MPO of cameras is a JPEG.
+
+Not the forty that it knows: ICO decodes what it holds before its size can be checked, EPS starts Ghostscript.
+"""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_WITH_MORE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"acTL")
 """Chunks that may hold an orientation or further images."""
 _PIECE = 1 << 18
 """Bytes that are inflated at once: what fits in a core's cache."""
+_JPEG_START = b"\xff\xd8"
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
+"""Markers with a length before the frame header. TEM, RSTn and others have none, and what follows them is the next."""
 _SIXTEEN_BIT = 1 << 16
 _ORIENTATION = 0x0112
 
@@ -70,7 +80,7 @@ def read_image(path: Path) -> np.ndarray:
             raise
         except (OSError, RuntimeError, AttributeError, ValueError, struct.error):
             pass  # Pillow reads what only it can, and says what is wrong
-    image = _open(path)
+    image, _ = _open(path)
     if image.mode.startswith(("I", "F")):
         raise UserError(f"{path} has more than 8 bits per channel: convert it to 8 bits")
     if image.mode == "P":
@@ -82,7 +92,8 @@ def read_image(path: Path) -> np.ndarray:
 def read_raw(path: Path) -> np.ndarray:
     """Return a mask's raw values, (H, W), upright; UserError for a file that is no mask.
 
-    Indices are uint8 or uint16, a palette's included; colours (RGB or RGBA, alpha left out) are packed: see COLOURS.
+    Indices are uint8 or uint16 as they are stored, in 1 to 16 bits, a palette's included; colours (RGB or RGBA, alpha
+    left out) are packed: see COLOURS.
     """
     if path.suffix.lower() == ".png":
         try:
@@ -92,11 +103,12 @@ def read_raw(path: Path) -> np.ndarray:
             raise
         except (OSError, ValueError, struct.error, zlib.error):
             pass  # Pillow says what is wrong
-    mask = _open(path)
+    mask, step = _open(path)
     if mask.mode == "LA":
         mask = mask.getchannel("L")
     if mask.mode in ("1", "L", "P"):
-        return np.array(mask).astype(np.uint8, copy=False)
+        values = np.array(mask).astype(np.uint8, copy=False)
+        return values if step == 1 else values // np.uint8(step)
     if mask.mode.startswith("I"):
         values = np.array(mask)
         if values.min() >= 0 and values.max() < _SIXTEEN_BIT:
@@ -159,14 +171,17 @@ def _read_jpeg(path: Path) -> np.ndarray:
 
 def _jpeg_size(data: memoryview) -> tuple[int, int]:
     # Height and width from the first frame header: the operator takes memory for whatever they are. 2 us; letting
-    # Pillow open the file first would take a tenth of the decoding's time. Anything unusual is left to Pillow.
+    # Pillow open the file first would take a tenth of the decoding's time. Anything unusual is left to Pillow:
+    # the operator could find its way through it to another frame header.
+    if data[:2] != _JPEG_START:
+        raise ValueError
     at = 2
     while True:
         sign, marker, length = struct.unpack_from(">BBH", data, at)
-        if sign != 0xFF or marker == 0xFF:
-            raise ValueError
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if sign == 0xFF and marker in _JPEG_FRAMES:
             return struct.unpack_from(">2H", data, at + 5)
+        if sign != 0xFF or marker not in _JPEG_SEGMENTS or length < 2:
+            raise ValueError
         at += 2 + length
 
 
@@ -183,16 +198,26 @@ def _check_pixels(path: Path, height: int, width: int) -> None:
         )
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> tuple[Image.Image, int]:
+    # The image, upright, and how many of its grey levels lie between a stored value and the next.
     with _pillow(path) as image:
+        step = _grey_step(image)
         ImageOps.exif_transpose(image, in_place=True)
-        return image
+        return image, step
+
+
+def _grey_step(image: ImageFile) -> int:
+    # Pillow spreads grey of 2 and 4 bits over 0 to 255. How a file stores its pixels is known until they are decoded.
+    for tile in image.tile[:1]:
+        stored = tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
+        return 85 if stored.startswith("L;2") else 17 if stored.startswith("L;4") else 1
+    return 1
 
 
 @contextmanager
-def _pillow(path: Path) -> Iterator[Image.Image]:
+def _pillow(path: Path) -> Iterator[ImageFile]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             _check_pixels(path, image.height, image.width)
             yield image
     except UserError:

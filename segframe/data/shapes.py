@@ -17,6 +17,7 @@ from segframe.errors import UserError
 
 NUM_IMAGES = {"train": 600, "val": 100, "test": 100}
 CACHE_BYTES = 1 << 26
+MAX_SIZE, MAX_IMAGES = 4096, 1_000_000
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 """Returns the figure as a 0/1 uint8 mask of (size, size)."""
@@ -45,8 +46,13 @@ class Shapes(SegmentationDataset):
     ) -> None:
         if size < 32:
             raise UserError(f"size is {size}: the figures need at least 32 pixels")
+        if size > MAX_SIZE:
+            raise UserError(f"size is {size}: at most {MAX_SIZE:,} pixels are drawn")
         self.size = size
         self.num_images = NUM_IMAGES | dict(num_images or {})
+        for name, number in self.num_images.items():
+            if number > MAX_IMAGES:
+                raise UserError(f"num_images.{name} is {number}: at most {MAX_IMAGES:,} images are drawn")
         self.generated: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         super().__init__(root or "", split, transform, seed)
 

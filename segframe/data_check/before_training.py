@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segframe.data.base import SegmentationDataset
 from segframe.data_check.facts import examine
-from segframe.data_check.findings import ERROR, WARNING, of_split
+from segframe.data_check.findings import ERROR, ONE_SPLIT, WARNING, of_split
 from segframe.data_check.splits import Split
 from segframe.errors import UserError
 
@@ -34,7 +34,9 @@ def look(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
                 raise UserError(f"{sentence}: {finding.cure}; {ALL}")
             if finding.severity == WARNING:
                 told.append(f"{sentence}: {finding.cure}")
-    if val.split != train.split and (copies := _copies(train, val)):
+    if val.split == train.split:
+        told.append(f"{val.split}: {ONE_SPLIT}, so figures are too good: set data.val_split to another split")
+    elif copies := _copies(train, val):
         told.append(
             f"{val.split}: at least {len(copies)} of {len(val)} images are in {train.split} too, as {copies[0]}: "
             f"figures on {val.split} are too good"

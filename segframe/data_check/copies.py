@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segframe.data_check.facts import HASH_SIDE, Facts, ImageFacts
-from segframe.data_check.findings import ERROR, NOTE, WARNING, Finding
+from segframe.data_check.findings import ERROR, NOTE, ONE_SPLIT, WARNING, Finding
 from segframe.data_check.splits import Split
 
 ALIKE = 20
@@ -48,7 +48,10 @@ def between(splits: Sequence[Split], train_split: str, val_split: str) -> Iterat
     ends = [name for name in named if name == val_split or name.startswith(("val", "test"))]
     ends.sort(key=lambda name: name != val_split)
     pairs = [(train_split, end) for end in ends] + [(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :]]
-    for first, second in pairs:
+    for first, second in dict.fromkeys(pairs):
+        if first == second == val_split:
+            cure = "figures are too good: set data.val_split to another split"
+            yield Finding(WARNING, first, ONE_SPLIT, [], cure)
         if first == second or first not in named:
             continue
         yield from _shared(named[first], named[second], is_chosen=second == val_split and first == train_split)

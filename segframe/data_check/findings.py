@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segframe import IGNORE_INDEX
-from segframe.data import files
-from segframe.data.labels import NO_CLASS, LabelTable, spell
+from segframe.data import files, lists
+from segframe.data.labels import NO_CLASS, LabelTable, spell, typed_map
 from segframe.data.masks import COLOURS
 from segframe.data_check.facts import Facts, ImageFacts, MaskFacts
 from segframe.data_check.splits import Split
@@ -21,9 +21,13 @@ CURES = {
     files.LOST: (ERROR, "bring the file, or take the line out"),
     files.TWINS: (ERROR, "keep one of them"),
     files.TWICE: (ERROR, "list it once"),
+    files.UNREADABLE: (ERROR, lists.LINE),
     files.LOSSY: (ERROR, "JPEG changes the values: export the masks again, as PNG"),
 }
 """How much a problem with a split's listing matters, and what to do."""
+
+ONE_SPLIT = "validation is on the images of training"
+"""What is wrong where data.train_split and data.val_split are the same."""
 
 MIRRORED = range(2, 5)
 """EXIF's orientations that keep height and width; those above swap them."""
@@ -191,7 +195,10 @@ def _encodings(split: str, labels: LabelTable, masks: Masks) -> Iterator[Finding
         black_and_white = [path for path, kind in kinds.items() if kind == "0 and 255"]
         # {0, 255} passes for background and void, and would train on nothing.
         if not any(1 in mask.values for _, mask in masks):
-            cure = "for binary masks set label_map={255: 1}; label_map={255: ignore} says that 255 is the void"
+            cure = "are they binary? Then save them with the values 0 and 1"
+            if labels.are_settings:
+                binary, void = typed_map(IGNORE_INDEX, 1), typed_map(IGNORE_INDEX, "ignore")
+                cure = f"for binary masks set {binary}; {void} says that 255 is the void"
             yield Finding(ERROR, split, "mask of 0 and 255 alone, which is the void", black_and_white, cure)
         else:
             cure = "if they are binary masks, save all of them with the same values"
@@ -227,7 +234,7 @@ def _contents(split: str, labels: LabelTable, masks: Masks, is_sample: bool) -> 
     if len(void) == len(counts):
         severity = WARNING if is_sample else ERROR
         what = f"each of {len(void)} masks is all void"
-        yield Finding(severity, split, what, void, "nothing can be learnt from void: is label_map right?")
+        yield Finding(severity, split, what, void, f"nothing can be learnt from void: {_doubt(labels)}")
         return
     if void:
         yield Finding(WARNING, split, "mask that is all void", void, "it teaches nothing: leave it out, or label it")
@@ -236,13 +243,19 @@ def _contents(split: str, labels: LabelTable, masks: Masks, is_sample: bool) -> 
     single = [path for path, found in counts if np.count_nonzero(found[: len(labels.classes)]) == 1]
     if np.count_nonzero(known) == 1 and not total[NO_CLASS]:
         only = labels.classes[int(known.argmax())]
-        cure = "a network learns to say nothing else: is label_map right, and are these the masks?"
+        cure = f"a network learns to say nothing else: {_doubt(labels)}"
         yield Finding(WARNING, split, f"each of {len(counts)} masks holds {only} alone", single, cure)
     elif single:
         yield Finding(NOTE, split, "mask of a single class", single, "")
     if total[IGNORE_INDEX] > MUCH_VOID * total.sum():
         share = f"{100 * total[IGNORE_INDEX] / total.sum():.0f} % of the pixels are void"
-        yield Finding(WARNING, split, share, [], "void counts nowhere: is label_map right?")
+        yield Finding(WARNING, split, share, [], f"void counts nowhere: {_doubt(labels)}")
+
+
+def _doubt(labels: LabelTable) -> str:
+    if labels.are_settings:
+        return "is data.dataset.label_map right, and are these the masks?"
+    return "are these the masks?"
 
 
 def absent(split: Split, trains: bool) -> Iterator[Finding]:
@@ -251,7 +264,7 @@ def absent(split: Split, trains: bool) -> Iterator[Finding]:
     masks = [facts.mask for facts in split.facts if not isinstance(facts.mask, str)]
     known = np.sum([class_counts(labels, mask) for mask in masks], axis=0) if masks else np.zeros(256)
     if never := [name for k, name in enumerate(labels.classes) if not known[k]]:
-        cure = (
-            "it cannot be learnt: is it in classes by mistake, or lost in label_map?" if trains else "it has no figure"
-        )
+        cure = "it cannot be learnt" if trains else "it has no figure"
+        if trains and labels.are_settings:
+            cure += ": is it in data.dataset.classes by mistake, or lost in data.dataset.label_map?"
         yield Finding(WARNING if trains else NOTE, split.name, f"no pixel of {', '.join(never)}", [], cure)

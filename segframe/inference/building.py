@@ -1,6 +1,8 @@
 """What a trained network is used with, from a script's config: a dataset, a way of inference, a device."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +15,9 @@ from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError, naming
 from segframe.inference.base import Inference, Postprocess
 from segframe.restore import arguments, stored_part
+from segframe.stored import list_files
+
+MAX_LIST = 1 << 26  # bytes: some million names
 
 
 def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored: bool) -> SegmentationDataset:
@@ -20,9 +25,11 @@ def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored
     if not data.dataset:
         raise UserError("the checkpoint names no dataset; choose one with data=...")
     if stored:
-        node = OmegaConf.to_container(data.dataset, resolve=True)
-        assert isinstance(node, dict)
+        node = OmegaConf.to_container(data.dataset, resolve=True) if OmegaConf.is_dict(data.dataset) else None
+        if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+            raise UserError("the checkpoint's data.dataset names no dataset; choose one with data=...")
         plain = {str(key): value for key, value in node.items()}
+        check_lists(plain, Path(data.root or ""))
         make_dataset = partial(stored_part(plain, segframe.data, SegmentationDataset), **arguments(plain))
     else:
         make_dataset = build(data.dataset, "data.dataset")
@@ -33,6 +40,14 @@ def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored
             f"the checkpoint knows the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"
         )
     return dataset
+
+
+def check_lists(node: dict[str, Any], root: Path) -> None:
+    """UserError where what a checkpoint has read as lists of names is no file, or larger than any list."""
+    for key, name in list_files(node):
+        file = root.expanduser() / name
+        if file.exists() and not (file.is_file() and file.stat().st_size <= MAX_LIST):
+            raise UserError(f"{key}={name}: {file} is no list of names")
 
 
 def build_inference(config: DictConfig) -> tuple[Inference, Postprocess | None]:

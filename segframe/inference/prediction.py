@@ -28,14 +28,25 @@ def find_images(source: Path, output: Path) -> dict[Path, Path]:
         return {source: Path(source.stem)}
     if not source.is_dir():
         raise UserError(f"input={source}: there is no such file or folder")
+    if source.resolve().is_relative_to(output.resolve()):
+        raise UserError(
+            f"input={source} lies within output={output}, whose pictures and classes.txt are the predictions': choose "
+            "another output, which may lie within input"
+        )
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     paths = [path for path in paths if not path.resolve().is_relative_to(output.resolve())]
     if not paths:
         raise UserError(f"input={source}: there is no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return output_names(paths, source)
+
+
+def output_names(paths: list[Path], source: Path) -> dict[Path, Path]:
+    """Each path below `source` without its suffix, but for those that would then be named as another one."""
     names = {path: path.relative_to(source).with_suffix("") for path in paths}
-    taken = Counter(names.values())
-    # a.jpg and a.png: both keep their suffix.
-    return {path: path.relative_to(source) if taken[name] > 1 else name for path, name in names.items()}
+    # a.jpg and a.png keep their suffix; so does then a.jpg.png, which would be a.jpg too.
+    while shared := {name for name, count in Counter(names.values()).items() if count > 1}:
+        names = {path: path.relative_to(source) if name in shared else name for path, name in names.items()}
+    return names
 
 
 class Prediction(NamedTuple):

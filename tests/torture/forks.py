@@ -89,9 +89,9 @@ class Child:
         return code
 
     def send(self, number: int) -> None:
-        """Sends a signal to the program alone, not to its workers."""
+        """Kills the program alone, whose workers must see it; asks it to end as schedulers do, its workers too."""
         if self.code is None:
-            os.kill(self.pid, number)
+            (os.kill if number == signal.SIGKILL else os.killpg)(self.pid, number)
 
     def _be(self, folder: Path, before: Callable[[], object] | None) -> None:
         # Never back into the campaign: whatever happens, this process ends here.

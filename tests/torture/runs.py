@@ -49,8 +49,8 @@ def damages(folder: Path) -> list[str]:
 
 
 def files(folder: Path) -> set[str]:
-    """The run's files, without what is being written beside its place."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(UNFINISHED))
+    """The run's files, without its lock and what is being written beside its place."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock" and not p.name.endswith(UNFINISHED))
     return {str(path.relative_to(folder)) for path in paths}
 
 
