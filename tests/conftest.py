@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import logging
 import os
 import runpy
 import shutil
@@ -63,6 +64,10 @@ def run(tmp_path, monkeypatch, capfd):
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)
+        finally:  # of the run's log, which the end of a process would close
+            for handler in [handler for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]:
+                logging.root.removeHandler(handler)
+                handler.close()
         captured = capfd.readouterr()
         return SimpleNamespace(code=code, out=captured.out + captured.err)
 
