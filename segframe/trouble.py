@@ -1,6 +1,7 @@
 """What the machine refuses while a run goes on, in a sentence with a cure: memory, workers, operators, tiny images."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def named(*datasets: SegmentationDataset, less: str = TO_TRAIN, image: Path | No
         yield
     except UserError:
         raise
-    except (RuntimeError, MemoryError, ValueError) as error:
+    except (RuntimeError, MemoryError, ValueError, ConnectionError, EOFError) as error:
         message = explain(error, datasets, less)
         if message is None:
             raise
@@ -53,15 +54,20 @@ def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: s
         )
     if "does not have a deterministic implementation" in text:
         return f"deterministic=true: this device has no {text.split()[0]} that gives equal bits; choose another part"
-    died = re.match(
-        r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited unexpectedly)", text
-    )
-    if died is None:
+    died = re.match(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text)
+    # Its connection breaks a moment before torch can tell that it has ended.
+    broken = isinstance(error, ConnectionError | EOFError) and "multiprocessing" in source(error)
+    if died is None and not broken:
         return None
-    pids = {int(pid) for pid in died[1].split(",")}
+    pids = {int(pid) for pid in died[1].split(",")} if died else set()
     reading = [str(sample) for dataset in datasets for sample in dataset.read_by(pids)]
     where = f" while reading {' or '.join(reading)}" if reading else ""
     return (
-        f"a worker of the loader {died[2].replace('is ', 'was ')}{where}: with data.num_workers=0 the file's own error "
-        "shows; where memory ran out, lower data.num_workers"
+        f"a worker of the loader exited unexpectedly{where}: with data.num_workers=0 the file's own error shows; where "
+        "memory ran out, lower data.num_workers"
     )
+
+
+def source(error: Exception) -> str:
+    """The file that raised it."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename

@@ -1,5 +1,7 @@
 """What the machine refuses ends in one sentence with a cure."""
 
+import errno
+import multiprocessing
 import os
 import signal
 
@@ -24,9 +26,20 @@ class Killing(Shapes):
 
 def test_a_worker_that_dies_names_its_sample():
     dataset = Killing(split="val", size=32, num_images={"val": 8})
-    sentence = r"(was killed by signal: Killed|exited unexpectedly) while reading val_0003.*data.num_workers=0"
+    sentence = r"exited unexpectedly while reading val_0003.*data.num_workers=0"
+    handler = signal.getsignal(signal.SIGCHLD)
     with pytest.raises(UserError, match=sentence), named(dataset):
         list(image_loader(dataset, 2))
+    assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+def test_a_worker_whose_connection_breaks_before_its_death_is_told():
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with pytest.raises(UserError, match=r"^a worker of the loader exited unexpectedly: with"), named():
+        ours.recv()
+    with pytest.raises(ConnectionError), named():  # somebody else's
+        raise ConnectionResetError
 
 
 class Told(Shapes):
@@ -42,6 +55,17 @@ def test_workers_begin_deaf_to_the_signals_that_may_reach_all_processes():
     dataset = Told(split="val", size=32, num_images={"val": 2})
     assert len(list(Loader(dataset, num_workers=1, multiprocessing_context="fork"))) == 2
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_batch_that_cannot_be_sent_is_told(monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/pymp")
+
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", full)
+    loader = image_loader(Shapes(split="val", size=32, num_images={"val": 4}), 2)
+    with pytest.raises(UserError, match=r"^a worker of the loader cannot hand on a batch: .*No space .*'/tmp/pymp'; "):
+        list(loader)
+    loader._iterator._shutdown_workers()  # the garbage collector would wait for them in vain
 
 
 @pytest.mark.parametrize(

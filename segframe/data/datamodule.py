@@ -5,10 +5,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing.queues import Queue
 from typing import Any
 
 import cv2
 import pytorch_lightning as pl
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, default_collate
 
 from segframe.data.base import SegmentationDataset
@@ -29,16 +31,23 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A DataLoader whose workers begin deaf to the signals that may reach all processes, see _start_worker."""
+    """A DataLoader whose workers begin deaf to the signals that may reach all processes, see _start_worker.
+
+    When a worker dies, the program is told where it waits for a batch: torch's handler of SIGCHLD, which would tell a
+    few seconds earlier, raises wherever the program is, while it writes a file or in a weakref's callback.
+    """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if sys.platform == "win32":
             return super().__iter__()
+        handler = signal.getsignal(signal.SIGCHLD)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which forked workers inherit
         try:
             return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if signal.getsignal(signal.SIGCHLD) is not handler:
+                signal.signal(signal.SIGCHLD, handler)
 
 
 class ResumableLoader(Loader):
@@ -134,6 +143,10 @@ def num_cores() -> int:
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
+    # Otherwise a batch that cannot be sent is dropped, and the program waits for it for ever.
+    Queue._on_queue_feeder_error = _not_sent  # type: ignore[attr-defined]
+    # Another worker's death may end the program in the midst of fetching a batch: no traceback of that.
+    sys.excepthook = lambda *_: None
     # A terminal's Ctrl-C and a scheduler's signals may reach all processes; the program ends its workers.
     for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
@@ -146,3 +159,11 @@ def _obey_program() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
+
+
+def _not_sent(queue: "Queue[Any]", error: Exception, item: tuple[int, Any]) -> None:
+    # A batch is sent through shared memory, file descriptors and a socket in the folder for temporary files.
+    if isinstance(error, OSError):
+        said = f"a worker of the loader cannot hand on a batch: {error}; with data.num_workers=0 none has to"
+        error = UserError(said).with_traceback(error.__traceback__)
+    queue.put((item[0], ExceptionWrapper((type(error), error, error.__traceback__))))
