@@ -17,7 +17,7 @@ def main(config: DictConfig) -> float:
         from pytorch_lightning import seed_everything
         from pytorch_lightning.callbacks import LambdaCallback
 
-        from segframe import build, loggers, memory_estimate, storage, switches, trouble
+        from segframe import build, loggers, memory_estimate, monitor, storage, switches, trouble
 
     folder = run_folder.open_folder(config)
     with run_folder.alone(folder):
@@ -46,7 +46,7 @@ def main(config: DictConfig) -> float:
             shape = (config.data.batch_size, *data.train[0]["mask"].shape)
             memory_estimate.tell(task, shape, config.trainer, trainer.strategy.root_device)
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
-        return run_folder.write_result(folder, build.best_score(trainer, config.monitor), config.monitor)
+        return run_folder.write_result(folder, monitor.best_score(trainer, config.monitor), config.monitor)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from segframe import checkpoint
+from segframe import checkpoint, monitor
 from segframe.callbacks.last import LastCheckpoint
 from segframe.checks import did_you_mean
 from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
@@ -27,7 +27,6 @@ from segframe.data_check import before_training
 from segframe.errors import UserError, naming
 from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
-from segframe.metrics import best_mode, figures
 from segframe.segmenter import Normalize, Segmenter
 from segframe.storage import WholeFiles
 from segframe.task import SegmentationTask
@@ -189,25 +188,11 @@ def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str
         log.info("  starts anew: %s", line)
 
 
-def resolve_monitor(config: DictConfig, classes: tuple[str, ...]) -> None:
-    """Replaces `monitor_mode: auto` by that of the figure; UserError where there is no such figure, or no such best."""
-    known = ["val/loss", *figures(torch.zeros(len(classes), len(classes)), classes, "val")]
-    if config.monitor not in known:
-        raise UserError(f"monitor={config.monitor}: there is no such figure{did_you_mean(config.monitor, known)}")
-    mode, right = config.monitor_mode, best_mode(config.monitor)
-    if mode not in ("auto", right):
-        where = "lowest" if right == "min" else "highest"
-        raise UserError(
-            f"monitor_mode={mode}: {config.monitor} is best where it is {where}; monitor_mode={right}, or auto"
-        )
-    config.monitor_mode = right
-
-
 def build_task(
     config: DictConfig, segmenter: Segmenter, dataset: SegmentationDataset, length: RunLength
 ) -> SegmentationTask:
     """The LightningModule of a run."""
-    resolve_monitor(config, dataset.classes)
+    monitor.resolve_monitor(config, dataset.classes)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     for name in segmenter.output_names:
@@ -238,19 +223,6 @@ def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
     return list(found.values())
 
 
-def check_checkpoints(callbacks: DictConfig) -> None:
-    """UserError where the best checkpoints would overwrite each other: the last of them then counts as the best."""
-    for name, node in callbacks.items():
-        if not OmegaConf.is_dict(node) or node.get("enable_version_counter", True) or not node.get("filename"):
-            continue
-        count = node.get("save_top_k", 1)
-        if count != 1 and "{" not in node.filename:
-            raise UserError(
-                f"callbacks.{name!s}.save_top_k={count}: there is one {node.filename}.ckpt; a callback of its own, "
-                "whose filename holds {step}, keeps more"
-            )
-
-
 def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
     """UserError where Lightning's limits end a run of `num_batches` before its first validation."""
     limit, first = trainer.limit_train_batches or 0, trainer.val_check_interval
@@ -267,7 +239,7 @@ def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
 def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
     """Lightning's Trainer for one epoch that is the whole run."""
     settings = config.trainer
-    check_checkpoints(config.callbacks)
+    monitor.check_checkpoints(config.callbacks)
     callbacks = build_all(config.callbacks, "callbacks", pl.Callback)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     callbacks.append(LastCheckpoint(str(last), settings.checkpoint_every))
@@ -303,11 +275,3 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
         )
     check_limit(trainer, length.total_steps * settings.accumulate_grad_batches)
     return trainer
-
-
-def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
-    """The best value of the monitored figure in this run, also before it was resumed."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
-            return None if callback.best_model_score is None else float(callback.best_model_score)
-    return None

@@ -1,0 +1,135 @@
+"""What a run's folder from a stranger may ask for: no code, no places outside it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from segframe.checks import check_stored
+
+
+def test_resume_runs_no_strangers_parts(trained, run):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text() + "\n")
+    text = path.read_text().replace("callbacks:", "callbacks:\n  evil:\n    _target_: torch.hub.load\n    model: x", 1)
+    path.write_text(text)
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert "callbacks.evil._target_=torch.hub.load: this is no part that segframe knows" in result.out
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("hydra:\n  callbacks:\n    x: {_target_: os.mkdir, path: ran}\n", "hydra is no setting of a run"),
+        ("defaults:\n  - override hydra/launcher: x\n", "defaults is no setting of a run"),
+        ("init_from: '${oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
+        ("init_from: '${oc.${seed}}'\n", "computes values"),
+        ("# @package hydra\n", "computes values"),
+        # As YAML decodes them, and as two of them would become one.
+        ('init_from: "\\x24{oc.create:{_target_:os.mkdir,path:ran}}"\n', "computes values"),
+        ('init_from: "$\\\n  {oc.create:{_target_:os.mkdir,path:ran}}"\n', "computes values"),
+        ('init_from: {"\\x24{oc.env:HOME}": 1}\n', "computes values"),
+        ('init_from: "\\x40package hydra"\n', "computes values"),
+        ("init_from: '${needs}{oc.create:{_target_:os.mkdir,path:ran}}'\n", "computes values"),
+        ("init_from: '${needs}${monitor}'\n", "computes values"),
+        ('init_from: {"\\x5ftarget_": os.mkdir, path: ran}\n', "no part that segframe knows"),
+        ("init_from: {_target_: '${monitor}', path: ran}\n", "no part that segframe knows"),
+        ("init_from: {_target_: torch.optim.SGD, _args_: [1]}\n", "arguments have names"),
+        ("seed: &a [*a]\n", "repeats values"),
+        ("seed: [\n", "cannot be read as a run's config"),
+        ("seed: " + "[" * 3000 + "\n", "cannot be read as a run's config"),
+    ],
+)
+def test_resume_takes_no_orders_from_a_strangers_config(trained, run, tmp_path, lines, message):
+    path = trained / "config.yaml"
+    text = path.read_text().replace("init_from: null\n", "")
+    path.write_text(lines + text)
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert message in result.out
+    assert "Traceback" not in result.out
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dirpath: ${output_dir}/checkpoints", "dirpath: {tmp}/victim"),
+        ("dirpath: ${output_dir}/checkpoints", "dirpath: ${output_dir}/../victim"),
+        ("dirpath: ${output_dir}/checkpoints", "dirpath: ${data.root}"),
+        ("dirpath: ${output_dir}/checkpoints", '"dirp\\x61th": victim'),
+        ("filename: best", "filename: {tmp}/victim/best"),
+        ("filename: best", "filename: ../../victim/best"),
+        ("save_dir: ${output_dir}", "save_dir: {tmp}/victim"),
+    ],
+)
+def test_resume_writes_into_the_runs_folder_alone(trained, run, tmp_path, old, new):
+    path = trained / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new.replace("{tmp}", str(tmp_path)), 1))
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert result.code == 1
+    assert "is not below the run's folder" in result.out
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_run_that_writes_elsewhere_goes_on_where_that_is_repeated(trained, run, tmp_path):
+    path = trained / "config.yaml"
+    elsewhere = f"callbacks.best_checkpoint.dirpath={tmp_path}/best"
+    path.write_text(path.read_text().replace("dirpath: ${output_dir}/checkpoints", f"dirpath: {tmp_path}/best", 1))
+    assert run("train.py", "resume=first", "trainer.max_steps=6").code == 1
+    result = run("train.py", "resume=first", "trainer.max_steps=6", elsewhere)
+    assert result.code == 0, result.out
+
+
+def test_a_run_may_name_its_own_places_and_data_anywhere(trained):
+    path = trained / "config.yaml"
+    text = path.read_text().replace("${output_dir}/checkpoints", str(trained / "checkpoints"), 1)
+    path.write_text(text.replace("root: null", "root: /data").replace("cache_dir: null", "cache_dir: /scratch"))
+    check_stored(path)
+    OmegaConf.update(config := OmegaConf.load(path), "callbacks.best_checkpoint.filename", "{epoch}-{val/miou:.2f}")
+    OmegaConf.save(config, path)
+    check_stored(path)
+
+
+def test_a_checkpoints_names_are_of_the_runs_own_files(trained, run, tmp_path):
+    path = trained / "checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    state = next(state for name, state in content["callbacks"].items() if "val/miou" in name)
+    worst = torch.tensor(-1.0)
+    state |= {"best_k_models": {"/x/config.yaml": worst}, "kth_best_model_path": "/x/config.yaml", "kth_value": worst}
+    state |= {"best_model_path": "/x/..", "best_model_score": worst, "last_model_path": "/x/thesis.odt"}
+    torch.save(content, path)
+    thesis = trained / "checkpoints/config.yaml"
+    thesis.write_text("mine")
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert result.code == 0, result.out
+    assert thesis.read_text() == "mine"
+    after = torch.load(path, weights_only=True)["callbacks"]
+    state = next(state for name, state in after.items() if "val/miou" in name)
+    assert [Path(name).name for name in state["best_k_models"]] == ["best.ckpt"]
+
+
+@pytest.mark.parametrize("part", ["trainer", "loss", "data"])
+def test_resume_needs_parts(trained, run, part):
+    path = trained / "config.yaml"
+    config = OmegaConf.load(path)
+    config[part] = [1]
+    OmegaConf.save(config, path)
+    result = run("train.py", "resume=first", "trainer.max_steps=9", "data.batch_size=2")
+    assert result.code == 1
+    assert f"error: resume=first: {part}=[1]: here belongs a part of configs/" in result.out
+
+
+@pytest.mark.parametrize("name", ["5", "[torch.load]", "''"])
+def test_resume_takes_only_names_for_parts(trained, run, name):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().replace("backbone:\n", f"backbone:\n  _target_: {name}\n  was", 1))
+    before = path.read_text()
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert "error: resume=first: " in result.out
+    assert path.read_text() == before
