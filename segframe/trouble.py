@@ -55,9 +55,9 @@ def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: s
     if "does not have a deterministic implementation" in text:
         return f"deterministic=true: this device has no {text.split()[0]} that gives equal bits; choose another part"
     died = re.match(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text)
-    # Its connection breaks a moment before torch can tell that it has ended.
+    # Its connection breaks a moment before torch can tell that it has ended; that ends the thread that pins memory.
     broken = isinstance(error, ConnectionError | EOFError) and "multiprocessing" in source(error)
-    if died is None and not broken:
+    if died is None and not broken and "Pin memory thread exited unexpectedly" not in text:
         return None
     pids = {int(pid) for pid in died[1].split(",")} if died else set()
     reading = [str(sample) for dataset in datasets for sample in dataset.read_by(pids)]

@@ -92,6 +92,10 @@ def test_a_batch_that_cannot_be_sent_is_told(monkeypatch):
             ValueError("Expected more than 1 value per channel when training, got input size torch.Size([1, 8, 1, 1])"),
             "too small for this network .*data.batch_size above 1",
         ),
+        (
+            RuntimeError("Pin memory thread exited unexpectedly"),
+            "a worker of the loader exited unexpectedly: with data.num_workers=0",
+        ),
     ],
 )
 def test_what_torch_says_is_told_with_a_cure(error, sentence):
