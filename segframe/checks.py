@@ -1,21 +1,18 @@
 """Checks of a composed config before anything is built: keys, arguments of every `_target_`, plain values' types."""
 
 import inspect
-import os
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Union
 
-import yaml
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from segframe.config import CONFIG_DIR, TrainConfig
+from segframe.config import TrainConfig
 from segframe.errors import UserError
 
 PARTS = (
@@ -60,97 +57,6 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
             elif not accepts(annotation(get_object(name), key), value):
                 setting = source(config, f"{path}.{key}")
                 raise UserError(f"{setting}={value}: {name} expects {spell(annotation(get_object(name), key))}")
-
-
-def check_stored(path: Path, repeated: Collection[str] = ()) -> None:
-    """Refuses a run folder's config.yaml that asks for more than values and known parts, before Hydra sees it.
-
-    Hydra reads its own settings from such a file, and OmegaConf's resolvers can make any `_target_` while resolving.
-    Believed is where the data lie: data.root, from which is read and to which data.download fetches what is published,
-    and data.cache_dir, where files of decoded samples are made. All else is written below the folder, but for settings
-    that the command line repeats.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        # Ours have none, and a few lines of them stand for more than fits into memory.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UserError(f"{path} repeats values (with * and &), which no run's config does")
-        config = OmegaConf.load(path)
-        plain = OmegaConf.to_container(config)
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read as a run's config ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} is not the config of a run")
-    known = TrainConfig.__dataclass_fields__
-    for key in map(str, config):
-        if key not in known:
-            raise UserError(f"{path}: {key} is no setting of a run{did_you_mean(key, known)}")
-    for key, spec in known.items():
-        if spec.default is MISSING and key not in config:
-            raise UserError(f"{path} has no {key}: is it cut off?")
-    # Hydra reads @package in comments; all else as YAML has decoded it: "\x24{" is "${" there.
-    if "@package" in text or computes(plain):
-        raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
-    check_names(plain)
-    check_places(plain, path.parent, repeated)
-    try:
-        check_parts(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {str(error).partition(chr(10))[0]}") from error
-
-
-def computes(node: Any) -> bool:
-    """Whether plain containers have OmegaConf or Hydra do more than put the value of another setting into a text.
-
-    Two of them in one text, or one beside a sign of the grammar, could together become what neither is.
-    """
-    if isinstance(node, dict):
-        return any("${" in str(key) or "@package" in str(key) or computes(child) for key, child in node.items())
-    if isinstance(node, list):
-        return any(computes(child) for child in node)
-    if isinstance(node, int | float | None):
-        return False
-    beside = re.sub(r"\$\{[\w.\[\]-]+\}", "", str(node), count=1)
-    return "@package" in beside or ("${" in str(node) and ("$" in beside or "{" in beside))
-
-
-def check_names(config: Any) -> None:
-    """Refuses a run folder's `_target_`s that neither configs/ nor our libraries' public classes have."""
-    ours = {
-        node["_target_"]
-        for path in CONFIG_DIR.rglob("*.yaml")
-        for _, node in walk(OmegaConf.to_container(OmegaConf.load(path)), "")
-        if "_target_" in node
-    }
-    libraries = re.compile(r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+")
-    for path, node in walk(config, ""):
-        if "_args_" in node:  # would pass by what is known of the arguments' names
-            raise UserError(f"{path}._args_: on resuming, arguments have names")
-        if "_target_" not in node:
-            continue
-        name = node["_target_"]
-        if not isinstance(name, str) or (name not in ours and not libraries.fullmatch(name)):
-            raise UserError(
-                f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
-            )
-
-
-def check_places(config: Any, folder: Path, repeated: Collection[str]) -> None:
-    """Refuses a run folder's callbacks and loggers that would write, or delete what they wrote, outside of it."""
-    top = os.path.abspath(folder)
-    for path, node in walk(config, ""):
-        for key in ("dirpath", "save_dir", "filename", "exclude_batches_path"):
-            if node.get(key) is None or f"{path}.{key}" in repeated:
-                continue
-            value = str(node[key])
-            place = os.path.abspath(os.path.join(top if key == "filename" else "", value.replace("${output_dir}", top)))
-            if "$" in value.replace("${output_dir}", "") or not Path(place).is_relative_to(top):
-                raise UserError(
-                    f"{path}.{key}={value} is not below the run's folder, where resume writes; if you know that place, "
-                    "repeat the setting on the command line"
-                )
 
 
 def source(config: DictConfig, path: str) -> str:

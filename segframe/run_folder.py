@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from segframe import checks
 from segframe import config as schema
 from segframe.errors import UserError
+from segframe.strangers import check_folder
 from segframe.whole import remove_unfinished, write_text
 
 if sys.platform != "win32":
@@ -68,7 +69,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     try:
-        checks.check_stored(folder / "config.yaml", [word.partition("=")[0].lstrip("+") for word in words])
+        check_folder(folder, [word.partition("=")[0].lstrip("+") for word in words])
     except UserError as error:
         sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]

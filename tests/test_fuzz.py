@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segframe import checkpoint, checks, foreign
+from segframe import checkpoint, foreign, strangers
 from segframe.backbones.weights import read_file
 from segframe.data.files import pair
 from segframe.data.folder import Folder
@@ -280,7 +280,7 @@ CONFIG = b"backbone:\n  _target_: segframe.backbones.resnet.ResNet\nseed: 0\ntra
 def test_configs_of_runs(folder, content):
     path = folder / "config.yaml"
     path.write_bytes(content)
-    answers(checks.check_stored, path)
+    answers(strangers.check_folder, path.parent)
 
 
 TABLE = b"step,loss,miou\r\n1,0.5,\r\n2,0.25,0.1\r\n"

@@ -1,12 +1,14 @@
 """What a run's folder from a stranger may ask for: no code, no places outside it."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from segframe.checks import check_stored
+from segframe.errors import UserError
+from segframe.strangers import check_folder
 
 
 def test_resume_runs_no_strangers_parts(trained, run):
@@ -38,6 +40,8 @@ def test_resume_runs_no_strangers_parts(trained, run):
         ("init_from: {_target_: '${monitor}', path: ran}\n", "no part that segframe knows"),
         ("init_from: {_target_: torch.optim.SGD, _args_: [1]}\n", "arguments have names"),
         ("seed: &a [*a]\n", "repeats values"),
+        ("init_from: {a: [" + "'${init_from.b}', " * 400 + "], b: [" + "0, " * 400 + "]}\n", "refer to each other"),
+        ("init_from: {a: ['${init_from.b}'], b: ['${init_from.a}']}\n", "refer to each other"),
         ("seed: [\n", "cannot be read as a run's config"),
         ("seed: " + "[" * 3000 + "\n", "cannot be read as a run's config"),
     ],
@@ -89,10 +93,10 @@ def test_a_run_may_name_its_own_places_and_data_anywhere(trained):
     path = trained / "config.yaml"
     text = path.read_text().replace("${output_dir}/checkpoints", str(trained / "checkpoints"), 1)
     path.write_text(text.replace("root: null", "root: /data").replace("cache_dir: null", "cache_dir: /scratch"))
-    check_stored(path)
+    check_folder(trained)
     OmegaConf.update(config := OmegaConf.load(path), "callbacks.best_checkpoint.filename", "{epoch}-{val/miou:.2f}")
     OmegaConf.save(config, path)
-    check_stored(path)
+    check_folder(trained)
 
 
 def test_a_checkpoints_names_are_of_the_runs_own_files(trained, run, tmp_path):
@@ -111,6 +115,39 @@ def test_a_checkpoints_names_are_of_the_runs_own_files(trained, run, tmp_path):
     after = torch.load(path, weights_only=True)["callbacks"]
     state = next(state for name, state in after.items() if "val/miou" in name)
     assert [Path(name).name for name in state["best_k_models"]] == ["best.ckpt"]
+
+
+def test_resume_writes_through_no_links_out_of_the_runs_folder(trained, run, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for link in (trained / "metrics.csv", trained / "checkpoints/last.ckpt", trained / "result.json"):
+        kept = link.read_bytes()
+        link.unlink()
+        link.symlink_to(victim)
+        result = run("train.py", "resume=first", "trainer.max_steps=6")
+        assert result.code == 1
+        assert f"{link.relative_to(tmp_path)} is a link out of the run's folder, where resume writes" in result.out
+        link.unlink()
+        link.write_bytes(kept)
+    (trained / "checkpoints").rename(tmp_path / "another")
+    (trained / "checkpoints").symlink_to(tmp_path / "another")
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert "checkpoints is a link out of the run's folder" in result.out
+    assert victim.read_text() == "mine"
+
+
+def test_links_inside_a_runs_folder_are_followed(trained):
+    (trained / "checkpoints/newest.ckpt").symlink_to("last.ckpt")
+    (trained / "itself").symlink_to("itself")
+    check_folder(trained)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_resume_waits_for_no_pipe(trained):
+    (trained / "metrics.csv").unlink()
+    os.mkfifo(trained / "metrics.csv")
+    with pytest.raises(UserError, match=r"metrics\.csv is neither a file nor a folder"):
+        check_folder(trained)
 
 
 @pytest.mark.parametrize("part", ["trainer", "loss", "data"])
