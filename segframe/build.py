@@ -220,7 +220,21 @@ def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
     for name, made in found.items():
         if not isinstance(made, kind):
             raise UserError(f"{name} makes a {type(made).__name__}, which is no {kind.__name__}: see configs/{part}")
+    tell_apart(found)
     return list(found.values())
+
+
+def tell_apart(parts: dict[str, Any]) -> None:
+    """Gives callbacks that Lightning takes for one, of a class and watching the same figure, classes of their own.
+
+    It keeps their states in the checkpoint under the class's name and some of the settings.
+    """
+    keys: set[str] = set()
+    for name, made in parts.items():
+        if isinstance(made, pl.Callback):
+            if made.state_key in keys:
+                made.__class__ = type(name, (type(made),), {})
+            keys.add(made.state_key)
 
 
 def check_limit(trainer: pl.Trainer, num_batches: int) -> None:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segframe import config as schema
 from segframe.errors import UserError
 from segframe.explain import explain, sentence
+from segframe.output import make_lasting
 from segframe.preemption import INTERRUPTED
 
 Job = Callable[[DictConfig], Any]
@@ -66,6 +67,7 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
 
         def main() -> None:
             nonlocal debugging
+            make_lasting()
             # Ours to report: Hydra would print a traceback.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             schema.register()
@@ -85,8 +87,6 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
                 if debugging:
                     raise
                 sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
-            except BrokenPipeError:  # --help | head
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             except (UserError, OSError) as error:
                 if debugging:
                     raise

@@ -44,6 +44,11 @@ class TensorBoard(TensorBoardLogger, Resumable):
         if not isinstance(threading.excepthook, ToldLater):
             threading.excepthook = ToldLater(threading.excepthook)
 
+    @property
+    def log_dir(self) -> str:
+        """The run's folder as it is named: Lightning would put variables' values in, and a home for `~`."""
+        return str(self.save_dir)
+
     @rank_zero_only
     def resume(self, step: int) -> None:
         """Has TensorBoard leave out what the files that are there say of later steps; nothing may be written yet."""

@@ -1,9 +1,10 @@
 """How a scheduler or a user asks a run to end, and the answer before its first step; then it is callbacks.last's."""
 
+import atexit
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT)
 """What schedulers send some seconds or minutes before they kill: SIGTERM, and Slurm's `--signal=USR1`; and Ctrl-C."""
@@ -15,8 +16,10 @@ INTERRUPTED = 130
 
 def listen() -> None:
     """From here on SIGNALS end the program with their exit code."""
+    _ending.clear()
     for number in SIGNALS:
         signal.signal(number, _end)
+    atexit.register(_ignore)  # Python would put the system's own answers back, which end it with their own code
 
 
 def exit_code(number: int) -> int:
@@ -34,6 +37,27 @@ def end_at_once() -> None:
     os._exit(INTERRUPTED)
 
 
-def _end(number: int, frame: Any) -> None:
-    print(f"{named(number)}: ended before a further step; the same command starts again", flush=True)
+def end(number: int) -> NoReturn:
+    """Ends the program with the signal's exit code, whatever schedulers send until it has."""
+    _ending.add(number)
+    _ignore()
     sys.exit(exit_code(number))
+
+
+_ending: set[int] = set()
+"""The signal that the program ends for."""
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end(number: int, frame: Any) -> None:
+    if _ending:  # Lightning has put this back in the meantime
+        if number == signal.SIGINT:
+            end_at_once()
+        return
+    print(f"{named(number)}: ended before a further step; the same command starts again", flush=True)
+    end(number)

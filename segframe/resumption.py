@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -70,6 +71,25 @@ def follow_config(optimizer: Optimizer, scheduler: LRScheduler, recipe: Recipe) 
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def last_scores(states: dict[str, Any]) -> dict[str, Tensor]:
+    """What the last validation gave, as the callbacks that keep the best checkpoints remember it."""
+    found = [state for state in states.values() if isinstance(state, dict) and isinstance(state.get("monitor"), str)]
+    return {state["monitor"]: state["current_score"] for state in found if state.get("current_score") is not None}
+
+
+def had_stopped(callback: EarlyStopping, scores: dict[str, Tensor]) -> bool:
+    """Whether a run had stopped early before it was resumed, and would by its config stop again."""
+    if callback.wait_count >= callback.patience:
+        return True
+    score, better = scores.get(callback.monitor), callback.monitor_op
+    if score is None:
+        return False
+    reached, diverged = callback.stopping_threshold, callback.divergence_threshold
+    return bool(
+        (reached is not None and better(score, reached)) or (diverged is not None and better(-score, -diverged))
+    )
 
 
 def move(state: dict[str, Any], folder: str) -> None:

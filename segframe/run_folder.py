@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segframe import checks
 from segframe import config as schema
 from segframe.errors import UserError
-from segframe.strangers import check_folder
+from segframe.strangers import check_folder, computes
 from segframe.whole import remove_unfinished, write_text
 
 if sys.platform != "win32":
@@ -42,6 +42,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
 
     flags, words = separated(argv)
     folder, output, sweeps = given("resume", words), given("output_dir", words), {"-m", "--multirun"} & set(flags)
+    repeated = [word.partition("=")[0].lstrip("+") for word in words if word[0] != "~"]
     if folder is None or {"-h", "--help"} & set(flags):
         return argv
     if str(folder) == "auto":
@@ -69,7 +70,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     try:
-        check_folder(folder, [word.partition("=")[0].lstrip("+") for word in words])
+        check_folder(folder, repeated)
     except UserError as error:
         sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
@@ -104,12 +105,18 @@ def open_folder(config: DictConfig) -> Path:
     if config.resume:
         checks.fill_in(config)
     checks.check_keys(config)
+    if config.resume and computes(OmegaConf.to_container(config)):  # from the command line
+        typed = OmegaConf.merge(OmegaConf.structured(schema.TrainConfig), config)
+        assert isinstance(typed, DictConfig)
+        config.merge_with(computed(typed))  # the folder's own config has no types, which would turn texts into numbers
     checks.check_targets(config)
     if not config.resume:
         checks.check_needs(config)
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must be 0 or more and below 2**32, got {config.seed}")
     if not config.resume and any((folder / "checkpoints").glob("*.ckpt")):
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"{folder} holds checkpoints of a run but not its config.yaml: choose another output_dir")
         raise UserError(f"{folder} already holds a run; continue it with resume={folder}, or choose another output_dir")
     foreign = folder / "config.yaml"
     if not config.resume and foreign.is_file() and "_target_: segframe." not in foreign.read_text(errors="replace"):
@@ -164,7 +171,27 @@ def write_start(folder: Path, config: DictConfig, device: Any) -> None:
     }
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     # As a whole: a run that is killed while it is resumed must not lose its config.
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(computed(config))))
+
+
+def computed(node: DictConfig | ListConfig) -> Any:
+    """Plain containers with the results of what is computed (`${oc.env:...}`), which is not done on resuming.
+
+    References to other settings stay: these may be others on resuming.
+    """
+
+    def settle(raw: Any, key: Any) -> Any:
+        if isinstance(raw, dict | list):
+            return computed(node[key])
+        if computes(raw):
+            return OmegaConf.to_container(node[key], resolve=True) if OmegaConf.is_config(node[key]) else node[key]
+        return raw
+
+    raw = OmegaConf.to_container(node)
+    if isinstance(raw, dict):
+        return {key: settle(child, key) for key, child in raw.items()}
+    assert isinstance(raw, list)
+    return [settle(child, k) for k, child in enumerate(raw)]
 
 
 def git_commit(root: Path) -> str | None:

@@ -54,7 +54,7 @@ def check_folder(folder: Path, repeated: Collection[str] = ()) -> None:
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which is not done on resuming")
     if values(config, {}) > MOST_VALUES:
         raise UserError(f"{path} stands for more than {MOST_VALUES:,} values: its settings refer to each other")
-    check_names(plain)
+    check_names(plain, repeated)
     check_places(plain, folder, repeated)
     try:
         check_parts(config)
@@ -110,24 +110,30 @@ def computes(node: Any) -> bool:
     return "@package" in beside or ("${" in str(node) and ("$" in beside or "{" in beside))
 
 
-def check_names(config: Any) -> None:
-    """Refuses a run folder's `_target_`s that neither configs/ nor our libraries' public classes have."""
+def check_names(config: Any, repeated: Collection[str]) -> None:
+    """Refuses a run folder's `_target_`s that neither configs/, our libraries' public classes nor the command line
+    have.
+    """
     ours = {
         node["_target_"]
         for path in CONFIG_DIR.rglob("*.yaml")
         for _, node in walk(OmegaConf.to_container(OmegaConf.load(path)), "")
         if "_target_" in node
     }
-    libraries = re.compile(r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+")
+    libraries = re.compile(
+        r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+"
+        r"|pytorch_lightning\.loggers\.(CSV|TensorBoard)Logger"
+    )
     for path, node in walk(config, ""):
         if "_args_" in node:  # would pass by what is known of the arguments' names
             raise UserError(f"{path}._args_: on resuming, arguments have names")
-        if "_target_" not in node:
+        if "_target_" not in node or is_repeated(f"{path}._target_", repeated):
             continue
         name = node["_target_"]
         if not isinstance(name, str) or (name not in ours and not libraries.fullmatch(name)):
             raise UserError(
-                f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming"
+                f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming; if you "
+                "know it, repeat the setting on the command line"
             )
 
 
@@ -136,7 +142,7 @@ def check_places(config: Any, folder: Path, repeated: Collection[str]) -> None:
     top = os.path.abspath(folder)
     for path, node in walk(config, ""):
         for key in ("dirpath", "save_dir", "filename", "exclude_batches_path"):
-            if node.get(key) is None or f"{path}.{key}" in repeated:
+            if node.get(key) is None or is_repeated(f"{path}.{key}", repeated):
                 continue
             value = str(node[key])
             place = os.path.abspath(os.path.join(top if key == "filename" else "", value.replace("${output_dir}", top)))
@@ -145,3 +151,8 @@ def check_places(config: Any, folder: Path, repeated: Collection[str]) -> None:
                     f"{path}.{key}={value} is not below the run's folder, where resume writes; if you know that place, "
                     "repeat the setting on the command line"
                 )
+
+
+def is_repeated(path: str, repeated: Collection[str]) -> bool:
+    """Whether the command line gives a setting again, or a part that it belongs to."""
+    return any(path == key or path.startswith(f"{key}.") for key in repeated)

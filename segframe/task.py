@@ -25,6 +25,8 @@ from segframe.resumption import (
     check_groups,
     check_optimizer,
     follow_config,
+    had_stopped,
+    last_scores,
     move,
     recipe_of,
 )
@@ -70,6 +72,7 @@ class SegmentationTask(pl.LightningModule):
         self.figures: dict[str, float] = {}
         self.watch = LossWatch()
         self.recipe: Recipe = []
+        self.scores: dict[str, Tensor] = {}  # of a resumed run's last validation
         self.running_batches = 0
         self.validates_at = 0  # the step whose validation has not ended yet
         # Not buffers: those would follow the network into 16 bits, in which sums stall.
@@ -142,7 +145,7 @@ class SegmentationTask(pl.LightningModule):
         follow_config(optimizer, scheduler.scheduler, self.recipe)
         self.watch.hold(optimizer, self.device)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+            if isinstance(callback, EarlyStopping) and had_stopped(callback, self.scores):
                 self.trainer.should_stop = True
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -195,6 +198,7 @@ class SegmentationTask(pl.LightningModule):
         validates = checkpoint_[checkpoint.KEY].get("validates", False)
         # What a validation wrote that is made anew goes too.
         forget_after(checkpoint_["global_step"] - validates, self.trainer.loggers)
+        self.scores = last_scores(checkpoint_["callbacks"])
         step, more = checkpoint_["global_step"], "" if checkpoint_["global_step"] < self.total_steps else ENDED
         log.info("going on from step %d of %d (%s)%s", step, self.total_steps, self.trainer.ckpt_path, more)
         loop = checkpoint_["loops"]["fit_loop"]

@@ -1,6 +1,5 @@
 """The last checkpoint between validations: from time to time, and when the process is asked to end."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from segframe.errors import UserError
-from segframe.preemption import SIGNALS, end_at_once, exit_code, named
+from segframe.output import write_error
+from segframe.preemption import SIGNALS, end, end_at_once, named
 
 
 class LastCheckpoint(Callback):
@@ -58,8 +58,7 @@ class LastCheckpoint(Callback):
         if number == signal.SIGINT:
             if self._asked == number:
                 end_at_once()
-            # No print, which may be what was interrupted.
-            os.write(2, b"\nCtrl-C: ends after the step at hand; once more: at once\n")
+            write_error(b"\nCtrl-C: ends after the step at hand; once more: at once\n")
         self._asked = number
 
     def _obey(self, trainer: Trainer, task: Any) -> None:
@@ -71,7 +70,7 @@ class LastCheckpoint(Callback):
             f"{name}: step {step} is {'in' if written else 'not in'} {self.path}; go on with resume={folder}",
             flush=True,
         )
-        raise SystemExit(exit_code(self._asked))
+        end(self._asked)
 
     def _write(self, trainer: Trainer, task: Any) -> bool:
         # Lightning would not validate a run that is resumed at its end.
