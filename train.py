@@ -18,6 +18,7 @@ def main(config: DictConfig) -> float:
         from pytorch_lightning.callbacks import LambdaCallback
 
         from segframe import build, loggers, memory_estimate, monitor, storage, switches, trouble
+        from segframe.trainer import build_trainer
 
     folder = run_folder.open_folder(config)
     with run_folder.alone(folder):
@@ -35,7 +36,7 @@ def main(config: DictConfig) -> float:
             build.initialize_from(segmenter, config, data.train.classes)
         switches.apply(config.trainer, segmenter)
         task = build.build_task(config, segmenter, data.train, length)
-        trainer = build.build_trainer(config, length)
+        trainer = build_trainer(config, length)
         # Once the checkpoint has been found to fit: a run that is refused keeps its config.
         start = partial(run_folder.write_start, folder, config, trainer.strategy.root_device)
         trainer.callbacks.insert(0, LambdaCallback(on_train_start=lambda *_: start()))  # type: ignore[attr-defined]

@@ -1,21 +1,15 @@
 """Where names become objects: config -> data, network, task, trainer."""
 
-import inspect
 import logging
-import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from segframe import checkpoint, monitor
-from segframe.callbacks.last import LastCheckpoint
 from segframe.checks import did_you_mean
 from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
 from segframe.data.base import SegmentationDataset
@@ -24,22 +18,13 @@ from segframe.data.datamodule import DataModule
 from segframe.data.statistics import class_weights
 from segframe.data.transforms import Transform
 from segframe.data_check import before_training
-from segframe.errors import UserError, naming
+from segframe.errors import UserError, check_range, naming
 from segframe.foreign import load_what_fits, read_weights
 from segframe.heads.base import Head
 from segframe.segmenter import Normalize, Segmenter
-from segframe.storage import WholeFiles
 from segframe.task import SegmentationTask
 
 log = logging.getLogger(__name__)
-
-NOT_WORTH_A_WARNING = (
-    ".*does not have many workers.*",  # the embedded data need none
-    ".*exists and is not empty.*",  # nor is a resumed run's folder
-    ".*GPU available but not used.*",
-    ".*treespec, LeafSpec.*",  # within Lightning
-    ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
-)
 
 
 class RunLength(NamedTuple):
@@ -198,6 +183,13 @@ def build_task(
     for name in segmenter.output_names:
         if name not in config.output_weights:
             raise UserError(f"output_weights has no entry {name}, an output of this network: output_weights.{name}=1.0")
+        check_range(f"output_weights.{name}", config.output_weights[name], 0)
+    known = {*segmenter.output_names, "aux"}  # which train.yaml weighs for all networks
+    for name in map(str, config.output_weights):
+        if name not in known and not name.startswith("scale_"):
+            raise UserError(f"output_weights.{name} is no output of this network{did_you_mean(name, known)}")
+    if not any(config.output_weights[name] for name in segmenter.output_names):
+        raise UserError("output_weights are all 0: nothing would be learned")
     about = checkpoint.About({str(key): value for key, value in plain.items()}, dataset.classes, dataset.palette)
     return SegmentationTask(
         segmenter,
@@ -213,79 +205,11 @@ def build_task(
     )
 
 
-def build_all(nodes: DictConfig, part: str, kind: type) -> list[Any]:
+def build_all(nodes: DictConfig, part: str, kind: type) -> dict[str, Any]:
     """The objects that a group's nodes name; those that are null are left out."""
     chosen = {f"{part}.{name!s}": node for name, node in nodes.items() if node is not None}
     found = {name: build(node, name) for name, node in chosen.items()}
     for name, made in found.items():
         if not isinstance(made, kind):
             raise UserError(f"{name} makes a {type(made).__name__}, which is no {kind.__name__}: see configs/{part}")
-    tell_apart(found)
-    return list(found.values())
-
-
-def tell_apart(parts: dict[str, Any]) -> None:
-    """Gives callbacks that Lightning takes for one, of a class and watching the same figure, classes of their own.
-
-    It keeps their states in the checkpoint under the class's name and some of the settings.
-    """
-    keys: set[str] = set()
-    for name, made in parts.items():
-        if isinstance(made, pl.Callback):
-            if made.state_key in keys:
-                made.__class__ = type(name, (type(made),), {})
-            keys.add(made.state_key)
-
-
-def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
-    """UserError where Lightning's limits end a run of `num_batches` before its first validation."""
-    limit, first = trainer.limit_train_batches or 0, trainer.val_check_interval
-    # Lightning: counts are int, shares are float.
-    taken = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
-    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
-    if validates and isinstance(first, int) and taken < first:
-        raise UserError(
-            f"trainer.lightning.limit_train_batches={limit} ends the run before its first validation, after {first} "
-            "batches: trainer.max_steps=... makes a run shorter, trainer.val_every_n_steps=... has it validate earlier"
-        )
-
-
-def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
-    """Lightning's Trainer for one epoch that is the whole run."""
-    settings = config.trainer
-    monitor.check_checkpoints(config.callbacks)
-    callbacks = build_all(config.callbacks, "callbacks", pl.Callback)
-    last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
-    callbacks.append(LastCheckpoint(str(last), settings.checkpoint_every))
-    loggers = build_all(config.logger, "logger", Logger)
-    known = inspect.signature(pl.Trainer.__init__).parameters
-    for name in settings.lightning:
-        if name not in known:
-            raise UserError(
-                f"trainer.lightning.{name}: Lightning's Trainer takes no such argument{did_you_mean(name, known)}"
-            )
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in NOT_WORTH_A_WARNING:
-        warnings.filterwarnings("ignore", message)
-    with naming("trainer", MisconfigurationException):
-        trainer = pl.Trainer(
-            max_epochs=1,
-            val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
-            accumulate_grad_batches=settings.accumulate_grad_batches,
-            gradient_clip_val=settings.gradient_clip_val,
-            precision=settings.precision,
-            accelerator=settings.accelerator,
-            devices=1,
-            callbacks=callbacks,
-            plugins=[WholeFiles()],
-            logger=loggers,
-            default_root_dir=config.output_dir,
-            num_sanity_val_steps=1,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
-            log_every_n_steps=0,  # Curves logs
-            use_distributed_sampler=False,
-            **settings.lightning,
-        )
-    check_limit(trainer, length.total_steps * settings.accumulate_grad_batches)
-    return trainer
+    return found

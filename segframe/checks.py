@@ -118,13 +118,14 @@ def accepts(hint: Any, value: Any) -> bool:
     if isinstance(value, int | float):
         return isinstance(value, kind) or (kind is float)
     if isinstance(value, str):
-        return issubclass(str, kind) or issubclass(kind, Path)
+        # A text is a sequence of letters, which nobody asks for.
+        return issubclass(kind, str | Path) or (issubclass(str, kind) and not issubclass(kind, Iterable))
     if isinstance(value, list):
-        if not (issubclass(list, kind) or issubclass(kind, Sequence) or issubclass(kind, tuple)):
+        if issubclass(kind, str) or not (issubclass(list, kind) or issubclass(kind, Sequence)):
             return False
         members = [argument for argument in arguments if argument is not Ellipsis]
-        if kind is tuple and len(members) == len(value) and Ellipsis not in arguments:
-            return all(accepts(member, item) for member, item in zip(members, value, strict=True))
+        if kind is tuple and members and Ellipsis not in arguments:
+            return len(members) == len(value) and all(map(accepts, members, value))
         return not members or all(any(accepts(member, item) for member in members) for item in value)
     if isinstance(value, dict):
         if not (issubclass(dict, kind) or issubclass(kind, Mapping)):
@@ -138,6 +139,25 @@ def spell(hint: Any) -> str:
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     text = text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
     return text.replace("collections.abc.Sequence", "list").replace(" | torch.Tensor", "")
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Rejects numbers that nothing can be computed with: NaN, infinite ones, and those beyond 64 bits."""
+    for path, value in leaves(OmegaConf.to_container(config), ""):
+        if isinstance(value, int | float) and not abs(value) < 2**63:
+            raise UserError(f"{path}={value}: a finite number is needed")
+
+
+def leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
+    """Every plain value of nested containers, with its dotted path."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield from leaves(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from leaves(child, f"{path}[{index}]")
+    else:
+        yield path, node
 
 
 def fill_in(config: DictConfig) -> None:
@@ -169,3 +189,4 @@ def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
             if key not in node and path != "output_weights":
                 raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
     OmegaConf.merge(OmegaConf.structured(schema), config)
+    check_numbers(config)

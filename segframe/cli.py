@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -21,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segframe import config as schema
 from segframe.errors import UserError
-from segframe.explain import explain, sentence
+from segframe.explain import explain, sentence, unreadable
 from segframe.output import make_lasting
 from segframe.preemption import INTERRUPTED
+from segframe.run_folder import separated
 
 Job = Callable[[DictConfig], Any]
 
@@ -74,6 +76,9 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             debugging = take_debug(sys.argv)
             # A full disk is told once, by what must be written; a line of the log need not.
             logging.raiseExceptions = debugging
+            for word in sys.argv[1:]:
+                if word.endswith("=") and word[:-1] in PATHS:
+                    sys.exit(f"error: {word} says nothing: is a variable of the shell empty? {word}null for none")
             if "-m" not in sys.argv and "--multirun" not in sys.argv:
                 sys.argv[1:] = [quote_path(word) for word in sys.argv[1:]]
             program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
@@ -86,15 +91,19 @@ def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
             except (HydraException, OmegaConfBaseException) as error:
                 if debugging:
                     raise
-                sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
+                sys.exit(f"error: {explain(error, separated(sys.argv[1:])[1], config_name)}")
             except (UserError, OSError) as error:
                 if debugging:
                     raise
                 sys.exit(f"error: {error}")
-            except ValueError as error:  # what Hydra says of aux_head=null and aux_head=5
-                if debugging or not str(error).startswith("Config group override"):
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                if debugging:
                     raise
-                sys.exit(f"error: {explain(error, sys.argv[1:], config_name)}")
+                sys.exit(f"error: {unreadable(error)}")
+            except ValueError as error:
+                if debugging or not str(error).startswith(HYDRAS):
+                    raise
+                sys.exit(f"error: {explain(error, separated(sys.argv[1:])[1], config_name)}")
 
         return main
 
@@ -148,6 +157,10 @@ def help_text(config_name: str, argv: list[str]) -> str:
 
 USERS = (UserError, OmegaConfBaseException, OSError)
 """What a user can put right, a full disk or a forbidden folder included; all else is ours and keeps its traceback."""
+
+
+HYDRAS = ("Config group override", "Invalid defaults list", "The --")
+"""How Hydra begins what it says of aux_head=null, of a YAML file's `defaults` and of --resolve alone."""
 
 
 def take_debug(argv: list[str]) -> bool:

@@ -24,3 +24,10 @@ def naming(part: str, *more: type[Exception]) -> Iterator[None]:
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         # pydantic's first line only counts the errors.
         raise UserError(f"{part}: {' '.join(lines[:3] if 'validation error' in lines[0] else lines[:1])}") from error
+
+
+def check_range(name: str, value: float, lowest: float, highest: float = float("inf")) -> None:
+    """UserError where a setting's value is not `lowest` ... `highest`."""
+    if not lowest <= value <= highest:
+        limits = f"{lowest:g} or more" if highest == float("inf") else f"between {lowest:g} and {highest:g}"
+        raise UserError(f"{name} must be {limits}, got {value}")

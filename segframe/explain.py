@@ -1,9 +1,12 @@
 """What is wrong with a command line, in one sentence, with the nearest right word."""
 
+import re
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,7 +26,36 @@ def sentence(error: Exception) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    composing = re.fullmatch(r"In '(.+)': \w+ raised while composing config:", lines[0])
+    if composing and lines[1:]:
+        return f"configs/{composing[1]}.yaml: {in_file(key, lines[1])}"
+    if lines[0].endswith("is not Optional"):
+        return f"{key or lines[0].split()[1]} cannot be null: give a value"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+
+
+def in_file(key: str, line: str) -> str:
+    """What OmegaConf says of a key of a YAML file, with the nearest right one."""
+    unknown = re.fullmatch(r"Key '(.+)' not in '(\w+)'", line)
+    known = list(getattr(getattr(schema, unknown[2], None), "__dataclass_fields__", ())) if unknown else []
+    if unknown and known:
+        return f"{key} is not a setting{nearest(unknown[1], known)}"
+    if line.startswith("Merge error: list is not"):
+        return "its settings are to be given as name: value"
+    return f"{key}: {line}" if key and key not in line else line
+
+
+def unreadable(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What is wrong in a YAML file of configs/, and where."""
+    if isinstance(error, UnicodeDecodeError):
+        files = [path for path in schema.CONFIG_DIR.rglob("*.yaml") if path.read_bytes() == error.object]
+        return f"{files[0] if files else 'a file of configs/'} is no text in UTF-8 ({error.reason}): save it as UTF-8"
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    colour = re.search(r"[{,:]\s*#[0-9a-fA-F]{3}", Path(mark.name).read_text(encoding="utf-8", errors="replace"))
+    hint = "; a # begins a comment, so colours are in quotes" if colour else ""
+    return f"{mark.name}, line {mark.line + 1}: {' '.join(str(error.problem).split())}{hint}"
 
 
 def explain(error: Exception, argv: list[str], config_name: str) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from math import isfinite
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segframe import checkpoint
 from segframe.config import ParamGroupsConfig
 from segframe.divergence import LossWatch, step_of
-from segframe.errors import UserError, naming
+from segframe.errors import UserError, check_range, naming
 from segframe.loggers import forget_after
 from segframe.losses.base import Loss
 from segframe.metrics import ConfusionMatrix, figures
@@ -263,13 +262,13 @@ def group_parameters(
         "norm": settings.decay_norm,
         "norm_bias": settings.decay_norm and settings.decay_bias,
     }
-    if not isfinite(recipe["lr"]):
-        raise UserError(f"optimizer.lr must be a finite number, got {recipe['lr']}")
+    check_range("param_groups.bias_lr_multiplier", settings.bias_lr_multiplier, 0)
     groups = []
     for part in ("backbone", "head", "aux_head"):
         module = getattr(segmenter, part)
         if module is None:
             continue
+        check_range(f"{part}.lr_multiplier", module.lr_multiplier, 0)
         kinds: dict[str, list[nn.Parameter]] = {kind: [] for kind in decays}
         for layer in module.modules():
             for name, parameter in layer.named_parameters(recurse=False):

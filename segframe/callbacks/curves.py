@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, Trainer
 from torch.optim import Optimizer
 
 from segframe.callbacks.clock import StepClock
+from segframe.errors import check_range
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
@@ -28,6 +29,7 @@ class Curves(Callback):
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
+        check_range("callbacks.curves.every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.last: dict[str, float] = {}
         self._step = 0  # of the last writing

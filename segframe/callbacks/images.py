@@ -4,6 +4,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
+from segframe.errors import check_range
 from segframe.loggers import tensorboard_writers
 from segframe.visuals import comparison
 
@@ -12,6 +13,7 @@ class ValidationImages(Callback):
     """Writes `validation/<i>_<name>` for evenly spaced validation images, from what `validation_step` returned."""
 
     def __init__(self, num_images: int = 4) -> None:
+        check_range("callbacks.images.num_images", num_images, 0)
         self.num_images = num_images
         self._places: dict[int, int] = {}  # batch index -> place among the pictures
 

@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Column
 
 from segframe.callbacks.curves import Curves
+from segframe.errors import check_range
 
 
 class ProgressBar(lightning.ProgressBar):
@@ -23,6 +24,7 @@ class ProgressBar(lightning.ProgressBar):
 
     def __init__(self, refresh_every_n_steps: int = 20) -> None:
         super().__init__()
+        check_range("callbacks.progress.refresh_every_n_steps", refresh_every_n_steps, 1)
         self.refresh_every_n_steps = refresh_every_n_steps
         self.best = 0.0
         self._console = Console(highlight=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
-from segframe.errors import UserError
+from segframe.errors import UserError, check_range
 from segframe.heads.base import Logits
 from segframe.losses.base import Loss
 from segframe.ops.cross_entropy import cross_entropy
@@ -33,6 +33,10 @@ class CrossEntropy(Loss):
         assert class_weights != "auto", "resolved by build.py"
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing must lie in [0, 1), got {label_smoothing}")
+        for weight in class_weights or ():
+            check_range("loss.class_weights", weight, 0)
+        if class_weights is not None and not any(class_weights):
+            raise UserError("loss.class_weights are all 0: nothing would be learned")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
+from segframe.errors import check_range
 from segframe.heads.base import Logits
 from segframe.losses.base import Loss
 
@@ -16,6 +17,7 @@ class Dice(Loss):
 
     def __init__(self, smooth: float) -> None:
         super().__init__()
+        check_range("loss.smooth", smooth, 0)
         self.smooth = smooth
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:

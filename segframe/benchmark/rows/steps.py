@@ -30,6 +30,7 @@ from segframe.heads.fcn import FCN
 from segframe.segmenter import Normalize, Segmenter
 from segframe.switches import computes_in_bfloat16
 from segframe.task import seed_generators
+from segframe.trainer import build_trainer
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -171,7 +172,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         segmenter = copy.deepcopy(first)
         apply_switches(config, segmenter, setup.device, dtype)
         task = build.build_task(config, segmenter, dataset, length)
-        trainer = build.build_trainer(config, length)
+        trainer = build_trainer(config, length)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
         trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
