@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from segframe import checkpoint, monitor
-from segframe.checks import did_you_mean
+from segframe.checks import accepts, annotation, did_you_mean
 from segframe.config import DataConfig, NormalizeConfig, TrainerConfig
 from segframe.data.base import SegmentationDataset
 from segframe.data.caching import add_caches
@@ -48,10 +48,14 @@ def build(config: Any, part: str) -> Any:
 
 def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The training split with its transforms, and the validation split as it is: at its original size."""
+    if transforms.train is None:
+        raise UserError("transforms.train=null: [] trains on the images as they are")
     steps = build(transforms.train, "transforms")
     with naming("transforms"):
         transform = Transform(steps)
     make_dataset = build(data.dataset, "data.dataset")
+    if data.root is None and not accepts(annotation(make_dataset.func, "root"), None):
+        raise UserError("data.root must be given: data.root=..., the folder of the data")
     with naming("data"):
         if data.download:
             make_dataset.func.download(data.root)

@@ -21,10 +21,15 @@ PARTS = (
 )
 
 
+REQUIRED = ("data", "data.dataset", "transforms")
+
+
 def check_parts(config: DictConfig) -> None:
     """Rejects plain values where a run has parts, which no group's option is."""
     for part in PARTS:
         node = OmegaConf.select(config, part, default={})
+        if node is None and part in REQUIRED:
+            raise UserError(f"{part}=null: a run cannot be without")
         if node is not None and not OmegaConf.is_dict(node) and node != {}:
             raise UserError(f"{part}={node}: here belongs a part of configs/, with its settings")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import torch
 
 from segframe.data.base import SegmentationDataset
@@ -33,7 +34,7 @@ def named(*datasets: SegmentationDataset, less: str = TO_TRAIN, image: Path | No
         yield
     except UserError:
         raise
-    except (RuntimeError, MemoryError, ValueError, ConnectionError, EOFError) as error:
+    except (cv2.error, RuntimeError, MemoryError, ValueError, ConnectionError, EOFError) as error:
         message = explain(error, datasets, less)
         if message is None:
             raise
@@ -45,7 +46,7 @@ def explain(error: Exception, datasets: tuple[SegmentationDataset, ...], less: s
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU's memory is full ({text.partition(' GiB')[0].rpartition(' ')[2]} GiB more were asked): {less}"
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+    if isinstance(error, MemoryError) or "Insufficient memory" in text or "DefaultCPUAllocator" in text:
         return f"the machine's memory is full: {less}"
     if "Output size is too small" in text or "Expected more than 1 value per channel" in text:
         return (
