@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from torchvision.io import ImageReadMode
 
+from segframe.data.files import check_file
 from segframe.errors import UserError
 
 MAX_PIXELS = 178_956_970
@@ -24,6 +25,8 @@ can ask for more memory than there is. Checked here for all ways of reading a fi
 would warn from half of it on.
 """
 Image.MAX_IMAGE_PIXELS = None
+MAX_BYTES = 8 * MAX_PIXELS
+"""Of a file at most: four channels of 16 bits without compression."""
 
 COLOURS = np.uint32
 """The type of the raw values of colour-coded masks, 0xRRGGBB; index masks have uint8 or uint16."""
@@ -33,6 +36,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 Not the forty that it knows: ICO decodes what it holds before its size can be checked, EPS starts Ghostscript.
 """
+_KIND = "image or mask"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_WITH_MORE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"acTL")
 """Chunks that may hold an orientation or further images."""
@@ -131,6 +135,7 @@ def pack(colours: np.ndarray) -> np.ndarray:
 def _read_plain_png(path: Path) -> np.ndarray | None:
     # Index masks are mostly grey or palette PNGs of 8 bits without filters: nothing is left but to inflate them, which
     # takes half of Pillow's time. None for any other file, and where the pixels are more or fewer than the header says.
+    check_file(path, _KIND, MAX_BYTES)
     data = path.read_bytes()
     if data[:8] != _PNG or data[24:29] not in (b"\x08\0\0\0\0", b"\x08\3\0\0\0"):
         return None
@@ -163,6 +168,7 @@ def _read_plain_png(path: Path) -> np.ndarray | None:
 def _read_jpeg(path: Path) -> np.ndarray:
     # The same pixels as Pillow's in two thirds of the time, a third where images are large. This is the operator of
     # torchvision.io.decode_jpeg, which warns that it will go one day: Pillow takes over then.
+    check_file(path, _KIND, MAX_BYTES)
     data = np.fromfile(path, np.uint8)
     _check_pixels(path, *_jpeg_size(data.data))
     image = torch.ops.image.decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB.value, True)
@@ -217,6 +223,7 @@ def _grey_step(image: ImageFile) -> int:
 @contextmanager
 def _pillow(path: Path) -> Iterator[ImageFile]:
     try:
+        check_file(path, _KIND, MAX_BYTES)
         with Image.open(path, formats=_FORMATS) as image:
             _check_pixels(path, image.height, image.width)
             yield image
