@@ -63,8 +63,9 @@ def _copies(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
             return found
         by_size[sample.image.stat().st_size].append(sample.image)
     for sample in val.samples:
-        alike = by_size[sample.image.stat().st_size]
-        if alike:
+        size = sample.image.stat().st_size
+        alike = by_size[size]
+        if size and alike:  # pipes and devices have none, and are not to be read
             content = sample.image.read_bytes()
             if any(path == sample.image or path.read_bytes() == content for path in alike):
                 found.append(str(sample.image))
