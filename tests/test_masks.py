@@ -168,7 +168,8 @@ def test_other_values_and_names_in_a_label_map():
 def test_an_unlisted_value_may_not_share_a_class():
     table = table_of(("a", "b", "c"), {7: 1})
     assert table(np.array([[7, 0, 2]], np.uint8), Path("m")).tolist() == [[1, 0, 2]]
-    complaint(lambda: table(np.array([[1]], np.uint8), Path("m.png")), "m.png", "list 1 too", "other: ignore")
+    cure = "list 1 too: set '++data.dataset.label_map={7: 1, 1: 1}', or"
+    complaint(lambda: table(np.array([[1]], np.uint8), Path("m.png")), "m.png", cure)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,9 @@ def look(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
     if train.samples[0].image == Path() or val.samples[0].image == Path():
         return []
     told = []
-    for dataset in (train, val) if val.split != train.split else (train,):
-        for finding in of_split(_sample(dataset), is_sample=True):
+    samples = [_sample(dataset) for dataset in ((train, val) if val.split != train.split else (train,))]
+    for sample in samples:
+        for finding in of_split(sample, samples):
             sentence = f"{finding.split}: {finding.what}"
             if finding.files:
                 sentence += f", as {finding.files[0]}"
