@@ -58,6 +58,19 @@ def errors(run, tmp_path, *words):
             [THREE, "data.dataset.label_map={9: ignore}"],
             ["'++data.dataset.label_map={9: ignore, 3: 255}'"],
         ),
+        (
+            ({0: 1, 1: 2, 2: 3}, {0: 1, 1: 2, 2: 3}),
+            [THREE],
+            ["'data.dataset.label_map={1: 0, 2: 1, 3: 2}'", "'data.dataset.label_map={3: 255}'"],
+        ),
+        (
+            ({0: 1, 1: 2, 2: 3}, {0: 1, 1: 2, 2: 77}),
+            [THREE],
+            [
+                "'data.dataset.label_map={1: 0, 2: 1, 3: 2, 77: ignore}'",
+                "'data.dataset.label_map={3: 255, 77: ignore}'",
+            ],
+        ),
         (({1: 0, 2: 200}, {1: 0, 2: 200}), [TWO], ["'data.dataset.label_map={200: 1}'"]),
         (
             ({0: 0, 1: 255, 2: 255}, {0: 0, 1: 255, 2: 255}),

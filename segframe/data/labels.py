@@ -149,9 +149,15 @@ class LabelTable:
             return self._cure_of_taken(wrong)
         if self.are_settings and num_classes == 2 and len(wrong) == 1 and set(values.tolist()) <= {0, wrong[0]}:
             return f"for a binary mask set {self.setting({int(wrong[0]): 1})}"
+        look_like_ids = num_classes == 19 and num_classes < wrong.max() <= 33
+        if self.are_settings and not look_like_ids and self._may_start_at_one(values, wrong):
+            rest = {value: "ignore" for value in ignored if value != num_classes}
+            shift = self.setting({k + 1: k for k in range(num_classes)} | rest)
+            void = self.setting({num_classes: IGNORE_INDEX} | rest)
+            return f"do the classes count from 1? Then set {shift}; or is {num_classes} the void? Then set {void}"
         if self.are_settings and wrong.tolist() == [num_classes]:
             return f"is it the void? Then set {self.setting({num_classes: IGNORE_INDEX})}"
-        if self.are_settings and num_classes == 19 and wrong.max() <= 33:
+        if self.are_settings and look_like_ids:
             return f"these look like Cityscapes labelIds, which need a {_LABEL_MAP}"
         if len(wrong) > _NOISE:
             return "grey levels, not class indices? Was the mask saved as JPEG, or resized with interpolation?"
@@ -159,6 +165,9 @@ class LabelTable:
             return _FIXED
         one, its = ("a class", "its class") if len(wrong) == 1 else ("classes", "their classes")
         return f"set {self.setting(ignored)}, or to {one} instead of ignore, or list {its} in data.dataset.classes"
+
+    def _may_start_at_one(self, values: np.ndarray, wrong: np.ndarray) -> bool:
+        return not self.indices and len(wrong) <= _NOISE and 0 not in values and len(self.classes) in wrong
 
     @property
     def _renumbers(self) -> bool:
