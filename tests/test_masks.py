@@ -218,6 +218,7 @@ def test_every_value_of_a_byte_without_a_label_map():
         ({True: 1, False: 0}, "label_map lists True: its keys are mask values"),
         ({2: 1, False: 0}, "label_map lists False"),
         ({"#12345": 0}, "#rrggbb"),
+        ({"#aAbBcC": 0, "#AABBCC": 1}, "'#aAbBcC' and '#AABBCC', which are one colour"),
     ],
 )
 def test_wrong_label_maps(label_map, part):

@@ -52,7 +52,7 @@ class LabelTable:
         targets = {value: _target(target, classes) for value, target in label_map.items()}
         self.other = targets.pop(OTHER, None)
         self.indices = {key: target for key, target in targets.items() if not isinstance(key, str)}
-        self.listed = {_packed(key): target for key, target in targets.items() if isinstance(key, str)}
+        self.listed = _by_colour({key: target for key, target in targets.items() if isinstance(key, str)})
         table = np.full(_SIXTEEN_BIT, NO_CLASS if self.other is None else self.other, np.uint8)
         if self.other is None:
             kept = {*range(len(classes)), IGNORE_INDEX} - (set(self.indices.values()) - {IGNORE_INDEX})
@@ -209,6 +209,14 @@ def _spelt(target: int) -> int | str:
 
 def _hex(colour: int) -> str:
     return f"#{colour:06x}"
+
+
+def _by_colour(targets: Mapping[str, int]) -> dict[int, int]:
+    keys: dict[int, str] = {}
+    for key in targets:
+        if (first := keys.setdefault(_packed(key), key)) != key:
+            raise UserError(f"{_LABEL_MAP} lists {first!r} and {key!r}, which are one colour: keep one of them")
+    return {colour: targets[key] for colour, key in keys.items()}
 
 
 def _packed(key: str) -> int:
