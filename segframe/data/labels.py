@@ -14,6 +14,8 @@ from segframe.data.masks import COLOURS
 from segframe.data.palettes import Palette
 from segframe.errors import UserError
 
+IGNORE = "ignore"
+"""The target in a label map that is the void, as 255 is."""
 OTHER = "other"
 """The key of a label map that stands for every value it does not list."""
 NO_CLASS = 254
@@ -144,14 +146,14 @@ class LabelTable:
         return f"'{'++' if self.indices else ''}{_LABEL_MAP}={{{inner}}}'"
 
     def _cure_of_indices(self, values: np.ndarray, wrong: np.ndarray) -> str:
-        num_classes, ignored = len(self.classes), dict.fromkeys(wrong[:_NOISE].tolist(), "ignore")
+        num_classes, ignored = len(self.classes), dict.fromkeys(wrong[:_NOISE].tolist(), IGNORE)
         if self.are_settings and wrong.min() < num_classes and (self._renumbers or len(wrong) <= _NOISE):
             return self._cure_of_taken(wrong)
         if self.are_settings and num_classes == 2 and len(wrong) == 1 and set(values.tolist()) <= {0, wrong[0]}:
             return f"for a binary mask set {self.setting({int(wrong[0]): 1})}"
         look_like_ids = num_classes == 19 and num_classes < wrong.max() <= 33
         if self.are_settings and not look_like_ids and self._may_start_at_one(values, wrong):
-            rest = {value: "ignore" for value in ignored if value != num_classes}
+            rest = {value: IGNORE for value in ignored if value != num_classes}
             shift = self.setting({k + 1: k for k in range(num_classes)} | rest)
             void = self.setting({num_classes: IGNORE_INDEX} | rest)
             return f"do the classes count from 1? Then set {shift}; or is {num_classes} the void? Then set {void}"
@@ -177,8 +179,8 @@ class LabelTable:
         # A map that renumbers all classes leaves out what is none; any other, values that are what they were.
         told = f"{_LABEL_MAP} gives its class to another value, so list {wrong.min()} too"
         if self._renumbers:
-            return f"{told}, or set {self.setting({OTHER: 'ignore'})}"
-        more = {value: value if value < len(self.classes) else "ignore" for value in wrong.tolist()}
+            return f"{told}, or set {self.setting({OTHER: IGNORE})}"
+        more = {value: value if value < len(self.classes) else IGNORE for value in wrong.tolist()}
         return f"{told}: set {self.setting(more)}, or ignore instead of a class"
 
     def _cure_of_colours(self, values: np.ndarray, wrong: np.ndarray) -> str:
@@ -204,7 +206,7 @@ _KEYS = f'its keys are mask values from 0 to 65535, colours as "#rrggbb", or {OT
 
 
 def _spelt(target: int) -> int | str:
-    return "ignore" if target == IGNORE_INDEX else target
+    return IGNORE if target == IGNORE_INDEX else target
 
 
 def _hex(colour: int) -> str:
@@ -226,7 +228,7 @@ def _packed(key: str) -> int:
 
 
 def _target(target: int | str, classes: Sequence[str]) -> int:
-    if target in ("ignore", IGNORE_INDEX):
+    if target in (IGNORE, IGNORE_INDEX):
         return IGNORE_INDEX
     if target in classes:
         return classes.index(str(target))
