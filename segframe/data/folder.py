@@ -161,8 +161,8 @@ def _class_names(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:
     for name in classes:
         if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
             raise UserError(
-                f"data.dataset.classes holds {name!r}, which is no name: give each class one, in quotes where YAML takes "
-                "it for something else"
+                f"data.dataset.classes holds {name!r}, which is no name: give each class one, in quotes where YAML "
+                "takes it for something else"
             )
     names = tuple(str(name) for name in classes)
     if IGNORE in names:
