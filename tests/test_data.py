@@ -125,6 +125,12 @@ def test_binary_masks(tmp_path):
     [
         ({"classes": ["x"]}, ["1 names"]),
         ({"classes": ["x", "x"]}, ["1 of them different"]),
+        ({"classes": ["x", ""]}, ["classes holds '', which is no name"]),
+        ({"classes": ["x", " "]}, ["classes holds ' ', which is no name"]),
+        ({"classes": ["x", None]}, ["classes holds None, which is no name"]),
+        ({"classes": [True, False]}, ["classes holds True, which is no name", "quotes"]),
+        ({"classes": ["x", ["y"]]}, ["classes holds ['y'], which is no name"]),
+        ({"classes": ["x", "ignore"]}, ["classes holds 'ignore', which is the void"]),
         ({"palette": [[1, 2, 3]]}, ["1 colours for 2 classes"]),
         ({"palette": [[1, 2, 3], [1, 2, 300]]}, ["0..255"]),
         ({"images": "pictures"}, ["pictures", "does not exist"]),

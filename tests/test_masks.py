@@ -168,7 +168,8 @@ def test_other_values_and_names_in_a_label_map():
 def test_an_unlisted_value_may_not_share_a_class():
     table = table_of(("a", "b", "c"), {7: 1})
     assert table(np.array([[7, 0, 2]], np.uint8), Path("m")).tolist() == [[1, 0, 2]]
-    complaint(lambda: table(np.array([[1]], np.uint8), Path("m.png")), "m.png", "list 1 too", "other: ignore")
+    cure = "list 1 too: set '++data.dataset.label_map={7: 1, 1: 1}', or"
+    complaint(lambda: table(np.array([[1]], np.uint8), Path("m.png")), "m.png", cure)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,9 @@ def test_an_unlisted_value_may_not_share_a_class():
         (2, [0, 1, 7], "set 'data.dataset.label_map={7: ignore}', or"),
         (2, [0, 200], "set 'data.dataset.label_map={200: 1}'"),
         (11, [0, 5, 11], "label_map={11: 255}"),
+        (3, [1, 2, 3, 255], "count from 1? Then set 'data.dataset.label_map={1: 0, 2: 1, 3: 2}'; or is 3 the void?"),
+        (19, [1, 7, 19], "count from 1?"),
+        (19, [7, 19, 33], "Cityscapes labelIds"),
         (19, [0, 7, 33], "Cityscapes labelIds"),
         (3, list(range(60)), "JPEG"),
     ],
@@ -214,6 +218,7 @@ def test_every_value_of_a_byte_without_a_label_map():
         ({True: 1, False: 0}, "label_map lists True: its keys are mask values"),
         ({2: 1, False: 0}, "label_map lists False"),
         ({"#12345": 0}, "#rrggbb"),
+        ({"#aAbBcC": 0, "#AABBCC": 1}, "'#aAbBcC' and '#AABBCC', which are one colour"),
     ],
 )
 def test_wrong_label_maps(label_map, part):

@@ -1,6 +1,7 @@
 """Finding a split's files: listings by name, pairs of image and mask."""
 
 import os
+import stat
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,21 @@ def require(path: Path, cure: str) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist: {cure}")
     return path
+
+
+def check_file(path: Path, kind: str, most: int) -> None:
+    """UserError where what is there is no regular file, or has more bytes than any of its kind; OSError where
+    nothing is.
+
+    Reading a device can take all memory, and a pipe without a writer waits for ever.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is no regular file, but a folder, a pipe or a device: put the file itself there")
+    if status.st_size > most:
+        raise UserError(
+            f"{path} has {status.st_size:,} bytes, and no {kind} has more than {most:,}: is it another file?"
+        )
 
 
 def listing(folder: Path, suffixes: tuple[str, ...], cure: str) -> dict[str, Path]:

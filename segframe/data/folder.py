@@ -20,6 +20,7 @@ from segframe.data.files import (
     pair,
     require,
 )
+from segframe.data.labels import IGNORE
 from segframe.data.lists import LINE, cuts, name_in, numbered_lines, pairs_in, read_list
 from segframe.data.palettes import Palette, voc_palette
 from segframe.data.transforms import Transform
@@ -157,7 +158,18 @@ def _class_names(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:
     if isinstance(classes, str):
         path = top / classes if (top / classes).exists() else Path(classes)
         classes = read_list(path, "data.dataset.classes is a list of names, or a text file with one name per line")
+    for name in classes:
+        if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+            raise UserError(
+                f"data.dataset.classes holds {name!r}, which is no name: give each class one, in quotes where YAML "
+                "takes it for something else"
+            )
     names = tuple(str(name) for name in classes)
+    if IGNORE in names:
+        raise UserError(
+            f"data.dataset.classes holds {IGNORE!r}, which is the void in data.dataset.label_map: give the class "
+            f"another name, or leave it out and take its values to {IGNORE} there"
+        )
     if not 1 < len(names) < IGNORE_INDEX or len(set(names)) < len(names):
         raise UserError(
             f"data.dataset.classes holds {len(names)} names, {len(set(names))} of them different: "

@@ -14,6 +14,8 @@ from segframe.data.masks import COLOURS
 from segframe.data.palettes import Palette
 from segframe.errors import UserError
 
+IGNORE = "ignore"
+"""The target in a label map that is the void, as 255 is."""
 OTHER = "other"
 """The key of a label map that stands for every value it does not list."""
 NO_CLASS = 254
@@ -51,19 +53,19 @@ class LabelTable:
         self.are_settings = are_settings
         targets = {value: _target(target, classes) for value, target in label_map.items()}
         self.other = targets.pop(OTHER, None)
-        self.listed = {_packed(key): target for key, target in targets.items() if isinstance(key, str)}
-        indices = {key: target for key, target in targets.items() if not isinstance(key, str)}
+        self.indices = {key: target for key, target in targets.items() if not isinstance(key, str)}
+        self.listed = _by_colour({key: target for key, target in targets.items() if isinstance(key, str)})
         table = np.full(_SIXTEEN_BIT, NO_CLASS if self.other is None else self.other, np.uint8)
         if self.other is None:
-            kept = {*range(len(classes)), IGNORE_INDEX} - (set(indices.values()) - {IGNORE_INDEX})
+            kept = {*range(len(classes)), IGNORE_INDEX} - (set(self.indices.values()) - {IGNORE_INDEX})
             table[list(kept)] = list(kept)
-        for value, target in indices.items():
+        for value, target in self.indices.items():
             # A bool is an int, and as an index it stands for the whole table.
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _SIXTEEN_BIT:
                 raise UserError(f"{_LABEL_MAP} lists {value!r}: {_KEYS}")
             table[value] = target
         self.table = table
-        self.is_identity = self.other is None and not indices
+        self.is_identity = self.other is None and not self.indices
 
     @cached_property
     def colours(self) -> dict[int, int]:
@@ -129,22 +131,57 @@ class LabelTable:
         wrong = values[self.look_up(values) == NO_CLASS]
         return self._cure_of_colours(values, wrong) if values.dtype == COLOURS else self._cure_of_indices(values, wrong)
 
+    def setting(self, more: Mapping[int, int | str], colours: Sequence[int] = ()) -> str:
+        """Return the label map that holds what it does and more, to be set as it stands; the colours are the void's.
+
+        As it is typed on a command line, which takes no colours: these are for a YAML file. The line can stand behind
+        another one, or beside a file, that sets the map as it is: ++ adds to it.
+        """
+        known = {f'"{_hex(colour)}"': target for colour, target in self.listed.items()}
+        known |= {f'"{_hex(colour)}"': IGNORE_INDEX for colour in colours}
+        entries = {key: _spelt(target) for key, target in (known | self.indices).items()} | dict(more)
+        inner = ", ".join(f"{key}: {target}" for key, target in entries.items())
+        if known:
+            return f"{_LABEL_MAP}: {{{inner}}} in a YAML file"
+        return f"'{'++' if self.indices else ''}{_LABEL_MAP}={{{inner}}}'"
+
     def _cure_of_indices(self, values: np.ndarray, wrong: np.ndarray) -> str:
-        num_classes = len(self.classes)
-        if self.are_settings and wrong.min() < num_classes:
-            return f"{_LABEL_MAP} gives its class to another value, so list {wrong.min()} too, or set {OTHER}: ignore"
+        num_classes, ignored = len(self.classes), dict.fromkeys(wrong[:_NOISE].tolist(), IGNORE)
+        if self.are_settings and wrong.min() < num_classes and (self._renumbers or len(wrong) <= _NOISE):
+            return self._cure_of_taken(wrong)
         if self.are_settings and num_classes == 2 and len(wrong) == 1 and set(values.tolist()) <= {0, wrong[0]}:
-            return f"for a binary mask set {typed_map(wrong[0], 1)}"
+            return f"for a binary mask set {self.setting({int(wrong[0]): 1})}"
+        look_like_ids = num_classes == 19 and num_classes < wrong.max() <= 33
+        if self.are_settings and not look_like_ids and self._may_start_at_one(values, wrong):
+            rest = {value: IGNORE for value in ignored if value != num_classes}
+            shift = self.setting({k + 1: k for k in range(num_classes)} | rest)
+            void = self.setting({num_classes: IGNORE_INDEX} | rest)
+            return f"do the classes count from 1? Then set {shift}; or is {num_classes} the void? Then set {void}"
         if self.are_settings and wrong.tolist() == [num_classes]:
-            return f"is it the void? Then set {typed_map(wrong[0], IGNORE_INDEX)}"
-        if self.are_settings and num_classes == 19 and wrong.max() <= 33:
+            return f"is it the void? Then set {self.setting({num_classes: IGNORE_INDEX})}"
+        if self.are_settings and look_like_ids:
             return f"these look like Cityscapes labelIds, which need a {_LABEL_MAP}"
         if len(wrong) > _NOISE:
             return "grey levels, not class indices? Was the mask saved as JPEG, or resized with interpolation?"
         if not self.are_settings:
             return _FIXED
-        line = typed_map(wrong[0], "ignore")
-        return f"set {line}, or to a class instead of ignore, or list its class in data.dataset.classes"
+        one, its = ("a class", "its class") if len(wrong) == 1 else ("classes", "their classes")
+        return f"set {self.setting(ignored)}, or to {one} instead of ignore, or list {its} in data.dataset.classes"
+
+    def _may_start_at_one(self, values: np.ndarray, wrong: np.ndarray) -> bool:
+        return not self.indices and len(wrong) <= _NOISE and 0 not in values and len(self.classes) in wrong
+
+    @property
+    def _renumbers(self) -> bool:
+        return set(range(len(self.classes))) <= set(self.indices.values())
+
+    def _cure_of_taken(self, wrong: np.ndarray) -> str:
+        # A map that renumbers all classes leaves out what is none; any other, values that are what they were.
+        told = f"{_LABEL_MAP} gives its class to another value, so list {wrong.min()} too"
+        if self._renumbers:
+            return f"{told}, or set {self.setting({OTHER: IGNORE})}"
+        more = {value: value if value < len(self.classes) else IGNORE for value in wrong.tolist()}
+        return f"{told}: set {self.setting(more)}, or ignore instead of a class"
 
     def _cure_of_colours(self, values: np.ndarray, wrong: np.ndarray) -> str:
         if self.are_settings and len(self.classes) == 2 and set(values.tolist()) <= {0, 0xFFFFFF}:
@@ -152,17 +189,12 @@ class LabelTable:
         if len(wrong) > _NOISE and (wrong % _GREY).any():
             return "blends, not classes? Was the mask saved as JPEG, or resized with interpolation?"
         line = (
-            f'list the colour in {_LABEL_MAP}, in a YAML file: {{"{spell(wrong[0])}": ignore}}, or a class for ignore'
+            f"set {self.setting({}, wrong[:_NOISE].tolist())}, or classes for ignore" if self.are_settings else _FIXED
         )
-        line = line if self.are_settings else _FIXED
         if not (values % _GREY).any():
-            return f"only greys: an index mask saved as RGB? Then save it with a single channel; else {line}"
+            rest = "" if len(wrong) > _NOISE else f"; else {line}"
+            return f"only greys: an index mask saved as RGB? Then save it with a single channel{rest}"
         return f"correct data.dataset.palette, or {line}" if self.are_settings else line
-
-
-def typed_map(value: int | np.integer, target: int | str) -> str:
-    """Return the label map that takes one value to a target, as it is typed on a command line."""
-    return f"'{_LABEL_MAP}={{{value}: {target}}}'"
 
 
 def spell(value: np.integer) -> str:
@@ -173,8 +205,20 @@ def spell(value: np.integer) -> str:
 _KEYS = f'its keys are mask values from 0 to 65535, colours as "#rrggbb", or {OTHER!r}'
 
 
+def _spelt(target: int) -> int | str:
+    return IGNORE if target == IGNORE_INDEX else target
+
+
 def _hex(colour: int) -> str:
     return f"#{colour:06x}"
+
+
+def _by_colour(targets: Mapping[str, int]) -> dict[int, int]:
+    keys: dict[int, str] = {}
+    for key in targets:
+        if (first := keys.setdefault(_packed(key), key)) != key:
+            raise UserError(f"{_LABEL_MAP} lists {first!r} and {key!r}, which are one colour: keep one of them")
+    return {colour: targets[key] for colour, key in keys.items()}
 
 
 def _packed(key: str) -> int:
@@ -184,7 +228,7 @@ def _packed(key: str) -> int:
 
 
 def _target(target: int | str, classes: Sequence[str]) -> int:
-    if target in ("ignore", IGNORE_INDEX):
+    if target in (IGNORE, IGNORE_INDEX):
         return IGNORE_INDEX
     if target in classes:
         return classes.index(str(target))

@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from segframe.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, composed, require
+from segframe.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, check_file, composed, require
 from segframe.errors import UserError
 
 LINE = "write a name, or an image and a mask below data.root with a space, a comma or a tab between them"
 """What a line of a split list is to be."""
+MAX_BYTES = 1 << 28
+"""Of a list at most: some million lines."""
 
 
 def read_list(path: Path, cure: str) -> list[str]:
@@ -22,7 +24,8 @@ def numbered_lines(path: Path, cure: str) -> list[tuple[int, str]]:
     none.
     """
     try:
-        text = require(path, cure).read_text(encoding="utf-8-sig")
+        check_file(require(path, cure), "list", MAX_BYTES)
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"

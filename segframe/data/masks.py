@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode
 
+from segframe.data.files import check_file
 from segframe.errors import UserError
 
 MAX_PIXELS = 178_956_970
@@ -24,6 +26,8 @@ can ask for more memory than there is. Checked here for all ways of reading a fi
 would warn from half of it on.
 """
 Image.MAX_IMAGE_PIXELS = None
+MAX_BYTES = 8 * MAX_PIXELS
+"""Of a file at most: four channels of 16 bits without compression."""
 
 COLOURS = np.uint32
 """The type of the raw values of colour-coded masks, 0xRRGGBB; index masks have uint8 or uint16."""
@@ -33,6 +37,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 Not the forty that it knows: ICO decodes what it holds before its size can be checked, EPS starts Ghostscript.
 """
+_KIND = "image or mask"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_WITH_MORE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"acTL")
 """Chunks that may hold an orientation or further images."""
@@ -44,6 +49,11 @@ _JPEG_SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
 """Markers with a length before the frame header. TEM, RSTn and others have none, and what follows them is the next."""
 _SIXTEEN_BIT = 1 << 16
 _ORIENTATION = 0x0112
+_SUBFILE = 0x00FE
+_NO_PAGES = (1, 4, 5)
+"""Of TIFF's kinds of pictures: smaller copy, transparency mask, smaller copy of one."""
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""Pillow spreads grey of 2 and 4 bits over 0 to 255: so many levels lie between a stored value and the next."""
 
 
 class Header(NamedTuple):
@@ -80,7 +90,8 @@ def read_image(path: Path) -> np.ndarray:
             raise
         except (OSError, RuntimeError, AttributeError, ValueError, struct.error):
             pass  # Pillow reads what only it can, and says what is wrong
-    image, _ = _open(path)
+    with _pillow(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         raise UserError(f"{path} has more than 8 bits per channel: convert it to 8 bits")
     if image.mode == "P":
@@ -103,12 +114,16 @@ def read_raw(path: Path) -> np.ndarray:
             raise
         except (OSError, ValueError, struct.error, zlib.error):
             pass  # Pillow says what is wrong
-    mask, step = _open(path)
+    with _pillow(path) as mask:
+        stored = _stored(mask)
+        _check_mask(path, mask, stored)
+        ImageOps.exif_transpose(mask, in_place=True)
     if mask.mode == "LA":
         mask = mask.getchannel("L")
     if mask.mode in ("1", "L", "P"):
         values = np.array(mask).astype(np.uint8, copy=False)
-        return values if step == 1 else values // np.uint8(step)
+        step = _GREY_STEPS.get(stored[:3])
+        return values if step is None else values // np.uint8(step)
     if mask.mode.startswith("I"):
         values = np.array(mask)
         if values.min() >= 0 and values.max() < _SIXTEEN_BIT:
@@ -131,6 +146,7 @@ def pack(colours: np.ndarray) -> np.ndarray:
 def _read_plain_png(path: Path) -> np.ndarray | None:
     # Index masks are mostly grey or palette PNGs of 8 bits without filters: nothing is left but to inflate them, which
     # takes half of Pillow's time. None for any other file, and where the pixels are more or fewer than the header says.
+    check_file(path, _KIND, MAX_BYTES)
     data = path.read_bytes()
     if data[:8] != _PNG or data[24:29] not in (b"\x08\0\0\0\0", b"\x08\3\0\0\0"):
         return None
@@ -163,6 +179,7 @@ def _read_plain_png(path: Path) -> np.ndarray | None:
 def _read_jpeg(path: Path) -> np.ndarray:
     # The same pixels as Pillow's in two thirds of the time, a third where images are large. This is the operator of
     # torchvision.io.decode_jpeg, which warns that it will go one day: Pillow takes over then.
+    check_file(path, _KIND, MAX_BYTES)
     data = np.fromfile(path, np.uint8)
     _check_pixels(path, *_jpeg_size(data.data))
     image = torch.ops.image.decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB.value, True)
@@ -198,25 +215,39 @@ def _check_pixels(path: Path, height: int, width: int) -> None:
         )
 
 
-def _open(path: Path) -> tuple[Image.Image, int]:
-    # The image, upright, and how many of its grey levels lie between a stored value and the next.
-    with _pillow(path) as image:
-        step = _grey_step(image)
-        ImageOps.exif_transpose(image, in_place=True)
-        return image, step
-
-
-def _grey_step(image: ImageFile) -> int:
-    # Pillow spreads grey of 2 and 4 bits over 0 to 255. How a file stores its pixels is known until they are decoded.
+def _stored(image: ImageFile) -> str:
+    # Pillow's name of how a file stores its pixels, L;4 or RGB;16B; it is known until they are decoded.
     for tile in image.tile[:1]:
-        stored = tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
-        return 85 if stored.startswith("L;2") else 17 if stored.startswith("L;4") else 1
-    return 1
+        return tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
+    return ""
+
+
+def _check_mask(path: Path, mask: ImageFile, stored: str) -> None:
+    # Pillow would keep the upper 8 bits of each channel, and the first picture. A BMP of BGR;16 has 16 bits for all
+    # channels together.
+    if ";16" in stored and not mask.mode.startswith("I") and mask.format != "BMP":
+        raise UserError(
+            f"{path} has 16 bits in more than one channel: save it with a single channel whose values are class "
+            "indices, or with 8 bits as RGB in the palette's colours"
+        )
+    if getattr(mask, "is_animated", False) and not _is_followed_by_copy(mask):
+        raise UserError(f"{path} holds more than one picture: save the mask alone, as PNG")
+
+
+def _is_followed_by_copy(mask: ImageFile) -> bool:
+    # A TIFF's first page may be followed by smaller copies of it, for zooming, or by which of its pixels are valid.
+    if not isinstance(mask, TiffImageFile):
+        return False
+    mask.seek(1)
+    kind = mask.tag_v2.get(_SUBFILE)
+    mask.seek(0)
+    return kind in _NO_PAGES
 
 
 @contextmanager
 def _pillow(path: Path) -> Iterator[ImageFile]:
     try:
+        check_file(path, _KIND, MAX_BYTES)
         with Image.open(path, formats=_FORMATS) as image:
             _check_pixels(path, image.height, image.width)
             yield image

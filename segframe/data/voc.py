@@ -11,7 +11,7 @@ import numpy as np
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.download import fetch_archive
-from segframe.data.files import Sample, listing, pair
+from segframe.data.files import Sample, check_file, listing, pair
 from segframe.data.lists import read_list
 from segframe.data.palettes import voc_palette
 from segframe.errors import UserError
@@ -102,10 +102,11 @@ class VOC(SegmentationDataset):
         """Return the class indices of a palette PNG or of SBD's MATLAB file."""
         if path.suffix != ".mat":
             return super().load_mask(path)
-        if path.stat().st_size > MAT_BYTES:
-            raise UserError(f"{path} has more than {MAT_BYTES:,} bytes, which no mask of SBD has: is it another file?")
         try:
+            check_file(path, "mask of SBD", MAT_BYTES)
             return _read_sbd(path.read_bytes())
+        except UserError:
+            raise
         except (OSError, ValueError, struct.error, zlib.error) as error:
             raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None
 

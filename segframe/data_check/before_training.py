@@ -25,8 +25,9 @@ def look(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
     if train.samples[0].image == Path() or val.samples[0].image == Path():
         return []
     told = []
-    for dataset in (train, val) if val.split != train.split else (train,):
-        for finding in of_split(_sample(dataset), is_sample=True):
+    samples = [_sample(dataset) for dataset in ((train, val) if val.split != train.split else (train,))]
+    for sample in samples:
+        for finding in of_split(sample, samples):
             sentence = f"{finding.split}: {finding.what}"
             if finding.files:
                 sentence += f", as {finding.files[0]}"
@@ -63,8 +64,9 @@ def _copies(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
             return found
         by_size[sample.image.stat().st_size].append(sample.image)
     for sample in val.samples:
-        alike = by_size[sample.image.stat().st_size]
-        if alike:
+        size = sample.image.stat().st_size
+        alike = by_size[size]
+        if size and alike:  # pipes and devices have none, and are not to be read
             content = sample.image.read_bytes()
             if any(path == sample.image or path.read_bytes() == content for path in alike):
                 found.append(str(sample.image))

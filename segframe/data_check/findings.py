@@ -8,7 +8,7 @@ import numpy as np
 
 from segframe import IGNORE_INDEX
 from segframe.data import files, lists
-from segframe.data.labels import NO_CLASS, LabelTable, spell, typed_map
+from segframe.data.labels import NO_CLASS, LabelTable, spell
 from segframe.data.masks import COLOURS
 from segframe.data_check.facts import Facts, ImageFacts, MaskFacts
 from segframe.data_check.splits import Split
@@ -54,26 +54,34 @@ Masks = Sequence[tuple[str, MaskFacts]]
 """The masks that can be read, by their paths."""
 
 
-def of_split(split: Split, is_sample: bool = False) -> list[Finding]:
-    """Return what is found in a split by itself, of which all facts are known, or some (`is_sample`)."""
+def of_split(split: Split, splits: Sequence[Split]) -> list[Finding]:
+    """Return what is found in a split by itself, of which all facts are known, or some.
+
+    What is wrong with values is cured for all the splits at once, which share their settings.
+    """
     labels, name = split.dataset.labels, split.name
     pairs = [
         (facts, facts.image, facts.mask)
         for facts in split.facts
         if not isinstance(facts.image, str) and not isinstance(facts.mask, str)
     ]
-    masks = [(facts.mask_path, facts.mask) for facts in split.facts if not isinstance(facts.mask, str)]
+    masks = _masks(split)
+    all_masks = [pair for other in (split, *splits) for pair in _masks(other)]
     checks: tuple[Iterable[Finding], ...] = (
         _listing(split),
         _unreadable(split),
         _sizes(name, pairs),
         _orientations(name, pairs),
         _images(name, [(facts.image_path, facts.image) for facts in split.facts]),
-        _values(name, labels, masks),
+        _values(name, labels, masks, all_masks),
         _encodings(name, labels, masks),
-        _contents(name, labels, masks, is_sample),
+        _contents(name, labels, masks, len(split.facts) < len(split.dataset)),
     )
     return [finding for check in checks for finding in check]
+
+
+def _masks(split: Split) -> Masks:
+    return [(facts.mask_path, facts.mask) for facts in split.facts if not isinstance(facts.mask, str)]
 
 
 def class_counts(labels: LabelTable, mask: MaskFacts) -> np.ndarray:
@@ -140,23 +148,22 @@ def _images(split: str, images: Sequence[tuple[str, ImageFacts | str]]) -> Itera
         yield Finding(NOTE, split, f"image of mode {mode}", found, cure)
 
 
-def _values(split: str, labels: LabelTable, masks: Masks) -> Iterator[Finding]:
+def _values(split: str, labels: LabelTable, masks: Masks, all_masks: Masks) -> Iterator[Finding]:
     # Colours and indices are other values, with other cures.
     for is_colour in (False, True):
         pixels: Counter[int] = Counter()
         where: dict[int, list[str]] = {}
-        seen: set[int] = set()
         for path, mask in masks:
             if (mask.values.dtype == COLOURS) != is_colour:
                 continue
-            seen.update(mask.values.tolist())
             wrong = labels.look_up(mask.values) == NO_CLASS
             for value, count in zip(mask.values[wrong].tolist(), mask.counts[wrong].tolist(), strict=True):
                 pixels[value] += count
                 where.setdefault(value, []).append(path)
         if not pixels:
             continue
-        values = np.array(sorted(seen), COLOURS if is_colour else np.uint16)
+        seen = [mask.values for _, mask in all_masks if (mask.values.dtype == COLOURS) == is_colour]
+        values = np.unique(np.concatenate(seen)).astype(COLOURS if is_colour else np.uint16)
         spelt = {int(value): spell(value) for value in values}
         ranked = pixels.most_common()
         shown = ", ".join(f"{spelt[value]} ({n:,} pixels, {_files(where[value])})" for value, n in ranked[:5])
@@ -197,8 +204,8 @@ def _encodings(split: str, labels: LabelTable, masks: Masks) -> Iterator[Finding
         if not any(1 in mask.values for _, mask in masks):
             cure = "are they binary? Then save them with the values 0 and 1"
             if labels.are_settings:
-                binary, void = typed_map(IGNORE_INDEX, 1), typed_map(IGNORE_INDEX, "ignore")
-                cure = f"for binary masks set {binary}; {void} says that 255 is the void"
+                binary, void = (labels.setting({IGNORE_INDEX: target}) for target in (1, "ignore"))
+                cure = f"for binary masks set {binary}; where 255 is the void, set {void}"
             yield Finding(ERROR, split, "mask of 0 and 255 alone, which is the void", black_and_white, cure)
         else:
             cure = "if they are binary masks, save all of them with the same values"

@@ -68,7 +68,7 @@ def all_findings(found: Found, train_split: str, val_split: str) -> list[Finding
     """Return what is wrong with the splits, the gravest first; all their facts must be known."""
     findings = [Finding(ERROR, name, "split that cannot be opened", [], told) for name, told in found.failed.items()]
     for split in found.splits:
-        findings += [*of_split(split), *absent(split, split.name == train_split), *copies.within(split)]
+        findings += [*of_split(split, found.splits), *absent(split, split.name == train_split), *copies.within(split)]
     findings += copies.between(found.splits, train_split, val_split)
     findings += [Finding(NOTE, name, "split that is not checked", [], told) for name, told in found.left_out.items()]
     return sorted(findings, key=lambda finding: list(STYLES).index(finding.severity))
