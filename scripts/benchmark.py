@@ -22,6 +22,7 @@ def main(config: DictConfig) -> None:
     from segframe.benchmark import growth, report, rows, runner
     from segframe.benchmark.row import Setup
     from segframe.errors import UserError
+    from segframe.reports import check_picture, check_report
     from segframe.tables import console
 
     check_keys(config, BenchmarkConfig)
@@ -39,6 +40,12 @@ def main(config: DictConfig) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # what a peer warns of is not the user's
     folder = Path(HydraConfig.get().runtime.output_dir)
+    target, picture = Path(config.json or folder / "benchmark.json"), Path(config.plot or folder / "benchmark.png")
+    picture_of_growth = target.with_name(f"{target.stem}_growth.png")
+    check_report("json", target, "machine", "rows", "growth")
+    check_picture("plot", picture)
+    if config.growth:
+        check_picture("the plot of growth beside json", picture_of_growth)
     points = []
     with tempfile.TemporaryDirectory(prefix="segframe-benchmark-") as scratch:
         setup = Setup(device, config.quick, camvid, Path(scratch))
@@ -52,12 +59,11 @@ def main(config: DictConfig) -> None:
     out.print(report.table(results, about))
     for line in report.remarks(results):
         out.print(line)
-    target = Path(config.json or folder / "benchmark.json")
     report.write_json(target, results, about, points)
     out.print(f"also in {target}", soft_wrap=True)
-    pictures = {Path(config.plot or folder / "benchmark.png"): lambda path: report.plot(path, results, about)}
+    pictures = {picture: lambda path: report.plot(path, results, about)}
     if points:
-        pictures[target.with_name(f"{target.stem}_growth.png")] = lambda path: growth.plot(path, points)
+        pictures[picture_of_growth] = lambda path: growth.plot(path, points)
     for path, draw in pictures.items():
         out.print(draw(path), soft_wrap=True)
 
