@@ -134,3 +134,15 @@ def test_weights_are_tensors(tmp_path):
     for reader in (restore, read_weights):
         with pytest.raises(UserError, match="is not a segframe checkpoint"):
             reader(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_are_finite(tmp_path, run, value):
+    name = "backbone.conv1.weight"
+    path = kept(tmp_path / "x.ckpt", "state_dict", {f"segmenter.{name}": torch.full((64, 3, 7, 7), value)})
+    (tmp_path / "a.png").touch()
+    for script, words in (("predict", ("input=.", "output=out")), ("evaluate", ())):
+        result = run(f"scripts/{script}.py", f"checkpoint={path}", *words)
+        assert result.code == 1
+        assert f"error: {path}: {name} holds numbers that are not finite" in result.out
+    assert restore(path, diverged=True).segmenter.get_parameter(name).isfinite().sum() == 0
