@@ -277,6 +277,8 @@ WRONG = [
     ("output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
     ("output_stride=8", "belongs to one output stride"),
     ("inference=shift_and_stitch", "needs a head with coarse logits"),
+    ("heatmaps=5", "heatmaps=5: the checkpoint knows no such class; there is k0, "),
+    ("heatmaps=[[k0]]", "heatmaps=[['k0']]: give a list of class names, one name, or all"),
     ("heatmaps=[k0,k11]", "heatmaps=k11: the checkpoint knows no such class; did you mean k1?"),
     ("feature_map=true", "feature_map is not a setting; did you mean feature_maps?"),
     ("feature_channels=0", "feature_channels must be at least 1, got 0"),

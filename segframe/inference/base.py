@@ -91,5 +91,5 @@ def check_run(mode: str, batch_size: int) -> None:
     """Fails on values of the settings that sliding windows and augmentation share."""
     if mode not in MODES:
         raise UserError(f"inference.mode={mode}: there is no such mode{did_you_mean(mode, MODES)}")
-    if batch_size < 1:
-        raise UserError(f"inference.batch_size must be at least 1, got {batch_size}")
+    if not 1 <= batch_size < 1 << 31:
+        raise UserError(f"inference.batch_size must be at least 1, and below 2^31, got {batch_size}")

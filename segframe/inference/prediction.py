@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,10 +95,14 @@ def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
     """The indices of the classes that `heatmaps` names: a list of names, one name, or all."""
     if heatmaps == "all":
         return list(range(len(classes)))
-    names = [heatmaps] if isinstance(heatmaps, str) else heatmaps or []
+    several = isinstance(heatmaps, Sequence) and not isinstance(heatmaps, str)
+    given = list(heatmaps) if several else [] if heatmaps is None else [heatmaps]
+    if not all(isinstance(name, str | int | float) for name in given):
+        raise UserError(f"heatmaps={heatmaps}: give a list of class names, one name, or all")
+    names = [str(name) for name in given]  # a class may be called 5
     for name in names:
         if name not in classes:
-            raise UserError(f"heatmaps={name}: the checkpoint knows no such class{did_you_mean(str(name), classes)}")
+            raise UserError(f"heatmaps={name}: the checkpoint knows no such class{did_you_mean(name, classes)}")
     return [classes.index(name) for name in names]
 
 
