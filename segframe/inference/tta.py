@@ -43,9 +43,8 @@ class TTA(Inference):
     def __init__(self, scales: list[float], flip: bool, mode: str, batch_size: int) -> None:
         check_run(mode, batch_size)
         if not scales or any(not SMALLEST_SCALE <= scale <= LARGEST_SCALE for scale in scales):
-            raise UserError(
-                f"inference.scales must be one or several numbers from {SMALLEST_SCALE} to {LARGEST_SCALE}, got {scales}"
-            )
+            allowed = f"{SMALLEST_SCALE} to {LARGEST_SCALE}"
+            raise UserError(f"inference.scales must be one or several numbers from {allowed}, got {scales}")
         self.scales = scales
         self.flip = flip
         self.mode = mode
