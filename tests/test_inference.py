@@ -16,7 +16,7 @@ from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.heads.base import Head, Logits
 from segframe.inference.base import classify, stride_of
-from segframe.inference.prediction import choose_classes, find_images
+from segframe.inference.prediction import choose_classes, class_folders, find_images
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
 from segframe.inference.whole import Whole
 from segframe.restore import restore
@@ -233,6 +233,14 @@ def test_classes_of_heat_maps():
     assert choose_classes([], NAMES) == choose_classes(None, NAMES) == []
     with pytest.raises(UserError, match=r"heatmaps=k: the checkpoint knows no such class; did you mean k0\?"):
         choose_classes(["k"], ("k0", "road"))
+
+
+def test_folders_of_heat_maps():
+    names = ("a/b", "a_b", "road", "", "  ", "..", "Sky", "sky", "道路", "x" * 300)
+    folders = class_folders(names)
+    assert folders[:4] == ["a_b (0)", "a_b (1)", "road", "(3)"]
+    assert folders[4:9] == ["(4)", "_", "Sky (6)", "sky (7)", "道路"]
+    assert folders[9] == "x" * 50
 
 
 # From the command line
