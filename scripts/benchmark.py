@@ -1,6 +1,7 @@
 """Measures segframe and its peers side by side: a table of medians and ratios, JSON, a plot."""
 
 import logging
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -31,8 +32,10 @@ def main(config: DictConfig) -> None:
     if camvid is not None and not camvid.is_dir():
         raise UserError(f"camvid={camvid}: there is no such folder")
     if config.threads is not None:
-        if config.threads < 1:
-            raise UserError(f"threads must be at least 1, got {config.threads}")
+        cores = os.cpu_count() or 1
+        if not 1 <= config.threads <= cores:
+            most = f"no more than this machine's {cores} cores"
+            raise UserError(f"threads must be at least 1 and {most}, got {config.threads}")
         torch.set_num_threads(config.threads)
     device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     if config.accelerator not in ("auto", "cpu", "gpu") or (config.accelerator == "gpu" and device.type == "cpu"):
