@@ -1,6 +1,7 @@
 """Measures segframe and its peers side by side: a table of medians and ratios, JSON, a plot."""
 
 import logging
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ def main(config: DictConfig) -> None:
     from segframe.benchmark import growth, report, rows, runner
     from segframe.benchmark.row import Setup
     from segframe.errors import UserError
+    from segframe.reports import check_picture, check_report
     from segframe.tables import console
 
     check_keys(config, BenchmarkConfig)
@@ -30,8 +32,10 @@ def main(config: DictConfig) -> None:
     if camvid is not None and not camvid.is_dir():
         raise UserError(f"camvid={camvid}: there is no such folder")
     if config.threads is not None:
-        if config.threads < 1:
-            raise UserError(f"threads must be at least 1, got {config.threads}")
+        cores = os.cpu_count() or 1
+        if not 1 <= config.threads <= cores:
+            most = f"no more than this machine's {cores} cores"
+            raise UserError(f"threads must be at least 1 and {most}, got {config.threads}")
         torch.set_num_threads(config.threads)
     device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     if config.accelerator not in ("auto", "cpu", "gpu") or (config.accelerator == "gpu" and device.type == "cpu"):
@@ -39,6 +43,12 @@ def main(config: DictConfig) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # what a peer warns of is not the user's
     folder = Path(HydraConfig.get().runtime.output_dir)
+    target, picture = Path(config.json or folder / "benchmark.json"), Path(config.plot or folder / "benchmark.png")
+    picture_of_growth = target.with_name(f"{target.stem}_growth.png")
+    check_report("json", target, "machine", "rows", "growth")
+    check_picture("plot", picture)
+    if config.growth:
+        check_picture("the plot of growth beside json", picture_of_growth)
     points = []
     with tempfile.TemporaryDirectory(prefix="segframe-benchmark-") as scratch:
         setup = Setup(device, config.quick, camvid, Path(scratch))
@@ -52,12 +62,11 @@ def main(config: DictConfig) -> None:
     out.print(report.table(results, about))
     for line in report.remarks(results):
         out.print(line)
-    target = Path(config.json or folder / "benchmark.json")
     report.write_json(target, results, about, points)
     out.print(f"also in {target}", soft_wrap=True)
-    pictures = {Path(config.plot or folder / "benchmark.png"): lambda path: report.plot(path, results, about)}
+    pictures = {picture: lambda path: report.plot(path, results, about)}
     if points:
-        pictures[target.with_name(f"{target.stem}_growth.png")] = lambda path: growth.plot(path, points)
+        pictures[picture_of_growth] = lambda path: growth.plot(path, points)
     for path, draw in pictures.items():
         out.print(draw(path), soft_wrap=True)
 

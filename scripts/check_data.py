@@ -22,11 +22,14 @@ def main(config: DictConfig) -> None:
         from segframe.data_check import report, splits
         from segframe.data_check.findings import ERROR, NOTE, WARNING
         from segframe.errors import naming
+        from segframe.reports import check_report
         from segframe.tables import print_table
 
     checks.check_keys(config, CheckDataConfig)
     checks.check_parts(config)
     checks.check_targets(config)
+    if config.json:
+        check_report("json", Path(config.json), "splits", "findings")
     make_dataset = build.build(config.data.dataset, "data.dataset")
     with naming("data"):
         if config.data.download:

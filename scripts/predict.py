@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -19,7 +18,6 @@ def main(config: DictConfig) -> None:
 
     with importing():
         from segframe import trouble
-        from segframe.data.masks import read_image
         from segframe.errors import UserError
         from segframe.inference import building
         from segframe.inference.base import autocast_dtype
@@ -27,6 +25,7 @@ def main(config: DictConfig) -> None:
             choose_classes,
             find_images,
             predict,
+            read,
             write,
             write_feature_maps,
             write_heatmaps,
@@ -51,17 +50,11 @@ def main(config: DictConfig) -> None:
     segmenter.autocast_dtype = autocast_dtype(config.precision, about.config)
     write_key(output, about.classes, about.palette)
 
-    def read_one(path: Path) -> Any:
-        try:
-            return read_image(path)
-        except UserError as error:
-            raise trouble.UnfitImage(str(error)) from error
-
     failures = 0
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:
             with trouble.named(less=trouble.TO_PREDICT, image=path):
-                image = read_one(path)
+                image = read(path)
                 prediction = predict(segmenter, image, inference, postprocess, device)
         except trouble.UnfitImage as error:
             failures += 1

@@ -10,6 +10,9 @@ from segframe.cli import command
 from segframe.config import SummaryConfig
 from segframe.folders import model_name
 
+LARGEST_FIELD = 8192
+"""Pixels of a side: the longest strip on which theoretical fields are measured."""
+
 
 @command("summary")
 def main(config: DictConfig) -> dict[str, object]:
@@ -17,11 +20,17 @@ def main(config: DictConfig) -> dict[str, object]:
     # Imported here, so that --help needs no torch.
     from hydra.core.hydra_config import HydraConfig
 
+    from segframe.errors import UserError
     from segframe.summary import find_classes, maps_table, parameters_table, summarize, told
     from segframe.tables import print_table
 
     check_keys(config, SummaryConfig)
     check_targets(config, without=("data", "transforms", "callbacks", "logger"))
+    settings = config.effective_field
+    if config.receptive_field and not (32 <= settings.size <= LARGEST_FIELD and settings.num_images >= 1):
+        raise UserError(
+            f"effective_field needs a size of at least 32 and at most {LARGEST_FIELD:,}, and at least 1 of num_images"
+        )
     classes, assumed = find_classes(config)
     summary = summarize(config, len(classes))
     name = model_name(HydraConfig.get())
@@ -44,14 +53,10 @@ def main(config: DictConfig) -> dict[str, object]:
     from rich.progress import track
 
     from segframe import build
-    from segframe.errors import UserError
     from segframe.receptive_field import diameter, effective, theoretical
     from segframe.summary_picture import summary_picture
     from segframe.visuals import save_png
 
-    settings = config.effective_field
-    if settings.size < 32 or settings.num_images < 1:
-        raise UserError("effective_field needs a size of at least 32 and at least 1 of num_images")
     seed_everything(config.seed, verbose=False)
     segmenter = build.build_segmenter(config, len(classes)).eval()
     if config.init_from:

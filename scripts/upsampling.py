@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from segframe.cli import command
 
 ROOT = Path(__file__).parents[1]
+MOST_STEPS = 1_000_000_000
 
 
 @command("upsampling")
@@ -31,6 +32,8 @@ def main(config: DictConfig) -> None:
     from segframe.tables import plain_table, print_table
     from segframe.whole import write_text
 
+    if not 1 <= config.steps <= MOST_STEPS:
+        raise UserError(f"steps must be at least 1 and at most {MOST_STEPS:,}, got {config.steps}")
     folder = Path(HydraConfig.get().runtime.output_dir)
     runs: dict[str, Path] = {}
     for k, (name, row) in enumerate(config.rows.items()):

@@ -69,7 +69,7 @@ def locate(path: Path) -> Path:
 
 def read(path: Path) -> Sick:
     """What divergence.py wrote; its network and loss are built from our own parts alone."""
-    segmenter, about, _ = restore(path)
+    segmenter, about, _ = restore(path, diverged=True)
     content, config = checkpoint.read(path), about.config
     try:
         batch = content["batch"]

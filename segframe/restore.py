@@ -34,10 +34,11 @@ class Restored(NamedTuple):
     path: Path
 
 
-def restore(path: str | Path, output_stride: int | None = None) -> Restored:
+def restore(path: str | Path, output_stride: int | None = None, *, diverged: bool = False) -> Restored:
     """The network of a checkpoint or a run's folder, in evaluation mode, from that file alone.
 
     `output_stride`: the backbone's, where it shall differ from the trained network's: 8 for denser logits than at 16.
+    `diverged`: whether weights may be NaN or infinite, with which a network answers nothing.
     """
     path = checkpoint.locate(path)
     about, state = checkpoint.read_run(path)
@@ -62,6 +63,8 @@ def restore(path: str | Path, output_stride: int | None = None) -> Restored:
         if output_stride is not None:
             check_stride_is_free(segmenter, state, output_stride)
         segmenter.load_state_dict(state)
+        if not diverged:
+            check_finite(path, segmenter)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
@@ -101,6 +104,16 @@ def check_stride_is_free(segmenter: Segmenter, state: dict[str, Tensor], output_
             raise UserError(
                 f"output_stride={output_stride}: the trained {name} {tuple(state[name].shape)} belongs to one output "
                 f"stride; at this one it would be {tuple(tensor.shape)}"
+            )
+
+
+def check_finite(path: Path, segmenter: Segmenter) -> None:
+    """UserError where numbers of a network are NaN or infinite."""
+    for name, tensor in segmenter.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{path}: {name} holds numbers that are not finite, so this network answers nothing: "
+                "choose a checkpoint from before"
             )
 
 

@@ -28,6 +28,7 @@ class WholeFiles(TorchCheckpointIO):
         content = checkpoint.read(Path(path))
         if lacking := [key for key in A_RUN if not isinstance(content.get(key), dict | list | int)]:
             raise UserError(f"{path} holds no {lacking[0]}: it is not the checkpoint of a run")
+        checkpoint.run_of(content, Path(path))
         return content
 
 

@@ -32,15 +32,13 @@ def offer_data(argv: list[str]) -> None:
 def stored_data(data: Any, argv: list[str]) -> dict[str, object]:
     """A checkpoint's data node as far as it is believed: where the data lie, and which dataset reads them.
 
-    Nothing in it is computed, lists lie below its root unless the command line names them, and no more workers are
-    started than this machine would have without a word.
+    Lists lie below its root unless the command line names them, and no more workers are started than this machine
+    would have without a word.
     """
     from segframe.data.datamodule import count_workers
 
     if not isinstance(data, dict):
         raise UserError("the checkpoint's data are no dictionary; choose others with data=...")
-    if "${" in str(data):
-        raise UserError("the checkpoint's data compute values (with ${...}); choose others with data=...")
     node = {key: value for key, value in data.items() if key in DataConfig.__dataclass_fields__}
     workers = node.get("num_workers")
     if not isinstance(workers, int) or not 0 <= workers <= count_workers(None):

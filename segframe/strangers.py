@@ -17,6 +17,10 @@ from segframe.errors import UserError
 
 MOST_VALUES = 100_000
 """In a run's config with all references followed; ours have a few hundred, most of them classes and colours."""
+WORKERS_PER_CORE = 8
+"""More processes that load data are not started for a folder's sake: a run's own are one for each core or fewer."""
+ONE_PROCESS = {"num_nodes": 1, "devices": 1, "strategy": "auto"}
+"""What segframe runs as, by the arguments of Lightning's Trainer that could ask for more."""
 
 
 def check_folder(folder: Path, repeated: Collection[str] = ()) -> None:
@@ -58,6 +62,7 @@ def check_folder(folder: Path, repeated: Collection[str] = ()) -> None:
     check_places(plain, folder, repeated)
     try:
         check_parts(config)
+        check_processes(config, repeated)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {str(error).partition(chr(10))[0]}") from error
 
@@ -135,6 +140,26 @@ def check_names(config: Any, repeated: Collection[str]) -> None:
                 f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming; if you "
                 "know it, repeat the setting on the command line"
             )
+
+
+def check_processes(config: DictConfig, repeated: Collection[str]) -> None:
+    """Refuses a run folder that asks for more processes than a run of this machine would have."""
+    for name, usual in ONE_PROCESS.items():
+        value = OmegaConf.select(config, f"trainer.lightning.{name}", default=usual)
+        if value != usual:
+            raise UserError(
+                f"trainer.lightning.{name}={value}: a run is one process on one device; remove it from config.yaml"
+            )
+    workers = OmegaConf.select(config, "data.num_workers")
+    if "data.num_workers" in repeated or not isinstance(workers, int) or workers <= WORKERS_PER_CORE:
+        return
+    from segframe.data.datamodule import num_cores  # with torch, which few runs need this early
+
+    if workers > WORKERS_PER_CORE * num_cores():
+        raise UserError(
+            f"data.num_workers={workers} is more than {WORKERS_PER_CORE} for each core of this machine: give another "
+            "number on the command line, data.num_workers=..., or repeat this one there"
+        )
 
 
 def check_places(config: Any, folder: Path, repeated: Collection[str]) -> None:

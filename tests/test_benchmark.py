@@ -101,6 +101,8 @@ def test_only_takes_names_and_beginnings():
     assert names("loss_21") == ["loss_21", "loss_21"]
     with pytest.raises(UserError, match=r"only=los_21: there is no such row; did you mean loss_21"):
         names("los_21")
+    with pytest.raises(UserError, match=r"only=\[\['loss'\]\]: give names of rows"):
+        names(["loss"])
 
 
 def test_a_row_that_breaks_down_does_not_take_others_with_it(setup, capsys):
@@ -225,6 +227,9 @@ def test_the_peers_fcn_answers_at_the_images_size():
 
 def test_the_script(run, tmp_path):
     assert run("scripts/benchmark.py", "only=[nothing]").code == 1
+    result = run("scripts/benchmark.py", "quick=true", "only=[gpu_fcn8s]", "threads=1000000")
+    assert result.code == 1
+    assert "error: threads must be at least 1 and no more than this machine's" in result.out
     result = run("scripts/benchmark.py", "quick=true", "only=[gpu_fcn8s]", "json=a/out.json", "accelerator=cpu")
     assert result.code == 0, result.out
     assert "needs a GPU" in result.out

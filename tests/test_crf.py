@@ -130,9 +130,13 @@ def test_the_yaml_names_it():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"pos_xy_std": 0.0}, r"postprocess\.pos_xy_std must be positive, got 0\.0"),
-        ({"bi_xy_std": -1.0}, r"postprocess\.bi_xy_std must be positive, got -1\.0"),
-        ({"bi_rgb_std": float("nan")}, r"postprocess\.bi_rgb_std must be positive, got nan"),
+        ({"pos_xy_std": 0.0}, r"postprocess\.pos_xy_std must lie between 0\.01 and 10,000, got 0\.0"),
+        ({"bi_xy_std": -1.0}, r"postprocess\.bi_xy_std must lie between 0\.01 and 10,000, got -1\.0"),
+        ({"bi_rgb_std": float("nan")}, r"postprocess\.bi_rgb_std must lie between 0\.01 and 10,000, got nan"),
+        ({"pos_xy_std": 1e30}, r"postprocess\.pos_xy_std must lie between 0\.01 and 10,000, got 1e\+30"),
+        ({"bi_rgb_std": float("inf")}, r"postprocess\.bi_rgb_std must lie between"),
+        ({"pos_w": float("inf")}, r"postprocess\.pos_w must lie between 0 and 1,000,000, got inf"),
+        ({"bi_w": float("nan")}, r"postprocess\.bi_w must lie between 0 and 1,000,000, got nan"),
         ({"iterations": -1}, r"postprocess\.iterations must not be negative, got -1"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_run_that_diverges_ends_and_keeps_its_batch(run, tmp_path):
     assert "lower optimizer.lr" in line
     assert "run/diverged.pt" in line
     assert content["batch"]["image"].shape == (4, 3, 32, 32)
-    assert restore(tmp_path / "run/diverged.pt").segmenter is not None
+    assert restore(tmp_path / "run/diverged.pt", diverged=True).segmenter is not None
     assert not list((tmp_path / "run/checkpoints").glob("*.ckpt"))
 
     result = run("scripts/replay.py", "checkpoint=run", "output_dir=pictures")

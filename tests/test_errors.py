@@ -11,6 +11,7 @@ from conftest import TINY
 from segframe.cli import interruptible
 from segframe.errors import UserError
 
+NORMALIZE = {"mean": [0.0] * 3, "std": [1.0] * 3}
 WRONG = [
     ("optimizer.lrr=3", "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
     ("lr=0.1", "lr is not a setting; did you mean optimizer.lr?"),
@@ -112,7 +113,7 @@ def test_a_right_word_is_not_blamed_for_a_wrong_one(run):
 )
 def test_scripts_take_no_keys_that_they_do_not_know(run, tmp_path, script, words):
     torch.save(
-        {"state_dict": {}, "segframe": {"config": {"normalize": {}}, "classes": ["a"], "palette": [[0, 0, 0]]}},
+        {"state_dict": {}, "segframe": {"config": {"normalize": NORMALIZE}, "classes": ["a"], "palette": [[0, 0, 0]]}},
         "x.ckpt",
     )
     result = run(script, *words, "+accelerater=1")
@@ -187,3 +188,11 @@ def test_a_sentence_may_name_an_error():
     assert str(UserError("a backbone a.UserError: b")) == "a backbone a.UserError: b"
     text = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\nsegframe.errors.UserError: bad\n"
     assert str(UserError(text)) == "bad"
+
+
+@pytest.mark.parametrize("steps", [0, 99999999999999999999])
+def test_upsampling_trains_for_so_many_steps(run, steps):
+    result = run("scripts/upsampling.py", f"steps={steps}")
+    assert result.code == 1
+    assert f"error: steps must be at least 1 and at most 1,000,000,000, got {steps}" in result.out
+    assert "Traceback" not in result.out

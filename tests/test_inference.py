@@ -16,7 +16,7 @@ from segframe.data.shapes import Shapes
 from segframe.errors import UserError
 from segframe.heads.base import Head, Logits
 from segframe.inference.base import classify, stride_of
-from segframe.inference.prediction import choose_classes, find_images
+from segframe.inference.prediction import choose_classes, class_folders, find_images
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
 from segframe.inference.whole import Whole
 from segframe.restore import restore
@@ -235,6 +235,14 @@ def test_classes_of_heat_maps():
         choose_classes(["k"], ("k0", "road"))
 
 
+def test_folders_of_heat_maps():
+    names = ("a/b", "a_b", "road", "", "  ", "..", "Sky", "sky", "道路", "x" * 300)
+    folders = class_folders(names)
+    assert folders[:4] == ["a_b (0)", "a_b (1)", "road", "(3)"]
+    assert folders[4:9] == ["(4)", "_", "Sky (6)", "sky (7)", "道路"]
+    assert folders[9] == "x" * 50
+
+
 # From the command line
 
 
@@ -277,6 +285,8 @@ WRONG = [
     ("output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
     ("output_stride=8", "belongs to one output stride"),
     ("inference=shift_and_stitch", "needs a head with coarse logits"),
+    ("heatmaps=5", "heatmaps=5: the checkpoint knows no such class; there is k0, "),
+    ("heatmaps=[[k0]]", "heatmaps=[['k0']]: give a list of class names, one name, or all"),
     ("heatmaps=[k0,k11]", "heatmaps=k11: the checkpoint knows no such class; did you mean k1?"),
     ("feature_map=true", "feature_map is not a setting; did you mean feature_maps?"),
     ("feature_channels=0", "feature_channels must be at least 1, got 0"),

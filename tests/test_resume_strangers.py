@@ -170,3 +170,35 @@ def test_resume_takes_only_names_for_parts(trained, run, name):
     assert result.code == 1
     assert "error: resume=first: " in result.out
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("trainer.lightning.num_nodes", 2, "trainer.lightning.num_nodes=2: a run is one process on one device"),
+        ("trainer.lightning.strategy", "ddp", "trainer.lightning.strategy=ddp: a run is one process"),
+        ("trainer.lightning.devices", "${seed}", "trainer.lightning.devices=0: a run is one process"),
+        ("data.num_workers", 4000, "data.num_workers=4000 is more than 8 for each core"),
+        ("data.num_workers", "${trainer.max_steps}", "data.num_workers=4000 is more than 8 for each core"),
+    ],
+)
+def test_resume_starts_no_more_processes_than_a_run_has(trained, run, name, value, message):
+    path = trained / "config.yaml"
+    OmegaConf.update(config := OmegaConf.load(path), name, value, force_add=True)
+    config.trainer.max_steps = 4000
+    OmegaConf.save(config, path)
+    result = run("train.py", "resume=first")
+    assert result.code == 1
+    assert message in result.out
+
+
+def test_a_run_from_a_larger_machine_goes_on(trained, monkeypatch):
+    path = trained / "config.yaml"
+    OmegaConf.update(config := OmegaConf.load(path), "data.num_workers", 8)
+    config.trainer.lightning = {"strategy": "auto", "num_nodes": 1}
+    OmegaConf.save(config, path)
+    monkeypatch.setattr("segframe.data.datamodule.num_cores", lambda: 1)
+    check_folder(trained)
+    OmegaConf.update(config, "data.num_workers", 64)
+    OmegaConf.save(config, path)
+    check_folder(trained, ["data.num_workers"])

@@ -198,6 +198,7 @@ def test_a_sweep_ends_with_one_table(run, tmp_path):
         ("num_classes=0", "num_classes must be 1 or more, got 0"),
         ("num_classes=many", "num_classes: Value 'many'"),
         ("effective_field.num_images=0", "effective_field needs a size of at least 32"),
+        ("effective_field.size=100000000", "effective_field needs a size of at least 32 and at most 8,192"),
         ("+head.rate=3", "head.rate: segframe.heads.fcn.DilatedFCN takes no such argument"),
         ("backbone.output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
         ("data=folder", "data.root must be given"),

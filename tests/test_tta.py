@@ -111,8 +111,11 @@ def test_full_size_scores_are_never_stored():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"scales": []}, r"inference\.scales must be one or several positive numbers, got \[\]"),
-        ({"scales": [1.0, 0]}, r"inference\.scales must be one or several positive numbers, got \[1.0, 0\]"),
+        ({"scales": []}, r"inference\.scales must be one or several numbers from 0\.05 to 20, got \[\]"),
+        ({"scales": [float("inf")]}, r"inference\.scales must be one or several numbers from 0\.05 to 20, got \[inf\]"),
+        ({"scales": [1e9]}, "numbers from"),
+        ({"scales": [1e-9]}, "numbers from"),
+        ({"scales": [1.0, 0]}, r"inference\.scales must be one or several numbers from 0\.05 to 20, got \[1.0, 0\]"),
         ({"mode": "exakt"}, r"inference\.mode=exakt: there is no such mode; did you mean exact\?"),
         ({"batch_size": -1}, r"inference\.batch_size must be at least 1, got -1"),
     ],

@@ -14,6 +14,8 @@ def choose(groups: Iterable[Group], only: Sequence[str]) -> list[tuple[Group, li
     names = list(dict.fromkeys(row.name for group in groups for row in group.rows))
     chosen = set() if only else set(names)
     for word in only:
+        if not isinstance(word, str):
+            raise UserError(f"only={list(only)}: give names of rows, or their beginnings: only=[loss_21,pipeline]")
         found = [name for name in names if name == word] or [name for name in names if name.startswith(word)]
         if not found:
             raise UserError(f"only={word}: there is no such row{did_you_mean(word, names)}")

@@ -18,6 +18,7 @@ Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.floa
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
 
 MODES = ("exact", "fast")
+MOST_AT_ONCE = 1_000_000
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _strides: WeakKeyDictionary[Segmenter, int] = WeakKeyDictionary()
 
@@ -93,3 +94,5 @@ def check_run(mode: str, batch_size: int) -> None:
         raise UserError(f"inference.mode={mode}: there is no such mode{did_you_mean(mode, MODES)}")
     if batch_size < 1:
         raise UserError(f"inference.batch_size must be at least 1, got {batch_size}")
+    if batch_size > MOST_AT_ONCE:
+        raise UserError(f"inference.batch_size must be at most {MOST_AT_ONCE:,}, got {batch_size}")

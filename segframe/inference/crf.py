@@ -12,6 +12,11 @@ from segframe.errors import UserError
 Filter = Callable[[np.ndarray], np.ndarray]
 """Values (N, C) of N pixels, row by row, to weighted sums over all pixels."""
 
+SMALLEST_STD, LARGEST_STD = 0.01, 10_000
+"""In pixels and grey levels: far less and more than any edge is wide, and still exact in the lattice's integers."""
+LARGEST_WEIGHT = 1_000_000
+"""Published ones are 3 to 10."""
+
 
 class DenseCRF:
     """Mean-field inference with a Potts model, as DeepLab v1 and v2 use it (Chen et al., 2015 and 2018).
@@ -30,11 +35,11 @@ class DenseCRF:
         self, pos_xy_std: float, pos_w: float, bi_xy_std: float, bi_rgb_std: float, bi_w: float, iterations: int
     ) -> None:
         for name, std in (("pos_xy_std", pos_xy_std), ("bi_xy_std", bi_xy_std), ("bi_rgb_std", bi_rgb_std)):
-            if not std > 0:
-                raise UserError(f"postprocess.{name} must be positive, got {std}")
+            if not SMALLEST_STD <= std <= LARGEST_STD:
+                raise UserError(f"postprocess.{name} must lie between {SMALLEST_STD} and {LARGEST_STD:,}, got {std}")
         for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
-            if not weight >= 0:
-                raise UserError(f"postprocess.{name} must not be negative, got {weight}")
+            if not 0 <= weight <= LARGEST_WEIGHT:
+                raise UserError(f"postprocess.{name} must lie between 0 and {LARGEST_WEIGHT:,}, got {weight}")
         if iterations < 0:
             raise UserError(f"postprocess.iterations must not be negative, got {iterations}")
         self.pos_xy_std = pos_xy_std

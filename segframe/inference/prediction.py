@@ -1,7 +1,9 @@
 """Predictions of image files, and the pictures that are written of them."""
 
+import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +13,13 @@ from torch import Tensor
 
 from segframe.checks import did_you_mean
 from segframe.data.files import IMAGE_SUFFIXES
+from segframe.data.masks import read_image
 from segframe.data.palettes import Palette
 from segframe.errors import UserError
 from segframe.heatmaps import feature_grid, heat_map
 from segframe.inference.base import Inference, Postprocess, Scores, classify
 from segframe.segmenter import Segmenter
+from segframe.trouble import UnfitImage
 from segframe.visuals import colorize, legend, overlay, save_png
 from segframe.whole import write_text
 
@@ -23,7 +27,10 @@ STAGES = ("c1", "c2", "c3", "c4", "c5")
 
 
 def find_images(source: Path, output: Path) -> dict[Path, Path]:
-    """The image files of a folder (and its sub-folders, but `output`), or the one file; each with its outputs' name."""
+    """The image files of a folder (and its sub-folders, but `output`), or the one file; each with its outputs' name.
+
+    Also what is named as an image but no file: dangling links, pipes. Reading it with `read` says so.
+    """
     if source.is_file():
         return {source: Path(source.stem)}
     if not source.is_dir():
@@ -33,11 +40,23 @@ def find_images(source: Path, output: Path) -> dict[Path, Path]:
             f"input={source} lies within output={output}, whose pictures and classes.txt are the predictions': choose "
             "another output, which may lie within input"
         )
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    paths = [path for path in paths if not path.resolve().is_relative_to(output.resolve())]
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    kept_out = os.path.realpath(output)
+    paths = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(kept_out)]
     if not paths:
         raise UserError(f"input={source}: there is no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return output_names(paths, source)
+
+
+def read(path: Path) -> np.ndarray:
+    """An image file as uint8 RGB (H, W, 3); UnfitImage where it cannot be read, so that the others go on."""
+    if not path.is_file():
+        kind = "a link to nothing" if path.is_symlink() else "no file, but a pipe or a device"
+        raise UnfitImage(f"{path} is {kind}")
+    try:
+        return read_image(path)
+    except UserError as error:
+        raise UnfitImage(str(error)) from error
 
 
 def output_names(paths: list[Path], source: Path) -> dict[Path, Path]:
@@ -94,27 +113,39 @@ def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
     """The indices of the classes that `heatmaps` names: a list of names, one name, or all."""
     if heatmaps == "all":
         return list(range(len(classes)))
-    names = [heatmaps] if isinstance(heatmaps, str) else heatmaps or []
+    several = isinstance(heatmaps, Sequence) and not isinstance(heatmaps, str)
+    given = list(heatmaps) if several else [] if heatmaps is None else [heatmaps]
+    if not all(isinstance(name, str | int | float) for name in given):
+        raise UserError(f"heatmaps={heatmaps}: give a list of class names, one name, or all")
+    names = [str(name) for name in given]  # a class may be called 5
     for name in names:
         if name not in classes:
-            raise UserError(f"heatmaps={name}: the checkpoint knows no such class{did_you_mean(str(name), classes)}")
+            raise UserError(f"heatmaps={name}: the checkpoint knows no such class{did_you_mean(name, classes)}")
     return [classes.index(name) for name in names]
+
+
+def class_folders(classes: tuple[str, ...]) -> list[str]:
+    """A folder's name for each class; where several would have the same, or none, each with its index: `a_b (1)`."""
+    # A checkpoint names its classes as it likes; letters take up to 4 of the 255 bytes of a name.
+    names = [re.sub(r"[^\w +-]+", "_", name).strip()[:50] for name in classes]
+    count = Counter(name.casefold() for name in names)
+    return [name if name and count[name.casefold()] == 1 else f"{name} ({k})".strip() for k, name in enumerate(names)]
 
 
 def write_heatmaps(
     folder: Path, name: Path, prediction: Prediction, chosen: list[int], classes: tuple[str, ...]
 ) -> None:
-    """Writes heatmaps/<class>/<name>.png: the softmax scores of the chosen classes, cell by cell."""
+    """Writes heatmaps/<class>/<name>.png: the softmax scores of the chosen classes, cell by cell; see class_folders."""
     if not chosen:
         return
     with torch.inference_mode():
         scores = prediction.scores.values[0].float().softmax(0)[chosen].cpu().numpy()
     height, width = scores.shape[1:]
+    folders = class_folders(classes)
     for index, score in zip(chosen, scores, strict=True):
         title = f"{classes[index]}: softmax score, {height} x {width} cells"
         picture = heat_map(prediction.image, score, title, prediction.scores.aligned_stride)
-        # A checkpoint names its classes as it likes; here they name folders.
-        save_png(folder / "heatmaps" / re.sub(r"[^\w +-]+", "_", classes[index]) / f"{name}.png", picture)
+        save_png(folder / "heatmaps" / folders[index] / f"{name}.png", picture)
 
 
 def write_feature_maps(

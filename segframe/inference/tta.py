@@ -22,6 +22,9 @@ BLOCK = 32
 SMALLEST = 32
 """Pixels of a side below which images are not made smaller: networks need so many."""
 
+SMALLEST_SCALE, LARGEST_SCALE = 0.05, 20
+"""Published ones are 0.5 to 2; an image at a scale of 20 has 400 times as many pixels."""
+
 
 class TTA(Inference):
     """The mean of the probabilities of the image at each of `scales` and, with `flip`, mirrored too.
@@ -39,8 +42,9 @@ class TTA(Inference):
 
     def __init__(self, scales: list[float], flip: bool, mode: str, batch_size: int) -> None:
         check_run(mode, batch_size)
-        if not scales or any(not scale > 0 for scale in scales):
-            raise UserError(f"inference.scales must be one or several positive numbers, got {scales}")
+        if not scales or any(not SMALLEST_SCALE <= scale <= LARGEST_SCALE for scale in scales):
+            allowed = f"{SMALLEST_SCALE} to {LARGEST_SCALE}"
+            raise UserError(f"inference.scales must be one or several numbers from {allowed}, got {scales}")
         self.scales = scales
         self.flip = flip
         self.mode = mode
