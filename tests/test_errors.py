@@ -34,7 +34,7 @@ WRONG = [
     ("trainer.precision=17", "trainer: Precision '17' is invalid"),
     ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo=..."),
     ("+trainer.lightning.max_stepz=1", "trainer.lightning.max_stepz: Lightning's Trainer takes no such argument"),
-    ("transforms.crop_size=abc", "crop size is 'abc'"),
+    ("transforms.crop_size=abc", "transforms.crop_size=abc: segframe.data.transforms.RandomScaleCrop expects int"),
     (
         "backbone.weights=nowhere.pth",
         "backbone.weights=nowhere.pth: neither a file nor weights of torchvision's resnet18",
@@ -73,7 +73,7 @@ WRONG = [
     ("data.dataset=5", "data.dataset=5: here belongs a part of configs/"),
     ("data.dataset.num_images={train: x}", "data.dataset.num_images={'train': 'x', 'val': 3, 'test': 2}: segframe"),
     ("normalize.std=[1,-1,1]", "normalize.mean and normalize.std are 3 numbers each, std above 0"),
-    ("optimizer.lr=nan", "optimizer.lr must be a finite number, got nan"),
+    ("optimizer.lr=nan", "optimizer.lr=nan: a finite number is needed"),
     ("seed=1e10", "seed"),
     ("seed=10000000000", "seed must be 0 or more and below 2**32, got 10000000000"),
     ("+callbacks.mine={a: 1}", "callbacks.mine makes a dict, which is no Callback"),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -131,7 +132,7 @@ class LabelTable:
         wrong = values[self.look_up(values) == NO_CLASS]
         return self._cure_of_colours(values, wrong) if values.dtype == COLOURS else self._cure_of_indices(values, wrong)
 
-    def setting(self, more: Mapping[int, int | str], colours: Sequence[int] = ()) -> str:
+    def setting(self, more: Mapping[Any, int | str], colours: Sequence[int] = ()) -> str:
         """Return the label map that holds what it does and more, to be set as it stands; the colours are the void's.
 
         As it is typed on a command line, which takes no colours: these are for a YAML file. The line can stand behind
@@ -153,9 +154,9 @@ class LabelTable:
             return f"for a binary mask set {self.setting({int(wrong[0]): 1})}"
         look_like_ids = num_classes == 19 and num_classes < wrong.max() <= 33
         if self.are_settings and not look_like_ids and self._may_start_at_one(values, wrong):
-            rest = {value: IGNORE for value in ignored if value != num_classes}
-            shift = self.setting({k + 1: k for k in range(num_classes)} | rest)
-            void = self.setting({num_classes: IGNORE_INDEX} | rest)
+            rest: dict[int, int | str] = {value: IGNORE for value in ignored if value != num_classes}
+            shift = self.setting({**{k + 1: k for k in range(num_classes)}, **rest})
+            void = self.setting({num_classes: IGNORE_INDEX, **rest})
             return f"do the classes count from 1? Then set {shift}; or is {num_classes} the void? Then set {void}"
         if self.are_settings and wrong.tolist() == [num_classes]:
             return f"is it the void? Then set {self.setting({num_classes: IGNORE_INDEX})}"

@@ -90,6 +90,7 @@ def read_image(path: Path) -> np.ndarray:
             raise
         except (OSError, RuntimeError, AttributeError, ValueError, struct.error):
             pass  # Pillow reads what only it can, and says what is wrong
+    image: Image.Image
     with _pillow(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
@@ -114,10 +115,11 @@ def read_raw(path: Path) -> np.ndarray:
             raise
         except (OSError, ValueError, struct.error, zlib.error):
             pass  # Pillow says what is wrong
-    with _pillow(path) as mask:
-        stored = _stored(mask)
-        _check_mask(path, mask, stored)
-        ImageOps.exif_transpose(mask, in_place=True)
+    with _pillow(path) as opened:
+        stored = _stored(opened)
+        _check_mask(path, opened, stored)
+        ImageOps.exif_transpose(opened, in_place=True)
+    mask: Image.Image = opened
     if mask.mode == "LA":
         mask = mask.getchannel("L")
     if mask.mode in ("1", "L", "P"):
