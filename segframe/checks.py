@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -149,7 +150,7 @@ def spell(hint: Any) -> str:
 def check_numbers(config: DictConfig) -> None:
     """Rejects numbers that nothing can be computed with: NaN, infinite ones, and those beyond 64 bits."""
     for path, value in leaves(OmegaConf.to_container(config), ""):
-        if isinstance(value, int | float) and not abs(value) < 2**63:
+        if (isinstance(value, float) and not isfinite(value)) or (isinstance(value, int) and abs(value) >= 2**63):
             raise UserError(f"{path}={value}: a finite number is needed")
 
 
