@@ -23,6 +23,7 @@ PARTS = (
 
 
 REQUIRED = ("data", "data.dataset", "transforms")
+"""Those of PARTS that cannot be null."""
 
 
 def check_parts(config: DictConfig) -> None:
@@ -30,7 +31,7 @@ def check_parts(config: DictConfig) -> None:
     for part in PARTS:
         node = OmegaConf.select(config, part, default={})
         if node is None and part in REQUIRED:
-            raise UserError(f"{part}=null: a run cannot be without")
+            raise UserError(f"{part}=null: no run can do without")
         if node is not None and not OmegaConf.is_dict(node) and node != {}:
             raise UserError(f"{part}={node}: here belongs a part of configs/, with its settings")
 

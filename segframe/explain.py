@@ -49,9 +49,11 @@ def unreadable(error: yaml.YAMLError | UnicodeDecodeError) -> str:
     """What is wrong in a YAML file of configs/, and where."""
     if isinstance(error, UnicodeDecodeError):
         files = [path for path in schema.CONFIG_DIR.rglob("*.yaml") if path.read_bytes() == error.object]
-        return f"{files[0] if files else 'a file of configs/'} is no text in UTF-8 ({error.reason}): save it as UTF-8"
+        if not files:  # not a user's
+            raise error
+        return f"{files[0]} is no text in UTF-8 ({error.reason}): save it as UTF-8"
     mark = getattr(error, "problem_mark", None)
-    if mark is None:
+    if mark is None or not Path(mark.name).is_file():
         return " ".join(str(error).split())
     colour = re.search(r"[{,:]\s*#[0-9a-fA-F]{3}", Path(mark.name).read_text(encoding="utf-8", errors="replace"))
     hint = "; a # begins a comment, so colours are in quotes" if colour else ""

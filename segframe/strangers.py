@@ -132,7 +132,7 @@ def check_names(config: Any, repeated: Collection[str]) -> None:
     for path, node in walk(config, ""):
         if "_args_" in node:  # would pass by what is known of the arguments' names
             raise UserError(f"{path}._args_: on resuming, arguments have names")
-        if "_target_" not in node or is_repeated(f"{path}._target_", repeated):
+        if "_target_" not in node or f"{path}._target_" in repeated:
             continue
         name = node["_target_"]
         if not isinstance(name, str) or (name not in ours and not libraries.fullmatch(name)):
@@ -167,7 +167,7 @@ def check_places(config: Any, folder: Path, repeated: Collection[str]) -> None:
     top = os.path.abspath(folder)
     for path, node in walk(config, ""):
         for key in ("dirpath", "save_dir", "filename", "exclude_batches_path"):
-            if node.get(key) is None or is_repeated(f"{path}.{key}", repeated):
+            if node.get(key) is None or f"{path}.{key}" in repeated:
                 continue
             value = str(node[key])
             place = os.path.abspath(os.path.join(top if key == "filename" else "", value.replace("${output_dir}", top)))
@@ -176,8 +176,3 @@ def check_places(config: Any, folder: Path, repeated: Collection[str]) -> None:
                     f"{path}.{key}={value} is not below the run's folder, where resume writes; if you know that place, "
                     "repeat the setting on the command line"
                 )
-
-
-def is_repeated(path: str, repeated: Collection[str]) -> bool:
-    """Whether the command line gives a setting again, or a part that it belongs to."""
-    return any(path == key or path.startswith(f"{key}.") for key in repeated)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 from omegaconf import OmegaConf
 
 from segframe.errors import UserError
+from segframe.run_folder import resume_arguments
 from segframe.strangers import check_folder
 
 
@@ -202,3 +204,51 @@ def test_a_run_from_a_larger_machine_goes_on(trained, monkeypatch):
     OmegaConf.update(config, "data.num_workers", 64)
     OmegaConf.save(config, path)
     check_folder(trained, ["data.num_workers"])
+
+
+def evil(folder):
+    config = OmegaConf.load(folder / "config.yaml")
+    OmegaConf.update(config, "callbacks.extra._target_", "torch.hub.load", force_add=True)
+    OmegaConf.save(config, folder / "config.yaml")
+
+
+@pytest.mark.parametrize("word", ["callbacks=default", "+callbacks.extra.interval=step", "callbacks={images: {}}"])
+def test_a_part_of_the_command_line_believes_no_other_settings_of_it(trained, run, word):
+    evil(trained)
+    result = run("train.py", "resume=auto", "output_dir=first", word)
+    assert result.code == 1
+    assert "callbacks.extra._target_=torch.hub.load: this is no part that segframe knows" in result.out
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["+callbacks.extra._target_=unknown.Part", "+callbacks.extra={_target_: unknown.Part}"],
+)
+def test_what_a_resubmitted_command_adds_is_what_it_says(trained, monkeypatch, word):
+    evil(trained)
+    monkeypatch.chdir(trained.parent)
+    words = resume_arguments(["resume=auto", "output_dir=first", word])
+    assert f"+{word}" in words  # ++, in place of what the folder says
+
+
+def test_a_run_with_lightnings_own_loggers_and_checkpoints_is_resubmitted(tmp_path, run):
+    several = "+callbacks.all={_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: '${monitor}', "
+    several += "mode: '${monitor_mode}', dirpath: '${output_dir}/all', save_top_k: -1, filename: '{step}'}"
+    logger = "+logger.more={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${output_dir}/more'}"
+    for steps in (2, 4):
+        command = ("resume=auto", "output_dir=mine", several, logger, f"trainer.max_steps={steps}")
+        result = run("train.py", *TINY, *command, "trainer.val_every_n_steps=2")
+        assert result.code == 0, result.out
+    assert sorted(path.name for path in (tmp_path / "mine/all").iterdir()) == ["step=2.ckpt", "step=4.ckpt"]
+
+
+def test_a_run_that_reached_its_threshold_stays_stopped(tmp_path, run):
+    command = ("callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=0.0", "resume=auto")
+    for _ in range(2):
+        result = run(
+            "train.py", *TINY, *command, "output_dir=mine", "trainer.max_steps=4", "trainer.val_every_n_steps=2"
+        )
+        assert result.code == 0, result.out
+    assert "step 4/4" not in result.out
+    more = run("train.py", "resume=mine", "callbacks.early_stopping.stopping_threshold=1.5")
+    assert "step 4/4" in more.out
