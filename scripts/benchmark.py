@@ -8,9 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.checks import check_keys
-from segframe.cli import command
-from segframe.config import BenchmarkConfig
+from segframe.cli.main import command
+from segframe.config.schema import BenchmarkConfig
+from segframe.config.validate import check_keys
 
 
 @command("benchmark")
@@ -19,12 +19,12 @@ def main(config: DictConfig) -> None:
     # Imported here, so that --help needs no torch.
     import torch
     from hydra.core.hydra_config import HydraConfig
+    from segframe.reports import check_picture, check_report
 
     from segframe.benchmark import growth, report, rows, runner
     from segframe.benchmark.row import Setup
     from segframe.errors import UserError
-    from segframe.reports import check_picture, check_report
-    from segframe.tables import console
+    from segframe.visualization.tables import console
 
     check_keys(config, BenchmarkConfig)
     chosen = runner.choose(rows.GROUPS, config.only)
@@ -53,18 +53,18 @@ def main(config: DictConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="segframe-benchmark-") as scratch:
         setup = Setup(device, config.quick, camvid, Path(scratch))
         results = runner.measure(chosen, setup, lambda line: print(line, flush=True))
-        about = report.machine(setup)
+        metadata = report.machine(setup)
         if config.growth:
             print("measuring growth", flush=True)
             points = growth.grow(setup)
     # Wide enough for the table where the output is a file.
     out = console(highlight=False, width=max(console().width, report.WIDTH))
-    out.print(report.table(results, about))
+    out.print(report.table(results, metadata))
     for line in report.remarks(results):
         out.print(line)
-    report.write_json(target, results, about, points)
+    report.write_json(target, results, metadata, points)
     out.print(f"also in {target}", soft_wrap=True)
-    pictures = {picture: lambda path: report.plot(path, results, about)}
+    pictures = {picture: lambda path: report.plot(path, results, metadata)}
     if points:
         pictures[picture_of_growth] = lambda path: growth.plot(path, points)
     for path, draw in pictures.items():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.cli import command, importing
+from segframe.cli.main import command, importing
+from segframe.config.instantiate import instantiate
 
 
 @command("check_data")
@@ -17,21 +18,22 @@ def main(config: DictConfig) -> None:
     from rich.progress import track
 
     with importing():
-        from segframe import build, checks
-        from segframe.config import CheckDataConfig
-        from segframe.data_check import report, splits
-        from segframe.data_check.findings import ERROR, NOTE, WARNING
-        from segframe.errors import naming
         from segframe.reports import check_report
-        from segframe.tables import print_table
 
-    checks.check_keys(config, CheckDataConfig)
-    checks.check_parts(config)
-    checks.check_targets(config)
+        from segframe.config import validate
+        from segframe.config.schema import CheckDataConfig
+        from segframe.data.inspection import report, splits
+        from segframe.data.inspection.findings import ERROR, NOTE, WARNING
+        from segframe.errors import error_context
+        from segframe.visualization.tables import print_table
+
+    validate.check_keys(config, CheckDataConfig)
+    validate.check_parts(config)
+    validate.check_targets(config)
     if config.json:
         check_report("json", Path(config.json), "splits", "findings")
-    make_dataset = build.build(config.data.dataset, "data.dataset")
-    with naming("data"):
+    make_dataset = instantiate(config.data.dataset, "data.dataset")
+    with error_context("data"):
         if config.data.download:
             make_dataset.func.download(config.data.root)
         found = splits.find_splits(make_dataset, config.data, config.splits)

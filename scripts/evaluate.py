@@ -6,11 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.checks import check_keys
-from segframe.cli import command, importing
-from segframe.config import EvaluateConfig
-from segframe.stored import offer_data
-from segframe.whole import write_text
+from segframe.cli.checkpoint_data import offer_data
+from segframe.cli.main import command, importing
+from segframe.config.schema import EvaluateConfig
+from segframe.config.validate import check_keys
+from segframe.errors import TO_PREDICT, translate_errors
+from segframe.files import write_text
 
 
 @command("evaluate")
@@ -20,28 +21,27 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     with importing():
-        from segframe import trouble
-        from segframe.inference import building
+        from segframe.inference import build
         from segframe.inference.base import autocast_dtype
-        from segframe.inference.evaluation import evaluate
-        from segframe.metrics import figures
-        from segframe.restore import restore
-        from segframe.tables import figures_table, print_table
+        from segframe.inference.evaluate import evaluate
+        from segframe.inference.metrics import compute_metrics
+        from segframe.models.from_checkpoint import restore
+        from segframe.visualization.tables import metrics_table, print_table
 
     check_keys(config, EvaluateConfig)
-    inference, postprocess = building.build_inference(config)
+    inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
-    inference = inference.suited_to(restored.about.config)
+    inference = inference.with_training_defaults(restored.metadata.config)
     split = config.split or config.data.val_split
     choices = HydraConfig.get().runtime.choices
     stored = choices["data"] == "checkpoint"
-    dataset = building.build_dataset(config.data, split, restored.about.classes, stored)
-    device = building.pick_device(config.accelerator)
-    restored.segmenter.autocast_dtype = autocast_dtype(config.precision, restored.about.config)
-    with trouble.named(dataset, less=trouble.TO_PREDICT):
+    dataset = build.build_dataset(config.data, split, restored.metadata.classes, stored)
+    device = build.pick_device(config.accelerator)
+    restored.segmenter.autocast_dtype = autocast_dtype(config.precision, restored.metadata.config)
+    with translate_errors(less=TO_PREDICT):
         matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)
-    found = figures(matrix, dataset.classes, split)
-    print_table(figures_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))
+    found = compute_metrics(matrix, dataset.classes, split)
+    print_table(metrics_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))
     path = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
     # JSON knows no NaN: a class that does not occur is null.
     known = {name: value if value == value else None for name, value in found.items()}

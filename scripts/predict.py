@@ -5,9 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.checks import check_keys
-from segframe.cli import command, importing
-from segframe.config import PredictConfig
+from segframe.cli.main import command, importing
+from segframe.config.schema import PredictConfig
+from segframe.config.validate import check_keys
+from segframe.errors import TO_PREDICT, ImageError, translate_errors
 
 
 @command("predict")
@@ -17,11 +18,10 @@ def main(config: DictConfig) -> None:
     from rich.progress import track
 
     with importing():
-        from segframe import trouble
         from segframe.errors import UserError
-        from segframe.inference import building
+        from segframe.inference import build
         from segframe.inference.base import autocast_dtype
-        from segframe.inference.prediction import (
+        from segframe.inference.predict import (
             choose_classes,
             find_images,
             predict,
@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
             write_heatmaps,
             write_key,
         )
-        from segframe.restore import restore
+        from segframe.models.from_checkpoint import restore
 
     check_keys(config, PredictConfig)
     if not 0 <= config.alpha <= 1:
@@ -40,28 +40,28 @@ def main(config: DictConfig) -> None:
         raise UserError(f"feature_channels must be at least 1, got {config.feature_channels}")
     output = Path(config.output)
     images = find_images(Path(config.input), output)
-    inference, postprocess = building.build_inference(config)
+    inference, postprocess = build.build_inference(config)
     restored = restore(config.checkpoint, config.output_stride)
-    about = restored.about
-    inference = inference.suited_to(about.config)
-    heated = choose_classes(config.heatmaps, about.classes)
-    device = building.pick_device(config.accelerator)
+    metadata = restored.metadata
+    inference = inference.with_training_defaults(metadata.config)
+    heated = choose_classes(config.heatmaps, metadata.classes)
+    device = build.pick_device(config.accelerator)
     segmenter = restored.segmenter.to(device)
-    segmenter.autocast_dtype = autocast_dtype(config.precision, about.config)
-    write_key(output, about.classes, about.palette)
+    segmenter.autocast_dtype = autocast_dtype(config.precision, metadata.config)
+    write_key(output, metadata.classes, metadata.palette)
 
     failures = 0
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:
-            with trouble.named(less=trouble.TO_PREDICT, image=path):
+            with translate_errors(less=TO_PREDICT, image=path):
                 image = read(path)
                 prediction = predict(segmenter, image, inference, postprocess, device)
-        except trouble.UnfitImage as error:
+        except ImageError as error:
             failures += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        write(output, name, prediction, about.palette, config.alpha)
-        write_heatmaps(output, name, prediction, heated, about.classes)
+        write(output, name, prediction, metadata.palette, config.alpha)
+        write_heatmaps(output, name, prediction, heated, metadata.classes)
         if config.feature_maps:
             write_feature_maps(output, name, image, segmenter, config.feature_channels, device)
     done = f"{len(images) - failures} of {len(images)} images predicted"

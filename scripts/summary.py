@@ -5,10 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segframe.checks import check_keys, check_targets
-from segframe.cli import command
-from segframe.config import SummaryConfig
-from segframe.folders import model_name
+from segframe.cli.main import command
+from segframe.config.resolvers import model_name
+from segframe.config.schema import SummaryConfig
+from segframe.config.validate import check_keys, check_targets
+from segframe.models.build import build_segmenter, initialize_from
 
 LARGEST_FIELD = 8192
 """Pixels of a side: the longest strip on which theoretical fields are measured."""
@@ -20,9 +21,9 @@ def main(config: DictConfig) -> dict[str, object]:
     # Imported here, so that --help needs no torch.
     from hydra.core.hydra_config import HydraConfig
 
+    from segframe.analysis.summary import find_classes, maps_table, parameters_table, summarize, told
     from segframe.errors import UserError
-    from segframe.summary import find_classes, maps_table, parameters_table, summarize, told
-    from segframe.tables import print_table
+    from segframe.visualization.tables import print_table
 
     check_keys(config, SummaryConfig)
     check_targets(config, without=("data", "transforms", "callbacks", "logger"))
@@ -40,27 +41,26 @@ def main(config: DictConfig) -> dict[str, object]:
     height, width = summary.size
     print(f"{summary.flops / 1e9:,.1f} GFLOPs for an image of {height}x{width}, without aux_head:")
     print("2 x the multiply-accumulates of convolutions and matrix products")
-    figures: dict[str, object] = {
+    metrics: dict[str, object] = {
         "parameters": summary.total,
         "GFLOPs": f"{summary.flops / 1e9:.1f}",
         "stride": summary.maps[-1].stride,
     }
     if not config.receptive_field:
         print_table(maps_table(summary, {}))
-        return figures
+        return metrics
 
     from pytorch_lightning import seed_everything
     from rich.progress import track
 
-    from segframe import build
-    from segframe.receptive_field import diameter, effective, theoretical
-    from segframe.summary_picture import summary_picture
-    from segframe.visuals import save_png
+    from segframe.analysis.receptive_field import diameter, effective, theoretical
+    from segframe.analysis.summary_figure import summary_picture
+    from segframe.visualization.overlays import save_png
 
     seed_everything(config.seed, verbose=False)
-    segmenter = build.build_segmenter(config, len(classes)).eval()
+    segmenter = build_segmenter(config, len(classes)).eval()
     if config.init_from:
-        build.initialize_from(segmenter, config, classes)
+        initialize_from(segmenter, config, classes)
     fields = theoretical(segmenter)
     print_table(maps_table(summary, fields))
     images = track(range(settings.num_images), "effective receptive field", disable=not sys.stderr.isatty())
@@ -72,7 +72,7 @@ def main(config: DictConfig) -> dict[str, object]:
     path = Path(HydraConfig.get().runtime.output_dir) / "summary.png"
     save_png(path, summary_picture(name, summary, fields, gradient.numpy(), side))
     print(f"also in {path}")
-    return figures | {"theoretical RF": told(fields["logits"]).partition(" (")[0], "effective RF": side}
+    return metrics | {"theoretical RF": told(fields["logits"]).partition(" (")[0], "effective RF": side}
 
 
 if __name__ == "__main__":

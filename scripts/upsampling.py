@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from segframe.cli import command
+from segframe.cli.main import command
 
 ROOT = Path(__file__).parents[1]
 MOST_STEPS = 1_000_000_000
@@ -22,15 +22,15 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from segframe.errors import UserError
-    from segframe.inference import building
+    from segframe.files import write_text
+    from segframe.inference import build
     from segframe.inference.comparison import checkerboard_energy, interleaved_seconds
-    from segframe.inference.evaluation import evaluate
+    from segframe.inference.evaluate import evaluate
+    from segframe.inference.metrics import compute_metrics
     from segframe.inference.shift_and_stitch import ShiftAndStitch
-    from segframe.inference.whole import Whole
-    from segframe.metrics import figures
-    from segframe.restore import restore
-    from segframe.tables import plain_table, print_table
-    from segframe.whole import write_text
+    from segframe.inference.whole_image import WholeImage
+    from segframe.models.from_checkpoint import restore
+    from segframe.visualization.tables import plain_table, print_table
 
     if not 1 <= config.steps <= MOST_STEPS:
         raise UserError(f"steps must be at least 1 and at most {MOST_STEPS:,}, got {config.steps}")
@@ -48,11 +48,11 @@ def main(config: DictConfig) -> None:
         done = subprocess.run([sys.executable, ROOT / "train.py", *words, *row.train], cwd=ROOT, check=False)
         if done.returncode:
             raise UserError(f"training of {name} failed, see above")
-    ways = {name: ShiftAndStitch(row.factor) if "of" in row else Whole() for name, row in config.rows.items()}
+    ways = {name: ShiftAndStitch(row.factor) if "of" in row else WholeImage() for name, row in config.rows.items()}
     restored = {name: restore(run / "checkpoints" / "last.ckpt") for name, run in runs.items()}
-    about = next(iter(restored.values())).about
-    data = OmegaConf.create(about.config["data"])
-    dataset = building.build_dataset(data, data.val_split, about.classes, stored=True)
+    metadata = next(iter(restored.values())).metadata
+    data = OmegaConf.create(metadata.config["data"])
+    dataset = build.build_dataset(data, data.val_split, metadata.classes, stored=True)
     networks = {name: (ways[name], restored[name].segmenter) for name in runs}
     seconds = interleaved_seconds(networks)
     rows = []
@@ -64,7 +64,7 @@ def main(config: DictConfig) -> None:
                 "parameters": f"{sum(p.numel() for p in segmenter.parameters()):,}",
                 "ms an image": f"{1000 * seconds[name]:.0f}",
                 "checkerboard %": f"{100 * checkerboard_energy(segmenter, way, dataset):.3f}",
-                "val mIoU %": f"{100 * figures(matrix, dataset.classes, 'val')['val/miou']:.1f}",
+                "val mIoU %": f"{100 * compute_metrics(matrix, dataset.classes, 'val')['val/miou']:.1f}",
             }
         )
     threads = torch.get_num_threads()

@@ -1,11 +1,20 @@
-"""The one exception that stands for something a user can put right."""
+"""Exceptions for user mistakes, and the translation of libraries' errors into them."""
 
+import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+TO_TRAIN = (
+    "lower data.batch_size (trainer.accumulate_grad_batches keeps the images per step), or data.crop_size, "
+    "or set trainer.activation_checkpointing=true"
+)
+TO_PREDICT = "inference=sliding_window reads images in windows (inference.window=...); or precision=bf16-mixed"
 
 
 class UserError(ValueError):
-    """Raised with one sentence that names the culprit; the command line prints it without a traceback."""
+    """A user's mistake, described in one sentence; the command line prints it without a traceback."""
 
     def __init__(self, message: str) -> None:
         # A DataLoader worker hands an exception on as its whole traceback: only the sentence at its end counts.
@@ -13,7 +22,7 @@ class UserError(ValueError):
 
 
 @contextmanager
-def naming(part: str, *more: type[Exception]) -> Iterator[None]:
+def error_context(part: str, *more: type[Exception]) -> Iterator[None]:
     """Turns what a library says of bad values (ValueError, TypeError or `more`) into a sentence that names the part."""
     reasons: tuple[type[Exception], ...] = (ValueError, TypeError, *more)
     try:
@@ -31,3 +40,57 @@ def check_range(name: str, value: float, lowest: float, highest: float = float("
     if not lowest <= value <= highest:
         limits = f"{lowest:g} or more" if highest == float("inf") else f"between {lowest:g} and {highest:g}"
         raise UserError(f"{name} must be {limits}, got {value}")
+
+
+class ImageError(UserError):
+    """A single image that cannot be read or processed; the other images of a batch job are not affected."""
+
+
+@contextmanager
+def translate_errors(less: str = TO_TRAIN, image: Path | None = None) -> Iterator[None]:
+    """Translate runtime failures (memory, dead workers, tiny images, nondeterministic operators) into UserErrors.
+
+    `less`: how to use less memory, added to out-of-memory errors. `image`: the image being processed, which turns the
+    error into an ImageError.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        message = explain_runtime_error(error, less)
+        if message is None:
+            raise
+        raise (ImageError(f"{image}: {message}") if image else UserError(message)) from error
+
+
+def explain_runtime_error(error: Exception, less: str) -> str | None:
+    """The message for a runtime failure that a user can avoid; None if the error is a bug.
+
+    Matched by text: this module is imported before torch and OpenCV are.
+    """
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the GPU's memory is full ({text.partition(' GiB')[0].rpartition(' ')[2]} GiB more were asked): {less}"
+    if isinstance(error, MemoryError) or "Insufficient memory" in text or "DefaultCPUAllocator" in text:
+        return f"the machine's memory is full: {less}"
+    if "Output size is too small" in text or "Expected more than 1 value per channel" in text:
+        return (
+            f"the images are too small for this network ({text.partition(chr(10))[0]}): training images are as large "
+            "as data.crop_size, and batch norm needs a data.batch_size above 1 where the feature map is a single cell"
+        )
+    if "does not have a deterministic implementation" in text:
+        return f"deterministic=true: {text.split()[0]} has no deterministic form on this device; choose another part"
+    died = re.match(r"DataLoader worker \(pid\(s\) [\d, ]+\) exited unexpectedly", text)
+    # The connection to a dead worker breaks before torch reports the death; that ends the thread that pins memory.
+    broken = isinstance(error, ConnectionError | EOFError) and "multiprocessing" in _raised_in(error)
+    if died or broken or "Pin memory thread exited unexpectedly" in text:
+        return (
+            "a data loading worker exited unexpectedly: data.num_workers=0 shows the error of the file it was reading; "
+            "if memory ran out, lower data.num_workers"
+        )
+    return None
+
+
+def _raised_in(error: Exception) -> str:
+    return traceback.extract_tb(error.__traceback__)[-1].filename

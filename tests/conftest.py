@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
-from segframe import config as schema
+from segframe.config import schema as schema
 
 ROOT = Path(__file__).parents[1]
 options = schema.options

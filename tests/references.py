@@ -33,19 +33,19 @@ class Reference(NamedTuple):
     logits: dict[str, Tensor]
     """Per output (1, num_classes, h, w) float32, in eval mode: the rows and columns `[::step, ::step]` of it."""
     step: dict[str, int]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     """repository, commit, torch's version, the calls, the preprocessing, what each output is, the logits' sizes."""
 
 
 def load(name: str) -> Reference:
     """The stored reference of this name."""
     with np.load(FOLDER / f"{name}.npz") as file:
-        about = json.loads(str(file["about"]))
-        logits = {output: torch.from_numpy(file[output]) for output in about["outputs"]}
-    keys = {key: (tuple(shape), dtype) for key, shape, dtype in about.pop("keys")}
-    seed = about.pop("seed")
-    step = {output: about["outputs"][output]["step"] for output in logits}
-    return Reference(keys, seed, about.pop("gains"), seeded_images(about["size"], seed), logits, step, about)
+        metadata = json.loads(str(file["about"]))
+        logits = {output: torch.from_numpy(file[output]) for output in metadata["outputs"]}
+    keys = {key: (tuple(shape), dtype) for key, shape, dtype in metadata.pop("keys")}
+    seed = metadata.pop("seed")
+    step = {output: metadata["outputs"][output]["step"] for output in logits}
+    return Reference(keys, seed, metadata.pop("gains"), seeded_images(metadata["size"], seed), logits, step, metadata)
 
 
 def state(reference: Reference) -> dict[str, Tensor]:

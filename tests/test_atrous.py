@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segframe.ops.atrous import AtrousConv2d, share_of_pixels
+from segframe.models.ops.atrous_conv import AtrousConv2d, share_of_pixels
 
 
 def both(layer, x, cotangent):

@@ -9,9 +9,10 @@ from conftest import composed, options
 from omegaconf import OmegaConf
 from torchvision.models import resnet18, vgg16
 
-from segframe import build
-from segframe.backbones import xception
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
+from segframe.models.backbones import xception
+from segframe.models.build import build_segmenter
 
 TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 MOBILENET = pytest.param("mobilenetv2", marks=TIMM)
@@ -36,7 +37,7 @@ STRIDES = [
 
 
 def make(name, *overrides):
-    return build.build(composed(f"backbone={name}", *overrides).backbone, "backbone")
+    return instantiate(composed(f"backbone={name}", *overrides).backbone, "backbone")
 
 
 def random_statistics(network):
@@ -187,7 +188,7 @@ def test_xception_has_the_published_number_of_parameters(name, parameters):
 def test_deeplabv3plus_on_xception65_has_the_published_number_of_parameters(separable, parameters):
     config = composed("backbone=xception65", "head=deeplabv3plus", f"head.separable={separable}")
     with torch.device("meta"):
-        assert count(build.build_segmenter(config, 21)) == parameters
+        assert count(build_segmenter(config, 21)) == parameters
 
 
 def test_xception_dilates_as_the_official_code():

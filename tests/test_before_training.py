@@ -6,7 +6,7 @@ from PIL import Image
 from test_data import complaint
 
 from segframe.data import Folder
-from segframe.data_check import before_training
+from segframe.data.inspection import quick_check
 
 
 def datasets(photos, **settings):
@@ -15,24 +15,28 @@ def datasets(photos, **settings):
 
 
 def test_sound_data_need_no_word(photos):
-    assert before_training.look(*datasets(photos)) == []
+    assert quick_check.quick_check(*datasets(photos)) == []
 
 
 def test_what_would_end_a_training_is_raised(photos):
     Image.fromarray(mask_of(0) + 1).save(photos / "masks/val/11.png")
     complaint(
-        lambda: before_training.look(*datasets(photos)), "11.png", "val", "label_map={3: 255}", "scripts/check_data.py"
+        lambda: quick_check.quick_check(*datasets(photos)),
+        "11.png",
+        "val",
+        "label_map={3: 255}",
+        "scripts/check_data.py",
     )
     (photos / "images/train/5.png").write_bytes(b"")
-    complaint(lambda: before_training.look(*datasets(photos)), "5.png", "cannot read", "scripts/check_data.py")
+    complaint(lambda: quick_check.quick_check(*datasets(photos)), "5.png", "cannot read", "scripts/check_data.py")
 
 
 def test_binary_masks_without_a_label_map_are_told(photos):
     for path in (photos / "masks").rglob("*.png"):
         Image.fromarray(np.where(mask_of(0) > 0, 255, 0).astype(np.uint8)).save(path)
     two = {"classes": ["ground", "car"]}
-    complaint(lambda: before_training.look(*datasets(photos, **two)), "0.png", "label_map={255: 1}")
-    assert before_training.look(*datasets(photos, label_map={255: 1}, **two)) == []
+    complaint(lambda: quick_check.quick_check(*datasets(photos, **two)), "0.png", "label_map={255: 1}")
+    assert quick_check.quick_check(*datasets(photos, label_map={255: 1}, **two)) == []
 
 
 def test_what_would_spoil_a_training_is_told(photos):
@@ -41,13 +45,13 @@ def test_what_would_spoil_a_training_is_told(photos):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(path)
     for path in (photos / "masks/val").iterdir():
         Image.fromarray(np.where(mask_of(0) > 1, 1, 255).astype(np.uint8)).save(path)
-    told = before_training.look(*datasets(photos))
+    told = quick_check.quick_check(*datasets(photos))
     assert [line.partition(",")[0] for line in told] == [
         "train: each of 6 masks holds ground alone",
         "val: each of 3 masks holds tree alone",
         "val: 67 % of the pixels are void: void counts nowhere: is data.dataset.label_map right",
         "val: at least 1 of 3 images are in train too",
-        before_training.ALL.partition(",")[0],
+        quick_check.ALL.partition(",")[0],
     ]
 
 
@@ -56,7 +60,7 @@ def test_one_split_for_both_is_told(photos):
     told = (
         "train: validation is on the images of training, so figures are too good: set data.val_split to another split"
     )
-    assert before_training.look(train, train) == [told, before_training.ALL]
+    assert quick_check.quick_check(train, train) == [told, quick_check.ALL]
 
 
 def test_a_training_tells(run, photos):

@@ -126,10 +126,10 @@ def test_every_row_has_a_name_of_its_own():
 
 
 def test_report(tmp_path, setup):
-    about = report.machine(setup)
+    metadata = report.machine(setup)
     result = judge(ROW, found([1.0], [4.0], bytes={"segframe": 10, "other": 100}, note="small"))
     absent = Result("gpu_x", "smp", "", None, "needs a GPU")
-    report.write_json(tmp_path / "out.json", [result, absent], about)
+    report.write_json(tmp_path / "out.json", [result, absent], metadata)
     content = json.loads((tmp_path / "out.json").read_text())
     first = content["rows"][0]
     assert {k: first[k] for k in ("name", "against", "time_ratio", "memory_ratio", "target", "met")} == {
@@ -142,9 +142,9 @@ def test_report(tmp_path, setup):
     }
     assert content["rows"][1]["met"] is None
     assert content["machine"]["threads"] == torch.get_num_threads()
-    assert report.table([result, absent], about).row_count == 2
+    assert report.table([result, absent], metadata).row_count == 2
     assert report.remarks([result, absent]) == ["gpu_x against smp: needs a GPU", "work: small"]
-    told = report.plot(tmp_path / "out.png", [result, absent], about)
+    told = report.plot(tmp_path / "out.png", [result, absent], metadata)
     assert told == (str(tmp_path / "out.png") if find_spec("matplotlib") else report.NO_MATPLOTLIB)
 
 
@@ -189,7 +189,7 @@ def test_the_pipeline_row(setup, monkeypatch):
     threads = torch.get_num_threads()
     measured = pipeline_row(voc, 375)(setup)
     assert measured.seconds.keys() == {"segframe", "albumentations", "mmseg-style", "torchvision v2"}
-    assert measured.figures["segframe"]["images/s"] > 0
+    assert measured.metrics["segframe"]["images/s"] > 0
     assert torch.get_num_threads() == threads
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from segframe.heads.base import resize
-from segframe.ops.bilinear import axis, matrix
+from segframe.models.logits import resize
+from segframe.models.ops.bilinear import axis, matrix
 
 CPU = torch.device("cpu")
 

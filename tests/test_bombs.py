@@ -15,8 +15,8 @@ from scipy.io import savemat
 from test_data import complaint, names
 from test_voc import sbd_tree, voc_tree
 
-from segframe.data.masks import MAX_PIXELS, _jpeg_size, read_header, read_image, read_raw, stored_area
-from segframe.data.voc import VOC
+from segframe.data.datasets.voc import VOC
+from segframe.data.image_io import MAX_PIXELS, _jpeg_size, read_header, read_image, read_raw, stored_area
 
 Image.init()  # Pillow's readers take memory too, once
 

@@ -10,9 +10,9 @@ from conftest import composed
 from PIL import Image
 from test_data import complaint
 
-from segframe import build
-from segframe.data import ColorMatrixJitter, DataModule, Folder, RandomScaleCrop, Transform, caching
-from segframe.data.caching import add_caches
+from segframe.data import ColorMatrixJitter, DataModule, Folder, RandomScaleCrop, Transform, cache_setup
+from segframe.data.build import build_datasets
+from segframe.data.cache_setup import add_caches
 
 SIZES = ((40, 52), (64, 33), (35, 35), (50, 80))
 CLASSES = ["a", "b", "c"]
@@ -163,29 +163,27 @@ def test_a_hit_hands_out_views(root):
 def test_train_and_val_of_a_config(root, kind):
     words = ["data=folder", f"data.root={root}", "data.dataset.classes=[a,b,c]", "data.crop_size=32"]
     config = composed(*words, f"data.cache={kind}")
-    train, val = build.build_datasets(config.data, config.transforms, 0)
+    train, val = build_datasets(config.data, config.transforms, 0)
     assert train.cache is not val.cache
     assert val[0]["image"].shape == (3, 40, 52)
     assert val.cache.index["filled"].all()
     config.data.val_split = "train"
-    train, val = build.build_datasets(config.data, config.transforms, 0)
+    train, val = build_datasets(config.data, config.transforms, 0)
     assert train.cache is val.cache
     config.data.cache = None
-    assert build.build_datasets(config.data, config.transforms, 0)[0].cache is None
+    assert build_datasets(config.data, config.transforms, 0)[0].cache is None
 
 
 def test_mistakes(root, tmp_path, monkeypatch):
     complaint(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
     words = ["data.cache=ram"]
     config = composed(*words)
-    complaint(
-        lambda: build.build_datasets(config.data, config.transforms, 0), "Shapes reads no files", "data.cache=null"
-    )
+    complaint(lambda: build_datasets(config.data, config.transforms, 0), "Shapes reads no files", "data.cache=null")
     (tmp_path / "file").write_text("")
     complaint(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
-    monkeypatch.setattr(caching, "free_memory", lambda: 1000)
+    monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)
     complaint(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk")
-    monkeypatch.setattr(caching.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(cache_setup.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     complaint(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
 
 

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from segframe.callbacks import ConfusionMatrixPicture, Curves, FinalReport, HParams, ProgressBar, ValidationImages
-from segframe.callbacks.curves import learning_rates
-from segframe.loggers import CSV, TensorBoard
+from segframe.training.callbacks import (
+    ConfusionMatrixPicture,
+    FinalReport,
+    HParams,
+    ProgressBar,
+    TrainingCurves,
+    ValidationImages,
+)
+from segframe.training.callbacks.training_curves import learning_rates
+from segframe.training.loggers import CSVLogger, TensorBoard
 
 
 class Noise(Dataset[dict[str, Any]]):
@@ -36,7 +43,7 @@ class Confusion:
 class Task(LightningModule):
     classes = ("background", "bright")
     palette = ((0, 0, 0), (255, 200, 0))
-    hparams_flat: ClassVar = {"model": "tiny", "lr": 0.1, "pretrained": True}
+    flat_config: ClassVar = {"model": "tiny", "lr": 0.1, "pretrained": True}
     steps_per_epoch = 2
     mious = (0.3, 0.6, 0.5, 0.4)
 
@@ -46,7 +53,7 @@ class Task(LightningModule):
         self.validations = validations
         self.net = nn.Conv2d(3, 2, 1)
         self.confusion = Confusion()
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.running_loss, self.running_batches, self.fetched = torch.zeros(()), 0, 0
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
@@ -71,11 +78,11 @@ class Task(LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
-        self.figures = {"val/loss": 0.5, "val/miou": self.mious[self.validations], "val/pixel_accuracy": 0.8}
-        self.figures |= {"val/mean_accuracy": 0.8, "val/fwiou": 0.66}
-        self.figures |= {"val/iou/background": 0.69, "val/iou/bright": 0.64}
+        self.metrics = {"val/loss": 0.5, "val/miou": self.mious[self.validations], "val/pixel_accuracy": 0.8}
+        self.metrics |= {"val/mean_accuracy": 0.8, "val/fwiou": 0.66}
+        self.metrics |= {"val/iou/background": 0.69, "val/iou/bright": 0.64}
         self.validations += 1
-        self.log_dict(self.figures | {"step": float(self.trainer.global_step)})
+        self.log_dict(self.metrics | {"step": float(self.trainer.global_step)})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         weight, bias = self.net.weight, self.net.bias
@@ -89,9 +96,9 @@ def checkpoints(folder: Path) -> list[ModelCheckpoint]:
     return [best, ModelCheckpoint(**common, filename="last", save_on_train_epoch_end=False)]
 
 
-def make_trainer(folder: Path, accumulate: int = 1, curves: Curves | None = None) -> Trainer:
+def make_trainer(folder: Path, accumulate: int = 1, curves: TrainingCurves | None = None) -> Trainer:
     ours = [
-        curves or Curves(2),
+        curves or TrainingCurves(2),
         ValidationImages(3),
         ConfusionMatrixPicture(),
         HParams(),
@@ -106,7 +113,7 @@ def make_trainer(folder: Path, accumulate: int = 1, curves: Curves | None = None
         accelerator="cpu",
         default_root_dir=folder,
         callbacks=[*ours, *checkpoints(folder)],
-        logger=[TensorBoard(str(folder)), CSV(str(folder))],
+        logger=[TensorBoard(str(folder)), CSVLogger(str(folder))],
         enable_model_summary=False,
         log_every_n_steps=0,
     )
@@ -127,15 +134,15 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(("accumulate", "written"), [(1, [2, 3, 4, 6]), (2, [1, 2, 3])])
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], accumulate: int, written: list[int]) -> None:
-    task, curves = Task(total_steps=6 // accumulate), Curves(2)
+    module, curves = Task(total_steps=6 // accumulate), TrainingCurves(2)
     trainer = make_trainer(tmp_path, accumulate, curves)
-    trainer.fit(task, *loaders(6))
+    trainer.fit(module, *loaders(6))
     validated = [3, 6] if accumulate == 1 else [1, 3]
 
     log = events(tmp_path)
     assert set(log.Tags()["scalars"]) == {
         *("epoch", "train/loss", "lr/head", "lr/head/bias", "speed/images_per_second", "speed/data_wait", "best/miou"),
-        *task.figures,
+        *module.metrics,
     }
     assert [event.step for event in log.Scalars("train/loss")] == written
     assert [event.step for event in log.Scalars("val/miou")] == validated
@@ -151,7 +158,7 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], accumulate: i
     assert [int(row["step"]) for row in table if row["val/miou"]] == validated
     assert all(0 < float(row["train/loss"]) < 5 and 0 <= float(row["speed/data_wait"]) <= 1 for row in table)
     assert all(float(row["speed/images_per_second"]) > 0 for row in table)
-    assert task.fetched == len(written)  # the bar asks for no loss of its own
+    assert module.fetched == len(written)  # the bar asks for no loss of its own
     assert curves.last["lr/head/bias"] == 0.2
 
     out = capsys.readouterr().out
@@ -189,7 +196,7 @@ def test_without_tensorboard_only_the_csv_is_written(tmp_path: Path) -> None:
         accelerator="cpu",
         default_root_dir=tmp_path,
         callbacks=[ValidationImages(), ConfusionMatrixPicture(), HParams(), ProgressBar(), FinalReport()],
-        logger=CSV(str(tmp_path)),
+        logger=CSVLogger(str(tmp_path)),
         enable_model_summary=False,
         log_every_n_steps=0,
         enable_checkpointing=False,

@@ -11,9 +11,9 @@ from PIL import Image
 from test_data import complaint
 
 from segframe.data import Folder
-from segframe.data.labels import LabelTable
+from segframe.data.inspection import quick_check
+from segframe.data.label_map import LabelTable
 from segframe.data.palettes import voc_palette
-from segframe.data_check import before_training
 
 FOLDER = ("data=folder", "data.root=photos", "data.num_workers=0", "output_dir=out")
 THREE, TWO = (f"data.dataset.classes=[{names}]" for names in ("ground,tree,car", "ground,car"))
@@ -93,7 +93,7 @@ def test_the_advice_before_a_training_holds_all_values(photos):
     put_values(photos, {1: 77}, {2: 99})
     settings = {"classes": ["ground", "tree", "car"]}
     datasets = [Folder(photos, split, **settings) for split in ("train", "val")]
-    complaint(lambda: before_training.look(*datasets), "train:", "'data.dataset.label_map={77: ignore, 99: ignore}'")
+    complaint(lambda: quick_check.quick_check(*datasets), "train:", "'data.dataset.label_map={77: ignore, 99: ignore}'")
 
 
 def advised(cure):
@@ -127,10 +127,12 @@ def test_masks_that_are_all_void_end_a_training(photos):
         Image.fromarray(np.full(SIZE, 255, np.uint8)).save(path)
     settings = {"classes": ["ground", "tree", "car"]}
     train, val = (Folder(photos, split, **settings) for split in ("train", "val"))
-    complaint(lambda: before_training.look(train, val), "val: each of 3 masks is all void", "10.png", "check_data.py")
-    complaint(lambda: before_training.look(val, train), "val: each of 3 masks is all void")
-    for k in range(20, 20 + before_training.SAMPLES):
+    complaint(
+        lambda: quick_check.quick_check(train, val), "val: each of 3 masks is all void", "10.png", "check_data.py"
+    )
+    complaint(lambda: quick_check.quick_check(val, train), "val: each of 3 masks is all void")
+    for k in range(20, 20 + quick_check.SAMPLES):
         Image.fromarray(np.zeros((*SIZE, 3), np.uint8) + np.uint8(k)).save(photos / f"images/val/{k}.png")
         Image.fromarray(np.full(SIZE, 255, np.uint8)).save(photos / f"masks/val/{k}.png")
     val = Folder(photos, "val", **settings)
-    assert any(line.startswith("val: each of ") for line in before_training.look(train, val))
+    assert any(line.startswith("val: each of ") for line in quick_check.quick_check(train, val))

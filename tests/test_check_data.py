@@ -9,11 +9,11 @@ from conftest import SIZE, TINY, composed, mask_of, photo
 from PIL import Image
 from test_data import put_lines
 
-from segframe import build
-from segframe.data.masks import pack
-from segframe.data_check import report, splits
-from segframe.data_check.facts import count_values
-from segframe.data_check.findings import ERROR, NOTE, WARNING
+from segframe.config.instantiate import instantiate
+from segframe.data.image_io import pack
+from segframe.data.inspection import report, splits
+from segframe.data.inspection.facts import count_values
+from segframe.data.inspection.findings import ERROR, NOTE, WARNING
 
 FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
 
@@ -21,7 +21,7 @@ FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,
 def check(photos, *overrides, num_workers=0):
     """The findings, and the splits that were checked."""
     config = composed(f"data.root={photos}", *FOLDER[::2], *overrides, name="check_data")
-    make_dataset = build.build(config.data.dataset, "data.dataset")
+    make_dataset = instantiate(config.data.dataset, "data.dataset")
     found = splits.find_splits(make_dataset, config.data, config.splits)
     assert len(list(splits.examine_all(found.splits, num_workers))) == splits.num_pairs(found.splits)
     return report.all_findings(found, config.data.train_split, config.data.val_split), found
@@ -36,9 +36,9 @@ def finding(photos, severity, what, *overrides):
 
 
 def test_nothing_is_found_in_sound_data(photos):
-    found, about = check(photos)
+    found, metadata = check(photos)
     assert found == []
-    assert [split.name for split in about.splits] == ["train", "val"]
+    assert [split.name for split in metadata.splits] == ["train", "val"]
 
 
 def test_processes_find_the_same(photos):
@@ -112,9 +112,9 @@ def test_colours(photos):
     assert "#010203" in one.what
     assert '{"#010203": ignore}' in one.cure
     colours = "data.dataset.palette=[[0,0,0],[128,0,0],[1,2,3]]"
-    found, about = check(photos, colours)
+    found, metadata = check(photos, colours)
     assert found == []
-    summary = report.summarize(about.splits[0])
+    summary = report.summarize(metadata.splits[0])
     assert summary.encodings == {"RGB colours": 6}
     assert summary.pixels[2] == sum(int((mask_of(seed) == 2).sum()) for seed in range(6))
     twins = "data.dataset.palette=[[0,0,0],[128,0,0],[0,0,0]]"
@@ -190,11 +190,11 @@ def test_copies(photos):
 
 def test_splits(photos):
     (photos / "images/extra").mkdir()
-    found, about = check(photos)
-    assert [split.name for split in about.splits] == ["train", "val"]
-    assert "extra" in about.left_out
-    found, about = check(photos, "splits=[val,extra]")
-    assert [split.name for split in about.splits] == ["val"]
+    found, metadata = check(photos)
+    assert [split.name for split in metadata.splits] == ["train", "val"]
+    assert "extra" in metadata.left_out
+    found, metadata = check(photos, "splits=[val,extra]")
+    assert [split.name for split in metadata.splits] == ["val"]
     assert [(item.split, item.what) for item in found if item.severity == ERROR] == [
         ("extra", "split that cannot be opened")
     ]

@@ -12,20 +12,21 @@ import torch
 from conftest import composed
 from omegaconf import OmegaConf
 
-from segframe import build, checkpoint
 from segframe.errors import UserError
-from segframe.foreign import load_what_fits, read_weights
-from segframe.restore import restore
+from segframe.models.build import build_segmenter, initialize_from
+from segframe.models.from_checkpoint import restore
+from segframe.models.weights import checkpoint
+from segframe.models.weights.third_party import load_what_fits, read_weights
 
 
 def stored(*overrides, classes=3):
     config = composed("backbone=resnet18", "head=fcn", *overrides)
-    segmenter = build.build_segmenter(config, classes)
-    about = checkpoint.About(
+    segmenter = build_segmenter(config, classes)
+    metadata = checkpoint.CheckpointMetadata(
         OmegaConf.to_container(config, resolve=True), tuple(f"k{k}" for k in range(classes)), ((0, 0, 0),) * classes
     )
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
-    return segmenter, {checkpoint.KEY: checkpoint.describe(about), "state_dict": state}
+    return segmenter, {checkpoint.KEY: checkpoint.describe(metadata), "state_dict": state}
 
 
 def test_a_network_comes_back_from_its_file_alone(tmp_path):
@@ -35,7 +36,7 @@ def test_a_network_comes_back_from_its_file_alone(tmp_path):
     restored = restore(tmp_path / "x.ckpt")
     images = torch.randint(0, 256, (1, 3, 33, 40), dtype=torch.uint8)
     assert torch.equal(restored.segmenter(images), segmenter.eval()(images))
-    assert restored.about.classes == ("k0", "k1", "k2")
+    assert restored.metadata.classes == ("k0", "k1", "k2")
     assert not restored.segmenter.training
 
 
@@ -65,7 +66,13 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "target",
-    ["torch.hub.load", "torch.load", "os.system", "segframe.backbones.resnet.get_model", "segframe.heads.fcn.FCN"],
+    [
+        "torch.hub.load",
+        "torch.load",
+        "os.system",
+        "segframe.models.backbones.resnet.get_model",
+        "segframe.models.heads.FCN",
+    ],
 )
 def test_only_our_own_backbones_are_built(tmp_path, target):
     _, content = stored()
@@ -161,7 +168,7 @@ def test_endless_input_scales_are_told(tmp_path):
 @pytest.mark.parametrize("state", [{}, {"segmenter.x": torch.zeros(1).expand(10**6, 10**6)}])
 def test_a_network_far_larger_than_its_file_is_not_built(tmp_path, channels, state):
     _, content = stored()
-    unet = {"_target_": "segframe.backbones.unet.UNetEncoder", "channels": channels, "padded": True}
+    unet = {"_target_": "segframe.models.backbones.UNetEncoder", "channels": channels, "padded": True}
     unet |= {"batch_norm": True, "dropout": 0.0, "lr_multiplier": 1.0}
     content[checkpoint.KEY]["config"]["backbone"] = unet
     torch.save({**content, "state_dict": state}, tmp_path / "x.ckpt")
@@ -186,14 +193,14 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
     """Settings that a later version adds get defaults; this is the first version's config of a network."""
     config = {
         "backbone": {
-            "_target_": "segframe.backbones.resnet.ResNet",
+            "_target_": "segframe.models.backbones.ResNet",
             "variant": "resnet18",
             "weights": None,
             "output_stride": 16,
             "lr_multiplier": 1.0,
         },
         "head": {
-            "_target_": "segframe.heads.deeplab.DeepLabV3Plus",
+            "_target_": "segframe.models.heads.DeepLabV3Plus",
             "_partial_": True,
             "output_stride": 16,
             "rates": None,
@@ -206,11 +213,11 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
         "aux_head": None,
         "normalize": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
     }
-    segmenter = build.build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 2)
+    segmenter = build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 2)
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
-    about = checkpoint.About(config, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    torch.save({checkpoint.KEY: checkpoint.describe(about), "state_dict": state}, tmp_path / "old.ckpt")
-    assert restore(tmp_path / "old.ckpt").about.classes == ("a", "b")
+    metadata = checkpoint.CheckpointMetadata(config, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    torch.save({checkpoint.KEY: checkpoint.describe(metadata), "state_dict": state}, tmp_path / "old.ckpt")
+    assert restore(tmp_path / "old.ckpt").metadata.classes == ("a", "b")
 
 
 def test_load_what_fits():
@@ -230,9 +237,9 @@ def test_scores_of_other_classes_are_not_taken(tmp_path, caplog, classes, kept):
     segmenter, content = stored("normalize=caffe")
     torch.save(content, tmp_path / "x.ckpt")
     config = composed("backbone=resnet18", "head=fcn", f"init_from={tmp_path / 'x.ckpt'}", "seed=1")
-    other = build.build_segmenter(config, 3)
+    other = build_segmenter(config, 3)
     with caplog.at_level("INFO"):
-        build.initialize_from(other, config, classes)
+        initialize_from(other, config, classes)
     assert torch.equal(other.head.layers[0].weight, segmenter.head.layers[0].weight)
     assert torch.equal(other.head.layers[4].weight, segmenter.head.layers[4].weight) == kept
     assert ("left out: head.layers.4.weight (3, 128, 1, 1), of other classes" in caplog.text) != kept

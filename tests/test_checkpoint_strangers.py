@@ -5,10 +5,10 @@ import torch
 from conftest import TINY
 from test_checkpoint import stored
 
-from segframe import checkpoint
 from segframe.errors import UserError
-from segframe.foreign import read_weights
-from segframe.restore import restore
+from segframe.models.from_checkpoint import restore
+from segframe.models.weights import checkpoint
+from segframe.models.weights.third_party import read_weights
 
 
 def kept(path, part, value):
@@ -102,7 +102,7 @@ def test_names_of_classes_can_be_shown(tmp_path, name, message):
 
 def test_ordinary_names_are_read(tmp_path):
     names = ["road\u200cway", "Straße, 道路", "a/b: c\td"]
-    assert restore(kept(tmp_path / "x.ckpt", "classes", names)).about.classes == tuple(names)
+    assert restore(kept(tmp_path / "x.ckpt", "classes", names)).metadata.classes == tuple(names)
 
 
 WEIGHT = torch.zeros(64, 3, 7, 7)

@@ -7,10 +7,10 @@ import torch
 from conftest import composed
 from torch import nn
 
-from segframe import build
 from segframe.data import Shapes
 from segframe.inference.comparison import checkerboard_energy, interleaved_seconds
-from segframe.inference.whole import Whole
+from segframe.inference.whole_image import WholeImage
+from segframe.models.build import build_segmenter
 
 
 class Painted(nn.Module):
@@ -21,7 +21,7 @@ class Painted(nn.Module):
         self.strength = strength
 
     def outputs(self, images):
-        from segframe.heads.base import Logits
+        from segframe.models.logits import Logits
 
         x = images[:, :1].float()
         pattern = torch.zeros(8, 8)
@@ -35,15 +35,15 @@ def test_checkerboard_energy_is_the_share_of_what_repeats():
     data = Shapes(root=None, split="val", transform=None, seed=0, size=64, num_images=counts)
     scores = torch.stack([data[k]["image"][0].double() for k in range(20)])
     variance = (scores - scores.mean((1, 2), keepdim=True)).square().mean()
-    plain, striped = (checkerboard_energy(Painted(strength), Whole(), data) for strength in (0.0, 40.0))
+    plain, striped = (checkerboard_energy(Painted(strength), WholeImage(), data) for strength in (0.0, 40.0))
     assert plain < 0.02
     # Stripes of 40 on every other row have a variance of 400.
     assert striped == pytest.approx(400 / (400 + variance.item()), abs=0.03)
 
 
 def test_times_of_all_networks():
-    segmenter = build.build_segmenter(composed("backbone=resnet18", "head=fcn"), 2).eval()
-    found = interleaved_seconds({"a": (Whole(), segmenter), "b": (Whole(), segmenter)}, size=32, rounds=2)
+    segmenter = build_segmenter(composed("backbone=resnet18", "head=fcn"), 2).eval()
+    found = interleaved_seconds({"a": (WholeImage(), segmenter), "b": (WholeImage(), segmenter)}, size=32, rounds=2)
     assert found.keys() == {"a", "b"}
     assert all(seconds > 0 for seconds in found.values())
 

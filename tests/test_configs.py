@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, composed, options
 from omegaconf import OmegaConf
 
-from segframe import checks
+from segframe.config import validate
 from segframe.errors import UserError
 
 GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
@@ -29,8 +29,8 @@ def test_every_option_composes_and_names_what_exists(group, option):
         config = composed(f"{group}={option}", "checkpoint=x", "input=x", "output=x", name="predict")
     else:
         config = composed(f"{group}={option}", *(FOLDER if (group, option) == ("data", "folder") else []))
-        checks.check_keys(config)
-    checks.check_targets(config)
+        validate.check_keys(config)
+    validate.check_targets(config)
 
 
 @pytest.mark.parametrize("model", options("model"))
@@ -104,13 +104,13 @@ def test_pretrained_weights_follow_the_data_and_strides_the_head():
 )
 def test_arguments_are_checked_before_anything_is_built(overrides, message):
     with pytest.raises(UserError, match=message):
-        checks.check_targets(composed(*overrides))
+        validate.check_targets(composed(*overrides))
 
 
 @pytest.mark.parametrize("word", ["+optimzer.lr=3", "+data.batchsize=3", "+trainer.max_step=3", "+param_groups.x=1"])
 def test_keys_outside_the_schema_are_refused(word):
     with pytest.raises(UserError, match=r"is not a setting; (did you mean|there is)"):
-        checks.check_keys(composed(word))
+        validate.check_keys(composed(word))
 
 
 def test_help_is_quick():

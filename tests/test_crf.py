@@ -6,9 +6,9 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from scipy.special import softmax
 
-from segframe.build import build
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
-from segframe.inference.crf import DenseCRF, Lattice, normalized
+from segframe.inference.dense_crf import DenseCRF, Lattice, normalized
 
 YAML = OmegaConf.load(ROOT / "configs/postprocess/dense_crf.yaml")
 SETTINGS = {key: value for key, value in YAML.items() if key != "_target_"}
@@ -124,7 +124,7 @@ def test_noise_is_cleaned_along_the_edge():
 
 
 def test_the_yaml_names_it():
-    assert isinstance(build(YAML, "postprocess"), DenseCRF)
+    assert isinstance(instantiate(YAML, "postprocess"), DenseCRF)
 
 
 @pytest.mark.parametrize(

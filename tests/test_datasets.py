@@ -3,7 +3,7 @@
 import pytest
 from conftest import composed, options
 
-from segframe import build
+from segframe.config.instantiate import instantiate
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError
 
@@ -12,7 +12,7 @@ from segframe.errors import UserError
 def test_contract(name, tmp_path):
     own = ["data.dataset.classes=[road,sky]"] if name == "folder" else []
     config = composed(f"data={name}", *([] if name == "shapes" else [f"data.root={tmp_path}"]), *own).data
-    make = build.build(config.dataset, "data.dataset")
+    make = instantiate(config.dataset, "data.dataset")
     assert issubclass(make.func, SegmentationDataset)
     assert make.func.__doc__
     try:

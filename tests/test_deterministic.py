@@ -5,9 +5,12 @@ import torch
 from conftest import TINY, agree, composed
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segframe import build, checkpoint, switches
-from segframe.heads.segnet import unpool
-from segframe.ops.bilinear import resize
+from segframe.config.instantiate import instantiate
+from segframe.models.build import build_segmenter
+from segframe.models.heads.segnet import unpool
+from segframe.models.ops.bilinear import resize
+from segframe.models.weights import checkpoint
+from segframe.training import performance
 
 # What PyTorch lists as refusing on CUDA, of what segmentation networks and losses are made of (torch 2.15,
 # use_deterministic_algorithms). Bilinear interpolation is not listed: there PyTorch itself takes another way on CUDA.
@@ -20,9 +23,9 @@ REFUSING = {
 
 @pytest.fixture
 def deterministic():
-    switches.set_deterministic(True)
+    performance.set_deterministic(True)
     yield
-    switches.set_deterministic(False)
+    performance.set_deterministic(False)
 
 
 class Names(TorchDispatchMode):
@@ -51,7 +54,7 @@ class Names(TorchDispatchMode):
 )
 def test_no_operator_refuses_on_a_gpu(deterministic, words):
     config = composed(*words, "data.weights=null")
-    segmenter, loss = build.build_segmenter(config, 5), build.build(config.loss, "loss")
+    segmenter, loss = build_segmenter(config, 5), instantiate(config.loss, "loss")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     mask = torch.randint(0, 5, (2, 64, 64), dtype=torch.uint8)
     with Names() as names:
@@ -66,13 +69,13 @@ def test_the_other_ways_compute_the_same():
     pooled, indices = torch.nn.functional.max_pool2d(torch.randn(2, 3, 15, 18), 2, ceil_mode=True, return_indices=True)
     found = []
     for wanted in (False, True):
-        switches.set_deterministic(wanted)
+        performance.set_deterministic(wanted)
         try:
             resized = [resize(maps, (25, 40), stride) for stride in (None, 4)]
             (gradient,) = torch.autograd.grad(sum(x.square().sum() for x in resized), maps)
             found.append((*resized, gradient, unpool(pooled, indices, (15, 18))))
         finally:
-            switches.set_deterministic(False)
+            performance.set_deterministic(False)
     for plain, other in zip(*found, strict=True):
         agree(other, plain)
 
@@ -87,5 +90,5 @@ def test_two_runs_end_with_the_same_bits(run, tmp_path):
             assert content[checkpoint.KEY]["config"]["deterministic"]
             states.append(content["state_dict"])
     finally:
-        switches.set_deterministic(False)
+        performance.set_deterministic(False)
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())

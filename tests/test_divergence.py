@@ -6,10 +6,15 @@ import pytest
 import torch
 from conftest import TINY, composed
 
-from segframe import build, checkpoint, divergence, replay
+from segframe.analysis import replay_divergence
+from segframe.data.build import build_data
 from segframe.errors import UserError
-from segframe.losses.cross_entropy import CrossEntropy
-from segframe.restore import restore
+from segframe.models.build import build_segmenter
+from segframe.models.from_checkpoint import restore
+from segframe.models.losses.cross_entropy import CrossEntropy
+from segframe.models.weights import checkpoint
+from segframe.training import build
+from segframe.training.callbacks import divergence
 
 LONG = (
     *TINY,
@@ -26,13 +31,13 @@ def kept(tmp_path_factory):
     """What a run leaves of a step whose loss was not finite."""
     folder = tmp_path_factory.mktemp("run")
     config = composed(*LONG, "trainer.precision=32-true")
-    data, length = build.build_data(config)
-    task = build.build_task(config, build.build_segmenter(config, 8), data.train, length)
+    data, length = build_data(config)
+    module = build.build_module(config, build_segmenter(config, 8), data.train, length)
     batch = next(iter(data.train_dataloader()))
-    about = SimpleNamespace(
-        trainer=SimpleNamespace(default_root_dir=folder), segmenter=task.segmenter, about=task.about
+    metadata = SimpleNamespace(
+        trainer=SimpleNamespace(default_root_dir=folder), segmenter=module.segmenter, metadata=module.metadata
     )
-    divergence.diverged(about, divergence.Step(3, batch, {"backbone": 0.1}, 7), float("nan"))
+    divergence.diverged(metadata, divergence.Step(3, batch, {"backbone": 0.1}, 7), float("nan"))
     return folder / "diverged.pt"
 
 
@@ -63,7 +68,7 @@ def test_a_run_that_diverges_ends_and_keeps_its_batch(run, tmp_path):
 
 @pytest.mark.parametrize("where", ["weight", "layer", "loss", "nowhere"])
 def test_a_replay_tells_what_is_not_finite(kept, where, monkeypatch):
-    found = replay.read(kept)
+    found = replay_divergence.read(kept)
     layers = dict(found.segmenter.backbone.named_modules())
     name, layer = [(name, layer) for name, layer in layers.items() if isinstance(layer, torch.nn.Conv2d)][1]
     with torch.no_grad():
@@ -76,14 +81,14 @@ def test_a_replay_tells_what_is_not_finite(kept, where, monkeypatch):
         layer.register_forward_hook(lambda module, inputs, output: output.index_fill(0, torch.tensor(2), float("inf")))
     if where == "loss":
         monkeypatch.setattr(CrossEntropy, "forward", lambda self, logits, mask: logits.values.sum() * float("inf"))
-    again = replay.replay(found, torch.device("cpu"), "32-true")
+    again = replay_divergence.replay(found, torch.device("cpu"), "32-true")
     told = {
         "weight": f"the weights were broken before this step: backbone.{name}.weight not finite",
         "layer": f"backbone.{name} (Conv2d) made what is not",
         "loss": "the loss of these scores is not",
         "nowhere": "loss and gradient are finite here",
     }
-    assert told[where] in replay.verdict(found, again)
+    assert told[where] in replay_divergence.verdict(found, again)
     if where == "layer":
         assert again.images[2].broken == f"backbone.{name} (Conv2d)"
         assert again.images[1].broken != again.images[2].broken  # batch norm carries it on
@@ -98,7 +103,7 @@ def test_a_replay_needs_all_of_the_step(kept, key, tmp_path):
     del content[key]
     torch.save(content, tmp_path / "less.pt")
     with pytest.raises(UserError, match=r"less\.pt holds no step of a run whose loss was not finite"):
-        replay.read(tmp_path / "less.pt")
+        replay_divergence.read(tmp_path / "less.pt")
 
 
 def test_a_replay_builds_no_strangers_loss(kept, tmp_path):
@@ -106,7 +111,7 @@ def test_a_replay_builds_no_strangers_loss(kept, tmp_path):
     content["segframe"]["config"]["loss"] = {"_target_": "os.mkdir", "path": "ran"}
     torch.save(content, tmp_path / "stranger.pt")
     with pytest.raises(UserError, match=r"the checkpoint asks for os\.mkdir"):
-        replay.read(tmp_path / "stranger.pt")
+        replay_divergence.read(tmp_path / "stranger.pt")
 
 
 def hold_here(self, optimizer, device):
@@ -123,7 +128,7 @@ def test_weights_wait_for_a_late_answer(run, tmp_path, monkeypatch):
         loss = healthy(self, logits, mask)
         return loss * float("nan") if len(calls) == 3 else loss
 
-    class Late(divergence.Answer):
+    class Late(divergence.AsyncScalar):
         """An answer as a GPU gives it, two steps later."""
 
         def __init__(self, scalar):
@@ -149,7 +154,7 @@ def test_weights_wait_for_a_late_answer(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("callbacks", ["default", "none"])
 def test_no_checkpoint_is_written_before_the_answers_are_here(run, tmp_path, monkeypatch, callbacks):
-    class Never(divergence.Answer):
+    class Never(divergence.AsyncScalar):
         def is_here(self):
             return False
 

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 from test_data import complaint
 
+from segframe.data.datasets.voc import VOC
 from segframe.data.download import fetch_archive
-from segframe.data.voc import VOC
 
 FILES = {"kit/a.txt": b"a", "kit/deep/b.txt": b"b" * 1000}
 
@@ -215,7 +215,7 @@ def test_a_run_killed_while_it_unpacks_or_moves_leaves_no_half_of_it(tmp_path, m
 
 def test_voc_fetches_both_archives(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("segframe.data.voc.fetch_archive", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("segframe.data.datasets.voc.fetch_archive", lambda *arguments: calls.append(arguments))
     VOC.download(tmp_path)
     assert [call[2:] for call in calls] == [
         (tmp_path, "VOCdevkit/VOC2012/JPEGImages"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from segframe.cli import interruptible
+from segframe.cli.main import interruptible
 from segframe.errors import UserError
 
 NORMALIZE = {"mean": [0.0] * 3, "std": [1.0] * 3}
@@ -34,7 +34,7 @@ WRONG = [
     ("trainer.precision=17", "trainer: Precision '17' is invalid"),
     ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo=..."),
     ("+trainer.lightning.max_stepz=1", "trainer.lightning.max_stepz: Lightning's Trainer takes no such argument"),
-    ("transforms.crop_size=abc", "transforms.crop_size=abc: segframe.data.transforms.RandomScaleCrop expects int"),
+    ("transforms.crop_size=abc", "transforms.crop_size=abc: segframe.data.RandomScaleCrop expects int"),
     (
         "backbone.weights=nowhere.pth",
         "backbone.weights=nowhere.pth: neither a file nor weights of torchvision's resnet18",

@@ -6,10 +6,10 @@ import torch
 from conftest import composed
 from test_heads import SIZES, count, make
 
-from segframe import build
-from segframe.backbones.base import Feature
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
-from segframe.heads.fcn import FCN, bilinear_kernel
+from segframe.models.backbones.base import Feature
+from segframe.models.heads.fcn import FCN, bilinear_kernel
 
 
 @pytest.mark.parametrize("stride", [4, 8, 16])
@@ -52,7 +52,7 @@ def vgg_original_sizes(n):
 def test_original_fcn_gives_full_size_for_every_size(reads):
     """The sizes of maps, crops and transposed convolutions by exact arithmetic, and published crop offsets."""
     with torch.device("meta"):
-        backbone = build.build(composed("model=fcn8s_original").backbone, "backbone")
+        backbone = instantiate(composed("model=fcn8s_original").backbone, "backbone")
         head = FCN(backbone.features, 1, 32, reads, "none", 1.0)
     offsets = {1: [(19, 0)], 2: [(0, 5), (27, 0)], 3: [(0, 5), (0, 9), (31, 0)]}
     assert head.crops == offsets[len(reads)]
@@ -81,7 +81,7 @@ def test_fcn_alexnet_is_cropped_as_released():
 
 def test_map_sizes_of_the_original_are_as_computed():
     with torch.device("meta"):
-        backbone = build.build(composed("model=fcn8s_original").backbone, "backbone")
+        backbone = instantiate(composed("model=fcn8s_original").backbone, "backbone")
         for n in (1, 37, 64, 500):
             maps = backbone(torch.empty(1, 3, n, n))
             assert {key: maps[key].shape[-1] for key in ("c3", "c4", "c5")} == vgg_original_sizes(n)
@@ -94,7 +94,7 @@ def test_skip_decoder_places_scores_where_their_cells_lie(backbone):
     """A ramp over the image's coordinates, given as maps, comes out as the same ramp."""
     size = 160
     with torch.device("meta"):
-        features = build.build(composed(f"backbone={backbone}", "head.output_stride=32").backbone, "backbone")
+        features = instantiate(composed(f"backbone={backbone}", "head.output_stride=32").backbone, "backbone")
         shapes = {key: m.shape for key, m in features(torch.empty(1, 3, size, size)).items()}
         features = features.features
     head = FCN({k: Feature(1, f.stride, f.offset) for k, f in features.items()}, 1, 32, ["c5", "c4", "c3"], "none", 1.0)

@@ -9,9 +9,10 @@ from references import load, state
 from test_backbones import random_statistics
 from torchvision.models import segmentation
 
-from segframe import build, checkpoint
 from segframe.errors import UserError
-from segframe.foreign import load_what_fits, read_weights
+from segframe.models.build import build_normalize, build_segmenter, initialize_from
+from segframe.models.weights import checkpoint
+from segframe.models.weights.third_party import load_what_fits, read_weights
 
 CLASSES = tuple(f"k{k}" for k in range(21))
 
@@ -19,12 +20,12 @@ CLASSES = tuple(f"k{k}" for k in range(21))
 def loaded(monkeypatch, content, *overrides):
     """A network with the weights of a file that holds `content`, all of them and nothing else; and their origin."""
     monkeypatch.setattr(checkpoint, "read", lambda path: content)
-    segmenter = build.build_segmenter(composed(*overrides), 21)
+    segmenter = build_segmenter(composed(*overrides), 21)
     weights = read_weights("file.pth")
     assert load_what_fits(segmenter, weights.state) == ([], [])
     config = composed(*overrides)
     assert all(OmegaConf.select(config, key) == value for key, value in weights.expects.items())
-    segmenter.normalize = build.build_normalize(OmegaConf.create(weights.normalize))
+    segmenter.normalize = build_normalize(OmegaConf.create(weights.normalize))
     return segmenter.eval(), weights.origin
 
 
@@ -104,14 +105,14 @@ def test_deeplabv2_trains_on_every_scale_and_their_maximum(monkeypatch):
 
 def test_files_as_they_are_written(tmp_path):
     """Wrapped as VainF, DistributedDataParallel and milesial do, numpy scores and other entries beside the weights."""
-    segmenter = build.build_segmenter(composed("backbone=resnet50", "head=deeplabv3plus_vainf"), 21)
+    segmenter = build_segmenter(composed("backbone=resnet50", "head=deeplabv3plus_vainf"), 21)
     reference = load("vainf_deeplabv3plus_resnet50")
     wrapped = {f"module.{name}": tensor for name, tensor in state(reference).items()}
     torch.save({"cur_itrs": 3, "model_state": wrapped, "best_score": np.float64(0.7)}, tmp_path / "vainf.pth")
     weights = read_weights(tmp_path / "vainf.pth")
     assert load_what_fits(segmenter, weights.state) == ([], [])
     torch.save({**state(load("unet")), "mask_values": [0, 1]}, tmp_path / "unet.pth")
-    segmenter = build.build_segmenter(composed("model=unet"), 21)
+    segmenter = build_segmenter(composed("model=unet"), 21)
     weights = read_weights(tmp_path / "unet.pth")
     assert load_what_fits(segmenter, weights.state) == ([], [])
     assert weights.normalize["std"] == [255.0] * 3
@@ -120,9 +121,9 @@ def test_files_as_they_are_written(tmp_path):
 def test_what_is_recognised_is_told_and_images_are_normalised_alike(tmp_path, caplog):
     torch.save(state(load("unet")), tmp_path / "unet.pth")
     config = composed("model=unet", f"init_from={tmp_path / 'unet.pth'}")
-    segmenter = build.build_segmenter(config, 5)
+    segmenter = build_segmenter(config, 5)
     with caplog.at_level("INFO"):
-        build.initialize_from(segmenter, config, CLASSES[:5])
+        initialize_from(segmenter, config, CLASSES[:5])
     assert "milesial's U-Net (model=unet, or unet_bilinear)" in caplog.text
     assert "left out: head.classifier.weight (21, 64, 1, 1), here (5, 64, 1, 1)" in caplog.text
     assert "images are normalised as these weights expect" in caplog.text
@@ -134,7 +135,7 @@ def test_what_the_weights_need_is_told(monkeypatch, caplog, tmp_path):
     torch.save(state(load("deeplabv2_resnet101")), tmp_path / "v2.pth")
     config = composed("backbone=resnet101", "head=deeplabv2", f"init_from={tmp_path / 'v2.pth'}")
     with caplog.at_level("INFO"):
-        build.initialize_from(build.build_segmenter(config, 21), config, CLASSES)
+        initialize_from(build_segmenter(config, 21), config, CLASSES)
     assert "these weights were trained with backbone.caffe_form=True, here it is False" in caplog.text
     assert "these weights were trained with input_scales=[0.75, 0.5], here it is []" in caplog.text
 

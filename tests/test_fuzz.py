@@ -17,17 +17,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segframe import checkpoint, foreign, strangers
-from segframe.backbones.weights import read_file
-from segframe.data.files import pair
-from segframe.data.folder import Folder
-from segframe.data.labels import LabelTable
-from segframe.data.lists import read_list
-from segframe.data.masks import read_image, read_raw
+from segframe.config import untrusted
+from segframe.data.datasets.folder import Folder
+from segframe.data.file_listing import pair
+from segframe.data.image_io import read_image, read_raw
+from segframe.data.label_map import LabelTable
 from segframe.data.palettes import voc_palette
+from segframe.data.split_lists import read_list
 from segframe.errors import UserError
-from segframe.loggers import CSV
-from segframe.restore import restore
+from segframe.models.from_checkpoint import restore
+from segframe.models.weights import checkpoint, third_party
+from segframe.models.weights.pretrained import read_file
+from segframe.training.loggers import CSVLogger
 
 EXAMPLES = int(os.environ.get("SEGFRAME_FUZZ", "0"))
 profile = settings(
@@ -249,7 +250,7 @@ STORED = (
 def test_checkpoints_and_weights(folder, content):
     path = folder / "x.ckpt"
     path.write_bytes(content)
-    for reader in (checkpoint.read, checkpoint.read_run, checkpoint.read_state_dict, foreign.read_weights, restore):
+    for reader in (checkpoint.read, checkpoint.read_run, checkpoint.read_state_dict, third_party.read_weights, restore):
         answers(reader, path)
     safe = folder / "x.safetensors"
     safe.write_bytes(content)
@@ -261,14 +262,14 @@ def test_checkpoints_and_weights(folder, content):
     st.dictionaries(st.sampled_from(["backbone", "head", "aux_head", "normalize", "input_scales"]), PLAIN), PLAIN, PLAIN
 )
 def test_what_a_checkpoint_says_of_its_network(folder, config, classes, palette):
-    unet = {"_target_": "segframe.backbones.unet.UNetEncoder", "channels": [2, 2], "padded": True, "batch_norm": True}
+    unet = {"_target_": "segframe.models.backbones.UNetEncoder", "channels": [2, 2], "padded": True, "batch_norm": True}
     base = {"backbone": unet, "normalize": {"mean": [0.0] * 3, "std": [1.0] * 3}, "head": {"_target_": "x"}}
     path = folder / "built.ckpt"
     torch.save({"state_dict": {}, "segframe": {"config": base | config, "classes": classes, "palette": palette}}, path)
     answers(restore, path)
 
 
-CONFIG = b"backbone:\n  _target_: segframe.backbones.resnet.ResNet\nseed: 0\ntrainer: {max_epochs: 1}\n"
+CONFIG = b"backbone:\n  _target_: segframe.models.backbones.ResNet\nseed: 0\ntrainer: {max_epochs: 1}\n"
 
 
 @profile
@@ -280,7 +281,7 @@ CONFIG = b"backbone:\n  _target_: segframe.backbones.resnet.ResNet\nseed: 0\ntra
 def test_configs_of_runs(folder, content):
     path = folder / "config.yaml"
     path.write_bytes(content)
-    answers(strangers.check_folder, path.parent)
+    answers(untrusted.check_folder, path.parent)
 
 
 TABLE = b"step,loss,miou\r\n1,0.5,\r\n2,0.25,0.1\r\n"
@@ -296,9 +297,9 @@ TABLE = b"step,loss,miou\r\n1,0.5,\r\n2,0.25,0.1\r\n"
 def test_metrics(folder, content):
     path = Path(folder / "metrics.csv")
     path.write_bytes(content)
-    logger = answers(CSV, str(folder))
+    logger = answers(CSVLogger, str(folder))
     if logger is not None:
         logger.resume(1)
         logger.log_metrics({"loss": 1.0, "new": 2.0}, step=5)
         logger.save()
-        assert answers(CSV, str(folder)) is not None
+        assert answers(CSVLogger, str(folder)) is not None

@@ -9,17 +9,18 @@ import torch.nn.functional as F
 from conftest import composed, options
 from test_backbones import BACKBONES
 
-from segframe import build
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
-from segframe.heads.base import Logits
-from segframe.segmenter import Normalize, Segmenter
+from segframe.models.build import build_segmenter
+from segframe.models.logits import Logits
+from segframe.models.segmenter import Normalize, Segmenter
 
 HEADS = options("head")
 SIZES = [(32, 32), (33, 47), (64, 101), (97, 50), (200, 131)]
 
 
 def make(*overrides, classes=21):
-    return build.build_segmenter(composed(*overrides), classes)
+    return build_segmenter(composed(*overrides), classes)
 
 
 def count(module):
@@ -45,7 +46,7 @@ def maps_of(backbone, output_stride):
     config = composed(f"backbone={backbone}")
     config.head.output_stride = output_stride
     with torch.device("meta"):
-        network = build.build(config.backbone, "backbone").eval()
+        network = instantiate(config.backbone, "backbone").eval()
         return network, {size: network(torch.empty(2, 3, *size)) for size in SIZES}
 
 
@@ -55,7 +56,7 @@ def test_every_backbone_goes_with_every_head(backbone, head):
     node = composed(f"head={head}").head
     network, maps = maps_of(backbone, node.output_stride)
     with torch.device("meta"):
-        make_head = build.build(node, "head")
+        make_head = instantiate(node, "head")
         reason = why_not(backbone, head)
         if reason:
             with pytest.raises(UserError, match=reason):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segframe.heatmaps import HEAT, feature_grid, heat_map, nearest_cells
+from segframe.visualization.heatmaps import HEAT, feature_grid, heat_map, nearest_cells
 
 
 def test_heat_maps_show_every_cell_as_a_block():

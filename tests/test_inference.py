@@ -10,17 +10,20 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from segframe import build, checkpoint
-from segframe.backbones.base import Backbone, Feature
-from segframe.data.shapes import Shapes
+from segframe.config.instantiate import instantiate
+from segframe.data.datasets.shapes import Shapes
 from segframe.errors import UserError
-from segframe.heads.base import Head, Logits
 from segframe.inference.base import classify, stride_of
-from segframe.inference.prediction import choose_classes, class_folders, find_images
+from segframe.inference.predict import choose_classes, class_folders, find_images
 from segframe.inference.shift_and_stitch import ShiftAndStitch, interlace
-from segframe.inference.whole import Whole
-from segframe.restore import restore
-from segframe.segmenter import Normalize, Segmenter
+from segframe.inference.whole_image import WholeImage
+from segframe.models.backbones.base import Backbone, Feature
+from segframe.models.build import build_segmenter
+from segframe.models.from_checkpoint import restore
+from segframe.models.heads.base import Head
+from segframe.models.logits import Logits
+from segframe.models.segmenter import Normalize, Segmenter
+from segframe.models.weights import checkpoint
 
 NAMES = ("k0", "k1", "k2")
 
@@ -29,10 +32,12 @@ def stored(tmp_path, *overrides, classes=NAMES):
     """A checkpoint of an untrained network, and that network."""
     torch.manual_seed(0)
     config = composed(*overrides)
-    segmenter = build.build_segmenter(config, len(classes)).eval()
-    about = checkpoint.About(OmegaConf.to_container(config, resolve=True), classes, ((0, 0, 0),) * len(classes))
+    segmenter = build_segmenter(config, len(classes)).eval()
+    metadata = checkpoint.CheckpointMetadata(
+        OmegaConf.to_container(config, resolve=True), classes, ((0, 0, 0),) * len(classes)
+    )
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
-    torch.save({"state_dict": state, checkpoint.KEY: checkpoint.describe(about)}, tmp_path / "x.ckpt")
+    torch.save({"state_dict": state, checkpoint.KEY: checkpoint.describe(metadata)}, tmp_path / "x.ckpt")
     return segmenter
 
 
@@ -77,7 +82,7 @@ def test_a_network_is_restored_at_another_output_stride(tmp_path):
 def test_explicit_rates_follow_the_backbones_stride(head, stride, rates):
     overrides = ("head.output_stride=16", f"backbone.output_stride={stride}", "head.rates=[6,12,18]")
     with torch.device("meta"):
-        aspp = build.build_segmenter(composed("backbone=resnet18", f"head={head}", *overrides), 3).head.aspp
+        aspp = build_segmenter(composed("backbone=resnet18", f"head={head}", *overrides), 3).head.aspp
     assert [conv[0].dilation[0] for conv in aspp.convs[1:4]] == rates
 
 
@@ -150,19 +155,19 @@ def test_shift_and_stitch_equals_the_dilated_network(factor, size):
     coarse, dense = twins(lambda dilated: Unpadded({1: 0, 2: 1, 4: 2}[factor] if dilated else 0))
     with torch.inference_mode():
         found = ShiftAndStitch(factor)(coarse, images(*size, n=2))
-        expected = Whole()(dense, images(*size, n=2))
+        expected = WholeImage()(dense, images(*size, n=2))
     assert (found.size, found.aligned_stride) == (expected.size, expected.aligned_stride)
     torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-5)
 
 
 def test_shift_and_stitch_of_a_padded_network_differs_at_the_upper_and_left_border_only():
     def make(dilated):
-        return build.build(composed("backbone=vgg11", f"backbone.output_stride={16 if dilated else 32}").backbone, "x")
+        return instantiate(composed("backbone=vgg11", f"backbone.output_stride={16 if dilated else 32}").backbone, "x")
 
     coarse, dense = twins(make)
     with torch.inference_mode():
         found = ShiftAndStitch(2)(coarse, images(225, 243)).values
-        expected = Whole()(dense, images(225, 243)).values
+        expected = WholeImage()(dense, images(225, 243)).values
     assert found.shape == expected.shape == (1, 3, 15, 16)
     assert not torch.allclose(found[..., :4, :4], expected[..., :4, :4], atol=1e-3)
     torch.testing.assert_close(found[..., 4:, 4:], expected[..., 4:, 4:])
@@ -172,14 +177,14 @@ def test_shift_and_stitch_of_a_padded_network_differs_at_the_upper_and_left_bord
 def test_coarse_heads_can_be_stitched_at_any_size(head, stride):
     torch.manual_seed(0)
     overrides = ("backbone=resnet18", f"head={head}", "backbone.output_stride=32")
-    segmenter = build.build_segmenter(composed(*overrides), 3).eval()
+    segmenter = build_segmenter(composed(*overrides), 3).eval()
     stitch = ShiftAndStitch(4)
     with torch.inference_mode():
         for height, width in ((32, 45), (3, 33)):
             found = stitch(segmenter, images(height, width))
             assert found.values.shape[-2:] == (-(-height * 4 // stride), -(-width * 4 // stride))
             assert found.size == (height, width)
-            assert torch.equal(found.values[..., ::4, ::4], Whole()(segmenter, images(height, width)).values)
+            assert torch.equal(found.values[..., ::4, ::4], WholeImage()(segmenter, images(height, width)).values)
     assert stride_of(segmenter) == stride
 
 
@@ -187,7 +192,7 @@ def test_what_cannot_be_stitched_is_told():
     coarse, _ = twins(lambda dilated: Unpadded(0))
     with pytest.raises(UserError, match=r"inference\.factor=3 does not divide the stride of this network, 4"):
         ShiftAndStitch(3)(coarse, images())
-    segmenter = build.build_segmenter(composed("backbone=resnet18", "head=fcn32s"), 3).eval()
+    segmenter = build_segmenter(composed("backbone=resnet18", "head=fcn32s"), 3).eval()
     with pytest.raises(UserError, match="needs a head with coarse logits"):
         ShiftAndStitch(2)(segmenter, images())
     with pytest.raises(UserError, match=r"inference\.factor must be at least 1, got 0"):
@@ -280,7 +285,7 @@ WRONG = [
     ("inference=sliding", "inference=sliding: there is no such option"),
     ("postprocess=crf", "postprocess=crf: there is no such option"),
     ("inference.factor=2", "inference.factor is not a setting"),
-    ("+inference.factor=2", "inference.factor: segframe.inference.whole.Whole takes no such argument"),
+    ("+inference.factor=2", "inference.factor: segframe.inference.WholeImage takes no such argument"),
     ("output_strid=8", "output_strid is not a setting; did you mean output_stride?"),
     ("output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
     ("output_stride=8", "belongs to one output stride"),

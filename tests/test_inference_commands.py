@@ -10,10 +10,10 @@ from conftest import TINY
 from PIL import Image
 from test_inference import images, stored
 
-from segframe import checkpoint
-from segframe.data.shapes import Shapes
-from segframe.inference import evaluation
-from segframe.stored import stored_data
+from segframe.cli.checkpoint_data import stored_data
+from segframe.data.datasets.shapes import Shapes
+from segframe.inference import evaluate
+from segframe.models.weights import checkpoint
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def evaluated(run, tmp_path, data, *words):
     return run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a", *words)
 
 
-FOLDER = {"_target_": "segframe.data.folder.Folder", "classes": ["a", "b"]}
+FOLDER = {"_target_": "segframe.data.Folder", "classes": ["a", "b"]}
 
 
 def test_what_a_checkpoint_says_of_its_data_is_not_obeyed_blindly(run, tmp_path, monkeypatch):
@@ -120,8 +120,8 @@ def test_what_a_checkpoint_says_of_its_data_is_not_obeyed_blindly(run, tmp_path,
         ({**here, "dataset": {**FOLDER, "splits": {"val": "../x.ckpt"}}}, "data read ../x.ckpt, which is not below"),
         ({**here, "dataset": {**FOLDER, "classes": "zero"}}, "data/zero is no list of names"),
         ({**here, "dataset": {**FOLDER, "classes": "names"}}, "data/names is no list of names"),
-        ({"dataset": {"_target_": "segframe.data.shapes.Shapes", "num_images": {"val": 10**9}}}, "at most 1,000,000"),
-        ({"dataset": {"_target_": "segframe.data.shapes.Shapes", "size": 10**6}}, "at most 4,096"),
+        ({"dataset": {"_target_": "segframe.data.Shapes", "num_images": {"val": 10**9}}}, "at most 1,000,000"),
+        ({"dataset": {"_target_": "segframe.data.Shapes", "size": 10**6}}, "at most 4,096"),
     ]:
         result = evaluated(run, tmp_path, data)
         assert result.code == 1
@@ -132,7 +132,7 @@ def test_what_a_checkpoint_says_of_its_data_is_not_obeyed_blindly(run, tmp_path,
 
 def test_a_checkpoint_starts_no_more_workers_than_a_machine_has(run, tmp_path, monkeypatch):
     counted = []
-    monkeypatch.setattr(evaluation, "image_loader", lambda data, workers, pin_memory: counted.append(workers) or [])
+    monkeypatch.setattr(evaluate, "image_loader", lambda data, workers, pin_memory: counted.append(workers) or [])
     stored(tmp_path, *TINY, classes=Shapes.classes)
     for number, words in [(0, ()), (4000, ()), (-3, ()), (4000, ("data.num_workers=9",))]:
         assert evaluated(run, tmp_path, {"num_workers": number}, *words).code == 0

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 from test_data import complaint, names, put_image, put_lines, put_mask, put_pair
 
-from segframe.data.files import UNREADABLE, noting
-from segframe.data.folder import Folder
+from segframe.data.datasets.folder import Folder
+from segframe.data.file_listing import UNREADABLE, noting
 
 
 def test_folder_with_lists(tmp_path):

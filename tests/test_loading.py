@@ -11,8 +11,8 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from segframe.callbacks import clock
-from segframe.callbacks.loading import LoaderReport, advice
+from segframe.training.callbacks import step_timer
+from segframe.training.callbacks.dataloader_report import DataloaderReport, advice
 
 
 class Slow(Dataset[Tensor]):
@@ -53,7 +53,7 @@ def told(seconds_to_load: float, seconds_to_train: float, capsys: pytest.Capture
         max_epochs=1,
         accumulate_grad_batches=2,
         accelerator="cpu",
-        callbacks=[LoaderReport(0.3)],
+        callbacks=[DataloaderReport(0.3)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -93,7 +93,7 @@ def test_on_a_gpu_only_an_empty_queue_counts_as_waiting(monkeypatch):
             return 1e3 * (other.at - self.at)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    step_clock, gpu, program = clock.StepClock(), torch.device("cuda"), 0.0
+    step_clock, gpu, program = step_timer.StepTimer(), torch.device("cuda"), 0.0
 
     def steps(seconds_to_load: float, seconds_to_train: float) -> None:
         nonlocal program
@@ -121,6 +121,6 @@ def test_on_a_gpu_only_an_empty_queue_counts_as_waiting(monkeypatch):
     ],
 )
 def test_advice_names_what_is_left_to_change(monkeypatch, workers, cache, image, setting):
-    monkeypatch.setattr("segframe.callbacks.loading.num_cores", lambda: 4)
+    monkeypatch.setattr("segframe.training.callbacks.dataloader_report.num_cores", lambda: 4)
     dataset = SimpleNamespace(cache=cache, samples=[SimpleNamespace(image=Path(image))])
     assert setting in advice(SimpleNamespace(num_workers=workers, dataset=dataset))

@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from segframe.errors import UserError
-from segframe.loggers import CSV, TensorBoard
+from segframe.training.loggers import CSVLogger, TensorBoard
 
 
 def lines(folder: Path) -> list[str]:
@@ -15,7 +15,7 @@ def lines(folder: Path) -> list[str]:
 
 
 def test_metrics_of_a_step_share_a_row(tmp_path: Path) -> None:
-    logger = CSV(str(tmp_path / "run"))
+    logger = CSVLogger(str(tmp_path / "run"))
     logger.log_metrics({"loss": 0.5}, step=10)
     logger.log_metrics({"loss": 0.25}, step=20)
     logger.log_metrics({"miou": float("nan"), "accuracy": 1 / 3}, step=20)
@@ -25,7 +25,7 @@ def test_metrics_of_a_step_share_a_row(tmp_path: Path) -> None:
 
 
 def test_a_row_reaches_the_file_when_the_next_begins(tmp_path: Path) -> None:
-    logger = CSV(str(tmp_path))
+    logger = CSVLogger(str(tmp_path))
     for step in (1, 2, 3):
         logger.log_metrics({"loss": step}, step=step)
     assert lines(tmp_path) == ["step,loss", "1,1", "2,2"]
@@ -34,7 +34,7 @@ def test_a_row_reaches_the_file_when_the_next_begins(tmp_path: Path) -> None:
 
 
 def test_a_saved_row_can_still_grow(tmp_path: Path) -> None:
-    logger = CSV(str(tmp_path))
+    logger = CSVLogger(str(tmp_path))
     for step in (1, 2):
         logger.log_metrics({"loss": step, "miou": 0}, step=step)
         logger.save()
@@ -46,13 +46,13 @@ def test_a_saved_row_can_still_grow(tmp_path: Path) -> None:
 
 
 def test_a_continued_file_has_no_overlap(tmp_path: Path) -> None:
-    killed = CSV(str(tmp_path))
+    killed = CSVLogger(str(tmp_path))
     for step in (10, 20, 30):
         killed.log_metrics({"loss": step}, step=step)
     killed.save()
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("4")  # killed while writing
-    resumed = CSV(str(tmp_path))
+    resumed = CSVLogger(str(tmp_path))
     resumed.resume(10)
     resumed.log_metrics({"loss": 1}, step=20)
     resumed.log_metrics({"loss": 2, "miou": 0.5}, step=40)
@@ -62,7 +62,7 @@ def test_a_continued_file_has_no_overlap(tmp_path: Path) -> None:
 
 def test_a_continued_file_without_overlap_is_kept_whole(tmp_path: Path) -> None:
     for step in (10, 20, 30):
-        logger = CSV(str(tmp_path))
+        logger = CSVLogger(str(tmp_path))
         logger.resume(step - 5)
         logger.log_metrics({"loss": step}, step=step)
         logger.finalize("success")
@@ -98,7 +98,7 @@ def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(tmp
 def test_a_damaged_table_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(UserError, match=r"metrics.csv is damaged .*: move it away"):
-        CSV(str(tmp_path))
+        CSVLogger(str(tmp_path))
 
 
 def full(*arguments: object, **keywords: object) -> None:
@@ -106,7 +106,7 @@ def full(*arguments: object, **keywords: object) -> None:
 
 
 def test_a_full_disk_is_told_of_once_and_no_figure_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = CSV(str(tmp_path))
+    logger = CSVLogger(str(tmp_path))
     logger.log_metrics({"loss": 1.0}, step=1)
     logger.save()
     logger.log_metrics({"loss": 2.0}, step=2)

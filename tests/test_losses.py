@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from conftest import composed, options
 from PIL import Image
 
-from segframe import build
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
-from segframe.heads.base import Logits
-from segframe.losses.cross_entropy import CrossEntropy
-from segframe.losses.dice import Dice
+from segframe.models.logits import Logits
+from segframe.models.losses.cross_entropy import CrossEntropy
+from segframe.models.losses.dice import Dice
 
 LOSSES = options("loss")
 
@@ -26,7 +26,7 @@ def sample(seed=0, size=(17, 23), classes=5):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_contract(name):
-    loss = build.build(composed(f"loss={name}").loss, "loss")
+    loss = instantiate(composed(f"loss={name}").loss, "loss")
     logits, mask = sample()
     value = loss(logits, mask)
     value.backward()
@@ -59,7 +59,7 @@ def test_dice_by_hand():
 
 def test_the_sum_is_the_sum():
     logits, mask = sample(2)
-    both = build.build(composed("loss=cross_entropy_dice", "loss.weights.dice=0.5").loss, "loss")
+    both = instantiate(composed("loss=cross_entropy_dice", "loss.weights.dice=0.5").loss, "loss")
     torch.testing.assert_close(
         both(logits, mask), CrossEntropy(None, 0.0)(logits, mask) + 0.5 * Dice(1.0)(logits, mask)
     )
@@ -82,7 +82,7 @@ def test_the_coarse_loss_takes_every_eighth_pixel_of_deeplabs_crops():
     generator = torch.Generator().manual_seed(0)
     mask = torch.randint(0, 5, (2, 321, 321), generator=generator).to(torch.uint8)
     values = torch.randn(2, 5, 41, 41, generator=generator)
-    loss = build.build(composed("loss=cross_entropy_coarse").loss, "loss")
+    loss = instantiate(composed("loss=cross_entropy_coarse").loss, "loss")
     expected = F.cross_entropy(values, mask[:, ::8, ::8].long())
     torch.testing.assert_close(loss(Logits(values, (321, 321), aligned_stride=8), mask), expected)
     # Edge to edge it is Pillow's nearest neighbour, as deeplab-pytorch shrinks its masks.

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from test_data import SIZE, complaint, put_mask
 
-from segframe.data.labels import LabelTable
-from segframe.data.masks import read_header, read_image, read_raw
+from segframe.data.image_io import read_header, read_image, read_raw
+from segframe.data.label_map import LabelTable
 from segframe.data.palettes import voc_palette
 from segframe.errors import UserError
 

@@ -11,7 +11,7 @@ from test_data import complaint, put_pair
 from test_voc import sbd_tree, voc_tree
 
 from segframe.data import VOC, Folder
-from segframe.data.masks import MAX_BYTES, read_header, read_image, read_raw, stored_area
+from segframe.data.image_io import MAX_BYTES, read_header, read_image, read_raw, stored_area
 
 READERS = (read_image, read_raw, read_header, stored_area)
 ODD = ("pipe", "device", "folder")

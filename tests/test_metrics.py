@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segframe.metrics import ConfusionMatrix, figures
+from segframe.inference.metrics import ConfusionMatrix, compute_metrics
 
 
 def numpy_figures(predictions, masks, num_classes):
@@ -31,7 +31,7 @@ def test_figures_agree_with_numpy(num_classes):
     for prediction, mask in zip(predictions, masks, strict=True):
         confusion.update(torch.from_numpy(prediction)[None], torch.from_numpy(mask)[None])
     names = tuple(f"k{k}" for k in range(num_classes))
-    found = figures(confusion.matrix, names, "val")
+    found = compute_metrics(confusion.matrix, names, "val")
     miou, pixel, mean, fwiou, iou = numpy_figures(predictions, masks, num_classes)
     assert confusion.matrix.sum() == sum((mask < num_classes).sum() for mask in masks)
     keys = ("val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fwiou")
@@ -44,13 +44,13 @@ def test_miou_is_of_the_dataset_not_of_the_images():
     confusion = ConfusionMatrix(2)
     confusion.update(torch.tensor([[[0, 0, 0, 1]]]), torch.tensor([[[0, 0, 0, 0]]]))
     confusion.update(torch.tensor([[[1, 1, 1, 1]]]), torch.tensor([[[1, 1, 1, 0]]]))
-    assert figures(confusion.matrix, ("a", "b"), "val")["val/miou"] == pytest.approx((3 / 5 + 3 / 5) / 2)
+    assert compute_metrics(confusion.matrix, ("a", "b"), "val")["val/miou"] == pytest.approx((3 / 5 + 3 / 5) / 2)
 
 
 def test_a_class_that_nowhere_occurs_is_not_counted():
     confusion = ConfusionMatrix(3)
     confusion.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))
-    found = figures(confusion.matrix, ("a", "b", "c"), "val")
+    found = compute_metrics(confusion.matrix, ("a", "b", "c"), "val")
     assert found["val/miou"] == 1
     assert np.isnan(found["val/iou/c"])
     confusion.reset()

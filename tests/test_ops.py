@@ -7,9 +7,9 @@ from conftest import agree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segframe.heads.base import Logits
-from segframe.losses.cross_entropy import CrossEntropy
-from segframe.ops.bilinear import resize
+from segframe.models.logits import Logits
+from segframe.models.losses.cross_entropy import CrossEntropy
+from segframe.models.ops.bilinear import resize
 
 # Cells, pixels, aligned_stride: odd ones, single cells, cropped and continued ones, several products along each axis,
 # full size already, larger than the image.
@@ -33,7 +33,7 @@ shapes = pytest.mark.parametrize(("cells", "size", "stride"), SHAPES)
 def band(request, monkeypatch):
     """Bands of single rows, of some rows, of several images."""
     for module in ("bands", "classes"):
-        monkeypatch.setattr(f"segframe.ops.{module}.CPU_BAND", request.param)
+        monkeypatch.setattr(f"segframe.models.ops.{module}.CPU_BAND", request.param)
 
 
 def sample(classes, cells, size, dtype=torch.float32, layout=torch.contiguous_format, seed=0):

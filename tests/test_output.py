@@ -6,13 +6,13 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from segframe.checks import check_numbers
+from segframe.config.validate import check_numbers
 from segframe.errors import UserError
-from segframe.run_folder import computed
+from segframe.training.run_dir import computed
 
 PROGRAM = """
 import sys
-from segframe.output import make_lasting
+from segframe.cli.streams import make_lasting
 make_lasting()
 for k in range(3):
     print("\\xb7" * 100_000, flush=True)

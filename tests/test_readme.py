@@ -10,7 +10,9 @@ from conftest import ROOT, composed
 from hydra.core.config_store import ConfigStore
 from PIL import Image
 
-from segframe import build, checks
+from segframe.config import validate
+from segframe.config.instantiate import instantiate
+from segframe.data.build import build_datasets
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -33,8 +35,8 @@ def test_commands_compose(command):
     ConfigStore.instance().store(group="data", name="checkpoint", node={})
     config = composed(*overrides, name=name)
     if name == "train":
-        checks.check_keys(config)
-        checks.check_targets(config)
+        validate.check_keys(config)
+        validate.check_targets(config)
 
 
 @pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])
@@ -65,7 +67,7 @@ def test_the_example_backbone_works(tmp_path, monkeypatch):
     assert {
         k: (m.shape[1], -(-50 // f.stride)) for (k, m), f in zip(maps.items(), backbone.features.values(), strict=True)
     } == {k: (8, m.shape[2]) for k, m in maps.items()}
-    head = build.build(composed("head=fcn8s").head, "head")(features=backbone.features, num_classes=3)
+    head = instantiate(composed("head=fcn8s").head, "head")(features=backbone.features, num_classes=3)
     assert head(maps, (50, 65)).full().shape == (1, 3, 50, 65)
     sys.modules.pop("readme_tiny")
 
@@ -80,6 +82,6 @@ def test_the_example_of_own_data_works(tmp_path):
             picture = Image.new(mode, (40, 32), (0x80, 0x40, 0x80) if folder == "masks" else (9, 9, 9))
             picture.save(tmp_path / "photos" / folder / split / "0.png")
     config = composed(f"hydra.searchpath=[file://{tmp_path}]", "data=mine", f"data.root={tmp_path / 'photos'}")
-    train, _ = build.build_datasets(config.data, config.transforms, 0)
+    train, _ = build_datasets(config.data, config.transforms, 0)
     assert train.classes == ("road", "sky")
     assert set(train[0]["mask"].unique().tolist()) <= {0, 255}

@@ -7,10 +7,12 @@ import torch
 from conftest import ROOT, composed, options
 from omegaconf import OmegaConf
 
-from segframe import build, checkpoint
-from segframe.checks import check_needs
+from segframe.config.instantiate import instantiate
+from segframe.config.validate import check_needs
 from segframe.errors import UserError
-from segframe.task import group_parameters
+from segframe.models.build import build_segmenter, initialize_from
+from segframe.models.weights import checkpoint
+from segframe.training.parameter_groups import group_parameters
 
 # In multiples of the recipe's rate: backbone weights, head weights; biases are `bias` times as fast, norms as weights.
 # decay: which kinds of parameters decay.
@@ -49,11 +51,11 @@ OURS = {"camvid", "shapes", "overfit", "upsampling"}
 
 VOC = {"data.train_split": "trainaug", "data.val_split": "val"}
 SBD = {"data.train_split": "sbdtrain", "data.val_split": "seg11valid"}
-SUMMED = {"loss._target_": "segframe.losses.cross_entropy.CrossEntropy", "loss.reduction": "sum"}
-MEAN = {"loss._target_": "segframe.losses.cross_entropy.CrossEntropy", "loss.reduction": "mean"}
-COARSE = {"loss._target_": "segframe.losses.coarse.OnCoarseGrid", "loss.loss.reduction": "mean"}
-POLY = {"scheduler._target_": "segframe.schedulers.poly", "scheduler.power": 0.9, "scheduler.min_factor": 0.0}
-FIXED = {"scheduler._target_": "segframe.schedulers.constant"}
+SUMMED = {"loss._target_": "segframe.models.losses.CrossEntropy", "loss.reduction": "sum"}
+MEAN = {"loss._target_": "segframe.models.losses.CrossEntropy", "loss.reduction": "mean"}
+COARSE = {"loss._target_": "segframe.models.losses.CoarseLabels", "loss.loss.reduction": "mean"}
+POLY = {"scheduler._target_": "segframe.training.poly_lr", "scheduler.power": 0.9, "scheduler.min_factor": 0.0}
+FIXED = {"scheduler._target_": "segframe.training.constant_lr"}
 BGR, RGB = {"normalize.bgr": True, "normalize.std": [1, 1, 1]}, {"normalize.bgr": False}
 WHOLE, MIRROR = {"transforms.train": []}, {"transforms.scale": [1.0, 1.0]}
 STEPS_2 = {"transforms.scale": [0.5, 2.0], "transforms.scale_step": 0.25}
@@ -68,7 +70,7 @@ SETTINGS = {
     "fcn8s-atonce_voc": SBD | SUMMED | FIXED | BGR | WHOLE | {"head.scales": [1.0, 0.01, 0.0001]},
     "fcn_alexnet_voc": SBD | MEAN | FIXED | BGR | WHOLE,
     "deeplabv1_voc": VOC | COARSE | BGR | MIRROR
-    | {"scheduler._target_": "segframe.schedulers.step", "scheduler.milestones": [2000, 4000], "scheduler.factor": 0.1},
+    | {"scheduler._target_": "segframe.training.step_lr", "scheduler.milestones": [2000, 4000], "scheduler.factor": 0.1},
     "deeplabv2_vgg16_voc": VOC | COARSE | POLY | BGR | MIRROR | {"backbone.rates": [6, 12, 18, 24]},
     "deeplabv2_vgg16_s_voc": VOC | COARSE | POLY | BGR | MIRROR | {"backbone.rates": [2, 4, 8, 12]},
     "deeplabv2_voc": VOC | COARSE | POLY | BGR
@@ -125,8 +127,8 @@ def test_learning_rates_and_decays_are_the_published_ones(experiment):
     want = PUBLISHED[experiment]
     config = composed(f"experiment={experiment}", "backbone.weights=null" if "unet" not in experiment else "seed=0")
     with torch.device("meta"):
-        network = build.build_segmenter(config, 21)
-    optimizer = build.build(config.optimizer, "optimizer")
+        network = build_segmenter(config, 21)
+    optimizer = instantiate(config.optimizer, "optimizer")
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups = group_parameters(network, optimizer, config.param_groups)
     found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
@@ -179,10 +181,10 @@ def test_stages_of_fcn_hand_on_their_weights(tmp_path):
     for stage in ("fcn32s", "fcn16s", "fcn8s"):
         words = [f"experiment={stage}_voc", *small, "backbone.weights=null"]
         config = composed(*words, *([f"init_from={previous}"] if previous else []))
-        network = build.build_segmenter(config, 21)
+        network = build_segmenter(config, 21)
         if previous:
             before = torch.load(previous, weights_only=True)["state_dict"]
-            build.initialize_from(network, config, tuple(f"k{k}" for k in range(21)))
+            initialize_from(network, config, tuple(f"k{k}" for k in range(21)))
             own = network.state_dict()
             for name in ("backbone.layers.0.weight", "backbone.fc7.bias", "head.score.c5.weight"):
                 assert torch.equal(own[name], before[f"segmenter.{name}"])
@@ -192,7 +194,7 @@ def test_stages_of_fcn_hand_on_their_weights(tmp_path):
         for parameter in network.head.score.parameters():
             torch.nn.init.normal_(parameter)
         plain = OmegaConf.to_container(config, resolve=True)
-        about = checkpoint.About(plain, tuple(f"k{k}" for k in range(21)), ((0, 0, 0),) * 21)
+        metadata = checkpoint.CheckpointMetadata(plain, tuple(f"k{k}" for k in range(21)), ((0, 0, 0),) * 21)
         state = {f"segmenter.{name}": tensor for name, tensor in network.state_dict().items()}
         previous = tmp_path / f"{stage}.ckpt"
-        torch.save({checkpoint.KEY: checkpoint.describe(about), "state_dict": state}, previous)
+        torch.save({checkpoint.KEY: checkpoint.describe(metadata), "state_dict": state}, previous)

@@ -33,11 +33,11 @@ def test_every_reference_is_counted():
 def test_a_reference_is_complete(name):
     reference = load(name)
     assert (len(reference.keys), count_parameters(reference.keys)) == COUNTS[name]
-    assert reference.images.shape == (1, 3, *reference.about["size"])
-    assert {"repository", "commit", "torch", "call", "preprocessing"} <= set(reference.about)
+    assert reference.images.shape == (1, 3, *reference.metadata["size"])
+    assert {"repository", "commit", "torch", "call", "preprocessing"} <= set(reference.metadata)
     assert reference.logits
     for output, logits in reference.logits.items():
-        stored = tuple(-(-side // reference.step[output]) for side in reference.about["outputs"][output]["size"])
+        stored = tuple(-(-side // reference.step[output]) for side in reference.metadata["outputs"][output]["size"])
         assert logits.shape == (1, 21, *stored)
         assert logits.dtype == torch.float32
         assert 0.1 < logits.abs().max() < 150
@@ -87,8 +87,8 @@ def test_images_are_the_same_bits_everywhere():
 
 def test_a_tensor_depends_on_its_name_and_the_seed_alone():
     state = seeded_state(KEYS, 3, {})
-    alone = seeded_state({"conv.weight": KEYS["conv.weight"]}, 3, {})
-    assert torch.equal(alone["conv.weight"], state["conv.weight"])
+    lock_run_dir = seeded_state({"conv.weight": KEYS["conv.weight"]}, 3, {})
+    assert torch.equal(lock_run_dir["conv.weight"], state["conv.weight"])
     assert not torch.equal(state["conv.weight"], state["up_conv.weight"])
     assert not torch.equal(state["conv.weight"], seeded_state(KEYS, 4, {})["conv.weight"])
 

@@ -4,10 +4,10 @@ import json
 import os
 
 import pytest
+from segframe.reports import check_picture, check_report
 from test_check_data import FOLDER
 
 from segframe.errors import UserError
-from segframe.reports import check_picture, check_report
 
 KEYS = ("splits", "findings")
 
@@ -64,7 +64,7 @@ def test_bad_places_are_told(tmp_path):
 def test_the_programs_ask_first(run, photos, tmp_path, monkeypatch):
     image = photos / "images/train/3.png"
     kept = image.read_bytes()
-    monkeypatch.setattr("segframe.data_check.splits.examine_all", None)
+    monkeypatch.setattr("segframe.data.inspection.splits.examine_all", None)
     monkeypatch.setattr("segframe.benchmark.runner.measure", None)
     for words in (
         ("scripts/check_data.py", *FOLDER, f"json={image}"),

@@ -12,7 +12,7 @@ import torch
 from conftest import RUN, TINY, rows
 from omegaconf import OmegaConf
 
-from segframe import checkpoint
+from segframe.models.weights import checkpoint
 
 
 def test_a_moved_run_keeps_its_best(trained, run, tmp_path):

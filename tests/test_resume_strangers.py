@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import TINY
 from omegaconf import OmegaConf
+from segframe.config.untrusted import check_folder
 
+from segframe.cli.resume_argv import resume_arguments
 from segframe.errors import UserError
-from segframe.run_folder import resume_arguments
-from segframe.strangers import check_folder
 
 
 def test_resume_runs_no_strangers_parts(trained, run):

@@ -47,13 +47,13 @@ def module(num_workers, **changes):
 
 
 def test_the_stream_is_the_same_for_any_number_of_workers_and_after_a_restart():
-    alone = list(module(0).train_dataloader())
+    lock_run_dir = list(module(0).train_dataloader())
     together = list(module(2).train_dataloader())
     loader = module(0).train_dataloader()
     loader.load_state_dict({"batches": 2})
     resumed = list(loader)
-    assert len(alone) == len(together) == 5
-    for first, second in [*zip(alone, together, strict=True), *zip(alone[2:], resumed, strict=True)]:
+    assert len(lock_run_dir) == len(together) == 5
+    for first, second in [*zip(lock_run_dir, together, strict=True), *zip(lock_run_dir[2:], resumed, strict=True)]:
         assert first["name"] == second["name"]
         assert (first["image"] == second["image"]).all()
         assert (first["mask"] == second["mask"]).all()

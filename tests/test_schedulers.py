@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import composed, options
 
-from segframe import build
+from segframe.config.instantiate import instantiate
 
 TOTAL = 100
 
 
 def rates(name, *overrides):
-    make = build.build(composed(f"scheduler={name}", *overrides).scheduler, "scheduler")
+    make = instantiate(composed(f"scheduler={name}", *overrides).scheduler, "scheduler")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     scheduler = make(optimizer, total_steps=TOTAL)
     found = []

@@ -4,15 +4,15 @@ import pytest
 import torch
 from conftest import composed
 
-from segframe import build
 from segframe.errors import UserError
-from segframe.segmenter import Normalize, logit_stride
+from segframe.models.build import build_segmenter
+from segframe.models.segmenter import Normalize, logit_stride
 
 SMALL = ("backbone=resnet18", "head=deeplabv3plus")
 
 
 def make(*overrides):
-    return build.build_segmenter(composed(*SMALL, *overrides), 3)
+    return build_segmenter(composed(*SMALL, *overrides), 3)
 
 
 def test_normalisation():
@@ -100,4 +100,4 @@ def test_an_unknown_way_of_freezing_is_told():
 )
 def test_logit_stride(words, stride):
     with torch.device("meta"):
-        assert logit_stride(build.build_segmenter(composed(*words), 2)) == stride
+        assert logit_stride(build_segmenter(composed(*words), 2)) == stride

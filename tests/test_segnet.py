@@ -5,14 +5,14 @@ import torch
 from conftest import composed
 from torch import nn
 
-from segframe import build
 from segframe.errors import UserError
+from segframe.models.build import build_segmenter
 
 
 def test_maxima_go_back_to_where_they_were():
     """Without convolutions, the head leaves each channel of c5 at the pixels that the encoder's poolings chose."""
     torch.manual_seed(0)
-    network = build.build_segmenter(composed("model=segnet", "backbone.variant=vgg11_bn"), 5).eval()
+    network = build_segmenter(composed("model=segnet", "backbone.variant=vgg11_bn"), 5).eval()
     network.head.conv = nn.ModuleList(FirstChannels(width) for width in (512, 256, 128, 64, 64))
     with torch.no_grad():
         maps = network.backbone(torch.rand(1, 3, 45, 70))
@@ -45,17 +45,15 @@ class FirstChannels(nn.Module):
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "unet"])
 def test_other_ways_up_need_no_indices(backbone, upsampling):
     with torch.device("meta"):
-        network = build.build_segmenter(
-            composed(f"backbone={backbone}", "head=segnet", f"head.upsampling={upsampling}"), 3
-        )
+        network = build_segmenter(composed(f"backbone={backbone}", "head=segnet", f"head.upsampling={upsampling}"), 3)
         for size in ((33, 50), (64, 64)):
             assert network(torch.empty(2, 3, *size)).shape == (2, 3, *size)
 
 
 def test_what_segnet_needs_is_told():
     with pytest.raises(UserError, match="pooling_indices=true tells: backbone=vgg16_bn_indices"):
-        build.build_segmenter(composed("backbone=vgg16_bn", "head=segnet"), 3)
+        build_segmenter(composed("backbone=vgg16_bn", "head=segnet"), 3)
     with pytest.raises(UserError, match=r"needs backbone\.output_stride=32.*got 8"):
-        build.build_segmenter(composed("model=segnet", "backbone.output_stride=8"), 3)
+        build_segmenter(composed("model=segnet", "backbone.output_stride=8"), 3)
     with pytest.raises(UserError, match=r"head\.depths must be five numbers"):
-        build.build_segmenter(composed("model=segnet", "head.depths=[3,3]"), 3)
+        build_segmenter(composed("model=segnet", "head.depths=[3,3]"), 3)

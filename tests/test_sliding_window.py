@@ -11,15 +11,15 @@ from test_inference import images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segframe import build
-from segframe.backbones.base import Backbone, Feature
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
-from segframe.heads.base import Logits
 from segframe.inference import sliding_window
 from segframe.inference.sliding_window import SlidingWindow, origins, side_by_side
-from segframe.inference.whole import Whole
-from segframe.ops.classes import best
-from segframe.segmenter import Normalize, Segmenter
+from segframe.inference.whole_image import WholeImage
+from segframe.models.backbones.base import Backbone, Feature
+from segframe.models.logits import Logits
+from segframe.models.ops.argmax import best
+from segframe.models.segmenter import Normalize, Segmenter
 
 
 class Cells(nn.Module):
@@ -65,7 +65,7 @@ def network(head):
         backbone, small = OWN_BACKBONE[head]
         return make(f"backbone={backbone}", *small, f"head={head}", classes=5).eval()
     backbone = Narrow()
-    layers = build.build(composed(f"head={head}").head, "head")(backbone.features, 5)
+    layers = instantiate(composed(f"head={head}").head, "head")(backbone.features, 5)
     for parameter in layers.parameters():
         if not parameter.any():
             nn.init.normal_(parameter)
@@ -166,7 +166,7 @@ def test_one_window_is_the_whole_image(mode):
     segmenter = network("fcn")
     batch = images(75, 93, n=2)
     with torch.inference_mode():
-        found, expected = SlidingWindow(96, 64, mode, 1)(segmenter, batch), Whole()(segmenter, batch)
+        found, expected = SlidingWindow(96, 64, mode, 1)(segmenter, batch), WholeImage()(segmenter, batch)
         agree(found.full(), expected.full())
         assert torch.equal(found.classes(), expected.classes())
 
@@ -213,13 +213,16 @@ def test_the_best_class_is_the_first_of_equals():
 
 def test_window_and_stride_follow_from_the_training():
     untold = SlidingWindow(None, None, "exact", 1)
-    assert untold.suited_to({"transforms": {"crop_size": [360, 481]}}).stride == (240, 320)
-    suited = SlidingWindow(None, [8, 9], "fast", 2).suited_to({"transforms": {"crop_size": 96}})
+    assert untold.with_training_defaults({"transforms": {"crop_size": [360, 481]}}).stride == (240, 320)
+    suited = SlidingWindow(None, [8, 9], "fast", 2).with_training_defaults({"transforms": {"crop_size": 96}})
     assert str(suited) == "sliding windows of 96x96 pixels every 8 down and 9 to the right, fast"
-    assert SlidingWindow(64, None, "exact", 1).suited_to({"transforms": {"crop_size": 96}}).window == (64, 64)
+    assert SlidingWindow(64, None, "exact", 1).with_training_defaults({"transforms": {"crop_size": 96}}).window == (
+        64,
+        64,
+    )
     for config in ({"transforms": {"train": []}}, {}):
         with pytest.raises(UserError, match=r"inference\.window must be given: this network was not trained on crops"):
-            untold.suited_to(config)
+            untold.with_training_defaults(config)
 
 
 @pytest.mark.parametrize(

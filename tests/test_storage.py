@@ -11,13 +11,13 @@ import torch
 from conftest import ROOT, TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segframe import checkpoint
-from segframe.callbacks import last
-from segframe.callbacks.last import parse
 from segframe.errors import UserError
+from segframe.files import atomic_write, write_text
+from segframe.models.weights import checkpoint
 from segframe.preemption import SIGNALS, exit_code, listen, named
-from segframe.storage import WholeFiles, resume_from
-from segframe.whole import replacing, write_text
+from segframe.training.callbacks import preemption_checkpoint
+from segframe.training.callbacks.preemption_checkpoint import parse
+from segframe.training.checkpoint_io import AtomicCheckpointIO, resume_from
 
 CONTENT = {"state_dict": {"a": torch.arange(10000.0)}}
 
@@ -32,7 +32,7 @@ def flip(path: Path) -> None:
 def test_a_checkpoint_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "checkpoints/last.ckpt"
     for step in (1, 2):
-        WholeFiles().save_checkpoint({**CONTENT, "global_step": step}, path)
+        AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": step}, path)
         assert checkpoint.read(path)["global_step"] == step
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
@@ -40,12 +40,12 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path):
 def test_a_strangers_checkpoint_is_no_runs(tmp_path):
     torch.save(CONTENT, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last.ckpt holds no segframe: it is not the checkpoint of a run"):
-        WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
-    WholeFiles().save_checkpoint({**CONTENT, "global_step": 1}, path)
+    AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": 1}, path)
 
     def full(content, file):
         file.write(b"a part of it")
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"cannot write .*last.ckpt \(No space left on device\); last.ckpt is still"):
-        WholeFiles().save_checkpoint({**CONTENT, "global_step": 2}, path)
+        AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": 2}, path)
     assert checkpoint.read(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -63,7 +63,7 @@ def test_small_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
     write_text(path, "one")
 
     def stopped():
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(b"tw")
             raise KeyboardInterrupt
 
@@ -79,7 +79,7 @@ def test_what_torch_makes_of_a_full_disk_is_understood(tmp_path):
     """In a process that may not write large files."""
     code = (
         "import resource, sys, torch\n"
-        "from segframe.storage import WholeFiles\n"
+        "from segframe.training.checkpoint_io import WholeFiles\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "WholeFiles().save_checkpoint({'a': torch.arange(10000.0)}, sys.argv[1])\n"
     )
@@ -145,8 +145,8 @@ def test_a_run_that_is_asked_to_end_before_its_first_step_says_so_too(capsys, nu
 
 def test_a_second_ctrl_c_ends_at_once(monkeypatch, capfd):
     ended = []
-    monkeypatch.setattr(last, "end_at_once", lambda: ended.append(1))
-    callback = last.LastCheckpoint("x/checkpoints/last.ckpt", None)
+    monkeypatch.setattr(preemption_checkpoint, "end_at_once", lambda: ended.append(1))
+    callback = preemption_checkpoint.PreemptionCheckpoint("x/checkpoints/last.ckpt", None)
     callback._note(signal.SIGINT, None)
     assert "ends after the step at hand" in capfd.readouterr().err
     assert not ended
@@ -156,7 +156,7 @@ def test_a_second_ctrl_c_ends_at_once(monkeypatch, capfd):
 
 KILLED = """
 import os, runpy, sys
-from segframe.callbacks.last import LastCheckpoint
+from segframe.training.callbacks.preemption_checkpoint import LastCheckpoint
 hook = LastCheckpoint.{hook}
 def kill(self, trainer, *args):
     if trainer.global_step == {step} and not trainer.sanity_checking:
@@ -192,7 +192,7 @@ def whole(tmp_path_factory):
     return folder
 
 
-def figures(folder: Path) -> list[list[str]]:
+def metrics(folder: Path) -> list[list[str]]:
     lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     kept = [k for k, column in enumerate(lines[0]) if not column.startswith("speed/")]
     return [[line[k] for k in kept] for line in lines]
@@ -239,7 +239,7 @@ def test_the_same_command_ends_a_killed_run_as_if_it_had_not_been(whole, tmp_pat
     for key, state in first["optimizer_states"][0]["state"].items():
         assert torch.equal(state["momentum_buffer"], second["optimizer_states"][0]["state"][key]["momentum_buffer"])
     assert first["lr_schedulers"] == second["lr_schedulers"]
-    assert figures(whole) == figures(folder)
+    assert metrics(whole) == metrics(folder)
     for tag in ("train/loss", "val/miou"):
         assert curve(whole, tag) == curve(folder, tag)
     assert pictures(whole) == pictures(folder)

@@ -10,13 +10,14 @@ from conftest import ROOT, composed
 from PIL import Image
 from torch import nn
 
-from segframe import build
-from segframe.backbones.base import Backbone, Feature
-from segframe.dependence import Dependence
-from segframe.heads.base import Head, Logits
-from segframe.receptive_field import Field, diameter, effective, theoretical
-from segframe.segmenter import Normalize, Segmenter
-from segframe.summary import summarize
+from segframe.analysis.gradient_support import GradientSupport
+from segframe.analysis.receptive_field import Field, diameter, effective, theoretical
+from segframe.analysis.summary import summarize
+from segframe.models.backbones.base import Backbone, Feature
+from segframe.models.build import build_segmenter
+from segframe.models.heads.base import Head
+from segframe.models.logits import Logits
+from segframe.models.segmenter import Normalize, Segmenter
 
 SMALL = ("backbone=resnet18", "head=fcn", "effective_field.size=64", "effective_field.num_images=1")
 
@@ -90,7 +91,7 @@ def test_flops_by_hand():
     ],
 )
 def test_textbook_receptive_fields(words, sides):
-    segmenter = build.build_segmenter(composed(*words.split()), 2).eval()
+    segmenter = build_segmenter(composed(*words.split()), 2).eval()
     fields = theoretical(segmenter)
     assert {name: fields[name].side for name in sides} == sides
     assert not any(f.whole_image for f in fields.values())
@@ -98,11 +99,11 @@ def test_textbook_receptive_fields(words, sides):
 
 def test_dilation_keeps_the_receptive_field_of_vgg():
     config = composed("backbone=vgg16_fc", "head=fcn", "backbone.fc_channels=8", "backbone.output_stride=8")
-    assert theoretical(build.build_segmenter(config, 2).eval())["c5"].side == 404
+    assert theoretical(build_segmenter(config, 2).eval())["c5"].side == 404
 
 
 def test_pooling_over_the_image_sees_all_of_it():
-    fields = theoretical(build.build_segmenter(composed("backbone=resnet18", "head=deeplabv3"), 2).eval())
+    fields = theoretical(build_segmenter(composed("backbone=resnet18", "head=deeplabv3"), 2).eval())
     assert fields["logits"].whole_image
     # ASPP's largest rate, and torchvision's last 3x3, at stride 8.
     assert fields["logits"].side == fields["c5"].side + 2 * 36 * 8 + 2 * 8
@@ -126,7 +127,7 @@ def test_many_gates_by_the_whole_image_neither_overflow_nor_hide_the_local_field
 
 def test_a_maximum_depends_on_all_its_members():
     x = torch.tensor([1.0, 2.0], requires_grad=True)
-    with Dependence(cut_means=False):
+    with GradientSupport(cut_means=False):
         highest = torch.stack([x[0], x[1]]).amax(0)
     highest.backward()
     assert (x.grad > 0).all()
@@ -143,7 +144,7 @@ def test_the_effective_field_of_a_plain_mean_is_its_kernel():
 
 
 def test_scores_that_start_from_zero_let_the_gradient_through():
-    segmenter = build.build_segmenter(composed("backbone=vgg11", "head=fcn32s"), 2)
+    segmenter = build_segmenter(composed("backbone=vgg11", "head=fcn32s"), 2)
     assert 0 < diameter(effective(segmenter, 64, range(1))) <= 64
 
 
@@ -199,7 +200,7 @@ def test_a_sweep_ends_with_one_table(run, tmp_path):
         ("num_classes=many", "num_classes: Value 'many'"),
         ("effective_field.num_images=0", "effective_field needs a size of at least 32"),
         ("effective_field.size=100000000", "effective_field needs a size of at least 32 and at most 8,192"),
-        ("+head.rate=3", "head.rate: segframe.heads.fcn.DilatedFCN takes no such argument"),
+        ("+head.rate=3", "head.rate: segframe.models.heads.DilatedFCN takes no such argument"),
         ("backbone.output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
         ("data=folder", "data.root must be given"),
     ],

@@ -9,12 +9,14 @@ import torch
 from conftest import ROOT, composed
 from torch import nn
 
-from segframe import build, switches
-from segframe.config import TrainerConfig
+from segframe.config.instantiate import instantiate
+from segframe.config.schema import TrainerConfig
 from segframe.errors import UserError
-from segframe.resumption import follow_config, recipe_of
-from segframe.schedulers import constant
-from segframe.segmenter import Segmenter
+from segframe.models.build import build_normalize, build_segmenter
+from segframe.models.segmenter import Segmenter
+from segframe.training import performance
+from segframe.training.resume import follow_config, recipe_of
+from segframe.training.schedulers import constant_lr
 
 # One of each way through a forward pass.
 BACKBONES = (
@@ -33,7 +35,7 @@ def switched(network, **settings):
     """A copy of a network with only these switches on."""
     network = copy.deepcopy(network)
     off = dict.fromkeys(("channels_last", "compile", "activation_checkpointing", "keep_freed_memory", "tf32"), False)
-    switches.apply(TrainerConfig(**off | settings), network)
+    performance.apply(TrainerConfig(**off | settings), network)
     return network
 
 
@@ -52,9 +54,9 @@ def trained(network, images):
 def test_forgotten_activations_change_nothing(name):
     config = composed(f"backbone={name}", "head=fcn8s", *(["backbone.fc_channels=16"] if "_fc" in name else []))
     torch.manual_seed(0)
-    backbone = build.build(config.backbone, "backbone")
+    backbone = instantiate(config.backbone, "backbone")
 
-    network = Segmenter(backbone, NoHead(), None, build.build_normalize(config.normalize))
+    network = Segmenter(backbone, NoHead(), None, build_normalize(config.normalize))
     if not backbone.has_blocks:
         with pytest.raises(UserError, match="not made of blocks"):
             switched(network, activation_checkpointing=True)
@@ -69,7 +71,7 @@ def test_forgotten_activations_change_nothing(name):
 def test_forgotten_activations_are_not_kept():
     """Fewer bytes are saved for the backward pass."""
     torch.manual_seed(0)
-    network = build.build_segmenter(composed("backbone=resnet18", "head=fcn8s"), 3)
+    network = build_segmenter(composed("backbone=resnet18", "head=fcn8s"), 3)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     saved = {}
     for forget in (False, True):
@@ -83,7 +85,7 @@ def test_forgotten_activations_are_not_kept():
 
 def test_memory_formats_agree():
     torch.manual_seed(0)
-    network = build.build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 5).eval()
+    network = build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 5).eval()
     images = torch.randint(0, 256, (1, 65, 97, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     last, first = switched(network, channels_last=True), switched(network)
     assert last.head.classifier.weight.is_contiguous(memory_format=torch.channels_last)
@@ -102,13 +104,13 @@ def test_auto_is_told_and_stays_within_what_there_is(monkeypatch):
     for capable, expected in ((True, "bf16-mixed"), (False, "32-true")):
         settings = copy.deepcopy(trainer)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capable: {"avx512_bf16": c}, raising=False)
-        switches.resolve(settings)
+        performance.resolve(settings)
         assert settings.precision == expected
 
 
 def test_half_precision_with_clipping_is_not_fused():
     trainer = composed("trainer.precision=16-mixed", "trainer.gradient_clip_val=1").trainer
-    switches.resolve(trainer)
+    performance.resolve(trainer)
     assert trainer.precision == "16-mixed"
     assert not trainer.fused_optimizer
 
@@ -132,7 +134,7 @@ def test_a_resumed_optimizer_follows_another_memory_format(name):
     other = getattr(torch.optim, name)([resumed], fused=True, **settings)
     recipe = recipe_of(other)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    follow_config(other, constant(other, 10, 0, 0.0), recipe)
+    follow_config(other, constant_lr(other, 10, 0, 0.0), recipe)
     assert other.param_groups[0]["fused"], "as its config has it, not as the other's had"
     for optimizer_, parameter in ((optimizer, first), (other, resumed)):
         steps(optimizer_, parameter, (2,))
@@ -140,13 +142,13 @@ def test_a_resumed_optimizer_follows_another_memory_format(name):
 
 
 def test_compiling_and_forgetting_activations_exclude_each_other():
-    network = build.build_segmenter(composed("backbone=resnet18", "head=fcn"), 3)
+    network = build_segmenter(composed("backbone=resnet18", "head=fcn"), 3)
     with pytest.raises(UserError, match="exclude each other"):
         switched(network, compile=True, activation_checkpointing=True)
 
 
 def test_compiled_networks_keep_their_names(monkeypatch):
-    network = build.build_segmenter(composed("backbone=resnet18", "head=fcn8s"), 3)
+    network = build_segmenter(composed("backbone=resnet18", "head=fcn8s"), 3)
     calls = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: calls.append(self))
     compiled = switched(network, compile=True)
@@ -158,9 +160,9 @@ def test_compiled_networks_keep_their_names(monkeypatch):
 def test_a_step_on_the_gpu_does_not_wait_for_it():
     """Nothing in it reads a value back, so that the next steps are queued while this one runs."""
     config = composed("backbone=resnet18", "head=deeplabv3plus", "trainer.precision=bf16-mixed")
-    segmenter = build.build_segmenter(config, 8).cuda().train()
-    switches.apply(config.trainer, segmenter)
-    loss = build.build(config.loss, "loss").cuda()
+    segmenter = build_segmenter(config, 8).cuda().train()
+    performance.apply(config.trainer, segmenter)
+    loss = instantiate(config.loss, "loss").cuda()
     optimizer = torch.optim.SGD(segmenter.parameters(), 0.01, fused=True)
     images = torch.randint(0, 256, (2, 65, 65, 3), dtype=torch.uint8).permute(0, 3, 1, 2).pin_memory()
     mask = torch.randint(0, 8, (2, 65, 65), dtype=torch.uint8).pin_memory()

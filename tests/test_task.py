@@ -4,17 +4,21 @@ import pytest
 import torch
 from conftest import TINY, composed
 
-from segframe import build
-from segframe.config import TrainerConfig
+from segframe.config.instantiate import instantiate
+from segframe.config.run_length import measure_run
+from segframe.config.schema import TrainerConfig
+from segframe.data.build import build_data
 from segframe.errors import UserError
-from segframe.task import group_parameters
+from segframe.models.build import build_segmenter
+from segframe.training import build
+from segframe.training.parameter_groups import group_parameters
 
 
 def groups(*overrides):
     config = composed("backbone=resnet18", "head=deeplabv3plus", *overrides)
     with torch.device("meta"):
-        segmenter = build.build_segmenter(config, 3)
-    make_optimizer = build.build(config.optimizer, "optimizer")
+        segmenter = build_segmenter(config, 3)
+    make_optimizer = instantiate(config.optimizer, "optimizer")
     return segmenter, {g["name"]: g for g in group_parameters(segmenter, make_optimizer, config.param_groups)}
 
 
@@ -69,14 +73,14 @@ def settings(**values):
     ],
 )
 def test_length_of_a_run(values, expected):
-    assert build.measure_run(settings(**values), num_samples=100, batch_size=8) == expected
+    assert measure_run(settings(**values), num_samples=100, batch_size=8) == expected
 
 
 def test_lengths_that_make_no_sense_are_told():
     with pytest.raises(UserError, match=r"trainer\.max_steps must be positive, got 0"):
-        build.measure_run(settings(max_steps=0), 100, 8)
+        measure_run(settings(max_steps=0), 100, 8)
     with pytest.raises(UserError, match=r"data\.batch_size must be positive, got 0"):
-        build.measure_run(settings(), 100, 0)
+        measure_run(settings(), 100, 0)
 
 
 def learn(*overrides):
@@ -85,11 +89,11 @@ def learn(*overrides):
         "experiment=overfit", *TINY[2:4], "data.dataset.num_images={train: 4, val: 4, test: 4}", *overrides
     )
     torch.manual_seed(0)
-    data, _ = build.build_data(config)
-    segmenter = build.build_segmenter(config, len(data.train.classes)).train()
-    loss = build.build(config.loss, "loss")
-    optimizer = build.build(config.optimizer, "optimizer")(
-        group_parameters(segmenter, build.build(config.optimizer, "optimizer"), config.param_groups)
+    data, _ = build_data(config)
+    segmenter = build_segmenter(config, len(data.train.classes)).train()
+    loss = instantiate(config.loss, "loss")
+    optimizer = instantiate(config.optimizer, "optimizer")(
+        group_parameters(segmenter, instantiate(config.optimizer, "optimizer"), config.param_groups)
     )
     batch = next(iter(data.train_dataloader()))
     for _ in range(50):
@@ -107,7 +111,7 @@ def test_four_images_are_learnt_by_heart():
 
 def test_an_output_without_a_weight_is_told():
     config = composed(*TINY, "input_scales=[0.7]")
-    data, length = build.build_data(config)
-    segmenter = build.build_segmenter(config, len(data.train.classes))
+    data, length = build_data(config)
+    segmenter = build_segmenter(config, len(data.train.classes))
     with pytest.raises(UserError, match=r"output_weights has no entry scale_100, an output of this network"):
-        build.build_task(config, segmenter, data.train, length)
+        build.build_module(config, segmenter, data.train, length)

@@ -7,9 +7,9 @@ import torch
 from conftest import TINY, agree, composed
 from test_backbones import assert_equal_at_every_cell_of_the_plain_one, count, make, random_statistics
 
-from segframe import build
-from segframe.backbones.timm import centres
 from segframe.errors import UserError
+from segframe.models.backbones.timm import centres
+from segframe.models.build import build_segmenter
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 SAFETENSORS = pytest.importorskip("safetensors.torch")
@@ -137,7 +137,7 @@ def test_deeplabv3_of_the_paper_has_the_published_number_of_parameters():
     """58.16M in MobileNetV2's Table 7: ResNet-101 with three 3x3 convolutions as stem."""
     config = composed("backbone=timm", "backbone.variant=resnet101s", "head=deeplabv3", "head.final_conv=false")
     with torch.device("meta"):
-        assert count(build.build_segmenter(config, 21)) == 58_164_437
+        assert count(build_segmenter(config, 21)) == 58_164_437
 
 
 @pytest.mark.parametrize("size", [(63, 95), (64, 33)])

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from segframe.data.datamodule import Loader, image_loader
-from segframe.data.shapes import Shapes
-from segframe.errors import UserError
+from segframe.data.datasets.shapes import Shapes
+from segframe.errors import UserError, translate_errors
 from segframe.preemption import SIGNALS
-from segframe.trouble import named
 
 
 class Killing(Shapes):
@@ -28,7 +27,7 @@ def test_a_worker_that_dies_names_its_sample():
     dataset = Killing(split="val", size=32, num_images={"val": 8})
     sentence = r"exited unexpectedly while reading val_0003.*data.num_workers=0"
     handler = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(UserError, match=sentence), named(dataset):
+    with pytest.raises(UserError, match=sentence), translate_errors(dataset):
         list(image_loader(dataset, 2))
     assert signal.getsignal(signal.SIGCHLD) is handler
 
@@ -36,9 +35,9 @@ def test_a_worker_that_dies_names_its_sample():
 def test_a_worker_whose_connection_breaks_before_its_death_is_told():
     ours, theirs = multiprocessing.Pipe()
     theirs.close()
-    with pytest.raises(UserError, match=r"^a worker of the loader exited unexpectedly: with"), named():
+    with pytest.raises(UserError, match=r"^a worker of the loader exited unexpectedly: with"), translate_errors():
         ours.recv()
-    with pytest.raises(ConnectionError), named():  # somebody else's
+    with pytest.raises(ConnectionError), translate_errors():  # somebody else's
         raise ConnectionResetError
 
 
@@ -99,15 +98,15 @@ def test_a_batch_that_cannot_be_sent_is_told(monkeypatch):
     ],
 )
 def test_what_torch_says_is_told_with_a_cure(error, sentence):
-    with pytest.raises(UserError, match=sentence), named():
+    with pytest.raises(UserError, match=sentence), translate_errors():
         raise error
 
 
 def test_the_rest_stays_as_it_is():
-    with pytest.raises(RuntimeError, match="a bug"), named():
+    with pytest.raises(RuntimeError, match="a bug"), translate_errors():
         raise RuntimeError("a bug")
 
 
 def test_memory_that_there_is_not():
-    with pytest.raises(UserError, match="the machine's memory is full"), named():
+    with pytest.raises(UserError, match="the machine's memory is full"), translate_errors():
         torch.empty(1 << 60, dtype=torch.uint8)

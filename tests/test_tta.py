@@ -9,7 +9,7 @@ from test_sliding_window import Cells, Peak, network
 
 from segframe.errors import UserError
 from segframe.inference.tta import TTA
-from segframe.inference.whole import Whole
+from segframe.inference.whole_image import WholeImage
 
 SCALES = [0.5, 1.0, 1.75]
 
@@ -60,7 +60,7 @@ def test_one_scale_is_the_whole_image(mode, aligned):
         batch = images(75, 93, n=2)
         with torch.inference_mode():
             found = TTA([1.0], False, mode, 1)(segmenter, batch)
-            expected = Whole()(segmenter, batch)
+            expected = WholeImage()(segmenter, batch)
         if mode == "exact":
             agree(found.full().softmax(1), expected.full().softmax(1))
         assert torch.equal(found.classes(), expected.classes())
@@ -83,7 +83,7 @@ def test_fast_is_the_mean_on_the_coarse_grid(head):
     with torch.inference_mode():
         found = TTA(SCALES, True, "fast", 4)(segmenter, batch)
         exact = TTA(SCALES, True, "exact", 4)(segmenter, batch)
-        whole = Whole()(segmenter, batch)
+        whole = WholeImage()(segmenter, batch)
     assert found.values.shape == whole.values.shape
     assert (found.size, found.aligned_stride) == (whole.size, whole.aligned_stride)
     agree(found.values.exp().sum(1), torch.ones(2, *whole.values.shape[-2:]))

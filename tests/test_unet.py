@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import composed
 
-from segframe import build
-from segframe.backbones.unet import UNetEncoder, mirrored
 from segframe.errors import UserError
-from segframe.heads.unet import UNet
+from segframe.models.backbones.unet import UNetEncoder, mirrored
+from segframe.models.build import build_segmenter
+from segframe.models.heads.unet import UNet
 
 NARROW = ["backbone.channels=[2,2,2,2,2]", "head.channels=[2,2,2,2]"]
 
@@ -45,7 +45,7 @@ def test_mirroring_continues_the_image_as_numpy_does(size):
 def test_unpadded_answers_do_not_depend_on_where_the_tile_begins():
     """Whole cells of the coarsest map apart, two tiles agree wherever both see the same pixels."""
     torch.manual_seed(0)
-    network = build.build_segmenter(composed("model=unet_original", *NARROW), 3).double().eval()
+    network = build_segmenter(composed("model=unet_original", *NARROW), 3).double().eval()
     image = torch.rand(1, 3, 420, 300, dtype=torch.float64) * 255
     with torch.no_grad():
         whole, part = network(image), network(image[:, :, 16:, 32:])
@@ -63,7 +63,7 @@ def test_an_unpadded_decoder_needs_mirrored_borders():
 @pytest.mark.parametrize("stride", [4, 8, 32])
 def test_every_way_up_from_every_stride(upsampling, stride):
     with torch.device("meta"):
-        network = build.build_segmenter(
+        network = build_segmenter(
             composed("backbone=resnet18", "head=unet", f"head.upsampling={upsampling}", f"head.output_stride={stride}"),
             3,
         )
@@ -72,6 +72,6 @@ def test_every_way_up_from_every_stride(upsampling, stride):
 
 def test_an_unknown_way_up_is_told():
     with pytest.raises(UserError, match="must be one of transposed, bilinear, nearest_conv, got cubic"):
-        build.build_segmenter(composed("model=unet", "head.upsampling=cubic"), 3)
+        build_segmenter(composed("model=unet", "head.upsampling=cubic"), 3)
     with pytest.raises(UserError, match=r"head\.channels has 2 entries for 4 joins"):
-        build.build_segmenter(composed("model=unet", "head.channels=[8,8]"), 3)
+        build_segmenter(composed("model=unet", "head.channels=[8,8]"), 3)

@@ -5,12 +5,12 @@ import torch
 from conftest import composed
 from torchvision.models import vgg16
 
-from segframe import build
+from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 
 
 def make(*overrides):
-    return build.build(composed(*overrides).backbone, "backbone")
+    return instantiate(composed(*overrides).backbone, "backbone")
 
 
 def test_the_release_has_these_sizes():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from segframe.tables import SweepRow, figures_table, print_table, sweep_table
-from segframe.visuals import VOID, colorize, comparison, confusion_picture, legend, overlay
+from segframe.visualization.overlays import VOID, colorize, comparison, confusion_picture, legend, overlay
+from segframe.visualization.tables import SweepRow, metrics_table, print_table, sweep_table
 
 NAMES = ("background", "cat", "dog")
 PALETTE = ((0, 0, 0), (200, 10, 10), (10, 10, 200))
@@ -66,9 +66,9 @@ def test_confusion_picture_of_many_classes_stays_small() -> None:
 
 def test_figures_table_marks_absent_classes(capsys: pytest.CaptureFixture[str]) -> None:
     matrix = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
-    figures = {"val/iou/background": 6 / 9, "val/iou/cat": 0.25, "val/iou/dog": float("nan"), "val/miou": 0.458}
-    figures |= {"val/mean_accuracy": 0.625, "val/fwiou": 0.583, "val/pixel_accuracy": 0.7}
-    print_table(figures_table(figures, matrix, NAMES, title="last validation"))
+    metrics = {"val/iou/background": 6 / 9, "val/iou/cat": 0.25, "val/iou/dog": float("nan"), "val/miou": 0.458}
+    metrics |= {"val/mean_accuracy": 0.625, "val/fwiou": 0.583, "val/pixel_accuracy": 0.7}
+    print_table(metrics_table(metrics, matrix, NAMES, title="last validation"))
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[1]: line.replace("│", " ").split() for line in lines if line.startswith("│")}
     assert rows["background"] == ["background", "66.67", "75.00", "80.00"]
@@ -78,9 +78,9 @@ def test_figures_table_marks_absent_classes(capsys: pytest.CaptureFixture[str]) 
 
 def test_tables_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("x[/b]", "[red]cat", "a :car:")
-    figures = {f"val/iou/{name}": 1.0 for name in names} | dict.fromkeys(("val/miou", "val/mean_accuracy"), 1.0)
-    figures |= {"val/fwiou": 1.0, "val/pixel_accuracy": 1.0}
-    print_table(figures_table(figures, np.eye(3, dtype=np.int64), names, title="runs/x[/y]/last.ckpt"))
+    metrics = {f"val/iou/{name}": 1.0 for name in names} | dict.fromkeys(("val/miou", "val/mean_accuracy"), 1.0)
+    metrics |= {"val/fwiou": 1.0, "val/pixel_accuracy": 1.0}
+    print_table(metrics_table(metrics, np.eye(3, dtype=np.int64), names, title="runs/x[/y]/last.ckpt"))
     print_table(sweep_table([SweepRow({"[bold]": "[1,2]"}, folder="runs/[b]", error="no x[/z]")]))
     told = capsys.readouterr().out
     for text in (*names, "runs/x[/y]/last.ckpt", "[bold]", "[1,2]", "no x[/z]"):

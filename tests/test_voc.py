@@ -8,7 +8,7 @@ from scipy.io import loadmat, savemat
 from scipy.sparse import csc_array
 from test_data import SIZE, complaint, names, put_image, put_lines, put_mask
 
-from segframe.data.voc import VOC
+from segframe.data.datasets.voc import VOC
 from segframe.errors import UserError
 
 

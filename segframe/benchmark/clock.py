@@ -21,7 +21,7 @@ class Clock(Callback):
         self.last = last
         self.times: dict[str, float] = {}
 
-    def on_train_batch_start(self, trainer: Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Notes when the first batch is there, and when the second one is."""
         for name in ("start", "second"):
             if name not in self.times:
@@ -29,7 +29,7 @@ class Clock(Callback):
                 self.times[name] = time.time()
                 break
 
-    def on_train_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Notes the end of the latest batch."""
         self.wait(batch_idx == self.last)
         self.times["batches"] = time.time()
@@ -39,7 +39,7 @@ class Clock(Callback):
         if now and self.last is not None and torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    def on_fit_end(self, trainer: Trainer, task: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, module: Any) -> None:
         """Writes."""
         self.times["end"] = time.time()
         if self.path is not None:

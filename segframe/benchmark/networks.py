@@ -13,14 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from segframe import build, switches
 from segframe.benchmark.row import NotMeasurable, Setup
-from segframe.config import CONFIG_DIR
-from segframe.explain import sentence
-from segframe.losses.base import Loss
-from segframe.segmenter import Segmenter
-from segframe.switches import computes_in_bfloat16
-from segframe.task import group_parameters
+from segframe.cli.error_messages import sentence
+from segframe.config.instantiate import instantiate
+from segframe.config.schema import CONFIG_DIR
+from segframe.models.build import build_segmenter
+from segframe.models.losses.base import Loss
+from segframe.models.segmenter import Segmenter
+from segframe.training import performance
+from segframe.training.parameter_groups import group_parameters
+from segframe.training.performance import computes_in_bfloat16
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -39,18 +41,18 @@ def network(setup: Setup, num_classes: int, *overrides: str) -> tuple[DictConfig
     """A config and its network in training mode, from random weights."""
     config = composed("backbone.weights=null", *overrides)
     torch.manual_seed(0)
-    return config, build.build_segmenter(config, num_classes).to(setup.device).train()
+    return config, build_segmenter(config, num_classes).to(setup.device).train()
 
 
 def optimizer_of(config: DictConfig, segmenter: Segmenter) -> Optimizer:
     """The config's optimizer over the network's groups."""
-    make = build.build(config.optimizer, "optimizer")
+    make = instantiate(config.optimizer, "optimizer")
     return make(group_parameters(segmenter, make, config.param_groups))
 
 
 def loss_of(config: DictConfig, setup: Setup) -> Loss:
     """The config's loss."""
-    return build.build(config.loss, "loss").to(setup.device)
+    return instantiate(config.loss, "loss").to(setup.device)
 
 
 def precision_of(device: torch.device) -> torch.dtype:
@@ -71,7 +73,7 @@ def apply_switches(config: DictConfig, segmenter: Segmenter, device: torch.devic
     But for the allocator, which both sides share in one process: only runs of their own show what that brings.
     """
     settings: Any = OmegaConf.merge(config.trainer, {"keep_freed_memory": False})
-    switches.apply(settings, segmenter)
+    performance.apply(settings, segmenter)
     return autocast(device, dtype)
 
 

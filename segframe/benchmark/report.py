@@ -14,9 +14,9 @@ import torch
 from rich.table import Table
 
 from segframe.benchmark.row import Result, Setup
-from segframe.errors import naming
-from segframe.tables import plain_table
-from segframe.whole import replacing, write_text
+from segframe.errors import error_context
+from segframe.files import atomic_write, write_text
+from segframe.visualization.tables import plain_table
 
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "albumentations", "segmentation-models-pytorch"),
@@ -56,10 +56,12 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def table(results: Sequence[Result], about: Mapping[str, Any]) -> Table:
+def table(results: Sequence[Result], metadata: Mapping[str, Any]) -> Table:
     """One line per row; what is not met or not measured says why below its name."""
-    title = f"{about['gpu'] or about['cpu']}, {about['threads']} threads, torch {about['versions']['torch']}"
-    if about["quick"]:
+    title = (
+        f"{metadata['gpu'] or metadata['cpu']}, {metadata['threads']} threads, torch {metadata['versions']['torch']}"
+    )
+    if metadata["quick"]:
         title += " (quick: smaller steps, few rounds; the targets are those of the full run)"
     rows = []
     for result in results:
@@ -90,20 +92,20 @@ def remarks(results: Sequence[Result]) -> list[str]:
     for result in results:
         if result.note:
             lines[f"{result.name}: {result.note}"] = None
-        for name, figures in result.figures.items():
-            told = ", ".join(f"{value:.3g} {unit}" for unit, value in figures.items())
+        for name, metrics in result.metrics.items():
+            told = ", ".join(f"{value:.3g} {unit}" for unit, value in metrics.items())
             lines[f"{result.name}, {name}: {told}"] = None
     return list(lines)
 
 
-def write_json(path: Path, results: Sequence[Result], about: Mapping[str, Any], growth: Sequence[Any] = ()) -> None:
+def write_json(path: Path, results: Sequence[Result], metadata: Mapping[str, Any], growth: Sequence[Any] = ()) -> None:
     """{"machine": ..., "rows": [...], "growth": [...]}; ratios are ours / theirs."""
     rows = [dataclasses.asdict(result) for result in results]
-    content = {"machine": dict(about), "rows": rows, "growth": list(growth)}
+    content = {"machine": dict(metadata), "rows": rows, "growth": list(growth)}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str:
+def plot(path: Path, results: Sequence[Result], metadata: Mapping[str, Any]) -> str:
     """Draws the time and memory ratios as bars; returns what to tell: the file, or why there is none."""
     measured = [result for result in results if result.time_ratio is not None]
     if not measured:
@@ -129,14 +131,14 @@ def plot(path: Path, results: Sequence[Result], about: Mapping[str, Any]) -> str
     axes.set_yticks(list(places), [f"{r.name} / {r.against}" for r in measured], fontsize=8)
     axes.set_ylim(len(measured) - 0.4, -0.6)
     axes.set_xlim(0, min(2, 1.05 * max(1.05, *(r.time_ratio or 0 for r in measured))))
-    axes.set_xlabel(f"segframe / other: shorter is better ({about['gpu'] or about['cpu']})")
+    axes.set_xlabel(f"segframe / other: shorter is better ({metadata['gpu'] or metadata['cpu']})")
     figure.legend(loc="outside upper right", ncols=3)
     return save_figure(path, figure)
 
 
 def save_figure(path: Path, figure: Any) -> str:
     """Writes what matplotlib has drawn, in the format that the name asks for; returns the file."""
-    with naming(str(path)), replacing(path) as file:
+    with error_context(str(path)), atomic_write(path) as file:
         figure.savefig(file, format=path.suffix[1:] or "png", dpi=120)
     return str(path)
 

@@ -81,7 +81,7 @@ class Measured:
     differs: Mapping[str, str] = field(default_factory=dict)
     """How a variant's answer departs from what it must equal."""
     note: str = ""
-    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Anything else: images per second, share of peak FLOPs."""
 
 
@@ -111,7 +111,7 @@ class Result:
     mib_against: float | None = None
     rounds: int = 0
     note: str = ""
-    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def judge(row: Row, found: Measured) -> Result:
@@ -122,7 +122,7 @@ def judge(row: Row, found: Measured) -> Result:
     if ours and theirs:
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         ratio = statistics.median(ratios)
-        quartiles = spread(ratios)
+        quartiles = dilate(ratios)
     memory, memory_theirs = found.bytes.get(row.ours), found.bytes.get(row.against)
     if memory is not None and memory_theirs:
         memory_ratio = memory / memory_theirs
@@ -157,11 +157,11 @@ def judge(row: Row, found: Measured) -> Result:
         None if memory_theirs is None else memory_theirs / 2**20,
         len(ours or ()),
         found.note,
-        found.figures,
+        found.metrics,
     )
 
 
-def spread(values: list[float]) -> tuple[float, float]:
+def dilate(values: list[float]) -> tuple[float, float]:
     """The quartiles; of a single value itself."""
     if len(values) < 2:
         return values[0], values[0]

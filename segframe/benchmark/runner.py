@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 
 from segframe.benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, judge
-from segframe.checks import did_you_mean
+from segframe.config.validate import did_you_mean
 from segframe.errors import UserError
 
 

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from segframe.data.cache import Cache
-from segframe.data.files import TWICE, Sample, note, told_apart
-from segframe.data.labels import LabelTable
-from segframe.data.masks import read_image, read_raw
+from segframe.data.file_listing import TWICE, Sample, disambiguate_names, note
+from segframe.data.image_io import read_image, read_raw
+from segframe.data.label_map import LabelTable
 from segframe.data.palettes import Palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -52,7 +52,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         # Per worker its process and the sample at hand, in memory shared with those that are forked.
         self._reading = np.frombuffer(mmap.mmap(-1, 16 * MAX_WORKERS), np.int64).reshape(MAX_WORKERS, 2)
         self.labels = LabelTable(self.classes, self.label_map, self.palette, self.labels_are_settings)
-        self.samples = told_apart(self.find())
+        self.samples = disambiguate_names(self.find())
         if not self.samples:
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
         first = {sample.name: sample for sample in reversed(self.samples)}

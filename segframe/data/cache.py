@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segframe.data.files import Sample
+from segframe.data.file_listing import Sample
 from segframe.errors import UserError
 
 HEAD = 64

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segframe.checks import did_you_mean
+from segframe.config.validate import did_you_mean
 from segframe.errors import UserError
-from segframe.segmenter import Segmenter, logit_stride
+from segframe.models.segmenter import Segmenter, logit_stride
 
 Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
@@ -55,7 +55,7 @@ class Inference(ABC):
     def __str__(self) -> str:
         """What is done, in words: for the terminal and metrics.json."""
 
-    def suited_to(self, config: dict[str, Any]) -> Self:
+    def with_training_defaults(self, config: dict[str, Any]) -> Self:
         """This for a network that was trained by such a config: what is not given may follow from it."""
         return self
 

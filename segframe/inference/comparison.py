@@ -8,7 +8,7 @@ import torch
 
 from segframe.data.base import SegmentationDataset
 from segframe.inference.base import Inference
-from segframe.segmenter import Segmenter
+from segframe.models.segmenter import Segmenter
 
 PERIOD = 8
 """Pixels after which a checkerboard repeats: those of the last three doublings of the resolution do."""

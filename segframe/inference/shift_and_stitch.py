@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from segframe.errors import UserError
-from segframe.heads.base import Logits
 from segframe.inference.base import Inference, stride_of
-from segframe.segmenter import Segmenter
+from segframe.models.logits import Logits
+from segframe.models.segmenter import Segmenter
 
 
 class ShiftAndStitch(Inference):

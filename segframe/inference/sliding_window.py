@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from segframe.errors import UserError
-from segframe.heads.base import Logits
-from segframe.inference.bands import BandedScores, Cropped, band_rows
+from segframe.inference.banded_scores import BandedScores, Cropped, band_rows
 from segframe.inference.base import Inference, Scores, check_run, stride_of
-from segframe.ops.blend import Blend, by_rows, enlarging
-from segframe.segmenter import Segmenter
+from segframe.models.logits import Logits
+from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, enlarging
+from segframe.models.segmenter import Segmenter
 
 Pair = tuple[int, int]
 
@@ -57,7 +57,7 @@ class SlidingWindow(Inference):
             raise UserError("inference.window must be given: this network was not trained on crops of one size")
         return self.window
 
-    def suited_to(self, config: dict[str, Any]) -> Self:
+    def with_training_defaults(self, config: dict[str, Any]) -> Self:
         """See Inference: a window as large as the training crops."""
         if self.window is not None:
             return self
@@ -104,7 +104,7 @@ class SlidingWindow(Inference):
         size = (min(height, window[0]), min(width, window[1]))
         tops, lefts = (origins(n, w, s) for n, w, s in zip((height, width), size, self.stride, strict=True))
         over_columns = coverage(lefts, size[1], width, images.device)
-        strips: dict[int, tuple[Tensor, Blend]] = {}
+        strips: dict[int, tuple[Tensor, InterpolationMatrix]] = {}
         for start, end in pairwise(sorted({*tops, *(top + size[0] for top in tops)})):
             covering = [top for top in tops if top <= start < top + size[0]]
             strips = {top: strip for top, strip in strips.items() if top in covering}
@@ -148,7 +148,7 @@ class SlidingWindow(Inference):
         return Cropped(logits._replace(values=canvas, size=extent), (height, width))
 
 
-def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Tensor, Blend]:
+def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Tensor, InterpolationMatrix]:
     """A row of windows, enlarged to the right and added up: (N, h, C, width); and what is left to do to its rows."""
     total = torch.zeros(0)
     for left, logits in windows:

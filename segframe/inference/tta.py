@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segframe.errors import UserError
-from segframe.heads.base import Logits
-from segframe.inference.bands import BandedScores, band_rows
+from segframe.inference.banded_scores import BandedScores, band_rows
 from segframe.inference.base import Inference, Scores, check_run
-from segframe.ops.blend import Blend, by_rows, enlarging
-from segframe.segmenter import Segmenter
+from segframe.models.logits import Logits
+from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, enlarging
+from segframe.models.segmenter import Segmenter
 
 Pair = tuple[int, int]
 
@@ -93,8 +93,8 @@ class View(NamedTuple):
 
     lines: Tensor
     """(N, h, C, w)"""
-    rows: Blend
-    columns: Blend
+    rows: InterpolationMatrix
+    columns: InterpolationMatrix
 
 
 class Answer(NamedTuple):
@@ -113,11 +113,11 @@ class Answer(NamedTuple):
             for part, mirrored in zip(parts, sides, strict=True)
         ]
 
-    def placed(self, axis: int, size: Pair, cells: Pair | None, mirrored: bool) -> Blend:
+    def placed(self, axis: int, size: Pair, cells: Pair | None, mirrored: bool) -> InterpolationMatrix:
         """What becomes of the rows (axis 0) or columns (1)."""
         values, stride = self.logits.values, self.logits.aligned_stride
         if cells is not None and stride is None:
-            blend = Blend.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
+            blend = InterpolationMatrix.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
             return blend.mirrored() if mirrored else blend
         blend = enlarging(*self.logits)[axis].resized(size[axis])
         # In the end, since mirrored cells do not lie where cells do.

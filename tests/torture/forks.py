@@ -20,9 +20,25 @@ PATIENCE = 240
 
 IMPORTED = (
     *("scipy.io", "torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"),
-    *("segframe.benchmark.report", "segframe.build", "segframe.foreign", "segframe.inference.evaluation"),
-    *("segframe.inference.prediction", "segframe.loggers", "segframe.receptive_field", "segframe.restore"),
-    *("segframe.run_folder", "segframe.stored", "segframe.summary_picture", "segframe.sweep", "segframe.switches"),
+    *(
+        "segframe.benchmark.report",
+        "segframe.build",
+        "segframe.models.weights.third_party",
+        "segframe.inference.evaluate",
+    ),
+    *(
+        "segframe.inference.predict",
+        "segframe.training.loggers",
+        "segframe.analysis.receptive_field",
+        "segframe.models.from_checkpoint",
+    ),
+    *(
+        "segframe.training.run_dir",
+        "segframe.cli.checkpoint_data",
+        "segframe.analysis.summary_figure",
+        "segframe.cli.sweep",
+        "segframe.training.performance",
+    ),
 )
 
 

@@ -88,7 +88,7 @@ class Observed:
 
     def install(self) -> None:
         """In the child: has the callback that is in every run count."""
-        from segframe.callbacks.last import LastCheckpoint
+        from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
 
         def step(callback: Any, trainer: Any, *args: Any) -> None:
             self.counts[0] += 1
@@ -96,8 +96,8 @@ class Observed:
         def validation(callback: Any, trainer: Any, *args: Any) -> None:
             self.counts[1] += not trainer.sanity_checking
 
-        LastCheckpoint.on_train_batch_start = step  # type: ignore[method-assign]
-        LastCheckpoint.on_validation_start = validation  # type: ignore[method-assign]
+        PreemptionCheckpoint.on_train_batch_start = step  # type: ignore[method-assign]
+        PreemptionCheckpoint.on_validation_start = validation  # type: ignore[method-assign]
 
 
 class Moment:
@@ -146,7 +146,7 @@ def torture(settings: Settings, folder: Path) -> Part:
             part.note(-1, f"the run {recipe} that nothing happens to", [f"exit code {code}", child.out])
             return part
         whole[recipe] = runs.digest(folder / f"whole-{recipe}")
-    writing = 0
+    translate_write_errors = 0
     numbers = range(20 if settings.quick else 50) if settings.pick is None else [settings.pick]
     for number in numbers:
         kill = draw(settings.seed, number)
@@ -154,12 +154,12 @@ def torture(settings: Settings, folder: Path) -> Part:
         told, complaints = endure(kill, folder, name, seconds[kill.recipe])
         if not complaints:
             complaints = runs.differences(folder / name, whole[kill.recipe])
-        writing += "while writing" in told
+        translate_write_errors += "while writing" in told
         title = f"{kill.recipe}, {kill.workers[0]} then {kill.workers[1]} workers, {kill.moment}: {told}"
         part.note(number, f"{title} ({kill})", complaints, " ".join(words(kill.recipe, name, kill.workers[0])))
         part.say(f"{number + 1:2} {title}")
         shutil.rmtree(folder / name, ignore_errors=True)
-    part.say(f"{writing} of {len(numbers)} runs were killed while a checkpoint was being written")
+    part.say(f"{translate_write_errors} of {len(numbers)} runs were killed while a checkpoint was being written")
     return part
 
 
@@ -207,6 +207,8 @@ def strike(child: Child, kill: Kill, moment: Moment) -> str:
     if child.code == 0:
         return "had ended"
     steps, validations = moment.observed.counts[:2].tolist()
-    writing = [path.name for path in moment.folder.glob("checkpoints/.*.unfinished")]
-    what = f"while writing {writing[0][1:].removesuffix('.unfinished')}, " if writing else ""
+    translate_write_errors = [path.name for path in moment.folder.glob("checkpoints/.*.unfinished")]
+    what = (
+        f"while writing {translate_write_errors[0][1:].removesuffix('.unfinished')}, " if translate_write_errors else ""
+    )
     return f"{signal.Signals(kill.signal).name} {what}after {steps} batches and {validations} validations"

@@ -10,8 +10,8 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segframe import checkpoint
 from segframe.errors import UserError
+from segframe.models.weights import checkpoint
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells what it leaves out
 

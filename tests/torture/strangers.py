@@ -138,14 +138,14 @@ def changed(change: Callable[[dict[str, Any]], object], folder: Path) -> None:
 TARGETS = (
     *("torch.hub.load", "torch.load", "os.system", "builtins.eval", "subprocess.run", "torch.nn.Identity", "nowhere.X"),
     *(
-        "segframe.backbones.unet.nn.Conv2d",
-        "segframe.backbones.unet.torch.load",
-        "segframe.backbones.weights.torch.hub.load",
+        "segframe.models.backbones.unet.nn.Conv2d",
+        "segframe.models.backbones.unet.torch.load",
+        "segframe.models.weights.pretrained.torch.hub.load",
     ),
     *(
-        "segframe.backbones.base.Backbone",
-        "segframe.heads.unet.UNet",
-        "segframe.backbones.unet.UserError",
+        "segframe.models.backbones.base.Backbone",
+        "segframe.models.heads.UNet",
+        "segframe.models.backbones.unet.UserError",
         "",
         "UNet",
         "x y",

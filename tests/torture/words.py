@@ -9,8 +9,8 @@ from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, SHAPES, TINY, Case, tra
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segframe import config as schema
-from segframe.explain import dotted
+from segframe.cli.error_messages import dotted
+from segframe.config import schema as schema
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "train": ("train.py", "output_dir=out"),

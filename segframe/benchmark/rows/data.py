@@ -9,7 +9,6 @@ import cv2
 import torch
 from omegaconf import DictConfig
 
-from segframe import build, switches
 from segframe.benchmark.images import folder_tree, voc_tree
 from segframe.benchmark.measure import Call, compare
 from segframe.benchmark.networks import composed
@@ -17,6 +16,9 @@ from segframe.benchmark.pipelines import Pipeline, albumentations_pipeline, mmse
 from segframe.benchmark.processes import Forked
 from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe.data.base import SegmentationDataset
+from segframe.data.build import build_datasets
+from segframe.models.build import build_normalize
+from segframe.training import performance
 
 CROP = 513
 NUM_CITY_CLASSES = 19
@@ -41,13 +43,13 @@ def cityscapes(setup: Setup) -> list[str]:
 
 def training_data(config: DictConfig) -> SegmentationDataset:
     """The training split as train.py builds it."""
-    return build.build_datasets(config.data, config.transforms, config.seed)[0]
+    return build_datasets(config.data, config.transforms, config.seed)[0]
 
 
 def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
     """Reads the next epoch of a dataset, with the allocator set as in a run; `finish` gets images as batches of one."""
     if config.trainer.keep_freed_memory:
-        switches.keep_freed_memory()
+        performance.keep_freed_memory()
     epochs = count()
 
     def read() -> None:
@@ -74,13 +76,13 @@ def on_one_core(setup: Setup, makers: dict[str, Callable[[], Call]], images: int
     forked: list[Forked] = []
 
     def fork(make: Callable[[], Call]) -> Callable[[], Call]:
-        def alone() -> Call:
+        def lock_run_dir() -> Call:
             torch.set_num_threads(1)
             cv2.setNumThreads(0)
             return make()
 
         def start() -> Call:
-            forked.append(Forked(alone))
+            forked.append(Forked(lock_run_dir))
             return forked[-1]
 
         return start
@@ -92,7 +94,7 @@ def on_one_core(setup: Setup, makers: dict[str, Callable[[], Call]], images: int
         for process in forked:
             process.stop()
     speed = {name: {"images/s": images / statistics.median(s)} for name, s in found.seconds.items()}
-    return replace(found, note=note, figures=speed)
+    return replace(found, note=note, metrics=speed)
 
 
 def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[[Setup], Measured]:
@@ -102,7 +104,7 @@ def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[
         config = composed(*words(setup))
         dataset = training_data(config)
         makers: dict[str, Callable[[], Call]] = {
-            SEGFRAME: lambda: one_pass(config, dataset, build.build_normalize(config.normalize)),
+            SEGFRAME: lambda: one_pass(config, dataset, build_normalize(config.normalize)),
             "albumentations": lambda: one_pass_of(albumentations_pipeline(CROP), dataset),
             "mmseg-style": lambda: one_pass_of(mmseg_pipeline(CROP), dataset),
             "torchvision v2": lambda: one_pass_of(torchvision_pipeline(CROP, short_side), dataset),

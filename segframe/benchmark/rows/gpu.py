@@ -22,7 +22,7 @@ from segframe.benchmark.networks import (
     training_step,
 )
 from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
-from segframe.segmenter import Segmenter
+from segframe.models.segmenter import Segmenter
 
 NUM_CLASSES = 21
 
@@ -51,16 +51,16 @@ def throughput(
 
         found = compare(setup, {SEGFRAME: ours, peer: theirs})
         peak = matmul_flops(setup, dtype)
-        figures = {}
+        metrics = {}
         for name, seconds in found.seconds.items():
             speed = batch / statistics.median(seconds)
-            figures[name] = {"images/s": speed}
+            metrics[name] = {"images/s": speed}
             if name == SEGFRAME:
-                figures[name] |= {"share of peak FLOPs": speed * flops / peak, "GFLOPs an image": flops / 1e9}
+                metrics[name] |= {"share of peak FLOPs": speed * flops / peak, "GFLOPs an image": flops / 1e9}
         note = (
             f"batch {batch} at {size}, {dtype}; FLOPs: 3 x forward; peak: a matrix product's, {peak / 1e12:.0f} TFLOP/s"
         )
-        return replace(found, figures=figures, note=note)
+        return replace(found, metrics=metrics, note=note)
 
     return measure
 

@@ -13,9 +13,9 @@ from segframe.benchmark.images import score_maps
 from segframe.benchmark.measure import Call, compare
 from segframe.benchmark.networks import network, optimizer_of
 from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
-from segframe.heads.base import Logits
-from segframe.losses.cross_entropy import CrossEntropy
-from segframe.metrics import ConfusionMatrix
+from segframe.inference.metrics import ConfusionMatrix
+from segframe.models.logits import Logits
+from segframe.models.losses.cross_entropy import CrossEntropy
 
 PLAIN_LOSS = "F.interpolate, F.cross_entropy"
 PLAIN_CLASSES = "full logits, argmax"

@@ -15,7 +15,7 @@ from segframe.benchmark import peers
 from segframe.benchmark.images import camvid_tree
 from segframe.benchmark.measure import TreeMemory, alternating
 from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
-from segframe.config import CONFIG_DIR
+from segframe.config.schema import CONFIG_DIR
 
 ROOT = CONFIG_DIR.parent
 PEER = "Lightning + smp script"
@@ -113,7 +113,7 @@ def training(setup: Setup) -> Measured:
         note=f"{'CamVid' if setup.camvid else 'generated images of that size'}, {counts['train']} images, {steps} "
         f"steps of {batch} crops of {crop[0]}x{crop[1]}, one validation of {counts['val']} images, {workers} workers; "
         "memory: proportional set size of the process and its workers together, sampled (a GPU's own is not in it)",
-        figures={name: {"images/s": steps * batch / sorted(s)[len(s) // 2]} for name, s in seconds.items()},
+        metrics={name: {"images/s": steps * batch / sorted(s)[len(s) // 2]} for name, s in seconds.items()},
     )
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from segframe import build
-from segframe.backbones.base import Backbone, Feature
 from segframe.benchmark import peers
 from segframe.benchmark.clock import Clock
 from segframe.benchmark.measure import alternating, compare
@@ -26,11 +24,16 @@ from segframe.benchmark.networks import (
     training_step,
 )
 from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
-from segframe.heads.fcn import FCN
-from segframe.segmenter import Normalize, Segmenter
-from segframe.switches import computes_in_bfloat16
-from segframe.task import seed_generators
-from segframe.trainer import build_trainer
+from segframe.config.instantiate import instantiate
+from segframe.config.run_length import RunLength
+from segframe.data.build import build_datasets
+from segframe.models.backbones.base import Backbone, Feature
+from segframe.models.heads.fcn import FCN
+from segframe.models.segmenter import Normalize, Segmenter
+from segframe.training import build
+from segframe.training.module import seed_generators
+from segframe.training.performance import computes_in_bfloat16
+from segframe.training.trainer import build_trainer
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -38,7 +41,7 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 def pruned(setup: Setup) -> Measured:
     """DeepLabV3-R50's forward, loss and backward with and without the taps that see only padding."""
     try:
-        from segframe.ops.atrous import AtrousConv2d
+        from segframe.models.ops.atrous_conv import AtrousConv2d
     except ImportError:
         raise NotMeasurable("this version prunes no convolutions") from None
     config, segmenter = network(setup, 21, "backbone=resnet50", "head=deeplabv3", "head.dropout=0")
@@ -160,10 +163,10 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     ]
     config, segmenter = network(setup, 8, *words)
     first = first or segmenter
-    dataset, _ = build.build_datasets(config.data, config.transforms, config.seed)
+    dataset, _ = build_datasets(config.data, config.transforms, config.seed)
     images, mask = batch_of(setup, 2, size, 8)
     batches = [{"image": images, "mask": mask, "name": ["a", "b"]}] * (steps + 1)
-    length = build.RunLength(steps + 1, steps + 1, steps + 1)
+    length = RunLength(steps + 1, steps + 1, steps + 1)
     finals = {}
 
     def lightning() -> float:
@@ -171,11 +174,11 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         shutil.rmtree(config.output_dir, ignore_errors=True)
         segmenter = copy.deepcopy(first)
         apply_switches(config, segmenter, setup.device, dtype)
-        task = build.build_task(config, segmenter, dataset, length)
+        module = build.build_module(config, segmenter, dataset, length)
         trainer = build_trainer(config, length)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
-        trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         finals[SEGFRAME] = segmenter
         return (clock.times["batches"] - clock.times["second"]) / steps
 
@@ -184,7 +187,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         clock = Clock(last=steps)
         context = apply_switches(config, segmenter, setup.device, dtype)
         loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
-        scheduler = build.build(config.scheduler, "scheduler")(optimizer, total_steps=length.total_steps)
+        scheduler = instantiate(config.scheduler, "scheduler")(optimizer, total_steps=length.total_steps)
         for k, batch in enumerate(batches):
             clock.on_train_batch_start(None, None, batch, k)  # type: ignore[arg-type]
             seed_generators(config.seed + k, setup.device)

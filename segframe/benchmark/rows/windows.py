@@ -6,14 +6,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from segframe import build
 from segframe.benchmark import peers
 from segframe.benchmark.images import score_maps
 from segframe.benchmark.measure import Call, compare
 from segframe.benchmark.networks import composed
 from segframe.benchmark.row import Group, Measured, Row, Setup, Target
-from segframe.heads.base import Logits
-from segframe.segmenter import Normalize
+from segframe.config.instantiate import instantiate
+from segframe.models.logits import Logits
+from segframe.models.segmenter import Normalize
 
 
 class StandIn(nn.Module):
@@ -60,7 +60,7 @@ def windows(setup: Setup) -> Measured:
         def make() -> Call:
             words = [f"inference.window={window}", f"inference.stride={stride}", f"inference.mode={mode}"]
             config = composed("checkpoint=none", "data=shapes", "inference=sliding_window", *words, name="evaluate")
-            slide = build.build(config.inference, "inference")
+            slide = instantiate(config.inference, "inference")
 
             def call() -> Tensor:
                 return slide(stand_in, image).classes()

@@ -1,0 +1,136 @@
+"""A network run such that its gradients tell which inputs an output depends on."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from segframe.models.ops.atrous_conv import atrous_conv2d
+
+
+class GradientSupport(TorchFunctionMode):
+    """Runs a network such that a gradient is positive exactly where an output depends on an input.
+
+    Weights count as positive, channels as mixed, maxima as means, norms as identities; no activation saturates.
+    `cut_means`: means over a whole map count as constants.
+    """
+
+    def __init__(self, cut_means: bool) -> None:
+        super().__init__()
+        self.cut_means = cut_means
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Replaces what RULES names."""
+        result = RULES.get(func, func)(*args, **(kwargs or {}))
+        over_the_map = func in MEANS and args[0].dim() == 4 and (result.dim() == 2 or result.shape[-2:] == (1, 1))
+        return result.detach() if self.cut_means and over_the_map else result
+
+
+def mixed(x: Tensor) -> Tensor:
+    """One channel (N, 1, h, w) that depends on all that any channel of `x` depends on."""
+    one = x.mean(1, keepdim=True)
+    if one.requires_grad:
+        # Else the far ends of a deep network's field, products of many small weights, would underflow.
+        one.register_hook(lambda gradient: (gradient > 1e-6 * gradient.max()).to(gradient.dtype))
+    return one
+
+
+def window(height: int, width: int) -> Tensor:
+    """A kernel of equal weights."""
+    return torch.full((1, 1, height, width), 1 / (height * width))
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what may be one number for both."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Tensor:
+    """F.conv2d, each output a mean of all it reads."""
+    y = F.conv2d(mixed(x), window(*weight.shape[-2:]), None, stride, padding, dilation)
+    return y.repeat(1, weight.shape[0], 1, 1)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """F.conv_transpose2d likewise."""
+    kernel = window(*weight.shape[-2:])
+    y = F.conv_transpose2d(mixed(x), kernel, None, stride, padding, output_padding, 1, dilation)
+    return y.repeat(1, weight.shape[1] * groups, 1, 1)
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """F.max_pool2d with means for maxima."""
+    real, indices = F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
+    kernel, (down, right) = pair(kernel_size), pair(stride or kernel_size)
+    # Rounding up asks for windows that begin within the map and end beyond it.
+    more = F.pad(mixed(x), (0, right, 0, down))
+    y = F.conv2d(more, window(*kernel), None, (down, right), padding, dilation)
+    y = y[..., : real.shape[-2], : real.shape[-1]].repeat(1, x.shape[1], 1, 1)
+    return (y, indices) if return_indices else y
+
+
+def max_pool2d_with_indices(x: Tensor, kernel_size: Any, *more: Any, **options: Any) -> Any:
+    """What F.max_pool2d is called as where indices are wanted."""
+    return max_pool2d(x, kernel_size, *more, **(options | {"return_indices": True}))
+
+
+def max_unpool2d(
+    x: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
+) -> Tensor:
+    """F.max_unpool2d as if a value went to its whole window."""
+    height, width = F.max_unpool2d(x, indices, kernel_size, stride, padding, output_size).shape[-2:]
+    kernel = window(*pair(kernel_size))
+    y = F.conv_transpose2d(mixed(x), kernel, None, stride or kernel_size, padding)
+    y = F.pad(y, (0, width - y.shape[-1], 0, height - y.shape[-2]))
+    return y.repeat(1, x.shape[1], 1, 1)
+
+
+def unchanged(x: Tensor, *settings: Any, **options: Any) -> Tensor:
+    """The input."""
+    return x
+
+
+def bounded(x: Tensor) -> Tensor:
+    """Below 1, so that what is multiplied by it does not grow from gate to gate, but never saturated."""
+    return x / (x.detach() + 1)
+
+
+IDENTITIES = (F.batch_norm, F.layer_norm, F.group_norm, F.relu6, F.hardtanh, F.hardswish)
+GATES = (torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh)
+RULES: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(IDENTITIES, unchanged),
+    **dict.fromkeys(GATES, bounded),
+    F.hardsigmoid: lambda x, inplace=False: bounded(x),
+    F.conv2d: conv2d,
+    atrous_conv2d: lambda x, weight, bias, dilation, groups: conv2d(x, weight, bias, 1, dilation, dilation),
+    F.conv_transpose2d: conv_transpose2d,
+    F.max_pool2d: max_pool2d,
+    F.max_pool2d_with_indices: max_pool2d_with_indices,
+    F.max_unpool2d: max_unpool2d,
+    Tensor.amax: Tensor.mean,
+}
+MEANS = (torch.mean, Tensor.mean, F.adaptive_avg_pool2d)

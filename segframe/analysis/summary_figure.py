@@ -1,0 +1,98 @@
+"""A network's receptive field as a picture, beside its figures."""
+
+from collections.abc import Mapping
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from segframe.analysis.receptive_field import EFFECTIVE_SHARE, Field
+from segframe.analysis.summary import Summary, told
+from segframe.visualization.heatmaps import inferno
+from segframe.visualization.overlays import INK, Color, Picture, canvas, font
+
+SIDE = 560  # of the heat map, in the picture's pixels
+LEFT, TOP, GAP = 72, 96, 24
+TABLE_WIDTH = 400
+GREY: Color = (120, 120, 120)
+THEORETICAL: Color = (64, 200, 255)
+EFFECTIVE: Color = (96, 255, 128)
+
+
+def summary_picture(
+    name: str, summary: Summary, fields: Mapping[str, Field], gradient: NDArray[np.float32], effective: int
+) -> Picture:
+    """The centre's gradient (size, size) as a heat map with both fields; sizes are in image pixels."""
+    side = fields["logits"].side
+    view = min(len(gradient), max(64, 2 * effective, ceil(1.15 * side) if side else 0))
+    first = (len(gradient) - view) // 2
+    shares = gradient[first : first + view, first : first + view] / gradient.max()
+    # Roots, since a gradient falls so steeply that its tails would be black.
+    heat = Image.fromarray(inferno(np.sqrt(shares))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    image, draw = canvas(TOP + SIDE + 124, LEFT + SIDE + 104 + TABLE_WIDTH + GAP)
+    draw.text((LEFT, 30), name, fill=INK, font=font(26), anchor="lm")
+    height, width = summary.size
+    facts = f"{summary.total:,} parameters   {summary.flops / 1e9:,.1f} GFLOPs at {height}x{width}"
+    draw.text((LEFT, 64), f"{facts}   {summary.num_classes} classes", fill=INK, font=font(16), anchor="lm")
+    image.paste(heat, (LEFT, TOP))
+    draw_axes(draw, view)
+    draw_colour_bar(image, draw)
+    scale = SIDE / view
+    for field, color in ((side, THEORETICAL), (effective, EFFECTIVE)):
+        if field and field <= view:
+            near, far = SIDE / 2 - field * scale / 2, SIDE / 2 + field * scale / 2 - 1
+            draw.rectangle((LEFT + near, TOP + near, LEFT + far, TOP + far), outline=color, width=3)
+    beyond = "" if side and side <= view else ", beyond this picture"
+    legend = {
+        THEORETICAL: f"theoretical receptive field: {told(fields['logits'])}{beyond}",
+        EFFECTIVE: f"effective: {effective} (as many pixels exceed {EFFECTIVE_SHARE:.2%} of the largest gradient)",
+    }
+    for k, (color, text) in enumerate(legend.items()):
+        y = TOP + SIDE + 72 + 26 * k
+        draw.rectangle((LEFT, y - 7, LEFT + 14, y + 7), fill=color, outline=INK)
+        draw.text((LEFT + 24, y), text, fill=INK, font=font(15), anchor="lm")
+    draw_maps(draw, summary, fields)
+    return np.asarray(image)
+
+
+def draw_axes(draw: ImageDraw.ImageDraw, view: int) -> None:
+    """Distances from the centre below and left of the heat map."""
+    step = next(step for step in (8, 16, 32, 64, 128, 256, 512) if view / step <= 9 or step == 512)
+    for k in range(-(view // 2 // step), view // 2 // step + 1):
+        place = SIDE / 2 + k * step * SIDE / view
+        draw.line((LEFT + place, TOP + SIDE, LEFT + place, TOP + SIDE + 5), fill=INK)
+        draw.text((LEFT + place, TOP + SIDE + 9), str(k * step), fill=INK, font=font(13), anchor="mt")
+        draw.line((LEFT - 6, TOP + place, LEFT - 1, TOP + place), fill=INK)
+        draw.text((LEFT - 10, TOP + place), str(k * step), fill=INK, font=font(13), anchor="rm")
+    text = "pixels from the image's centre"
+    draw.text((LEFT + SIDE / 2, TOP + SIDE + 38), text, fill=GREY, font=font(14), anchor="mm")
+
+
+def draw_colour_bar(image: Image.Image, draw: ImageDraw.ImageDraw) -> None:
+    """What the colours mean, right of the heat map."""
+    left = LEFT + SIDE + GAP
+    ramp = np.linspace(1, 0, SIDE, dtype=np.float32)[:, None].repeat(14, axis=1)
+    image.paste(Image.fromarray(inferno(ramp)), (left, TOP))
+    for share in (1, 0.5, 0.25, 0.1, 0.01, 0):
+        y = TOP + (SIDE - 1) * (1 - share**0.5)
+        draw.text((left + 20, y), f"{share:.0%}", fill=INK, font=font(13), anchor="lm")
+    draw.text((left, TOP - 22), "gradient", fill=GREY, font=font(14), anchor="lm")
+
+
+def draw_maps(draw: ImageDraw.ImageDraw, summary: Summary, fields: Mapping[str, Field]) -> None:
+    """The table of feature maps, at the right."""
+    left, line = LEFT + SIDE + 104, 28
+    ends = (left + 50, left + 150, left + 215, left + 310, left + TABLE_WIDTH)
+    rows = [("map", "channels", "stride", "cells", "field")]
+    for row in summary.maps:
+        field = fields[row.name]
+        side = "whole" if field.whole_image else f"{field.side:,}" if field.side else "> 8,000"
+        rows.append((row.name, f"{row.channels:,}", str(row.stride), "{}x{}".format(*row.shape), side))
+    for k, cells in enumerate(rows):
+        y = TOP + line // 2 + k * line
+        draw.text((left, y), cells[0], fill=INK if k else GREY, font=font(15), anchor="lm")
+        for end, cell in zip(ends[1:], cells[1:], strict=True):
+            draw.text((end, y), cell, fill=INK if k else GREY, font=font(15), anchor="rm")
+        if k in (0, len(rows) - 2):
+            draw.line((left, y + line // 2, left + TABLE_WIDTH, y + line // 2), fill=GREY)

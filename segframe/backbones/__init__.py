@@ -1,1 +1,0 @@
-"""Backbones: images to named feature maps."""

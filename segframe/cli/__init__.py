@@ -1,0 +1,1 @@
+"""Programs: Hydra's main, the command line, error messages, the table of a sweep."""

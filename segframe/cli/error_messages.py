@@ -1,0 +1,160 @@
+"""What is wrong with a command line, in one sentence, with the nearest right word."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from segframe.config import schema as schema
+
+
+def sentence(error: Exception) -> str:
+    """An error's message as one line: its cause's where it only wraps one, after the key that OmegaConf names below."""
+    if isinstance(error, MissingMandatoryValue):
+        key = str(error).partition("Missing mandatory value: ")[2].split()[0]
+        return f"{key} must be given: {key}=..."
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    composing = re.fullmatch(r"In '(.+)': \w+ raised while composing config:", lines[0])
+    if composing and lines[1:]:
+        return f"configs/{composing[1]}.yaml: {in_file(key, lines[1])}"
+    if lines[0].endswith("is not Optional"):
+        return f"{key or lines[0].split()[1]} cannot be null: give a value"
+    return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+
+
+def in_file(key: str, line: str) -> str:
+    """What OmegaConf says of a key of a YAML file, with the nearest right one."""
+    unknown = re.fullmatch(r"Key '(.+)' not in '(\w+)'", line)
+    known = list(getattr(getattr(schema, unknown[2], None), "__dataclass_fields__", ())) if unknown else []
+    if unknown and known:
+        return f"{key} is not a setting{nearest(unknown[1], known)}"
+    if line.startswith("Merge error: list is not"):
+        return "its settings are to be given as name: value"
+    return f"{key}: {line}" if key and key not in line else line
+
+
+def unreadable(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What is wrong in a YAML file of configs/, and where."""
+    if isinstance(error, UnicodeDecodeError):
+        files = [path for path in schema.CONFIG_DIR.rglob("*.yaml") if path.read_bytes() == error.object]
+        if not files:  # not a user's
+            raise error
+        return f"{files[0]} is no text in UTF-8 ({error.reason}): save it as UTF-8"
+    mark = getattr(error, "problem_mark", None)
+    if mark is None or not Path(mark.name).is_file():
+        return " ".join(str(error).split())
+    colour = re.search(r"[{,:]\s*#[0-9a-fA-F]{3}", Path(mark.name).read_text(encoding="utf-8", errors="replace"))
+    hint = "; a # begins a comment, so colours are in quotes" if colour else ""
+    return f"{mark.name}, line {mark.line + 1}: {' '.join(str(error.problem).split())}{hint}"
+
+
+def explain(error: Exception, argv: list[str], config_name: str) -> str:
+    """What is wrong with the command line, with the nearest right word; else the error's own sentence."""
+    overrides = []
+    for word in argv:
+        if not word.startswith("-"):
+            try:
+                overrides.append(OverridesParser.create().parse_override(word))
+            except HydraException as unreadable:
+                if "=" not in word and word[0] != "~":
+                    return f"cannot read {word!r} on the command line: a setting is given as name=value"
+                return f"cannot read {word!r} on the command line: {sentence(unreadable)}"
+    groups = [override for override in overrides if schema.is_group(override.key_or_group)]
+    for override in groups:
+        message = misspelt_option(override)
+        if message:
+            return message
+    # A key that is not there; otherwise the error is about something else, and its own sentence says what.
+    told = f"{error} {error.__cause__}"
+    tree = compose_groups(groups, config_name) if "not in struct" in told or "Could not override" in told else None
+    if tree is not None:
+        for override in overrides:
+            if override not in groups and not override.key_or_group.startswith("hydra."):
+                message = misspelt_key(override, tree)
+                if message:
+                    return message
+    if isinstance(error, MissingConfigException):
+        return " ".join(str(error).split())
+    return sentence(error)
+
+
+def misspelt_option(override: Override) -> str | None:
+    """A sentence on `group=option` where there is no such option."""
+    group, known = override.key_or_group, schema.options(override.key_or_group)
+    if override.is_delete() and override.value() is None:
+        return None
+    if override.is_sweep_override():
+        chosen = [str(choice) for choice in override.sweep_string_iterator()]
+    else:
+        chosen = [str(override.get_value_element_as_str())]
+    for option in chosen:
+        if option not in known and not (schema.CONFIG_DIR / group / f"{option}.yaml").is_file():
+            return f"{group}={option}: there is no such option{nearest(option, known)}"
+    return None
+
+
+def misspelt_key(override: Override, tree: DictConfig) -> str | None:
+    """A sentence on `key=value` (or `+key`, `~key`) where no such key can be."""
+    key = override.key_or_group
+    known = list(dotted(tree, ""))
+    parent = key.rpartition(".")[0]
+    if key in known or (override.is_add() and parent in known):
+        return None
+    names = (
+        known
+        if "." in key
+        else [name for name in known if "." not in name]
+        + [path.name for path in schema.CONFIG_DIR.iterdir() if path.is_dir()]
+    )
+    if parent in known and OmegaConf.select(tree, parent) == {}:
+        return f"{key} is not a setting yet; add it with +{key}=..."
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    close = get_close_matches(key, names, n=1, cutoff=0.7)
+    # A right name in the wrong place: lr=0.1 for optimizer.lr.
+    elsewhere = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    if close or elsewhere:
+        return f"{key} is not a setting; did you mean {(close or elsewhere)[0]}?"
+    if siblings and parent:
+        return f"{key} is not a setting{nearest(key, siblings)}"
+    return f"{key} is not a setting; `--cfg job` shows all of them"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean x?` or the list of what there is."""
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+
+
+def compose_groups(groups: list[Override], config_name: str) -> DictConfig | None:
+    """The config with the chosen groups but without any value of the command line; None where that fails too."""
+    GlobalHydra.instance().clear()
+    lines = [override.input_line or "" for override in groups if not override.is_sweep_override()]
+    try:
+        with hydra.initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
+            return hydra.compose(config_name, lines)
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def dotted(node: Any, path: str) -> Any:
+    """Every key of a config as a dotted name, unresolved."""
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    if isinstance(plain, dict):
+        for key, child in plain.items():
+            name = ".".join(part for part in (path, str(key)) if part)
+            yield name
+            yield from dotted(child, name)
+    elif isinstance(plain, list):
+        yield from dotted(dict(enumerate(plain)), path)

@@ -1,0 +1,69 @@
+"""`resume=<folder>`: compose from that run's own config.yaml."""
+
+import sys
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from segframe.cli.argv import given, quoted, split_flags
+from segframe.config import schema, validate
+from segframe.config.saved_run import check_folder, holds_run
+from segframe.errors import UserError
+
+
+def resume_arguments(argv: list[str]) -> list[str]:
+    """Makes `resume=<folder>` compose from that folder's own config.yaml and run there.
+
+    `resume=auto` goes on with the run in `output_dir` where it has a checkpoint, and starts it where it has none, so
+    that one command can be given again and again: what it chooses is in the run's config.yaml by then, and what it adds
+    is set there again. The jobs of a sweep are composed as they were before, see open_folder.
+    """
+    flags, words = split_flags(argv)
+    folder, output, sweeps = given("resume", words), given("output_dir", words), {"-m", "--multirun"} & set(flags)
+    if folder is None or {"-h", "--help"} & set(flags):
+        return argv
+    if str(folder) == "auto":
+        if output is None:
+            sys.exit("error: resume=auto goes on with the run in output_dir, or starts it there: output_dir=...")
+        if sweeps or not holds_run(output):
+            return argv
+        folder = output
+        plain = [word for word in words if word[0] != "~" and not schema.is_group(word.partition("=")[0].lstrip("+"))]
+        words = [word for word in plain if word.partition("=")[0] not in ("resume", "output_dir")]
+        words = [f"++{word.lstrip('+')}" if word[0] == "+" else word for word in words]
+        words.append(f"resume={quoted(str(folder))}")
+    elif sweeps:
+        sys.exit(f"error: resume={folder}: a sweep cannot continue one run; init_from={folder} starts each from it")
+    if folder.suffix == ".ckpt":
+        sys.exit(f"error: resume={folder}: give the run's folder, resume={folder.absolute().parent.parent}")
+    if not (folder / "config.yaml").is_file():
+        sys.exit(f"error: resume={folder}: there is no {folder / 'config.yaml'}, so no run to continue")
+    if not holds_run(folder):
+        sys.exit(f"error: resume={folder}: there is no {folder / 'checkpoints/last.ckpt'}, so no run to continue")
+    if output is not None and output.resolve() != folder.resolve():
+        sys.exit(
+            f"error: output_dir={output}: a run goes on in its own folder; to keep that as it is, continue a copy of it"
+        )
+    for word in words:
+        if schema.is_group(word.partition("=")[0]):
+            sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
+    try:
+        check_folder(folder, repeated(words))
+    except UserError as error:
+        sys.exit(f"error: resume={folder}: {error}")
+    own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
+    logs = ["hydra.job_logging.formatters.simple.format='%(message)s'", "+hydra.job_logging.handlers.file.delay=true"]
+    hydras = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train", *logs]
+    return [*own, *flags, *words, *hydras]
+
+
+def repeated(words: list[str]) -> list[str]:
+    """The settings that words of the command line give, also within a part, by their dotted names."""
+    found: list[str] = []
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+            found += [path for path, _ in validate.leaves(override.value(), override.key_or_group)]
+        except HydraException:
+            pass  # told when it is composed
+    return found

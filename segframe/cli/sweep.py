@@ -1,0 +1,79 @@
+"""What is left of a sweep: one table of overrides, figures, time and folder, on the terminal and as CSV."""
+
+import csv
+import io
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from segframe.cli.error_messages import sentence
+from segframe.cli.main import Failure
+from segframe.files import as_named, write_text
+from segframe.visualization.tables import SweepRow, print_table, sweep_table
+
+
+class SweepTable(Callback):
+    """Prints the table and writes sweep.csv into the sweep's folder; ends the program with 1 where a job failed.
+
+    A job's result is its figures by name, or the one that `monitor` names.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[SweepRow] = []
+        self.started = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leaves the table of finished trainings as it is, unless each of them tells its result again."""
+        path = Path(config.hydra.sweep.dir) / "sweep.csv"
+        if path.is_file() and "resume" in config and config.resume != "auto":
+            folder = as_named(path.parent)
+            raise SystemExit(
+                f"error: {folder} already holds a sweep; resume=auto goes on with it, or choose another output_dir"
+            )
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self.started = time.monotonic()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Notes the job's result."""
+        overrides = dict(override.split("=", 1) for override in job_return.overrides or [] if "=" in override)
+        seconds = round(time.monotonic() - self.started, 1)
+        folder = str(as_named(Path(OmegaConf.select(config, "hydra.runtime.output_dir"))))
+        result = job_return._return_value
+        if job_return.status is JobStatus.FAILED or isinstance(result, Failure):
+            reason = result.reason if isinstance(result, Failure) else sentence(result)
+            self.rows.append(SweepRow(overrides, {}, seconds, folder, reason))
+        else:
+            metrics = result if isinstance(result, dict) else {config.monitor: result}
+            self.rows.append(SweepRow(overrides, metrics, seconds, folder))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Prints and writes the table."""
+        # What every run was given tells nothing of them.
+        same = set.intersection(*(set(row.overrides.items()) for row in self.rows)) if len(self.rows) > 1 else set()
+        self.rows = [replace(row, overrides=dict(row.overrides.items() - same)) for row in self.rows]
+        print_table(sweep_table(self.rows, config.monitor, config.monitor_mode))
+        path = Path(config.hydra.sweep.dir) / "sweep.csv"
+        write_csv(path, self.rows)
+        print(f"also in {path}")
+        if any(row.error for row in self.rows):
+            raise SystemExit(1)
+
+
+def write_csv(path: Path, rows: list[SweepRow]) -> None:
+    """One row a job: its overrides, figures, seconds, folder, error."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*keys, *names, "seconds", "folder", "error"])
+    for row in rows:
+        values = [row.overrides.get(key, "") for key in keys] + [row.metrics.get(name, "") for name in names]
+        writer.writerow([*values, row.seconds, row.folder, row.error])
+    write_text(path, text.getvalue())

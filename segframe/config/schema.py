@@ -1,0 +1,244 @@
+"""The schema of every program's config, and the groups there are to choose from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from segframe.config.resolvers import run_dir, script_dir, sweep_dir, sweep_subdir
+
+CONFIG_DIR = Path(__file__).parents[2] / "configs"
+
+
+@dataclass
+class DataConfig:
+    """Which dataset, and how it is loaded; what suits its images (weights, crop_size) is stated beside it."""
+
+    dataset: Any = MISSING
+    root: str | None = MISSING
+    download: bool = False
+    train_split: str = MISSING
+    val_split: str = MISSING
+    batch_size: int = MISSING
+    num_workers: int | None = None
+    cache: str | None = None
+    cache_dir: str | None = None
+    weights: str | None = None
+    crop_size: Any = MISSING
+
+
+@dataclass
+class TrainerConfig:
+    """How long and how training runs; build.py turns it into a Lightning Trainer."""
+
+    max_epochs: int = MISSING
+    max_steps: int | None = None
+    val_every_n_epochs: float = MISSING
+    val_every_n_steps: int | None = None
+    checkpoint_every: Any = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    precision: str = MISSING
+    accelerator: str = MISSING
+    channels_last: bool = False
+    fused_optimizer: bool = False
+    tf32: bool = False
+    compile: bool = False
+    activation_checkpointing: bool = False
+    keep_freed_memory: bool = False
+    lightning: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class NormalizeConfig:
+    """What is taken from and divides the pixels (0 ... 255), per channel RGB; `bgr` then reverses the channels."""
+
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+    bgr: bool = False
+
+
+@dataclass
+class BatchNormConfig:
+    """How batch norm's statistics are kept; momentum is the share of a batch in the running ones."""
+
+    frozen: str | None = None
+    backbone_momentum: float = 0.1
+    head_momentum: float = 0.1
+
+
+@dataclass
+class ParamGroupsConfig:
+    """What the optimizer's groups differ in, beside each part's own lr_multiplier."""
+
+    bias_lr_multiplier: float = MISSING
+    decay_bias: bool = MISSING
+    decay_norm: bool = MISSING
+    decay_depthwise: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """The root of a run's config; groups whose parts bring their own arguments are checked by `check_targets`.
+
+    Values are in configs/; only keys that came later have a default here, what runs from before them did.
+    """
+
+    backbone: Any = MISSING
+    head: Any = MISSING
+    aux_head: Any = None
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+    input_scales: list[float] = field(default_factory=list)
+    loss: Any = MISSING
+    output_weights: dict[str, float] = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    transforms: Any = MISSING
+    optimizer: Any = MISSING
+    param_groups: ParamGroupsConfig = field(default_factory=ParamGroupsConfig)
+    scheduler: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    seed: int = MISSING
+    deterministic: bool = False
+    monitor: str = MISSING
+    monitor_mode: str = MISSING
+    output_dir: str | None = None
+    resume: str | None = None
+    init_from: str | None = None
+    needs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EffectiveFieldConfig:
+    """What the effective receptive field is measured on: so many square images of noise of so many pixels' side."""
+
+    size: int = MISSING
+    num_images: int = MISSING
+
+
+@dataclass
+class SummaryConfig(TrainConfig):
+    """The root of scripts/summary.py's config: a run's, and what is measured."""
+
+    num_classes: int | None = None
+    size: Any = MISSING
+    receptive_field: bool = MISSING
+    effective_field: EffectiveFieldConfig = field(default_factory=EffectiveFieldConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """The root of scripts/evaluate.py's config."""
+
+    checkpoint: str = MISSING
+    split: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
+    precision: str | None = None
+    accelerator: str = MISSING
+    output_dir: str | None = None
+
+
+@dataclass
+class PredictConfig:
+    """The root of scripts/predict.py's config."""
+
+    checkpoint: str = MISSING
+    input: str = MISSING
+    output: str = MISSING
+    alpha: float = MISSING
+    heatmaps: Any = MISSING
+    feature_maps: bool = MISSING
+    feature_channels: int = MISSING
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
+    precision: str | None = None
+    accelerator: str = MISSING
+
+
+@dataclass
+class CheckDataConfig:
+    """The root of scripts/check_data.py's config."""
+
+    splits: list[str] | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    json: str | None = None
+    output_dir: str | None = None
+
+
+@dataclass
+class ReplayConfig:
+    """The root of scripts/replay.py's config."""
+
+    checkpoint: str = MISSING
+    precision: str | None = None
+    accelerator: str = MISSING
+    output_dir: str | None = None
+
+
+@dataclass
+class UpsamplingConfig:
+    """The root of scripts/upsampling.py's config."""
+
+    steps: int = MISSING
+    output_dir: str | None = None
+    rows: dict[str, Any] = MISSING
+
+
+@dataclass
+class BenchmarkConfig:
+    """The root of scripts/benchmark.py's config."""
+
+    only: list[str] = MISSING
+    quick: bool = MISSING
+    growth: bool = MISSING
+    json: str | None = None
+    plot: str | None = None
+    camvid: str | None = None
+    accelerator: str = MISSING
+    threads: int | None = None
+    output_dir: str | None = None
+
+
+def register() -> None:
+    """Makes schemas and resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    # A group, so that what builds on train.yaml can bring a wider schema.
+    store.store(group="schema", name="train", node=TrainConfig)
+    store.store(group="schema", name="summary", node=SummaryConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="check_data_schema", node=CheckDataConfig)
+    store.store(name="replay_schema", node=ReplayConfig)
+    store.store(name="upsampling_schema", node=UpsamplingConfig)
+    store.store(name="benchmark_schema", node=BenchmarkConfig)
+    for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def options(group: str) -> list[str]:
+    """The files of a config group that users choose from; a leading underscore is for others to build on."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem[0] != "_")
+
+
+def is_group(key: str) -> bool:
+    """Whether configs/ has a folder of this name."""
+    return (CONFIG_DIR / key).is_dir()
+
+
+def option_list(*, _root_: DictConfig) -> str:
+    """What --help shows of the config groups that a program's defaults list names."""
+    groups = sorted(group for group in _root_.hydra.runtime.choices if is_group(group))
+    indent = " " * 12
+    return "\n".join(
+        fill(f"{group:<11} {', '.join(options(group))}", 116, subsequent_indent=indent, break_on_hyphens=False)
+        for group in groups
+    )

@@ -1,1 +1,0 @@
-"""Heads: named feature maps to logits."""

@@ -1,1 +1,0 @@
-"""Losses: logits and masks to a scalar."""

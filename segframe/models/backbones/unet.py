@@ -1,0 +1,82 @@
+"""The contracting path of U-Net (Ronneberger et al., 2015)."""
+
+import torch
+from torch import Tensor, nn
+
+from segframe.errors import UserError
+from segframe.models.backbones.base import Backbone, Feature
+
+MARGIN = 92  # pixels that the unpadded convolutions of both paths take from each side, at five stages
+
+
+class UNetEncoder(Backbone):
+    """Two 3x3 convolutions a stage, 2x2 pooling between stages: c1 (stride 1) ... c5 (stride 16) for five `channels`.
+
+    `padded`: convolutions keep the size. Otherwise they are the paper's: the image is continued by mirroring so far
+    that the unpadded decoder's answer covers it and every pooled map is even (the paper's overlap tile, Figure 2).
+    `batch_norm`: after every convolution, which then has no bias. `dropout`: at the end, the paper's last layer here.
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        padded: bool,
+        batch_norm: bool,
+        dropout: float,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        if len(channels) < 2:
+            raise UserError(f"backbone.channels needs two stages at least, got {channels}")
+        if not padded and len(channels) != 5:
+            raise UserError(f"backbone.padded=false, the paper's form, has five stages; backbone.channels={channels}")
+        self.lr_multiplier = lr_multiplier
+        self.padded = padded
+        self.stages = nn.ModuleList(
+            double_conv(before, width, width, padded, batch_norm)
+            for before, width in zip([3, *channels], channels, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.dropout = nn.Dropout(dropout)
+        self.features = {}
+        offset = 0.0 if padded else float(-MARGIN)
+        for k, width in enumerate(channels):
+            offset += 0.0 if padded else 2.0 * 2**k
+            self.features[f"c{k + 1}"] = Feature(width, 2**k, offset)
+            offset += 0.5 * 2**k
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) to c1 (stride 1), c2 (2) ..."""
+        x = images if self.padded else mirrored(images)
+        maps = {}
+        for k, stage in enumerate(self.stages, start=1):
+            x = self.run(stage, self.pool(x) if k > 1 else x)
+            if k == len(self.stages):
+                x = self.dropout(x)
+            maps[f"c{k}"] = x
+        return maps
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) continued by reflection to the smallest tile whose answer covers them."""
+    for dim in (2, 3):
+        n = images.shape[dim]
+        cells = -(-(n + 60) // 16)  # of the coarsest map: its answer is 16 * cells - 60 pixels wide
+        position = torch.arange(-MARGIN, 16 * cells + 124 - MARGIN, device=images.device)
+        # A triangle wave: reflected as often as it takes, without repeating the border pixel.
+        period = max(2 * (n - 1), 1)
+        position = position.remainder(period)
+        images = images.index_select(dim, torch.minimum(position, period - position))
+    return images
+
+
+def double_conv(in_channels: int, mid_channels: int, out_channels: int, padded: bool, batch_norm: bool) -> nn.Module:
+    """Twice a 3x3 convolution (batch norm) and ReLU; initialised after He et al. (2015), as the paper has it."""
+    layers: list[nn.Module] = []
+    for before, after in ((in_channels, mid_channels), (mid_channels, out_channels)):
+        conv = nn.Conv2d(before, after, 3, padding=int(padded), bias=not batch_norm)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+        layers += [conv, *([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

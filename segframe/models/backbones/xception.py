@@ -1,0 +1,149 @@
+"""Aligned Xception-41, -65 and -71: Xception (Chollet, 2017) as DeepLabV3+ has it (Chen et al., 2018, Fig. 4)."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from segframe.models.backbones.base import Backbone, Feature, stage_strides
+from segframe.models.weights.pretrained import load_strictly, require_variant, timm_state
+
+ENTRY = {  # channels and stride of the entry flow's blocks
+    "xception41": [(128, 2), (256, 2), (728, 2)],
+    "xception65": [(128, 2), (256, 2), (728, 2)],
+    "xception71": [(128, 2), (256, 1), (256, 2), (728, 1), (728, 2)],
+}
+MIDDLE = {"xception41": 8, "xception65": 16, "xception71": 16}  # blocks of the middle flow
+
+
+class Xception(Backbone):
+    """Layers carry timm's names, so the state dicts of its xception41, 65 and 71 fit.
+
+    c1 (64 channels) is the stem; c2 (256) is DeepLabV3+'s low-level feature: the second separable convolution of the
+    block that goes from stride 4 to 8, after batch norm, before ReLU; c3 (256; 728 in Xception-71) and c4 (728) are
+    the last blocks at strides 8 and 16, before ReLU; c5 (2048) is the exit flow, after ReLU.
+
+    A block's stride sits in its third separable convolution, so that where it is removed dilation begins with the next
+    block, exactly as in the official code: at output stride 16 only the last block is dilated, by 2.
+    """
+
+    def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
+        super().__init__()
+        self.lr_multiplier = lr_multiplier
+        require_variant(variant, tuple(ENTRY))
+        strides = stage_strides(output_stride)
+        self.stem = nn.Sequential(conv_bn_relu(3, 32, stride=2), conv_bn_relu(32, 64, stride=1))
+        self.blocks = nn.ModuleList()
+        self.ends: dict[int, str] = {}
+        """The blocks that halve the resolution, and the stage that each ends."""
+        self.features = {}
+        channels, dilation = 64, 1
+        for widths, stride in plan(variant):
+            if stride == 2:
+                k = len(self.ends) + 1
+                self.ends[len(self.blocks)] = f"c{k}"
+                # Odd kernels with symmetric padding: cell 0 of every stage is centred on pixel 0.
+                self.features[f"c{k}"] = Feature(widths[1] if k == 2 else channels, strides[k - 1], 0.0)
+            removed = stride == 2 and 2 ** (len(self.ends) + 1) > output_stride
+            self.blocks.append(Block(channels, widths, stride, removed, dilation))
+            dilation *= 2 if removed else 1
+            channels = widths[2]
+        self.blocks.append(LastBlock(channels, (1536, 1536, 2048), dilation))
+        self.features["c5"] = Feature(2048, strides[4], 0.0)
+        if weights is None:
+            initialize(self)
+        else:
+            load_strictly(self, timm_state(variant, weights, imagenet="tf_in1k"), weights)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) to c1 (stride 2) ... c5."""
+        maps: dict[str, Tensor] = {}
+        x = self.stem(images)
+        for index, block in enumerate(self.blocks):
+            entering = x
+            second, x = self.run(block, entering)
+            if index in self.ends:
+                name = self.ends[index]
+                maps[name] = second if name == "c2" else entering
+        return maps | {"c5": x}
+
+
+class Block(nn.Module):
+    """ReLU and separable convolution, three times, beside a shortcut; the third has the stride, unless `removed`."""
+
+    def __init__(
+        self, in_channels: int, widths: tuple[int, int, int], stride: int, removed: bool, dilation: int
+    ) -> None:
+        super().__init__()
+        self.shortcut: nn.Module = nn.Identity()
+        step = 1 if removed else stride
+        if stride != 1 or in_channels != widths[2]:
+            conv = nn.Conv2d(in_channels, widths[2], 1, stride=step, bias=False)
+            self.shortcut = nn.Sequential(OrderedDict(conv=conv, bn=batch_norm(widths[2])))
+        self.stack = nn.Sequential()
+        channels = in_channels
+        for k, width in enumerate(widths, 1):
+            # In place only where nobody else reads: the first reads the block's input, the third what may be c2.
+            self.stack.add_module(f"act{k}", nn.ReLU(inplace=k == 2))
+            self.stack.add_module(f"conv{k}", separable(channels, width, step if k == 3 else 1, dilation, relu=False))
+            channels = width
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the second separable convolution makes of a map (N, C, H, W), and the block's output."""
+        second = self.stack[:4](x)
+        return second, self.stack[4:](second) + self.shortcut(x)
+
+
+class LastBlock(nn.Module):
+    """Three separable convolutions with ReLUs inside, without a shortcut."""
+
+    def __init__(self, in_channels: int, widths: tuple[int, int, int], dilation: int) -> None:
+        super().__init__()
+        self.stack = nn.Sequential()
+        channels = in_channels
+        for k, width in enumerate(widths, 1):
+            self.stack.add_module(f"conv{k}", separable(channels, width, 1, dilation, relu=True))
+            channels = width
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As Block's."""
+        second = self.stack[:2](x)
+        return second, self.stack[2:](second)
+
+
+def plan(variant: str) -> list[tuple[tuple[int, int, int], int]]:
+    """Channels of the three separable convolutions and stride of every block but the last."""
+    same = [*ENTRY[variant], *[(728, 1)] * MIDDLE[variant]]
+    return [*(((width, width, width), stride) for width, stride in same), ((728, 1024, 1024), 2)]
+
+
+def separable(in_channels: int, out_channels: int, stride: int, dilation: int, relu: bool) -> nn.Sequential:
+    """Depthwise 3x3 and 1x1 convolution, each with batch norm and, in the last block, ReLU."""
+    depthwise = nn.Conv2d(
+        in_channels, in_channels, 3, stride, padding=dilation, dilation=dilation, groups=in_channels, bias=False
+    )
+    layers = OrderedDict[str, nn.Module](conv_dw=depthwise, bn_dw=batch_norm(in_channels))
+    if relu:
+        layers["act_dw"] = nn.ReLU(inplace=True)
+    layers["conv_pw"] = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    layers["bn_pw"] = batch_norm(out_channels)
+    if relu:
+        layers["act_pw"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """A 3x3 convolution of the stem."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=batch_norm(out_channels), act=nn.ReLU(inplace=True)))
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Of the official code's epsilon."""
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+def initialize(module: nn.Module) -> None:
+    """The official code's initialisation of convolutions: normal of deviation 0.09, cut at two deviations."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.trunc_normal_(layer.weight, std=0.09, a=-0.18, b=0.18)

@@ -1,0 +1,129 @@
+"""DeepLabV3 (Chen et al., 2017) and DeepLabV3+ (Chen et al., 2018)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe.models.backbones.base import Feature
+from segframe.models.heads.base import Head, conv_bn_relu, require
+from segframe.models.logits import Logits, resize
+
+WIDTH = 256  # channels of ASPP and decoder in both papers
+LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
+
+
+class DeepLabV3(Head):
+    """ASPP on c5 and a classifier; `final_conv`: torchvision's 3x3 between them, which the paper does not have."""
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        rates: list[int] | None,
+        dropout: float,
+        final_conv: bool,
+        align_corners: bool,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        self.lr_multiplier = lr_multiplier
+        (c5,) = require(features, "c5")
+        self.aligned_stride = c5.stride if align_corners else None
+        self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable=False)
+        self.conv = conv_bn_relu(WIDTH, WIDTH, 3) if final_conv else nn.Identity()
+        self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Logits at c5's stride."""
+        return Logits(self.classifier(self.conv(self.aspp(maps["c5"]))), size, self.aligned_stride)
+
+
+class DeepLabV3Plus(Head):
+    """ASPP on c5, upsampled to c2 and joined with c2 projected to 48 channels; `num_convs` 3x3 and a classifier."""
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        rates: list[int] | None,
+        dropout: float,
+        separable: bool,
+        num_convs: int,
+        align_corners: bool,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        self.lr_multiplier = lr_multiplier
+        c2, c5 = require(features, "c2", "c5")
+        self.aligned_stride = c2.stride if align_corners else None
+        self.context_factor = c5.stride // c2.stride if align_corners else None
+        self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable)
+        self.project = conv_bn_relu(c2.channels, LOW_LEVEL_WIDTH, 1)
+        self.decoder = nn.Sequential(
+            *(
+                conv_bn_relu(WIDTH if k else WIDTH + LOW_LEVEL_WIDTH, WIDTH, 3, separable=separable)
+                for k in range(num_convs)
+            )
+        )
+        self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Logits at c2's stride."""
+        low_level = self.project(maps["c2"])
+        size_of_c2 = (low_level.shape[-2], low_level.shape[-1])
+        context = resize(self.aspp(maps["c5"]), size_of_c2, self.context_factor)
+        x = self.decoder(torch.cat([low_level, context], dim=1))
+        return Logits(self.classifier(x), size, self.aligned_stride)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: a 1x1, three dilated 3x3 convolutions and the image's mean, joined by a 1x1."""
+
+    def __init__(self, in_channels: int, out_channels: int, rates: list[int], dropout: float, separable: bool) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [
+                conv_bn_relu(in_channels, out_channels, 1),
+                *(conv_bn_relu(in_channels, out_channels, 3, rate, separable) for rate in rates),
+                ImageMean(in_channels, out_channels),
+            ]
+        )
+        self.project = conv_bn_relu(len(self.convs) * out_channels, out_channels, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, h, w) to (N, out_channels, h, w)."""
+        return self.dropout(self.project(torch.cat([conv(x) for conv in self.convs], dim=1)))
+
+
+class ImageMean(nn.Module):
+    """The mean over the image through a 1x1 convolution, batch norm and ReLU, spread over the map again."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, h, w) to (N, out_channels, h, w)."""
+        # Not AdaptiveAvgPool2d: its backward is not deterministic on CUDA.
+        mean = self.conv(x.mean((2, 3), keepdim=True))
+        if self.training and len(x) == 1:
+            # One image has one value per channel, whose batch statistics say nothing: the running ones serve.
+            bn = self.bn
+            mean = F.batch_norm(mean, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+        else:
+            mean = self.bn(mean)
+        return mean.relu().expand(-1, -1, *x.shape[-2:])
+
+
+def dilations(rates: list[int] | None, output_stride: int, stride: int) -> list[int]:
+    """The dilations on a map of `stride`, whose reach in pixels is that of `rates` at the head's `output_stride`.
+
+    Without rates the papers' hold: (6, 12, 18) at stride 16, doubled at 8.
+    """
+    if rates is None:
+        rates, output_stride = [6, 12, 18], 16
+    return [max(1, rate * output_stride // stride) for rate in rates]

@@ -1,0 +1,58 @@
+"""The score layers of DeepLab v1 (Chen et al., 2015) and v2 (Chen et al., 2018)."""
+
+import torch
+from torch import Tensor, nn
+
+from segframe.errors import UserError
+from segframe.models.backbones.base import Feature
+from segframe.models.heads.base import Head, require
+from segframe.models.logits import Logits
+from segframe.models.ops.atrous_conv import AtrousConv2d
+
+
+class DeepLabV2(Head):
+    """The sum of score convolutions, one for each of `reads` and each of `rates`, their dilations.
+
+    DeepLab v1: 1x1 on LargeFOV's c5. v2 on VGG: 1x1 on fc7_1 ... fc7_4. v2 on ResNet: ASPP, 3x3 with rates 6, 12, 18
+    and 24 on c5. Weights start from N(0, 0.01), biases from 0, as released.
+    """
+
+    score_layers = ("score.",)
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        reads: list[str],
+        kernel_size: int,
+        rates: list[int],
+        align_corners: bool,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0 or not rates or min(rates) < 1:
+            raise UserError(f"head.kernel_size must be odd and head.rates positive, got {kernel_size} and {rates}")
+        self.lr_multiplier = lr_multiplier
+        sources = require(features, *reads)
+        self.aligned_stride = sources[0].stride if align_corners else None
+        self.score = nn.ModuleDict()
+        for name, source in zip(reads, sources, strict=True):
+            convs = nn.ModuleList()
+            for rate in rates:
+                # Rates are for the stride the head was designed for: the same reach in pixels at every other.
+                dilation = max(1, rate * output_stride // source.stride)
+                padding = dilation * (kernel_size // 2)
+                layer = AtrousConv2d if kernel_size == 3 else nn.Conv2d
+                conv = layer(source.channels, num_classes, kernel_size, padding=padding, dilation=dilation)
+                nn.init.normal_(conv.weight, std=0.01)
+                assert conv.bias is not None
+                nn.init.zeros_(conv.bias)
+                convs.append(conv)
+            self.score[name] = convs
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Scores at the stride of the maps."""
+        convs = ((name, conv) for name, convs in self.score.items() for conv in convs.children())
+        scores = [conv(maps[name]) for name, conv in convs]
+        return Logits(torch.stack(scores).sum(0), size, self.aligned_stride)

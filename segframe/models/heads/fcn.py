@@ -1,0 +1,144 @@
+"""Fully convolutional networks (Long, Shelhamer & Darrell, 2015; Shelhamer et al., 2017) and the dilated FCN head."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe.errors import UserError
+from segframe.models.backbones.base import Feature
+from segframe.models.heads.base import Head, require
+from segframe.models.logits import Logits
+
+
+class FCN(Head):
+    """FCN-32s, -16s, -8s: scores of each map in `reads`, coarsest first, upsampled and summed.
+
+    Upsampling is by transposed convolutions of full (C, C, k, k) weights, bilinear at first. Every crop follows from
+    the maps' coordinates, so the same head serves the papers' form (conv1_1 padded by 100: crops at 19; 5, 27; 5, 9,
+    31), the padded one and any other backbone. `learned` says which of them train: "none" (the released nets),
+    "intermediate" (all but the last: the CVPR text) or "all". `scales` multiply the maps before they are scored, in the
+    order of `reads` (FCN-8s at once: 1, 0.01, 0.0001, so that one training learns all three); null: 1.
+    """
+
+    crops_overhang = True
+    score_layers = ("score.", "upscore.")
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        reads: list[str],
+        learned: str,
+        lr_multiplier: float,
+        scales: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if scales is not None and len(scales) != len(reads):
+            raise UserError(f"head.scales needs one entry for each of head.reads={reads}, got {scales}")
+        if learned not in ("none", "intermediate", "all"):
+            raise UserError(f"head.learned must be none, intermediate or all, got {learned}")
+        self.lr_multiplier = lr_multiplier
+        self.reads = reads
+        self.scales = dict(zip(reads, scales or [1.0] * len(reads), strict=True))
+        sources = require(features, *reads)
+        if [source.stride for source in sources] != sorted((source.stride for source in sources), reverse=True):
+            raise UserError(f"head.reads must name the coarsest map first, got {', '.join(reads)}")
+        self.score = nn.ModuleDict(
+            {name: nn.Conv2d(f.channels, num_classes, 1) for name, f in zip(reads, sources, strict=True)}
+        )
+        self.upscore = nn.ModuleList()
+        self.crops: list[tuple[int, int]] = []
+        grid = sources[0]
+        image = Feature(3, 1, 0.0)
+        for target in [*sources[1:], image]:
+            deconv, grid = bilinear_upsampling(num_classes, grid, target)
+            deconv.weight.requires_grad = learned == "all" or (learned == "intermediate" and target is not image)
+            self.upscore.append(deconv)
+            shift = round((target.offset - grid.offset) / target.stride)
+            # (crop of the upsampled map, crop of the target): what they share begins where the later one does.
+            self.crops.append((max(shift, 0), max(-shift, 0)))
+            grid = Feature(num_classes, target.stride, max(grid.offset, target.offset))
+        for parameter in self.score.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Scores at full size, cropped to the image."""
+        x = self.scored(self.reads[0], maps[self.reads[0]])
+        for name, upscore, (own, other) in zip(self.reads[1:], self.upscore, self.crops, strict=False):
+            x = upscore(x)[..., own:, own:]
+            skip = maps[name][..., other:, other:]
+            h, w = min(x.shape[-2], skip.shape[-2]), min(x.shape[-1], skip.shape[-1])
+            x = x[..., :h, :w] + self.scored(name, skip[..., :h, :w])
+        own, missing = self.crops[-1]
+        x = self.upscore[-1](x)[..., own : own + size[0] - missing, own : own + size[1] - missing]
+        # A VGG made dense has no cell for the first pixels: they get the scores of their nearest neighbours.
+        right, bottom = size[1] - missing - x.shape[-1], size[0] - missing - x.shape[-2]
+        if missing or right or bottom:
+            x = F.pad(x, (missing, right, missing, bottom), mode="replicate")
+        return Logits(x, size, aligned_stride=None)
+
+    def scored(self, name: str, x: Tensor) -> Tensor:
+        """A map's scores (N, num_classes, h, w)."""
+        scale = self.scales[name]
+        return self.score[name](x if scale == 1 else x * scale)
+
+
+class DilatedFCN(Head):
+    """torchvision's FCN head: 3x3 convolution to a quarter of the channels, dropout, 1x1 scores of one map."""
+
+    score_layers = ("layers.4.",)
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        reads: str,
+        dropout: float,
+        align_corners: bool,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        self.lr_multiplier = lr_multiplier
+        self.reads = reads
+        (source,) = require(features, reads)
+        self.aligned_stride = source.stride if align_corners else None
+        width = source.channels // 4
+        self.layers = nn.Sequential(
+            nn.Conv2d(source.channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv2d(width, num_classes, 1),
+        )
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Scores at the stride of the map that is read."""
+        return Logits(self.layers(maps[self.reads]), size, self.aligned_stride)
+
+
+def bilinear_upsampling(channels: int, source: Feature, target: Feature) -> tuple[nn.ConvTranspose2d, Feature]:
+    """The transposed convolution from one grid to the stride of another, and the grid it makes.
+
+    Its kernel is 2s for a factor s, as in the papers, where the grids are half a cell apart (VGG), and 2s - 1 where
+    cell centres coincide (ResNet): so its cells lie exactly on the target's.
+    """
+    factor = source.stride // target.stride
+    half_a_cell_apart = ((source.offset - target.offset) / target.stride) % 1 == 0.5
+    kernel = 2 * factor if half_a_cell_apart else 2 * factor - 1
+    deconv = nn.ConvTranspose2d(channels, channels, kernel, stride=factor, bias=False)
+    with torch.no_grad():
+        deconv.weight.zero_()
+        deconv.weight[range(channels), range(channels)] = bilinear_kernel(kernel)
+    grid = Feature(channels, target.stride, source.offset - (kernel - 1) / 2 * target.stride)
+    assert (grid.offset - target.offset) % target.stride == 0
+    return deconv, grid
+
+
+def bilinear_kernel(size: int) -> Tensor:
+    """The (size, size) bilinear filter of Caffe's and the FCN release's `surgery.py`."""
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 else factor - 0.5
+    line = 1 - (torch.arange(size) - centre).abs() / factor
+    return line[:, None] * line

@@ -1,0 +1,87 @@
+"""The decoder of SegNet (Badrinarayanan et al., 2017)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segframe.errors import UserError
+from segframe.models.backbones.base import Feature
+from segframe.models.heads.base import Head, require
+from segframe.models.heads.upsampling import Upsampling, fit
+from segframe.models.logits import Logits
+
+STAGES = (5, 4, 3, 2, 1)
+
+
+class SegNet(Head):
+    """Mirrors a VGG: upsamples c5 stage by stage to the sizes before its poolings, with `depths` convolutions each.
+
+    `upsampling`: "max_unpooling" puts values back to where the encoder's maxima were (i1 ... i5), the paper's way; the
+    other ways of heads/upsampling.py are there to be compared with it. The last convolution is the classifier, without
+    batch norm and ReLU. Convolutions have biases, as in the release.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        num_classes: int,
+        output_stride: int,
+        depths: list[int],
+        upsampling: str,
+        lr_multiplier: float,
+    ) -> None:
+        super().__init__()
+        if len(depths) != 5 or min(depths) < 1:
+            raise UserError(f"head.depths must be five numbers of convolutions, coarsest first, got {depths}")
+        self.lr_multiplier = lr_multiplier
+        self.unpools = upsampling == "max_unpooling"
+        sources = require(features, *(f"c{k}" for k in STAGES))
+        if self.unpools and "i5" not in features:
+            raise UserError(
+                "head=segnet puts maxima back to where they were, which only a VGG backbone with "
+                "pooling_indices=true tells: backbone=vgg16_bn_indices, or head.upsampling=bilinear"
+            )
+        strides = [source.stride for source in sources] + [1]
+        widths = [source.channels for source in sources]
+        self.up, self.conv = nn.ModuleList(), nn.ModuleList()
+        for j, depth in enumerate(depths):
+            before, after = widths[j], widths[min(j + 1, 4)]
+            if not self.unpools:
+                self.up.append(Upsampling(upsampling, before, before, strides[j] // strides[j + 1]))
+            last = j == len(depths) - 1
+            outputs = [before] * (depth - 1) + [num_classes if last else after]
+            stage = convolutions(before, outputs, classifies=last)
+            self.conv.append(stage)
+            self.score_layers = (f"conv.{j}.{len(stage) - 1}.",)
+
+    def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
+        """Logits at full size."""
+        x = maps["c5"]
+        sizes = [*((maps[f"c{k - 1}"].shape[-2], maps[f"c{k - 1}"].shape[-1]) for k in STAGES[:-1]), size]
+        for j, (conv, (h, w)) in enumerate(zip(self.conv, sizes, strict=True)):
+            x = conv(unpool(x, maps[f"i{STAGES[j]}"], (h, w)) if self.unpools else fit(self.up[j](x), (h, w)))
+        return Logits(x, size, aligned_stride=None)
+
+
+def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Puts maxima (N, C, h, w) back to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.max_unpool2d(x, indices, [2, 2], output_size=[*size])
+    # The same: CUDA's operator refuses for windows that overlap, which would put two values into one place.
+    empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
+    return empty.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
+
+
+def convolutions(in_channels: int, outputs: list[int], classifies: bool) -> nn.Sequential:
+    """3x3 convolutions with batch norm and ReLU; a classifier as the last one has neither."""
+    layers: list[nn.Module] = []
+    for k, channels in enumerate(outputs):
+        conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
+        layers.append(conv)
+        if not (classifies and k == len(outputs) - 1):
+            layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        in_channels = channels
+    return nn.Sequential(*layers)

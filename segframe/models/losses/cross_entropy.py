@@ -1,0 +1,55 @@
+"""Cross-entropy over the pixels, with class weights and label smoothing."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from segframe import IGNORE_INDEX
+from segframe.errors import UserError, check_range
+from segframe.models.logits import Logits
+from segframe.models.losses.base import Loss
+from segframe.models.ops.cross_entropy import cross_entropy
+
+
+class CrossEntropy(Loss):
+    """Mean over the pixels that are not void, weighted by their classes' weights.
+
+    `reduction`: "mean", the weighted mean; "pixel_mean", the weighted sum by the number of pixels (SegNet's recipe);
+    "sum", over an image's pixels, mean over the batch's images (Caffe's unnormalised loss, of FCN's recipes).
+    `class_weights`: one per class; "auto" in a config becomes the median-frequency weights of the training masks.
+    `label_smoothing`: the share of the target spread evenly over all classes (Szegedy et al., 2016).
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        class_weights: list[float] | Literal["auto"] | None,
+        label_smoothing: float,
+        reduction: Literal["mean", "pixel_mean", "sum"] = "mean",
+    ) -> None:
+        super().__init__()
+        assert class_weights != "auto", "resolved by build.py"
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"loss.label_smoothing must lie in [0, 1), got {label_smoothing}")
+        for weight in class_weights or ():
+            check_range("loss.class_weights", weight, 0)
+        if class_weights is not None and not any(class_weights):
+            raise UserError("loss.class_weights are all 0: nothing would be learned")
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.label_smoothing = label_smoothing
+        self.reduction = reduction
+
+    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
+        """See Loss."""
+        values, weights = logits.values, self.class_weights
+        if weights is not None and len(weights) != values.shape[1]:
+            raise UserError(f"loss.class_weights has {len(weights)} entries for {values.shape[1]} classes")
+        total, counted = cross_entropy(values, logits.size, logits.aligned_stride, mask, weights, self.label_smoothing)
+        if self.reduction == "sum":
+            return total / len(mask)
+        if self.reduction == "pixel_mean":
+            counted = (mask != IGNORE_INDEX).sum()
+        return total * torch.where(counted > 0, 1 / counted, 0)

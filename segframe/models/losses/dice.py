@@ -1,0 +1,34 @@
+"""Soft Dice loss (Milletari et al., 2016), multi-class."""
+
+import torch
+from torch import Tensor
+
+from segframe import IGNORE_INDEX
+from segframe.errors import check_range
+from segframe.models.logits import Logits
+from segframe.models.losses.base import Loss
+
+
+class Dice(Loss):
+    """1 - Dice coefficient of the batch's soft masks, mean over the classes that occur in the truth.
+
+    Dice of a class = (2 sum(p t) + `smooth`) / (sum(p) + sum(t) + `smooth`), void pixels left out.
+    """
+
+    def __init__(self, smooth: float) -> None:
+        super().__init__()
+        check_range("loss.smooth", smooth, 0)
+        self.smooth = smooth
+
+    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
+        """See Loss."""
+        full = logits.full()
+        valid = (mask != IGNORE_INDEX)[:, None]
+        probabilities = full.softmax(1) * valid
+        target = torch.zeros_like(probabilities)
+        target.scatter_(1, mask.long()[:, None].where(valid, 0), valid.float())
+        overlap = (probabilities * target).sum((0, 2, 3))
+        area = target.sum((0, 2, 3))
+        dice = (2 * overlap + self.smooth) / (probabilities.sum((0, 2, 3)) + area + self.smooth)
+        present = area > 0
+        return ((1 - dice) * present).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,169 @@
+"""The whole network, from raw pixels to logits."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from segframe.errors import UserError
+from segframe.models.backbones.base import Backbone
+from segframe.models.heads.base import Head
+from segframe.models.logits import Logits, resize
+
+
+class Segmenter(nn.Module):
+    """Normalise, backbone, head, and an auxiliary head that only training uses.
+
+    `input_scales`: the network also reads the image at these scales; its scores at each cell are the maximum over all
+    of them (DeepLab v2; Chen et al., 2016, "Attention to scale"). `frozen_norm`: "statistics" leaves the running means
+    and variances of batch norm as they are, "all" its weights and biases too.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        aux_head: Head | None,
+        normalize: "Normalize",
+        input_scales: Sequence[float] = (),
+        frozen_norm: str | None = None,
+    ) -> None:
+        super().__init__()
+        overhang = any(feature.offset < 0 for feature in backbone.features.values())
+        if overhang and not (head.crops_overhang and (aux_head is None or aux_head.crops_overhang)):
+            raise UserError(
+                "this backbone continues the image beyond its border, so its maps reach beyond it; only FCN's skip "
+                "heads and unet_original crop them: use the backbone without _original here"
+            )
+        percents = {round(100 * scale) for scale in input_scales}
+        if len(percents) < len(input_scales) or any(not 0 < percent < 100 for percent in percents):
+            raise UserError(
+                "input_scales must lie between 0 and 1, beside the image itself, and differ by a hundredth; "
+                f"got {list(input_scales)}"
+            )
+        if frozen_norm not in (None, "statistics", "all"):
+            raise UserError(f"batch_norm.frozen must be null, statistics or all, got {frozen_norm}")
+        self.normalize = normalize
+        self.backbone = backbone
+        self.head = head
+        self.aux_head = aux_head
+        self.input_scales = tuple(input_scales)
+        self.memory_format = torch.channels_last
+        self.autocast_dtype: torch.dtype | None = None  # Lightning's precision in training, the script's otherwise
+        self.frozen_norm = frozen_norm
+        if frozen_norm == "all":
+            for layer in self.norm_layers():
+                layer.requires_grad_(False)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of `outputs` in training."""
+        scales = [f"scale_{round(100 * scale)}" for scale in (1.0, *self.input_scales)] if self.input_scales else []
+        return ["main", *(["aux"] if self.aux_head is not None else []), *scales]
+
+    @property
+    def score_layers(self) -> tuple[str, ...]:
+        """How the names of the parameters begin that belong to single classes."""
+        heads = {"head": self.head, "aux_head": self.aux_head}
+        return tuple(f"{name}.{layer}" for name, head in heads.items() if head for layer in head.score_layers)
+
+    def norm_layers(self) -> list[BatchNorm]:
+        """The network's batch norms."""
+        return [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Sets the mode; frozen batch norm stays in evaluation."""
+        super().train(mode)
+        if self.frozen_norm is not None:
+            for layer in self.norm_layers():
+                layer.eval()
+        return self
+
+    def outputs(self, images: Tensor) -> dict[str, Logits]:
+        """Images (N, 3, H, W), RGB 0 ... 255, uint8 or float, to what the loss compares with the masks, by name.
+
+        "main" is the answer. In training there are also "aux" (where there is an auxiliary head) and, with input
+        scales, the scores of each single one: "scale_100" (the image itself), "scale_75" ...
+        """
+        if self.autocast_dtype is None:
+            return self._outputs(images)
+        with torch.autocast(images.device.type, self.autocast_dtype):
+            return self._outputs(images)
+
+    def _outputs(self, images: Tensor) -> dict[str, Logits]:
+        size = (images.shape[-2], images.shape[-1])
+        x = self.normalize(images.contiguous(memory_format=self.memory_format))
+        maps = self.backbone(x)
+        outputs = {"main": self.head(maps, size)}
+        if self.aux_head is not None and self.training:
+            outputs["aux"] = self.aux_head(maps, size)
+        if self.input_scales:
+            names = self.output_names[-len(self.input_scales) :]
+            single = {"scale_100": outputs["main"]}
+            for name, scale in zip(names, self.input_scales, strict=True):
+                smaller = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+                logits = self.head(self.backbone(smaller), (smaller.shape[-2], smaller.shape[-1]))
+                # The smaller image's cells fill the whole image, whatever pixels of its own they lie on.
+                single[name] = logits._replace(size=size, aligned_stride=None)
+            outputs["main"] = fused(list(single.values()))
+            if self.training:
+                outputs |= single
+        return outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes, H, W) at the images' size."""
+        return self.outputs(images)["main"].full()
+
+
+def fused(answers: list[Logits]) -> Logits:
+    """The largest score of each class at each cell of the first answer."""
+    first = answers[0]
+    cells = (first.values.shape[-2], first.values.shape[-1])
+    values = [resize(answer.values, cells, answer.aligned_stride) for answer in answers[1:]]
+    return first._replace(values=torch.stack([first.values, *values]).amax(0))
+
+
+def logit_stride(segmenter: Segmenter) -> int:
+    """The input pixels per cell of a network's logits: from two heights, so that no padding or cropping matters."""
+    device = segmenter.normalize.mean.device
+    short, tall = (
+        segmenter.outputs(torch.zeros(1, 3, height, 256, dtype=torch.uint8, device=device))["main"].values.shape[-2]
+        for height in (256, 512)
+    )
+    return 256 // (tall - short)
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, RGB, in units of 0 ... 255; `bgr`: then in the order blue, green, red (Caffe).
+
+    Mean and std are buffers, so that an export carries them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float], bgr: bool = False) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+            raise UserError(f"normalize.mean and normalize.std are 3 numbers each, std above 0; got {mean} and {std}")
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.bgr = bgr
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images of any dtype to normalised ones in the buffers' dtype, channels last where they are or with `bgr`."""
+        mean, std = self.mean, self.std
+        if self.bgr:
+            images = torch.stack(images.unbind(1)[::-1], dim=-1).permute(0, 3, 1, 2)
+            mean, std = mean.flip(0), std.flip(0)
+        x = images.to(mean.dtype, copy=True)
+        offset, scale = _rows(-mean / std, x.shape[-1]), _rows(1 / std, x.shape[-1])
+        return torch.addcmul(offset, x, scale, out=None if x.requires_grad else x)
+
+
+def _rows(values: Tensor, width: int) -> Tensor:
+    # (3, 1, W) in the memory order of images from the loader, channels last. Loops then run along whole rows: against
+    # (3, 1, 1) they would be 3 numbers long, 12 times as slow on a CPU.
+    return values.expand(3, 1, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -1,0 +1,233 @@
+"""Weights to start from: segframe's own, and those of other projects under the names of our modules."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from segframe.config.schema import CONFIG_DIR
+from segframe.errors import UserError
+from segframe.models.weights import checkpoint
+
+State = dict[str, Tensor]
+Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Regular expressions of another project's names, and ours; the first that matches counts."""
+
+
+class Weights(NamedTuple):
+    """Weights to start another run from."""
+
+    state: State
+    classes: tuple[str, ...] | None
+    """What they score, where the file says it."""
+    normalize: dict[str, Any]
+    """The normalisation of images they were trained with, as in the config."""
+    origin: str
+    """What the file was recognised as."""
+    expects: dict[str, Any]
+    """Settings they were trained with, without which they load but answer otherwise."""
+
+
+class Format(NamedTuple):
+    """A kind of file that another project writes."""
+
+    origin: str
+    has: tuple[str, ...]
+    """Names that tell it from the formats after it."""
+    names: Names
+    normalize: str
+    """An option of configs/normalize."""
+    expects: dict[str, Any]
+    """As in Weights."""
+
+
+VGG16_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Where torchvision's `features` of VGG-16 have their convolutions."""
+
+
+def vgg16_names() -> Names:
+    """Caffe's conv1_1 ... conv5_3 and fc6, fc7."""
+    caffe = [f"conv{block}_{k}" for block, depth in enumerate((2, 2, 3, 3, 3), start=1) for k in range(1, depth + 1)]
+    convs = [(rf"{name}\.", f"backbone.layers.{index}.") for name, index in zip(caffe, VGG16_CONVS, strict=True)]
+    return [*convs, (r"(fc[67])\.", r"backbone.\1.")]
+
+
+def fcn_names(*upscores: str) -> Names:
+    """pytorch-fcn's networks, whose transposed convolutions are named after their place."""
+    scores = [(r"score_fr\.", "head.score.c5."), (r"score_pool([34])\.", r"head.score.c\1.")]
+    return [*vgg16_names(), *scores, *((rf"{name}\.", f"head.upscore.{k}.") for k, name in enumerate(upscores))]
+
+
+def aspp_names(theirs: str) -> Names:
+    """torchvision's ASPP under a prefix."""
+    return [
+        (rf"{theirs}convs\.4\.1\.", "head.aspp.convs.4.conv."),
+        (rf"{theirs}convs\.4\.2\.", "head.aspp.convs.4.bn."),
+        (theirs, "head.aspp."),
+    ]
+
+
+def deeplabv3_names(theirs: str) -> Names:
+    """torchvision's DeepLabV3 head under a prefix."""
+    return [
+        *aspp_names(rf"{theirs}0\."),
+        (rf"{theirs}([12])\.", lambda m: f"head.conv.{int(m[1]) - 1}."),
+        (rf"{theirs}4\.", "head.classifier."),
+        *TORCHVISION_REST,
+    ]
+
+
+TORCHVISION_REST: Names = [(r"aux_classifier\.", "aux_head.layers."), (r"backbone\.", "backbone.")]
+DEEPLABV2_LAYERS = {
+    "reduce.conv": "conv1",
+    "reduce.bn": "bn1",
+    "conv3x3.conv": "conv2",
+    "conv3x3.bn": "bn2",
+    "increase.conv": "conv3",
+    "increase.bn": "bn3",
+    "shortcut.conv": "downsample.0",
+    "shortcut.bn": "downsample.1",
+}
+
+PAD_100 = {"backbone.input_padding": 100}
+EDGES = {"backbone.caffe_form": False, "backbone.multi_grid": None, "head.align_corners": False}
+
+FORMATS = [
+    Format(
+        "VainF's DeepLabV3+ (head=deeplabv3plus_vainf)",
+        ("classifier.aspp.project.0.weight", "classifier.classifier.3.weight"),
+        [
+            *aspp_names(r"classifier\.aspp\."),
+            (r"classifier\.project\.", "head.project."),
+            (r"classifier\.classifier\.([01])\.", r"head.decoder.0.\1."),
+            (r"classifier\.classifier\.3\.", "head.classifier."),
+            (r"backbone\.", "backbone."),
+        ],
+        "imagenet",
+        EDGES,
+    ),
+    Format(
+        "VainF's DeepLabV3 (head=deeplabv3)",
+        ("classifier.classifier.0.project.0.weight",),
+        deeplabv3_names(r"classifier\.classifier\."),
+        "imagenet",
+        EDGES,
+    ),
+    Format(
+        "torchvision's DeepLabV3 (head=deeplabv3)",
+        ("classifier.0.project.0.weight",),
+        deeplabv3_names(r"classifier\."),
+        "imagenet",
+        EDGES,
+    ),
+    Format(
+        "torchvision's FCN (head=fcn)",
+        ("classifier.4.weight", "backbone.conv1.weight"),
+        [(r"classifier\.", "head.layers."), *TORCHVISION_REST],
+        "imagenet",
+        EDGES,
+    ),
+    Format(
+        "pytorch-fcn's FCN-32s (model=fcn32s_original)", ("upscore.weight",), fcn_names("upscore"), "caffe", PAD_100
+    ),
+    Format(
+        "pytorch-fcn's FCN-16s (model=fcn16s_original)",
+        ("upscore2.weight", "upscore16.weight"),
+        fcn_names("upscore2", "upscore16"),
+        "caffe",
+        PAD_100,
+    ),
+    Format(
+        "pytorch-fcn's FCN-8s (model=fcn8s_original, or fcn8s-atonce_original where it was trained at once)",
+        ("upscore2.weight", "upscore8.weight"),
+        fcn_names("upscore2", "upscore_pool4", "upscore8"),
+        "caffe",
+        PAD_100,
+    ),
+    Format(
+        "milesial's U-Net (model=unet, or unet_bilinear)",
+        ("inc.double_conv.0.weight",),
+        [
+            (r"inc\.double_conv\.", "backbone.stages.0."),
+            (r"down(\d)\.maxpool_conv\.1\.double_conv\.", r"backbone.stages.\1."),
+            (r"up(\d)\.up\.", lambda m: f"head.up.{int(m[1]) - 1}.0."),
+            (r"up(\d)\.conv\.double_conv\.", lambda m: f"head.conv.{int(m[1]) - 1}."),
+            (r"outc\.conv\.", "head.classifier."),
+        ],
+        "unit",
+        {"backbone.padded": True, "head.padded": True},
+    ),
+    Format(
+        "deeplab-pytorch's DeepLab v2 (model=deeplabv2)",
+        ("base.aspp.c0.weight",),
+        [
+            (r"base\.layer1\.conv1\.conv\.", "backbone.conv1."),
+            (r"base\.layer1\.conv1\.bn\.", "backbone.bn1."),
+            (
+                r"base\.layer(\d)\.block(\d+)\.(\w+\.(?:conv|bn))\.",
+                lambda m: f"backbone.layer{int(m[1]) - 1}.{int(m[2]) - 1}.{DEEPLABV2_LAYERS[m[3]]}.",
+            ),
+            (r"base\.aspp\.c(\d)\.", r"head.score.c5.\1."),
+        ],
+        "caffe",
+        {"backbone.caffe_form": True, "head.align_corners": False, "input_scales": [0.75, 0.5]},
+    ),
+]
+
+
+def read_weights(path: Path) -> Weights:
+    """Those of a segframe checkpoint, or of another project's file of one of FORMATS."""
+    content = checkpoint.read(path)
+    if checkpoint.KEY in content:
+        metadata, state = checkpoint.read_run(path)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
+        normalize = {"bgr": False, **metadata.config["normalize"]}
+        return Weights(state, metadata.classes, normalize, "a segframe checkpoint", {})
+    state = checkpoint.state_dict_of(content, path)
+    for format_ in FORMATS:
+        if all(name in state for name in format_.has):
+            normalize = normalization(format_.normalize)
+            return Weights(renamed(state, format_.names), None, normalize, format_.origin, format_.expects)
+    known = "; ".join(format_.origin.partition(" (")[0] for format_ in FORMATS)
+    raise UserError(f"{path} is neither a segframe checkpoint nor one of these: {known}")
+
+
+def renamed(state: State, names: Names) -> State:
+    """A state dict under our names; what no name matches keeps its own, to be told as left out."""
+    found = {}
+    for name, tensor in state.items():
+        pair = next((pair for pair in names if re.match(pair[0], name)), None)
+        found[name if pair is None else re.sub(f"^{pair[0]}", pair[1], name)] = tensor
+    return found
+
+
+def normalization(option: str) -> dict[str, Any]:
+    """The content of one of configs/normalize."""
+    node = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "normalize" / f"{option}.yaml"))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    """Copies every tensor of equal name and shape; returns the ones left out and the net's that stay.
+
+    `of_other_classes`: how the names of those begin that mean something else here. Those left out are told with the
+    reason, e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
+    """
+    own = net.state_dict()
+    fits, left_out = {}, []
+    for name, tensor in state.items():
+        told = f"{name} {tuple(tensor.shape)}"
+        if name not in own:
+            left_out.append(f"{told}, not in this network")
+        elif own[name].shape != tensor.shape:
+            left_out.append(f"{told}, here {tuple(own[name].shape)}")
+        elif name.startswith(of_other_classes):
+            left_out.append(f"{told}, of other classes")
+        else:
+            fits[name] = tensor
+    net.load_state_dict(fits, strict=False)
+    return left_out, [name for name in own if name not in fits and not name.startswith("normalize.")]

@@ -1,0 +1,19 @@
+"""What happens around training: curves, pictures, progress, and the report at the end."""
+
+from segframe.training.callbacks.confusion import ConfusionMatrixPicture
+from segframe.training.callbacks.dataloader_report import DataloaderReport
+from segframe.training.callbacks.final_report import FinalReport
+from segframe.training.callbacks.hparams import HParams
+from segframe.training.callbacks.progress_bar import ProgressBar
+from segframe.training.callbacks.training_curves import TrainingCurves
+from segframe.training.callbacks.validation_images import ValidationImages
+
+__all__ = [
+    "ConfusionMatrixPicture",
+    "TrainingCurves",
+    "FinalReport",
+    "HParams",
+    "DataloaderReport",
+    "ProgressBar",
+    "ValidationImages",
+]

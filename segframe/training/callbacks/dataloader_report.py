@@ -1,0 +1,50 @@
+"""Tells when the model waits for its data, and which setting to change."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from segframe.data.datamodule import num_cores
+from segframe.training.callbacks.step_timer import StepTimer
+
+
+class DataloaderReport(Callback):
+    """A line at the end of every epoch of which training spent more than `tolerated` (0 ... 1) waiting for batches."""
+
+    def __init__(self, tolerated: float) -> None:
+        self.tolerated = tolerated
+        self._clock = StepTimer()
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the time since the last batch as waiting."""
+        self._clock.start(module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the time since the batch's start as work, and ends the epoch."""
+        self._clock.end(module.device)
+        accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches
+        if accumulates or trainer.global_step % module.steps_per_epoch:
+            return
+        share, _ = self._clock.take()
+        if share > self.tolerated and trainer.is_global_zero:
+            loader: Any = trainer.train_dataloader
+            epoch = trainer.global_step // module.steps_per_epoch
+            print_line = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
+            print_line(
+                f"epoch {epoch}: the model waited {100 * share:.0f} % of the time for data "
+                f"({loader.num_workers or 'no'} workers, {num_cores()} cores): {advice(loader)}"
+            )
+
+    def on_validation_start(self, trainer: Trainer, module: Any) -> None:
+        """Stops the clock."""
+        self._clock.pause()
+
+
+def advice(loader: Any) -> str:
+    """The setting whose change helps most."""
+    workers, cores = loader.num_workers, num_cores()
+    if workers < cores:
+        return f"data.num_workers={cores} would load with every core"
+    if loader.dataset.cache is None and loader.dataset.samples[0].image.name:
+        return "data.cache=disk (or ram) would keep decoded images"
+    return "transforms=light or a smaller data.crop_size would load faster, if the recipe allows"

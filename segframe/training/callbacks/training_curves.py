@@ -1,0 +1,90 @@
+"""Training curves, written straight to the loggers: `self.log` in each step would cost more than a small step."""
+
+from collections import defaultdict
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from torch.optim import Optimizer
+
+from segframe.errors import check_range
+from segframe.training.callbacks.step_timer import StepTimer
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """The rates of the next step by part (`backbone`), or by group (`backbone/bias`) where a part's groups differ."""
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
+    for group in optimizer.param_groups:
+        parts[group["name"].split("/")[0]][group["name"]] = group["lr"]
+    rates: dict[str, float] = {}
+    for part, groups in parts.items():
+        distinct = set(groups.values())
+        rates |= {part: distinct.pop()} if len(distinct) == 1 else groups
+    return rates
+
+
+class TrainingCurves(Callback):
+    """Writes loss, learning rates and speed every n optimizer steps and before each validation.
+
+    `last` holds what was written last; reading it costs no synchronisation with the device.
+    """
+
+    def __init__(self, every_n_steps: int = 20) -> None:
+        check_range("callbacks.curves.every_n_steps", every_n_steps, 1)
+        self.every_n_steps = every_n_steps
+        self.last: dict[str, float] = {}
+        self._step = 0  # of the last writing
+        self._images = 0
+        self._resumed = False  # and no batch trained since
+        self._clock = StepTimer()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was written last, for a resumed run."""
+        return {"step": self._step, "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._step, self.last = state_dict["step"], state_dict.get("last", {})
+        self._resumed = True
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the time since the last batch as waiting."""
+        self._resumed = False
+        self._clock.start(module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Writes when n more optimizer steps are done; an accumulating batch is none."""
+        self._images += len(batch["image"])
+        if trainer.global_step != self._step and trainer.global_step % self.every_n_steps == 0:
+            self._write(trainer, module)
+        self._clock.end(module.device)
+
+    def on_validation_start(self, trainer: Trainer, module: Any) -> None:
+        """Writes, so that training and validation figures of a step stand side by side, and stops the clock."""
+        if trainer.sanity_checking:
+            return
+        if trainer.global_step != self._step:
+            self._write(trainer, module)
+        elif self._resumed:  # with a validation that is made anew, before which the step's figures are forgotten
+            self._log(trainer)
+        self._images = 0
+        self._clock.pause()
+        self._clock.take()
+
+    def _write(self, trainer: Trainer, module: Any) -> None:
+        # The loss comes first: fetching it waits for the device, without which the clock would show only the launch.
+        loss = module.take_running_loss()
+        self._clock.end(module.device)
+        waited, seconds = self._clock.take()
+        self.last = {
+            "epoch": trainer.global_step / module.steps_per_epoch,
+            "train/loss": loss,
+            **{f"lr/{name}": rate for name, rate in learning_rates(trainer.optimizers[0]).items()},
+            "speed/images_per_second": self._images * trainer.world_size / seconds,
+            "speed/data_wait": waited,
+        }
+        self._step, self._images = trainer.global_step, 0
+        self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(self.last, step=self._step)

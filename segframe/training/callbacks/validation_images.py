@@ -1,0 +1,41 @@
+"""A few validation images in TensorBoard, always the same ones: image, truth and prediction side by side."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from segframe.errors import check_range
+from segframe.training.loggers import tensorboard_writers
+from segframe.visualization.overlays import comparison
+
+
+class ValidationImages(Callback):
+    """Writes `validation/<i>_<name>` for evenly spaced validation images, from what `validation_step` returned."""
+
+    def __init__(self, num_images: int = 4) -> None:
+        check_range("callbacks.images.num_images", num_images, 0)
+        self.num_images = num_images
+        self._places: dict[int, int] = {}  # batch index -> place among the pictures
+
+    def on_validation_start(self, trainer: Trainer, module: Any) -> None:
+        """Chooses the batches."""
+        batches = int(trainer.num_val_batches[0])
+        count = min(self.num_images, batches)
+        self._places = {(2 * i + 1) * batches // (2 * count): i for i in range(count)}
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Draws the first image of a chosen batch."""
+        if batch_idx not in self._places or not (writers := tensorboard_writers(trainer)):
+            return
+        picture = comparison(
+            batch["image"][0].permute(1, 2, 0).cpu().numpy(),
+            batch["mask"][0].cpu().numpy(),
+            outputs["classes"][0].byte().cpu().numpy(),
+            module.classes,
+            module.palette,
+        )
+        tag = f"validation/{self._places[batch_idx]}_{batch['name'][0]}"
+        for writer in writers:
+            writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")

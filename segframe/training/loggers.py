@@ -1,0 +1,189 @@
+"""Where figures are written: one CSV file, and TensorBoard, both directly in the run's folder."""
+
+import csv
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from io import StringIO
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+from torch.utils.tensorboard import SummaryWriter
+
+from segframe.errors import UserError
+from segframe.files import translate_write_errors, write_text
+
+
+class ResumableLogger(Logger):
+    """A logger that a resumed run continues."""
+
+    def resume(self, step: int) -> None:
+        """Forgets what was logged after this step."""
+        raise NotImplementedError
+
+
+def forget_after(step: int, loggers: Iterable[Logger]) -> None:
+    """Has those that can forget what was logged after this step; before anything is logged."""
+    for logger in loggers:
+        if isinstance(logger, ResumableLogger):
+            logger.resume(step)
+
+
+class TensorBoard(TensorBoardLogger, ResumableLogger):
+    """Event files directly in `save_dir`, and no hparams.yaml beside them."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        if not isinstance(threading.excepthook, ThreadErrorHook):
+            threading.excepthook = ThreadErrorHook(threading.excepthook)
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder as it is named: Lightning would put variables' values in, and a home for `~`."""
+        return str(self.save_dir)
+
+    @rank_zero_only
+    def resume(self, step: int) -> None:
+        """Has TensorBoard leave out what the files that are there say of later steps; nothing may be written yet."""
+        # As SummaryWriter's purge_step does, but Lightning has made the writer before it reads a checkpoint.
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self.experiment._get_file_writer().add_event(start)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hands the figures over; Lightning takes the error of a full disk for one of a figure's type."""
+        try:
+            super().log_metrics(metrics, step)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
+    def save(self) -> None:
+        """Writes what is buffered."""
+        self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file; of a run that has failed without a further complaint."""
+        with suppress(*() if status == "success" else (OSError,)):
+            super().finalize(status)
+
+
+class ThreadErrorHook:
+    """What threads do with an exception: TensorBoard's, which writes the events, says nothing of a full disk.
+
+    The next call raises the same error again, where it is told in one sentence.
+    """
+
+    def __init__(self, usual: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self.usual = usual
+
+    def __call__(self, failure: threading.ExceptHookArgs) -> None:
+        """Notes the file's name in the error."""
+        if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
+            failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
+        else:
+            self.usual(failure)
+
+
+def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
+    """What pictures are written to: none during the sanity check, without TensorBoard, or beside rank zero."""
+    if trainer.sanity_checking or not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+class CSVLogger(ResumableLogger):
+    """`<save_dir>/metrics.csv`: one row per step, one column per metric, in order of appearance.
+
+    An existing file is continued. Its last line counts only if it is whole: a run may have been killed while writing.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._columns = ["step"]
+        self._rows: dict[int, dict[str, str]] = {}
+        self._open: int | None = None  # the step whose row is not in the file yet
+        self._stale = False  # the file does not merely lack the open row
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            whole, end, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
+            header, *rows = list(csv.reader(StringIO(whole + end))) or [self._columns]
+            if header[:1] != ["step"] or len(set(header)) < len(header):
+                raise ValueError("its first line names no columns")
+            self._rows = {int(row[0]): dict(zip(header, row, strict=True)) for row in rows if row}
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{self.path} is damaged ({error}): move it away to go on without its figures") from None
+        self._columns, self._stale = header, bool(rest)
+
+    @property
+    def name(self) -> str:
+        """Nothing: the run's folder says it."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing: the run's folder says it."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: the run's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Merges the metrics into the step's row, which reaches the file when another begins, or by `save`."""
+        step = step or 0
+        if step != self._open:
+            self.save()
+            self._stale |= step <= max(self._rows, default=-1)
+            self._open = step
+        new_columns = [name for name in metrics if name not in self._columns]
+        self._stale |= bool(new_columns)
+        self._columns += new_columns
+        row = self._rows.setdefault(step, {"step": str(step)})
+        row.update({name: "" if isnan(value) else f"{float(value):.6g}" for name, value in metrics.items()})
+
+    @rank_zero_only
+    def resume(self, step: int) -> None:
+        """Forgets later rows."""
+        kept = {s: row for s, row in self._rows.items() if s <= step}
+        self._stale, self._rows = self._stale or len(kept) < len(self._rows), kept
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Brings the file up to date; of a run that has failed without a further complaint."""
+        with suppress(*() if status == "success" else (UserError,)):
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Brings the file up to date."""
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        if self._stale:
+            writer.writeheader()
+            writer.writerows(self._rows[step] for step in sorted(self._rows))
+            write_text(self.path, text.getvalue())
+        elif self._open is not None:
+            writer.writerow(self._rows[self._open])
+            self._stale = True  # until the whole line is there
+            with translate_write_errors(self.path), self.path.open("a", newline="") as file:
+                file.write(text.getvalue())
+        self._open, self._stale = None, False

@@ -1,0 +1,112 @@
+"""Lightning's Trainer as a run's config describes it."""
+
+import inspect
+import logging
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from segframe.config.instantiate import instantiate_all
+from segframe.config.run_length import RunLength
+from segframe.config.validate import accepts, annotation, did_you_mean, spell
+from segframe.errors import UserError, error_context
+from segframe.training import monitor
+from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
+from segframe.training.checkpoint_io import AtomicCheckpointIO
+
+NOT_WORTH_A_WARNING = (
+    ".*does not have many workers.*",  # the embedded data need none
+    ".*exists and is not empty.*",  # nor is a resumed run's folder
+    ".*GPU available but not used.*",
+    ".*treespec, LeafSpec.*",  # within Lightning
+    ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
+)
+
+ONE = "a run uses one process and one device"
+SEGFRAMES = {
+    **{name: f"trainer.{name}=..." for name in ("precision", "accelerator", "max_epochs", "max_steps")},
+    **{name: f"trainer.{name}=..." for name in ("accumulate_grad_batches", "gradient_clip_val")},
+    "val_check_interval": "trainer.val_every_n_steps=...",
+    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), ONE),
+    **{name: f"see configs/{name}" for name in ("callbacks", "logger")},
+    "default_root_dir": "output_dir=...",
+    "fast_dev_run": "trainer=smoke is a short run",
+    **dict.fromkeys(("plugins", "num_sanity_val_steps", "log_every_n_steps"), "it is always the same"),
+    **dict.fromkeys(("enable_progress_bar", "enable_model_summary"), "see callbacks.progress"),
+}
+"""Arguments of Lightning's Trainer that are not for trainer.lightning, and what sets them."""
+
+
+def disambiguate_callbacks(callbacks: dict[str, pl.Callback]) -> None:
+    """Gives callbacks that Lightning takes for one, of a class and watching the same figure, classes of their own.
+
+    It keeps their states in the checkpoint under the class's name and some of the settings.
+    """
+    keys: set[str] = set()
+    for name, callback in callbacks.items():
+        if callback.state_key in keys:
+            callback.__class__ = type(name, (type(callback),), {})
+        keys.add(callback.state_key)
+
+
+def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
+    """UserError where Lightning's limits end a run of `num_batches` before its first validation."""
+    limit, first = trainer.limit_train_batches or 0, trainer.val_check_interval
+    # Lightning: counts are int, shares are float.
+    taken = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
+    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if validates and isinstance(first, int) and taken < first:
+        raise UserError(
+            f"trainer.lightning.limit_train_batches={limit} ends the run before its first validation, after {first} "
+            "batches: trainer.max_steps=... makes a run shorter, trainer.val_every_n_steps=... has it validate earlier"
+        )
+
+
+def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
+    """Lightning's Trainer for one epoch that is the whole run."""
+    settings = config.trainer
+    monitor.check_checkpoints(config.callbacks)
+    chosen = instantiate_all(config.callbacks, "callbacks", pl.Callback)
+    disambiguate_callbacks(chosen)
+    last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
+    callbacks = [*chosen.values(), PreemptionCheckpoint(str(last), settings.checkpoint_every)]
+    loggers = list(instantiate_all(config.logger, "logger", Logger).values())
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    for name, value in settings.lightning.items():
+        if name not in known:
+            raise UserError(
+                f"trainer.lightning.{name}: Lightning's Trainer takes no such argument{did_you_mean(name, known)}"
+            )
+        if name in SEGFRAMES:
+            raise UserError(f"trainer.lightning.{name} is segframe's to set: {SEGFRAMES[name]}")
+        if not accepts(annotation(pl.Trainer, name), value):
+            raise UserError(f"trainer.lightning.{name}={value}: expects {spell(annotation(pl.Trainer, name))}")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in NOT_WORTH_A_WARNING:
+        warnings.filterwarnings("ignore", message)
+    with error_context("trainer", MisconfigurationException, ImportError):
+        trainer = pl.Trainer(
+            max_epochs=1,
+            val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
+            gradient_clip_val=settings.gradient_clip_val,
+            precision=settings.precision,
+            accelerator=settings.accelerator,
+            devices=1,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=loggers,
+            default_root_dir=config.output_dir,
+            num_sanity_val_steps=1,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
+            log_every_n_steps=0,  # Curves logs
+            use_distributed_sampler=False,
+            **settings.lightning,
+        )
+    check_limit(trainer, length.total_steps * settings.accumulate_grad_batches)
+    return trainer

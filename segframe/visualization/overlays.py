@@ -1,0 +1,155 @@
+"""Pictures of masks and of confusion matrices, as numpy arrays: (H, W, 3) uint8."""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from segframe import IGNORE_INDEX
+from segframe.files import atomic_write
+
+Picture = NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+VOID: Color = (224, 224, 224)
+INK: Color = (32, 32, 32)
+PAPER: Color = (255, 255, 255)
+NUMBERED_CLASSES = 25
+"""Up to so many classes the cells of a confusion matrix are large enough for numbers."""
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture, or a mask, and the folders that it lies in."""
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, "PNG")
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all pictures, at a size in pixels."""
+    return ImageFont.load_default(size)
+
+
+def _text_width(text: str, size: int) -> int:
+    return ceil(font(size).getlength(text))
+
+
+def canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """An empty picture, and what draws on it."""
+    image = Image.new("RGB", (width, height), PAPER)
+    return image, ImageDraw.Draw(image)
+
+
+def colorize(classes: NDArray[np.uint8], palette: Sequence[Color]) -> Picture:
+    """Colours for a map of class indices: (H, W) -> (H, W, 3); void and unknown indices are light grey."""
+    table = np.full((256, 3), VOID, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[classes]
+
+
+def overlay(image: Picture, classes: NDArray[np.uint8], palette: Sequence[Color], alpha: float = 0.5) -> Picture:
+    """The image (H, W, 3) tinted with the colours of its classes (H, W); `alpha` is the colours' share."""
+    colors = colorize(classes, palette)
+    return ((1 - alpha) * image.astype(np.float32) + alpha * colors + 0.5).astype(np.uint8)
+
+
+def legend(
+    names: Sequence[str], palette: Sequence[Color], present: Iterable[int], width: int, size: int = 14
+) -> Picture:
+    """A strip `width` pixels wide with swatch and name of each class index in `present` (255: void), in columns."""
+    entries = [("void", VOID) if i == IGNORE_INDEX else (names[i], palette[i]) for i in present]
+    line, swatch, gap = size + 8, size, 8
+    column = max((_text_width(name, size) for name, _ in entries), default=0) + swatch + 3 * gap
+    columns = max(1, (width - gap) // column)
+    image, draw = canvas(ceil(len(entries) / columns) * line + gap, width)
+    for k, (name, color) in enumerate(entries):
+        x, y = gap + k % columns * column, gap // 2 + k // columns * line
+        middle = y + line // 2
+        box = (x, middle - swatch // 2, x + swatch, middle + swatch // 2)
+        draw.rectangle(box, fill=tuple(color), outline=INK)
+        draw.text((x + swatch + gap, middle), name, fill=INK, font=font(size), anchor="lm")
+    return np.asarray(image)
+
+
+def comparison(
+    image: Picture,
+    truth: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    names: Sequence[str],
+    palette: Sequence[Color],
+) -> Picture:
+    """Image (H, W, 3), truth (H, W) and prediction (H, W) side by side, with a legend of the classes that occur."""
+    present = np.union1d(truth, prediction)
+    image, truth, prediction = (fit_height(each) for each in (image, truth, prediction))
+    panels = {
+        "image": image,
+        "truth": overlay(image, truth, palette),
+        "prediction": overlay(image, prediction, palette),
+    }
+    height, width = truth.shape
+    # TensorBoard shows it some 350 pixels wide, where letters must still be told apart.
+    size, gap = max(16, width // 16), 6
+    top = size + 10
+    picture, draw = canvas(top + height, 3 * width + 2 * gap)
+    for k, (title, panel) in enumerate(panels.items()):
+        draw.text((k * (width + gap) + width // 2, top // 2), title, fill=INK, font=font(size), anchor="mm")
+        picture.paste(Image.fromarray(panel), (k * (width + gap), top))
+    return np.vstack([np.asarray(picture), legend(names, palette, present.tolist(), picture.width, size)])
+
+
+def fit_height(array: NDArray[np.uint8], smallest: int = 256, largest: int = 512) -> NDArray[np.uint8]:
+    """Enlarges small pictures, for the titles' sake, and shrinks huge ones, which would swell the event files."""
+    height, width = array.shape[:2]
+    if height < smallest:
+        factor = ceil(smallest / height)
+        return array.repeat(factor, axis=0).repeat(factor, axis=1)
+    if height > largest:
+        how = Image.Resampling.BOX if array.ndim == 3 else Image.Resampling.NEAREST
+        return np.asarray(Image.fromarray(array).resize((round(width * largest / height), largest), how))
+    return array
+
+
+def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Picture:
+    """A confusion matrix (C, C), rows = truth, as percent of each row's pixels; classes without pixels are grey."""
+    count = len(names)
+    numbered = count <= NUMBERED_CLASSES
+    cell, size = (max(40, 240 // count), 14) if numbered else (12, 10)
+    pixels = matrix.sum(axis=1, keepdims=True)
+    shares = matrix / np.maximum(pixels, 1)
+    colors = np.where(pixels[..., None] > 0, _blues(shares), np.uint8(VOID[0]))
+    grid = colors.repeat(cell, axis=0).repeat(cell, axis=1)
+
+    grid[::cell] = grid[:, ::cell] = PAPER
+    title, margin = "rows: truth, columns: prediction, % of the truth's pixels", 8
+    label = max(_text_width(name, size) for name in names) + 2 * margin
+    top = 28
+    side = count * cell
+    width = max(label + side + margin, _text_width(title, 14) + 2 * margin)
+    image, draw = canvas(top + label + side + margin, width)
+    image.paste(Image.fromarray(grid), (label, top + label))
+    draw.text((margin, top // 2), title, fill=INK, font=font(14), anchor="lm")
+
+    upright, draw_upright = canvas(side, label)
+    for k, name in enumerate(names):
+        middle = k * cell + cell // 2
+        draw.text((label - margin, top + label + middle), name, fill=INK, font=font(size), anchor="rm")
+        draw_upright.text((margin, middle), name, fill=INK, font=font(size), anchor="lm")
+    # Drawn as a column of lines and turned, so that they read from the cells upwards.
+    image.paste(upright.transpose(Image.Transpose.ROTATE_90), (label, top))
+    if numbered:
+        for row, column in np.argwhere(shares >= 0.005):
+            share = shares[row, column]
+            centre = (label + column * cell + cell // 2, top + label + row * cell + cell // 2)
+            color = PAPER if share > 0.5 else INK
+            draw.text(centre, f"{100 * share:.0f}", fill=color, font=font(size), anchor="mm")
+    return np.asarray(image)
+
+
+def _blues(values: NDArray[np.float64]) -> Picture:
+    """A colour map from white (0) to dark blue (1), steep at its beginning, where confusions lie: (...) -> (..., 3)."""
+    stops = np.array([[250, 252, 255], [189, 215, 238], [91, 155, 213], [8, 48, 107]])
+    return np.stack([np.interp(values, [0, 0.1, 0.5, 1], channel) for channel in stops.T], axis=-1).astype(np.uint8)
