@@ -1,63 +1,6 @@
-"""Looks through a dataset: every image and mask of its splits, what is wrong with them, and what to do about it."""
+"""Check a dataset before training on it."""
 
-import sys
-import time
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from segframe.cli.main import command, importing
-from segframe.config.instantiate import instantiate
-
-
-@command("check_data")
-def main(config: DictConfig) -> None:
-    """Reads every file once and reports all that it finds; the exit code is 1 where something is an error."""
-    # Imported here, so that --help needs no torch.
-    from hydra.core.hydra_config import HydraConfig
-    from rich.progress import track
-
-    with importing():
-        from segframe.reports import check_report
-
-        from segframe.config import validate
-        from segframe.config.schema import CheckDataConfig
-        from segframe.data.inspection import report, splits
-        from segframe.data.inspection.findings import ERROR, NOTE, WARNING
-        from segframe.errors import error_context
-        from segframe.visualization.tables import print_table
-
-    validate.check_keys(config, CheckDataConfig)
-    validate.check_parts(config)
-    validate.check_targets(config)
-    if config.json:
-        check_report("json", Path(config.json), "splits", "findings")
-    make_dataset = instantiate(config.data.dataset, "data.dataset")
-    with error_context("data"):
-        if config.data.download:
-            make_dataset.func.download(config.data.root)
-        found = splits.find_splits(make_dataset, config.data, config.splits)
-    start, count = time.perf_counter(), splits.num_pairs(found.splits)
-    examined = splits.examine_all(found.splits, config.data.num_workers)
-    for _ in track(examined, "reading", total=count, disable=not sys.stderr.isatty()):
-        pass
-    seconds = time.perf_counter() - start
-    findings = report.all_findings(found, config.data.train_split, config.data.val_split)
-    # Wide enough for paths where the output is a file.
-    width = None if sys.stdout.isatty() else 120
-    for split in found.splits:
-        print_table(report.classes_table(split), highlight=False, width=width)
-    if findings:
-        print_table(report.findings_table(findings), highlight=False, width=width)
-    path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
-    for target in (path, *([Path(config.json)] if config.json else [])):
-        report.write_json(target, found, findings)
-    number = {kind: sum(finding.severity == kind for finding in findings) for kind in (ERROR, WARNING, NOTE)}
-    told = ", ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in number.items())
-    print(f"{told}; {count:,} images and masks in {seconds:.1f} s; all files in {path}")
-    if number[ERROR]:
-        sys.exit(1)
-
+from segframe.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("check-data")

@@ -84,3 +84,10 @@ def effective(segmenter: Segmenter, size: int, images: Iterable[int]) -> Tensor:
 def diameter(gradient: Tensor) -> int:
     """Side in pixels of the square that has as many pixels as the effective field (Luo et al., section 4.1)."""
     return round(float((gradient > EFFECTIVE_SHARE * gradient.max()).sum()) ** 0.5)
+
+
+def describe_field(field: Field) -> str:
+    """A theoretical field in words, in pixels."""
+    if field.whole_image:
+        return f"whole image (locally {field.side:,})" if field.side else "whole image"
+    return f"{field.side:,}" if field.side else "larger than 8,000"

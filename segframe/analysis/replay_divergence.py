@@ -7,18 +7,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from segframe import IGNORE_INDEX
-from segframe.errors import UserError
+from segframe.config.schema import ReplayConfig
+from segframe.config.validate import check_keys
+from segframe.errors import UserError, translate_errors
 from segframe.inference.base import autocast_dtype
+from segframe.inference.build import pick_device
 from segframe.models.from_checkpoint import restore, stored_loss
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.divergence import FILE, Step
-from segframe.visualization.overlays import Color, fit_height, legend, overlay
+from segframe.visualization.overlays import Color, fit_height, legend, overlay, save_png
+from segframe.visualization.tables import plain_table, print_table
 
 
 class DivergedStep(NamedTuple):
@@ -157,3 +163,27 @@ def picture(step_data: DivergedStep, k: int) -> NDArray[np.uint8]:
     panels = np.hstack([image, overlay(image, mask, step_data.palette)])
     present = [int(index) for index in np.unique(mask) if index < len(step_data.classes) or index == IGNORE_INDEX]
     return np.vstack([panels, legend(step_data.classes, step_data.palette, present, panels.shape[1])])
+
+
+def replay_step(config: DictConfig) -> None:
+    """One forward and backward pass over the batch in diverged.pt."""
+    check_keys(config, ReplayConfig)
+    path = locate(Path(config.checkpoint))
+    step_data = read(path)
+    device = pick_device(config.accelerator)
+    with translate_errors(less="accelerator=cpu has more of it"):
+        found = replay(step_data, device, config.precision)
+    rates = ", ".join(f"{part} {rate:g}" for part, rate in step_data.step.rates.items())
+    precision = config.precision or step_data.config["trainer"]["precision"]
+    print(f"step {step_data.step.number}, learning rate {rates}: the loss was {step_data.value}")
+    print(f"computed again on {device}, {precision}: {found.loss:g}, norm of the gradient {found.gradient:g}")
+    rows = [
+        {"image": i.name, "loss": f"{i.loss:.4g}", "void %": f"{100 * i.void:.1f}", "first not finite": i.broken or "-"}
+        for i in found.images
+    ]
+    print_table(plain_table(rows, str(path)))
+    print(verdict(step_data, found))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    for k, name in enumerate(step_data.step.batch["name"]):
+        save_png(folder / f"{k:02}_{Path(name).stem}.png", picture(step_data, k))
+    print(f"images and masks as the network got them: {folder}")

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from segframe.analysis.receptive_field import EFFECTIVE_SHARE, Field
-from segframe.analysis.summary import Summary, told
+from segframe.analysis.model_counts import Summary
+from segframe.analysis.receptive_field import EFFECTIVE_SHARE, Field, describe_field
 from segframe.visualization.heatmaps import inferno
 from segframe.visualization.overlays import INK, Color, Picture, canvas, font
 
@@ -45,7 +45,7 @@ def summary_picture(
             draw.rectangle((LEFT + near, TOP + near, LEFT + far, TOP + far), outline=color, width=3)
     beyond = "" if side and side <= view else ", beyond this picture"
     legend = {
-        THEORETICAL: f"theoretical receptive field: {told(fields['logits'])}{beyond}",
+        THEORETICAL: f"theoretical receptive field: {describe_field(fields['logits'])}{beyond}",
         EFFECTIVE: f"effective: {effective} (as many pixels exceed {EFFECTIVE_SHARE:.2%} of the largest gradient)",
     }
     for k, (color, text) in enumerate(legend.items()):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from segframe.benchmark.row import NotMeasurable, Setup
-from segframe.cli.error_messages import sentence
+from segframe.cli.error_messages import first_line
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import CONFIG_DIR
 from segframe.models.build import build_segmenter
@@ -34,7 +34,7 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra.compose(name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise NotMeasurable(sentence(error)) from error
+        raise NotMeasurable(first_line(error)) from error
 
 
 def network(setup: Setup, num_classes: int, *overrides: str) -> tuple[DictConfig, Segmenter]:

@@ -1,9 +1,8 @@
-"""Words of the command line, before anything is composed."""
+"""The words of a command line, before anything is composed."""
 
 import sys
 from pathlib import Path
 
-# Words whose values are paths, which Hydra's grammar would read as lists, dicts or sweeps where they hold its signs.
 PATHS = (
     "checkpoint",
     "resume",
@@ -17,9 +16,12 @@ PATHS = (
     "data.root",
     "hydra.sweep.dir",
 )
+"""Settings whose values are paths: Hydra's grammar would read `=`, commas and brackets in them as its own signs."""
 
-VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
-"""Hydra's flags whose value may be a word of its own."""
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
+"""Hydra's flags whose value may be the next word."""
 
 
 def split_flags(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -27,24 +29,49 @@ def split_flags(argv: list[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     words: list[str] = []
     for before, word in zip(["", *argv], argv, strict=False):
-        (flags if word.startswith("-") or (before in VALUED and "=" not in word) else words).append(word)
+        is_flag = word.startswith("-") or (before in FLAGS_WITH_VALUE and "=" not in word)
+        (flags if is_flag else words).append(word)
     return flags, words
 
 
 def take_debug(argv: list[str]) -> bool:
-    """Takes `debug=true` (or false) out of the command line, which is about this call and no setting of a run."""
+    """Remove `debug=true|false` from the command line: it concerns this call alone and is no setting of a run."""
     words = [word for word in argv if word.startswith("debug=")]
     for word in words:
         if word not in ("debug=true", "debug=false"):
-            sys.exit(f"error: {word}: debug=true shows the traceback of every error; or debug=false")
+            sys.exit(f"error: {word}: it is true or false; debug=true shows the traceback of every error")
         argv.remove(word)
     return words[-1:] == ["debug=true"]
 
 
-def quote_path(word: str) -> str:
-    """`key=value` with the value in quotes where it is a path."""
-    key, equals, value = word.partition("=")
-    return f"{key}={quoted(value)}" if equals and key in PATHS else word
+def take_config_dir(argv: list[str]) -> Path | None:
+    """The folder of the user's own configs: that of --config-dir, else ./configs, which is then added as a flag."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        if before in ("--config-dir", "-cd"):
+            return Path(word)
+        if word.startswith("--config-dir="):
+            return Path(word.partition("=")[2])
+    own = Path("configs")
+    if not own.is_dir():
+        return None
+    argv.append(f"--config-dir={own}")
+    return own
+
+
+def check_values(words: list[str]) -> None:
+    """Exit where a path is empty, as `output_dir=$UNSET` makes it."""
+    for word in words:
+        if word.endswith("=") and word[:-1] in PATHS:
+            sys.exit(f"error: {word}: the value is empty; is a shell variable unset? {word}null means none")
+
+
+def quote_paths(words: list[str]) -> list[str]:
+    """The words, with the values of PATHS quoted where Hydra's grammar needs it."""
+    quoted_words = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        quoted_words.append(f"{key}={quoted(value)}" if equals and key in PATHS else word)
+    return quoted_words
 
 
 def quoted(value: str) -> str:
@@ -54,7 +81,7 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "\\'") + "'"
 
 
-def given(name: str, argv: list[str]) -> Path | None:
-    """The path that the command line gives as `name=...`, before anything is composed."""
+def given_path(name: str, argv: list[str]) -> Path | None:
+    """The path that the command line gives as `name=...`; None where it gives none or null."""
     values = [word.partition("=")[2] for word in argv if word.startswith(f"{name}=")]
     return Path(values[-1]) if values and values[-1] not in ("", "null") else None

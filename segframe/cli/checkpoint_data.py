@@ -7,22 +7,20 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from segframe.cli.argv import given
-from segframe.cli.main import interruptible
+from segframe.cli.argv import given_path
 from segframe.config.schema import DataConfig
 from segframe.errors import UserError
 
 
 def offer_data(argv: list[str]) -> None:
     """Reads `checkpoint=...` from the command line before anything is composed: `data.root=...` can then adjust it."""
-    path = given("checkpoint", argv)
+    path = given_path("checkpoint", argv)
     node: dict[str, object] = {}
     if path is not None:
         try:
-            with interruptible():
-                from segframe.models.weights import checkpoint
+            from segframe.models.weights import checkpoint
 
-                metadata, _ = checkpoint.read_run(checkpoint.locate(path))
+            metadata, _ = checkpoint.read_run(checkpoint.locate(path))
             if all(word == "data=checkpoint" or not word.startswith("data=") for word in argv):
                 node = stored_data(metadata.config.get("data", {}), argv)
         except UserError as error:

@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from segframe.config import schema as schema
 
 
-def sentence(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """An error's message as one line: its cause's where it only wraps one, after the key that OmegaConf names below."""
     if isinstance(error, MissingMandatoryValue):
         key = str(error).partition("Missing mandatory value: ")[2].split()[0]
@@ -45,10 +45,10 @@ def in_file(key: str, line: str) -> str:
     return f"{key}: {line}" if key and key not in line else line
 
 
-def unreadable(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def yaml_error(error: yaml.YAMLError | UnicodeDecodeError) -> str:
     """What is wrong in a YAML file of configs/, and where."""
     if isinstance(error, UnicodeDecodeError):
-        files = [path for path in schema.CONFIG_DIR.rglob("*.yaml") if path.read_bytes() == error.object]
+        files = [path for path in schema.yaml_files() if path.read_bytes() == error.object]
         if not files:  # not a user's
             raise error
         return f"{files[0]} is no text in UTF-8 ({error.reason}): save it as UTF-8"
@@ -70,7 +70,7 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
             except HydraException as unreadable:
                 if "=" not in word and word[0] != "~":
                     return f"cannot read {word!r} on the command line: a setting is given as name=value"
-                return f"cannot read {word!r} on the command line: {sentence(unreadable)}"
+                return f"cannot read {word!r} on the command line: {first_line(unreadable)}"
     groups = [override for override in overrides if schema.is_group(override.key_or_group)]
     for override in groups:
         message = misspelt_option(override)
@@ -87,7 +87,7 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
                     return message
     if isinstance(error, MissingConfigException):
         return " ".join(str(error).split())
-    return sentence(error)
+    return first_line(error)
 
 
 def misspelt_option(override: Override) -> str | None:
@@ -100,7 +100,7 @@ def misspelt_option(override: Override) -> str | None:
     else:
         chosen = [str(override.get_value_element_as_str())]
     for option in chosen:
-        if option not in known and not (schema.CONFIG_DIR / group / f"{option}.yaml").is_file():
+        if option not in known and not (option[:1] == "_" and (schema.CONFIG_DIR / group / f"{option}.yaml").is_file()):
             return f"{group}={option}: there is no such option{nearest(option, known)}"
     return None
 
@@ -112,12 +112,8 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
     parent = key.rpartition(".")[0]
     if key in known or (override.is_add() and parent in known):
         return None
-    names = (
-        known
-        if "." in key
-        else [name for name in known if "." not in name]
-        + [path.name for path in schema.CONFIG_DIR.iterdir() if path.is_dir()]
-    )
+    top_level = [name for name in known if "." not in name] + schema.groups()
+    names = known if "." in key else top_level
     if parent in known and OmegaConf.select(tree, parent) == {}:
         return f"{key} is not a setting yet; add it with +{key}=..."
     siblings = [name for name in known if name.rpartition(".")[0] == parent]

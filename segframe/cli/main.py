@@ -1,16 +1,15 @@
-"""The command line: Hydra's main, which ends in one clear sentence where a user is the cause."""
+"""The programs: each composes its config from configs/ and the command line, then calls one function."""
 
-import functools
 import gc
+import importlib
 import logging
 import os
 import string
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 import yaml
@@ -20,141 +19,156 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from segframe.cli.argv import PATHS, given, quote_path, split_flags, take_debug
-from segframe.cli.error_messages import explain, sentence, unreadable
-from segframe.cli.streams import make_lasting
-from segframe.config import schema as schema
-from segframe.errors import UserError
-from segframe.preemption import INTERRUPTED
-
-Job = Callable[[DictConfig], Any]
-
-
-def command(config_name: str) -> Callable[[Job], Callable[[], None]]:
-    """Makes `job(config)` a program: composes configs/<config_name>.yaml with the command line and runs it."""
-
-    def decorate(job: Job) -> Callable[[], None]:
-        @functools.wraps(job)
-        def run_job(config: DictConfig) -> Any:
-            try:
-                return job(config)
-            except Exception as error:
-                forget_empty_folder()
-                ours = not isinstance(error, USERS)
-                if HydraConfig.get().mode is RunMode.MULTIRUN:
-                    # The sweep goes on; its table tells.
-                    if ours or debugging:
-                        traceback.print_exc()
-                    return Failure(sentence(error))
-                if ours or debugging:
-                    raise
-                sys.exit(f"error: {sentence(error)}")
-
-        debugging = False
-
-        def main() -> None:
-            nonlocal debugging
-            make_lasting()
-            # Ours to report: Hydra would print a traceback.
-            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-            schema.register()
-            debugging = take_debug(sys.argv)
-            # A full disk is told once, by what must be written; a line of the log need not.
-            logging.raiseExceptions = debugging
-            for word in sys.argv[1:]:
-                if word.endswith("=") and word[:-1] in PATHS:
-                    sys.exit(f"error: {word} says nothing: is a variable of the shell empty? {word}null for none")
-            if "-m" not in sys.argv and "--multirun" not in sys.argv:
-                sys.argv[1:] = [quote_path(word) for word in sys.argv[1:]]
-            program = hydra.main(version_base="1.3", config_path=str(schema.CONFIG_DIR), config_name=config_name)
-            try:
-                if {"-h", "--help"} & set(sys.argv[1:]):
-                    print(help_text(config_name, sys.argv[1:]), flush=True)
-                else:
-                    with interruptible():
-                        program(run_job)()
-            except (HydraException, OmegaConfBaseException) as error:
-                if debugging:
-                    raise
-                sys.exit(f"error: {explain(error, split_flags(sys.argv[1:])[1], config_name)}")
-            except (UserError, OSError) as error:
-                if debugging:
-                    raise
-                sys.exit(f"error: {error}")
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                if debugging:
-                    raise
-                sys.exit(f"error: {unreadable(error)}")
-            except ValueError as error:
-                if debugging or not str(error).startswith(HYDRAS):
-                    raise
-                sys.exit(f"error: {explain(error, split_flags(sys.argv[1:])[1], config_name)}")
-
-        return main
-
-    return decorate
+from segframe import preemption
+from segframe.cli.argv import check_values, quote_paths, split_flags, take_config_dir, take_debug
+from segframe.cli.checkpoint_data import offer_data
+from segframe.cli.error_messages import explain, first_line, yaml_error
+from segframe.cli.resume_argv import resume_arguments
+from segframe.cli.sweep import Failure
+from segframe.config import schema
+from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, translate_errors
 
 
-def forget_empty_folder() -> None:
-    """Removes a folder that Hydra made for a run which did not come to write into it."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    own = given("output_dir", sys.argv) is None and folder != Path.cwd()
-    if own and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+class Program(NamedTuple):
+    """What `python train.py`, a script or `segframe <name>` runs."""
+
+    function: str
+    """Dotted name of a function of the config; imported only to run it, so that --help needs no torch."""
+    config: str
+    """The name of its root config, <config>.yaml."""
+    memory_advice: str = TO_TRAIN
+    """How a user makes it need less memory."""
+    config_dir: Path = schema.CONFIG_DIR
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ends the program at Ctrl-C without a traceback."""
+PROGRAMS = {
+    "train": Program("segframe.training.run.train", "train"),
+    "evaluate": Program("segframe.inference.evaluate.evaluate_checkpoint", "evaluate", TO_PREDICT),
+    "predict": Program("segframe.inference.predict.predict_images", "predict", TO_PREDICT),
+    "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
+    "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
+    "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
+}
+
+USER_ERRORS = (UserError, OmegaConfBaseException, OSError)
+"""Errors whose cause is the user's to remove, full disks and missing permissions included."""
+HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --")
+"""How the ValueErrors begin by which Hydra refuses a command line."""
+
+
+def main() -> None:
+    """The console command `segframe <program> key=value ...`."""
+    names = ", ".join(PROGRAMS)
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(
+            f"usage: segframe <program> key=value ...\nprograms: {names}\nsegframe <program> --help shows its settings"
+        )
+        return
+    name = sys.argv.pop(1).replace("_", "-")
+    if name not in PROGRAMS:
+        sys.exit(f"error: segframe {name}: unknown program; choose one of {names}")
+    run(name)
+
+
+def run(name: str) -> None:
+    """Run one of PROGRAMS with the words in sys.argv."""
+    if name == "train":
+        preemption.listen()
     try:
-        yield
+        if name == "train":
+            sys.argv[1:] = resume_arguments(sys.argv[1:])
+        if name in ("evaluate", "predict"):
+            offer_data(sys.argv[1:])
+        run_program(PROGRAMS[name])
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(preemption.INTERRUPTED)
+    except BrokenPipeError:  # `| head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-@contextmanager
-def importing() -> Iterator[None]:
-    """For the imports of torch and what goes with it: a second less without the garbage collector.
+def run_program(program: Program) -> None:
+    """Compose a program's config and run it; errors that a user can cause end it with one line."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints a traceback and exits itself
+    debug = take_debug(sys.argv)
+    logging.raiseExceptions = debug
+    schema.register(take_config_dir(sys.argv))
+    words = split_flags(sys.argv[1:])[1]
+    check_values(words)
+    if not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv[1:] = quote_paths(sys.argv[1:])
+    main = hydra.main(version_base="1.3", config_path=str(program.config_dir), config_name=program.config)
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_text(program, words), flush=True)
+        else:
+            main(partial(run_job, program, debug))()
+    except (HydraException, OmegaConfBaseException, UserError, OSError, yaml.YAMLError, ValueError) as error:
+        message = error_message(error, words, program.config)
+        if debug or message is None:
+            raise
+        sys.exit(f"error: {message}")
 
-    It would look again and again through the hundreds of thousands of objects that they make, and that stay.
+
+def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
+    """Run a program's function; a failing job of a sweep is returned as Failure, so that the sweep goes on."""
+    try:
+        with translate_errors(program.memory_advice):
+            return load(program.function)(config)
+    except Exception as error:
+        remove_empty_run_dir()
+        show_traceback = debug or not isinstance(error, USER_ERRORS)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if show_traceback:
+                traceback.print_exc()
+            return Failure(first_line(error))
+        if show_traceback:
+            raise
+        sys.exit(f"error: {first_line(error)}")
+
+
+def load(function: str) -> Any:
+    """Import a function by its dotted name.
+
+    The garbage collector is off meanwhile: it would walk through torch's many new objects again and again, for a
+    second in all.
     """
+    module, _, name = function.rpartition(".")
     gc.disable()
     try:
-        yield
+        return getattr(importlib.import_module(module), name)
     finally:
         gc.enable()
 
 
-def help_text(config_name: str, argv: list[str]) -> str:
-    """What a program's script/*.yaml says of it.
+def error_message(error: Exception, words: list[str], config_name: str) -> str | None:
+    """The line that explains an error to the user; None if it is a bug."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error, words, config_name)
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return yaml_error(error)
+    if isinstance(error, UserError | OSError):
+        return str(error)
+    return explain(error, words, config_name) if str(error).startswith(HYDRA_VALUE_ERRORS) else None
+
+
+def remove_empty_run_dir() -> None:
+    """Remove the folder that Hydra made for a run which failed before writing anything, unless the user named it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    named = any(word.startswith("output_dir=") for word in HydraConfig.get().overrides.task)
+    if not named and folder != Path.cwd() and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def help_text(program: Program, words: list[str]) -> str:
+    """The help of a program: the template in configs/script/, filled in.
 
     Hydra's own --help lists every config group twice more, which takes longer than all else together.
     """
-    words = [word for word in argv if not word.startswith("-")]
-    with hydra.initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
-        config = hydra.compose(config_name, words, return_hydra_config=True)
+    with hydra.initialize_config_dir(str(program.config_dir), version_base="1.3"):
+        config = hydra.compose(program.config, words, return_hydra_config=True)
     template = string.Template(config.hydra.help.template)
     with open_dict(config):
         del config["hydra"]
     return template.substitute(CONFIG=OmegaConf.to_yaml(config))
-
-
-USERS = (UserError, OmegaConfBaseException, OSError)
-"""What a user can put right, a full disk or a forbidden folder included; all else is ours and keeps its traceback."""
-
-
-HYDRAS = ("Config group override", "Invalid defaults list", "The --")
-"""How Hydra begins what it says of aux_head=null, of a YAML file's `defaults` and of --resolve alone."""
-
-
-class Failure(float):
-    """A sweep job's result where it failed: not a number, with the reason."""
-
-    reason: str
-
-    def __new__(cls, reason: str) -> "Failure":
-        """NaN that remembers `reason`."""
-        failure = super().__new__(cls, "nan")
-        failure.reason = reason
-        return failure

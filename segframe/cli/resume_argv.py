@@ -5,7 +5,7 @@ import sys
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from segframe.cli.argv import given, quoted, split_flags
+from segframe.cli.argv import given_path, quoted, split_flags
 from segframe.config import schema, validate
 from segframe.config.saved_run import check_folder, holds_run
 from segframe.errors import UserError
@@ -19,7 +19,11 @@ def resume_arguments(argv: list[str]) -> list[str]:
     is set there again. The jobs of a sweep are composed as they were before, see open_folder.
     """
     flags, words = split_flags(argv)
-    folder, output, sweeps = given("resume", words), given("output_dir", words), {"-m", "--multirun"} & set(flags)
+    folder, output, sweeps = (
+        given_path("resume", words),
+        given_path("output_dir", words),
+        {"-m", "--multirun"} & set(flags),
+    )
     if folder is None or {"-h", "--help"} & set(flags):
         return argv
     if str(folder) == "auto":

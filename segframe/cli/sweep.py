@@ -3,7 +3,8 @@
 import csv
 import io
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,31 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from segframe.cli.error_messages import sentence
-from segframe.cli.main import Failure
+from segframe.cli.error_messages import first_line
 from segframe.files import as_named, write_text
-from segframe.visualization.tables import SweepRow, print_table, sweep_table
+
+
+class Failure(float):
+    """The result of a job that failed: NaN, with the reason."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> "Failure":
+        """NaN that remembers `reason`."""
+        failure = super().__new__(cls, "nan")
+        failure.reason = reason
+        return failure
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One job of a sweep: its own overrides, and its metrics or its error."""
+
+    overrides: Mapping[str, str]
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    seconds: float = 0.0
+    folder: str = ""
+    error: str = ""
 
 
 class SweepTable(Callback):
@@ -47,7 +69,7 @@ class SweepTable(Callback):
         folder = str(as_named(Path(OmegaConf.select(config, "hydra.runtime.output_dir"))))
         result = job_return._return_value
         if job_return.status is JobStatus.FAILED or isinstance(result, Failure):
-            reason = result.reason if isinstance(result, Failure) else sentence(result)
+            reason = result.reason if isinstance(result, Failure) else first_line(result)
             self.rows.append(SweepRow(overrides, {}, seconds, folder, reason))
         else:
             metrics = result if isinstance(result, dict) else {config.monitor: result}
@@ -58,7 +80,11 @@ class SweepTable(Callback):
         # What every run was given tells nothing of them.
         same = set.intersection(*(set(row.overrides.items()) for row in self.rows)) if len(self.rows) > 1 else set()
         self.rows = [replace(row, overrides=dict(row.overrides.items() - same)) for row in self.rows]
-        print_table(sweep_table(self.rows, config.monitor, config.monitor_mode))
+        # Imported here: Hydra makes this callback in every program, and rich is needed only at a sweep's end.
+        from segframe.inference.metrics import best_mode
+        from segframe.visualization.tables import print_table, sweep_table
+
+        print_table(sweep_table(self.rows, config.monitor, best_mode(config.monitor)))
         path = Path(config.hydra.sweep.dir) / "sweep.csv"
         write_csv(path, self.rows)
         print(f"also in {path}")

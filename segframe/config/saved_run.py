@@ -11,7 +11,8 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segframe.config.schema import CONFIG_DIR, TrainConfig
+from segframe.config.old_names import RENAMED
+from segframe.config.schema import TrainConfig, yaml_files
 from segframe.config.validate import check_parts, did_you_mean, walk
 from segframe.errors import UserError
 
@@ -121,7 +122,7 @@ def check_names(config: Any, repeated: Collection[str]) -> None:
     """
     ours = {
         node["_target_"]
-        for path in CONFIG_DIR.rglob("*.yaml")
+        for path in yaml_files()
         for _, node in walk(OmegaConf.to_container(OmegaConf.load(path)), "")
         if "_target_" in node
     }
@@ -135,7 +136,7 @@ def check_names(config: Any, repeated: Collection[str]) -> None:
         if "_target_" not in node or f"{path}._target_" in repeated:
             continue
         name = node["_target_"]
-        if not isinstance(name, str) or (name not in ours and not libraries.fullmatch(name)):
+        if not isinstance(name, str) or (RENAMED.get(name, name) not in ours and not libraries.fullmatch(name)):
             raise UserError(
                 f"{path}._target_={name}: this is no part that segframe knows, so it is not run on resuming; if you "
                 "know it, repeat the setting on the command line"

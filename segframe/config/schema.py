@@ -10,7 +10,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config.resolvers import run_dir, script_dir, sweep_dir, sweep_subdir
 
-CONFIG_DIR = Path(__file__).parents[2] / "configs"
+PACKAGED = Path(__file__).parents[1] / "configs"
+CONFIG_DIR = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
+"""The configs that belong to segframe: package data, or the top-level folder of a checkout."""
 
 
 @dataclass
@@ -208,8 +210,12 @@ class BenchmarkConfig:
     output_dir: str | None = None
 
 
-def register() -> None:
-    """Makes schemas and resolvers known to Hydra."""
+_config_dirs = [CONFIG_DIR]
+
+
+def register(own: Path | None = None) -> None:
+    """Register schemas and resolvers with Hydra; `own`: the folder of the user's own configs, where there is one."""
+    _config_dirs[1:] = [own] if own is not None else []
     store = ConfigStore.instance()
     # A group, so that what builds on train.yaml can bring a wider schema.
     store.store(group="schema", name="train", node=TrainConfig)
@@ -226,12 +232,23 @@ def register() -> None:
 
 def options(group: str) -> list[str]:
     """The files of a config group that users choose from; a leading underscore is for others to build on."""
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem[0] != "_")
+    files = [path for folder in _config_dirs for path in (folder / group).glob("*.yaml")]
+    return sorted({path.stem for path in files if path.stem[0] != "_"})
 
 
 def is_group(key: str) -> bool:
-    """Whether configs/ has a folder of this name."""
-    return (CONFIG_DIR / key).is_dir()
+    """Whether one of the config folders has a folder of this name."""
+    return any((folder / key).is_dir() for folder in _config_dirs)
+
+
+def groups() -> list[str]:
+    """The names of all config groups."""
+    return sorted({path.name for folder in _config_dirs for path in folder.iterdir() if path.is_dir()})
+
+
+def yaml_files() -> list[Path]:
+    """All files of the config folders."""
+    return [path for folder in _config_dirs for path in folder.rglob("*.yaml")]
 
 
 def option_list(*, _root_: DictConfig) -> str:

@@ -42,3 +42,8 @@ def compute_metrics(matrix: Tensor, classes: tuple[str, ...], prefix: str) -> di
         f"{prefix}/fwiou": ((truth * iou).nansum() / truth.sum()).item(),
         **{f"{prefix}/iou/{name}": value for name, value in zip(classes, iou.tolist(), strict=True)},
     }
+
+
+def best_mode(figure: str) -> str:
+    """Where a figure `<split>/<name>` is best: `min` for the loss, `max` for all others."""
+    return "min" if figure.split("/")[1:] == ["loss"] else "max"  # a class may have that name: val/iou/loss

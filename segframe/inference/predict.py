@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
+from rich.progress import track
 from torch import Tensor
 
-from segframe.config.validate import did_you_mean
+from segframe.config.schema import PredictConfig
+from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.file_listing import IMAGE_SUFFIXES
 from segframe.data.image_io import read_image
 from segframe.data.palettes import Palette
-from segframe.errors import ImageError, UserError
+from segframe.errors import TO_PREDICT, ImageError, UserError, translate_errors
 from segframe.files import write_text
-from segframe.inference.base import Inference, Postprocess, Scores, classify
+from segframe.inference.base import Inference, Postprocess, Scores, autocast_dtype, classify
+from segframe.inference.build import build_inference, pick_device
+from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
 from segframe.visualization.heatmaps import feature_grid, heat_map
 from segframe.visualization.overlays import colorize, legend, overlay, save_png
@@ -161,3 +167,42 @@ def write_feature_maps(
             f"; the {min(channels, count)} that vary most, each on its own scale"
         )
         save_png(folder / "features" / name / f"{stage}.png", feature_grid(features, channels, title))
+
+
+def predict_images(config: DictConfig) -> None:
+    """Predict images one after the other; one that fails is reported and skipped, and the exit code is then 1."""
+    check_keys(config, PredictConfig)
+    if not 0 <= config.alpha <= 1:
+        raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
+    if config.feature_channels < 1:
+        raise UserError(f"feature_channels must be at least 1, got {config.feature_channels}")
+    output = Path(config.output)
+    images = find_images(Path(config.input), output)
+    inference, postprocess = build_inference(config)
+    restored = restore(config.checkpoint, config.output_stride)
+    metadata = restored.metadata
+    inference = inference.with_training_defaults(metadata.config)
+    heated = choose_classes(config.heatmaps, metadata.classes)
+    device = pick_device(config.accelerator)
+    segmenter = restored.segmenter.to(device)
+    segmenter.autocast_dtype = autocast_dtype(config.precision, metadata.config)
+    write_key(output, metadata.classes, metadata.palette)
+
+    failures = 0
+    for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
+        try:
+            with translate_errors(less=TO_PREDICT, image=path):
+                image = read(path)
+                prediction = predict(segmenter, image, inference, postprocess, device)
+        except ImageError as error:
+            failures += 1
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        write(output, name, prediction, metadata.palette, config.alpha)
+        write_heatmaps(output, name, prediction, heated, metadata.classes)
+        if config.feature_maps:
+            write_feature_maps(output, name, image, segmenter, config.feature_channels, device)
+    done = f"{len(images) - failures} of {len(images)} images predicted"
+    print(f"{done}, in {config.output}; inference: {inference}")
+    if failures:
+        sys.exit(1)

@@ -1,8 +1,6 @@
 """A checkpoint back to its network, built only from parts of our own that it names exactly."""
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,20 +136,18 @@ def stored_loss(node: dict[str, Any]) -> Loss:
 
 
 def stored_part(node: dict[str, Any], package: ModuleType, contract: type) -> type:
-    """The class that a checkpoint names, if it is one of ours: a final class of that contract, by its exact name."""
-    known = final_classes(package, contract)
+    """The class that a checkpoint names, if it is one that the package exports; UserError otherwise."""
+    known = public_classes(package, contract)
     if node["_target_"] not in known:
         raise UserError(f"the checkpoint asks for {node['_target_']}, which is none of {', '.join(sorted(known))}")
     return known[node["_target_"]]
 
 
-def final_classes(package: ModuleType, contract: type) -> dict[str, type]:
-    """Every concrete class of a contract that a module of the package defines, by its exact name."""
-    found = {}
-    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(info.name)
-        for name, member in vars(module).items():
-            own = inspect.isclass(member) and member.__module__ == info.name
-            if own and issubclass(member, contract) and not inspect.isabstract(member):
-                found[f"{info.name}.{name}"] = member
-    return found
+def public_classes(package: ModuleType, contract: type) -> dict[str, type]:
+    """The concrete classes of a contract that a package exports, by their public names."""
+    members = {f"{package.__name__}.{name}": getattr(package, name) for name in package.__all__}
+    return {
+        name: member
+        for name, member in members.items()
+        if inspect.isclass(member) and issubclass(member, contract) and not inspect.isabstract(member)
+    }

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from segframe.config.old_names import RENAMED
 from segframe.errors import UserError
 from segframe.files import atomic_write, remove_temporary_files
 from segframe.models.weights import checkpoint
@@ -29,6 +30,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if lacking := [key for key in A_RUN if not isinstance(content.get(key), dict | list | int)]:
             raise UserError(f"{path} holds no {lacking[0]}: it is not the checkpoint of a run")
         checkpoint.run_of(content, Path(path))
+        # By their class, as Lightning keeps them.
+        old = {name.rpartition(".")[2]: new.rpartition(".")[2] for name, new in RENAMED.items()}
+        content["callbacks"] = {old.get(key, key): state for key, state in content["callbacks"].items()}
         return content
 
 

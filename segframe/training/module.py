@@ -69,7 +69,7 @@ class SegmentationModule(pl.LightningModule):
         self.seed = seed
         self.metadata = metadata
         self.confusion = ConfusionMatrix(len(metadata.classes))
-        self.compute_metrics: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.watch = LossWatch()
         self.recipe: Recipe = []
         self.scores: dict[str, Tensor] = {}  # of a resumed run's last validation
@@ -170,12 +170,12 @@ class SegmentationModule(pl.LightningModule):
         """Makes the figures and hands them to checkpoints, early stopping and, beside the step, the loggers."""
         mean_loss = self.val_loss.item() / self.trainer.num_val_batches[0]
         self.validates_at = 0
-        self.compute_metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}
+        self.metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}
         # Lightning's own writing would be one step behind.
-        self.log_dict(self.compute_metrics, logger=False)
+        self.log_dict(self.metrics, logger=False)
         if not self.trainer.sanity_checking:
             for logger in self.loggers:
-                logger.log_metrics(self.compute_metrics, step=self.global_step)
+                logger.log_metrics(self.metrics, step=self.global_step)
 
     def configure_optimizers(self) -> Any:
         """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segframe.config.validate import did_you_mean
 from segframe.errors import UserError
-from segframe.inference.metrics import compute_metrics
+from segframe.inference.metrics import best_mode, compute_metrics
 
 
 def resolve_monitor(config: DictConfig, classes: tuple[str, ...]) -> None:
@@ -42,8 +42,3 @@ def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
         if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
             return None if callback.best_model_score is None else float(callback.best_model_score)
     return None
-
-
-def best_mode(figure: str) -> str:
-    """Where a figure `<split>/<name>` is best: `min` for the loss, `max` for all others."""
-    return "min" if figure.split("/")[1:] == ["loss"] else "max"  # a class may have that name: val/iou/loss

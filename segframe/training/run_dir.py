@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segframe.config import schema as schema
 from segframe.config import validate
+from segframe.config.old_names import RENAMED
 from segframe.config.saved_run import computes, holds_run
 from segframe.errors import UserError
 from segframe.files import as_named, remove_temporary_files, write_text
@@ -38,6 +39,9 @@ def open_run_dir(config: DictConfig) -> Path:
     validate.check_parts(config)
     if config.resume:
         validate.fill_in(config)
+        for path, node in validate.walk(OmegaConf.to_container(config), ""):
+            if node.get("_target_") in RENAMED:
+                OmegaConf.update(config, f"{path}._target_", RENAMED[node["_target_"]])
     validate.check_keys(config)
     if config.resume and computes(OmegaConf.to_container(config)):  # from the command line
         typed = OmegaConf.merge(OmegaConf.structured(schema.TrainConfig), config)

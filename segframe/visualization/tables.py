@@ -1,7 +1,6 @@
 """Tables for the terminal: figures per class, and the runs of a sweep."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import Any
 
@@ -9,19 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-
-from segframe.training.monitor import best_mode
-
-
-@dataclass(frozen=True)
-class SweepRow:
-    """One run of a sweep: what it changed, and the figures it came to or what went wrong."""
-
-    overrides: Mapping[str, str]
-    metrics: Mapping[str, float | str] = field(default_factory=dict)
-    seconds: float = 0.0
-    folder: str = ""
-    error: str = ""
 
 
 def console(**settings: Any) -> Console:
@@ -84,13 +70,12 @@ def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
     return table
 
 
-def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = "auto") -> Table:
-    """The runs of a sweep, those of the best `metric` first, failed ones last.
+def sweep_table(rows: Sequence[Any], metric: str, mode: str) -> Table:
+    """The jobs of a sweep (cli.sweep.SweepRow), those with the best `metric` first, failed ones last.
 
-    A column for each key that the sweep changed and for each figure. Where `metric` is none of them, the runs are in
-    their order, and nobody asks for their time and folder.
+    A column for each key that the sweep changed and for each metric. Where `metric` is none of them, the jobs stay in
+    their order, without time and folder. `mode`: max or min, where `metric` is best.
     """
-    mode = best_mode(metric) if mode == "auto" else mode
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     table = Table()
@@ -105,7 +90,7 @@ def sweep_table(rows: Sequence[SweepRow], metric: str = "val/miou", mode: str = 
     elif any(row.error for row in rows):
         table.add_column("error", overflow="fold")
 
-    def place(row: SweepRow) -> tuple[bool, float]:
+    def place(row: Any) -> tuple[bool, float]:
         score = float(row.metrics.get(metric, nan))
         return bool(row.error), inf if isnan(score) else -score if mode == "max" else score
 

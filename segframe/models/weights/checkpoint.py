@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
+from segframe.config.old_names import rename_targets
 from segframe.errors import UserError
 
 KEY = "segframe"  # of our own part in Lightning's checkpoint
@@ -174,6 +175,7 @@ def run_of(content: dict[str, Any], path: Path) -> tuple[CheckpointMetadata, dic
         state = network_state(content["state_dict"])
         with about_file(path):
             check_plain(config)
+            config = rename_targets(config)
             check_normalize(config["normalize"])
             check_names(classes)
             check_tensors(state)

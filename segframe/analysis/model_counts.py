@@ -1,0 +1,126 @@
+"""Counts of a network on the meta device: parameters, FLOPs, feature maps."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from segframe.config.instantiate import instantiate
+from segframe.config.validate import check_targets
+from segframe.errors import UserError, error_context
+from segframe.models.build import build_segmenter
+from segframe.models.segmenter import Segmenter, logit_stride
+
+PARTS = ("backbone", "head", "aux_head")
+
+
+ASSUMED_CLASSES = 21
+"""VOC's, as most published counts."""
+
+
+class Parameters(NamedTuple):
+    """How many numbers a part has; trained: those that get gradients."""
+
+    trained: int
+    fixed: int
+
+
+class Map(NamedTuple):
+    """A feature map, or the logits."""
+
+    name: str
+    channels: int
+    stride: int
+    """Nominal: input pixels per cell at sizes that it divides."""
+    shape: tuple[int, int]
+    """(h, w) at the summary's image size."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one network."""
+
+    num_classes: int
+    size: tuple[int, int]
+    parameters: Mapping[str, Parameters]
+    flops: int
+    """2 x multiply-accumulate of convolutions and matrix products, one image, as evaluated: without aux_head."""
+    maps: tuple[Map, ...]
+    """The logits last."""
+
+    @property
+    def total(self) -> int:
+        """All parameters, those of aux_head too."""
+        return sum(trained + fixed for trained, fixed in self.parameters.values())
+
+
+def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
+    """The classes' names (numbers where only their number is known), and whether that number is assumed."""
+    if config.num_classes is not None:
+        if config.num_classes < 1:
+            raise UserError(f"num_classes must be 1 or more, got {config.num_classes}")
+        return tuple(map(str, range(config.num_classes))), False
+    dataset = OmegaConf.select(config, "data.dataset")
+    # An experiment may set a dataset's size, say, though none is chosen here.
+    if dataset is None or (OmegaConf.is_dict(dataset) and "_target_" not in dataset):
+        return tuple(map(str, range(ASSUMED_CLASSES))), True
+    make_dataset = instantiate(dataset, "data.dataset")
+    # Most datasets say so in their class; of the others the files must be there.
+    classes = vars(make_dataset.func).get("classes")
+    if classes is None:
+        with error_context("data"):
+            classes = make_dataset(root=config.data.root, split=config.data.val_split).classes
+    return classes, False
+
+
+def height_width(size: Any) -> tuple[int, int]:
+    """An image size given as one number or as [height, width]."""
+    sides = list(size) if OmegaConf.is_list(size) else [size, size]
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
+        raise UserError(f"size is {size}: give one integer of at least 32, or [height, width]")
+    return sides[0], sides[1]
+
+
+def summarize(config: DictConfig, num_classes: int) -> Summary:
+    """Counts on torch's meta device, which needs next to no memory."""
+    size = height_width(config.size)
+    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in PARTS if config[name]}
+    check_targets(OmegaConf.create(parts))
+    config = deepcopy(config)
+    if "weights" in config.backbone:
+        config.backbone.weights = None
+    with torch.device("meta"), torch.no_grad():
+        segmenter = build_segmenter(config, num_classes).eval()
+        with FlopCounterMode(display=False) as counter:
+            logits = segmenter.outputs(torch.empty(1, 3, *size))["main"].values
+        maps = segmenter.backbone(segmenter.normalize(torch.empty(1, 3, *size)))
+        stride = logit_stride(segmenter)
+    rows = [
+        Map(name, feature.channels, feature.stride, cells(maps[name]))
+        for name, feature in segmenter.backbone.features.items()
+        if maps[name].is_floating_point()  # pooling indices are no features
+    ]
+    rows.append(Map("logits", num_classes, stride, cells(logits)))
+    return Summary(num_classes, size, count_parameters(segmenter), counter.get_total_flops(), tuple(rows))
+
+
+def cells(values: Tensor) -> tuple[int, int]:
+    """(h, w) of a map (N, C, h, w)."""
+    return values.shape[-2], values.shape[-1]
+
+
+def count_parameters(segmenter: Segmenter) -> dict[str, Parameters]:
+    """The parameters of each part that there is."""
+    found = {}
+    for name, part in segmenter.named_children():
+        if name in PARTS:
+            counts = {True: 0, False: 0}
+            for parameter in part.parameters():
+                counts[parameter.requires_grad] += parameter.numel()
+            found[name] = Parameters(counts[True], counts[False])
+    return found
