@@ -26,7 +26,7 @@ def stored(*overrides, classes=3):
         OmegaConf.to_container(config, resolve=True), tuple(f"k{k}" for k in range(classes)), ((0, 0, 0),) * classes
     )
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
-    return segmenter, {checkpoint.KEY: checkpoint.describe(metadata), "state_dict": state}
+    return segmenter, {checkpoint.KEY: metadata.as_dict(), "state_dict": state}
 
 
 def test_a_network_comes_back_from_its_file_alone(tmp_path):
@@ -43,10 +43,10 @@ def test_a_network_comes_back_from_its_file_alone(tmp_path):
 def test_whole_models_and_other_files_are_told(tmp_path):
     torch.save(torch.nn.Linear(2, 3), tmp_path / "whole.pth")
     with pytest.raises(UserError, match=r"it holds a torch\.nn\..*Linear; .*save the state_dict\(\) alone"):
-        checkpoint.read(tmp_path / "whole.pth")
+        checkpoint.load_file(tmp_path / "whole.pth")
     (tmp_path / "text.pth").write_text("# a text\n")
     with pytest.raises(UserError, match=r"it is damaged, or no file that torch\.save wrote"):
-        checkpoint.read(tmp_path / "text.pth")
+        checkpoint.load_file(tmp_path / "text.pth")
 
 
 class Malicious:
@@ -91,7 +91,7 @@ def test_a_compressed_checkpoint_is_not_inflated(tmp_path):
     assert path.stat().st_size < 100_000
     tracemalloc.start()
     with pytest.raises(UserError, match=r"bomb\.pth is compressed, as torch\.save writes no file"):
-        checkpoint.read(path)
+        checkpoint.load_file(path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
 
@@ -106,7 +106,7 @@ def test_members_that_share_their_bytes_are_not_read(tmp_path):
         archive.filelist += twins
         archive._didModify = True
     with pytest.raises(UserError, match="is compressed"):
-        checkpoint.read(path)
+        checkpoint.load_file(path)
 
 
 def nested(depth, twice):
@@ -216,7 +216,7 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
     segmenter = build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 2)
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
     metadata = checkpoint.CheckpointMetadata(config, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    torch.save({checkpoint.KEY: checkpoint.describe(metadata), "state_dict": state}, tmp_path / "old.ckpt")
+    torch.save({checkpoint.KEY: metadata.as_dict(), "state_dict": state}, tmp_path / "old.ckpt")
     assert restore(tmp_path / "old.ckpt").metadata.classes == ("a", "b")
 
 

@@ -126,7 +126,7 @@ def test_weights_are_plain_tensors(tmp_path, make, kind):
             reader(path)
     torch.save({"conv1.weight": tensor}, tmp_path / "y.pth")
     with pytest.raises(UserError, match=rf"y\.pth: the tensor conv1\.weight {kind}"):
-        checkpoint.read_state_dict(tmp_path / "y.pth")
+        checkpoint.load_state_dict(tmp_path / "y.pth")
 
 
 def test_weights_are_tensors(tmp_path):

@@ -86,7 +86,7 @@ def test_two_runs_end_with_the_same_bits(run, tmp_path):
     try:
         for name in ("first", "second"):
             assert run("train.py", *words, f"output_dir={name}").code == 0
-            content = checkpoint.read(tmp_path / name / "checkpoints/last.ckpt")
+            content = checkpoint.load_file(tmp_path / name / "checkpoints/last.ckpt")
             assert content[checkpoint.KEY]["config"]["deterministic"]
             states.append(content["state_dict"])
     finally:

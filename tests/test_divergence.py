@@ -46,7 +46,7 @@ def test_a_run_that_diverges_ends_and_keeps_its_batch(run, tmp_path):
     assert result.code == 1
     assert "Traceback" not in result.out
     (line,) = [line for line in result.out.splitlines() if line.startswith("error: ")]
-    content = checkpoint.read(tmp_path / "run/diverged.pt")
+    content = checkpoint.load_file(tmp_path / "run/diverged.pt")
     assert f"the loss of step {content['step']} is {content['loss']}" in line
     assert "images train_00" in line
     assert "learning rate backbone " in line
@@ -99,7 +99,7 @@ def test_a_replay_tells_what_is_not_finite(kept, where, monkeypatch):
 
 @pytest.mark.parametrize("key", ["batch", "seed", "learning_rates", "step"])
 def test_a_replay_needs_all_of_the_step(kept, key, tmp_path):
-    content = checkpoint.read(kept)
+    content = checkpoint.load_file(kept)
     del content[key]
     torch.save(content, tmp_path / "less.pt")
     with pytest.raises(UserError, match=r"less\.pt holds no step of a run whose loss was not finite"):
@@ -107,7 +107,7 @@ def test_a_replay_needs_all_of_the_step(kept, key, tmp_path):
 
 
 def test_a_replay_builds_no_strangers_loss(kept, tmp_path):
-    content = checkpoint.read(kept)
+    content = checkpoint.load_file(kept)
     content["segframe"]["config"]["loss"] = {"_target_": "os.mkdir", "path": "ran"}
     torch.save(content, tmp_path / "stranger.pt")
     with pytest.raises(UserError, match=r"the checkpoint asks for os\.mkdir"):
@@ -145,7 +145,7 @@ def test_weights_wait_for_a_late_answer(run, tmp_path, monkeypatch):
     assert result.code == 1
     assert "the loss of step 3 is nan (images " in result.out
     assert len(calls) == 5
-    content, two = (checkpoint.read(tmp_path / name) for name in ("run/diverged.pt", "two/checkpoints/last.ckpt"))
+    content, two = (checkpoint.load_file(tmp_path / name) for name in ("run/diverged.pt", "two/checkpoints/last.ckpt"))
     assert content["step"] == 3
     for name, tensor in two["state_dict"].items():
         if "running_" not in name and "num_batches" not in name:

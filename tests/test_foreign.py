@@ -19,7 +19,7 @@ CLASSES = tuple(f"k{k}" for k in range(21))
 
 def loaded(monkeypatch, content, *overrides):
     """A network with the weights of a file that holds `content`, all of them and nothing else; and their origin."""
-    monkeypatch.setattr(checkpoint, "read", lambda path: content)
+    monkeypatch.setattr(checkpoint, "load_file", lambda path: content)
     segmenter = build_segmenter(composed(*overrides), 21)
     weights = read_weights("file.pth")
     assert load_what_fits(segmenter, weights.state) == ([], [])

@@ -250,7 +250,13 @@ STORED = (
 def test_checkpoints_and_weights(folder, content):
     path = folder / "x.ckpt"
     path.write_bytes(content)
-    for reader in (checkpoint.read, checkpoint.read_run, checkpoint.read_state_dict, third_party.read_weights, restore):
+    for reader in (
+        checkpoint.load_file,
+        checkpoint.load_run,
+        checkpoint.load_state_dict,
+        third_party.read_weights,
+        restore,
+    ):
         answers(reader, path)
     safe = folder / "x.safetensors"
     safe.write_bytes(content)

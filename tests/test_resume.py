@@ -47,7 +47,7 @@ def test_a_resumed_run_follows_its_new_settings(trained, run):
     words = ("optimizer.lr=0.5", "optimizer.weight_decay=0.25", "head.lr_multiplier=4", "scheduler.min_factor=0.5")
     result = run("train.py", "resume=first", "trainer.max_steps=6", *words)
     assert result.code == 0, result.out
-    after = checkpoint.read(trained / "checkpoints/last.ckpt")
+    after = checkpoint.load_file(trained / "checkpoints/last.ckpt")
     groups = {group["name"]: group for group in after["optimizer_states"][0]["param_groups"]}
     assert groups["backbone/weight"]["lr"] == 0.25
     assert groups["head/weight"]["lr"] == 1.0
@@ -137,7 +137,7 @@ def test_resume_given_where_it_is_not_read_first(trained, run, tmp_path):
     for step in (2, 4):
         result = run("train.py", *mine, *(() if step == 2 else ("trainer.max_steps=4",)))
         assert result.code == 0, result.out
-        assert checkpoint.read(tmp_path / "third/checkpoints/last.ckpt")["global_step"] == step
+        assert checkpoint.load_file(tmp_path / "third/checkpoints/last.ckpt")["global_step"] == step
 
 
 def test_a_foreign_config_is_not_overwritten(run, tmp_path):

@@ -33,7 +33,7 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "checkpoints/last.ckpt"
     for step in (1, 2):
         AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": step}, path)
-        assert checkpoint.read(path)["global_step"] == step
+        assert checkpoint.load_file(path)["global_step"] == step
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"cannot write .*last.ckpt \(No space left on device\); last.ckpt is still"):
         AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": 2}, path)
-    assert checkpoint.read(path)["global_step"] == 1
+    assert checkpoint.load_file(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
@@ -94,10 +94,10 @@ def test_what_torch_makes_of_a_full_disk_is_understood(tmp_path):
 def test_damage_is_noticed(tmp_path):
     path = tmp_path / "x.ckpt"
     torch.save(CONTENT, path)
-    assert torch.equal(checkpoint.read(path)["state_dict"]["a"], CONTENT["state_dict"]["a"])
+    assert torch.equal(checkpoint.load_file(path)["state_dict"]["a"], CONTENT["state_dict"]["a"])
     flip(path)
     with pytest.raises(UserError, match=r"x.ckpt is damaged: the checksum of x/data/0 in it does not fit"):
-        checkpoint.read(path)
+        checkpoint.load_file(path)
 
 
 def test_a_run_goes_on_from_the_newest_whole_checkpoint(tmp_path, capsys):
@@ -229,11 +229,11 @@ def test_the_same_command_ends_a_killed_run_as_if_it_had_not_been(whole, tmp_pat
         told = "in" if kept == step else "not in"
         assert f"{named(number)}: step {step} is {told} parts/checkpoints/last.ckpt; go on with resume=parts" in out
     if kept is not None:
-        assert checkpoint.read(folder / "checkpoints/last.ckpt")["global_step"] == kept
+        assert checkpoint.load_file(folder / "checkpoints/last.ckpt")["global_step"] == kept
     code, out = train(folder, 2 - workers)
     assert code == 0, out
     assert kept is None or f"going on from step {kept} of 10 (parts/checkpoints/last.ckpt)" in out
-    first, second = (checkpoint.read(path / "checkpoints/last.ckpt") for path in (whole, folder))
+    first, second = (checkpoint.load_file(path / "checkpoints/last.ckpt") for path in (whole, folder))
     for name, tensor in first["state_dict"].items():
         assert torch.equal(tensor, second["state_dict"][name]), name
     for key, state in first["optimizer_states"][0]["state"].items():

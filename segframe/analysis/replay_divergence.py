@@ -18,7 +18,7 @@ from segframe.config.validate import check_keys
 from segframe.errors import UserError, translate_errors
 from segframe.inference.base import autocast_dtype
 from segframe.inference.build import pick_device
-from segframe.models.from_checkpoint import restore, stored_loss
+from segframe.models.from_checkpoint import restore, restore_loss
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
@@ -77,7 +77,7 @@ def locate(path: Path) -> Path:
 def read(path: Path) -> DivergedStep:
     """What divergence.py wrote; its network and loss are built from our own parts alone."""
     segmenter, metadata, _ = restore(path, diverged=True)
-    content, config = checkpoint.read(path), metadata.config
+    content, config = checkpoint.load_file(path), metadata.config
     try:
         batch = content["batch"]
         image, mask, names = batch["image"], batch["mask"], batch["name"]
@@ -92,7 +92,7 @@ def read(path: Path) -> DivergedStep:
         segmenter.frozen_norm = config.get("batch_norm", {}).get("frozen")
         if not config["trainer"].get("channels_last", True):
             segmenter.memory_format = torch.contiguous_format
-        loss = stored_loss(config["loss"])
+        loss = restore_loss(config["loss"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds no step of a run whose loss was not finite ({error!r})") from error
     return DivergedStep(segmenter, loss, weights, config, metadata.classes, metadata.palette, step, value)

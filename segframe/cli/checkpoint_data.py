@@ -20,7 +20,7 @@ def offer_data(argv: list[str]) -> None:
         try:
             from segframe.models.weights import checkpoint
 
-            metadata, _ = checkpoint.read_run(checkpoint.locate(path))
+            metadata, _ = checkpoint.load_run(checkpoint.find_checkpoint(path))
             if all(word == "data=checkpoint" or not word.startswith("data=") for word in argv):
                 node = stored_data(metadata.config.get("data", {}), argv)
         except UserError as error:

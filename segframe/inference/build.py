@@ -14,7 +14,7 @@ from segframe.config.validate import check_targets
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError, error_context
 from segframe.inference.base import Inference, Postprocess
-from segframe.models.from_checkpoint import arguments, stored_part
+from segframe.models.from_checkpoint import arguments, find_class
 
 MAX_LIST = 1 << 26  # bytes: some million names
 
@@ -29,7 +29,7 @@ def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored
             raise UserError("the checkpoint's data.dataset names no dataset; choose one with data=...")
         plain = {str(key): value for key, value in node.items()}
         check_lists(plain, Path(data.root or ""))
-        make_dataset = partial(stored_part(plain, segframe.data, SegmentationDataset), **arguments(plain))
+        make_dataset = partial(find_class(plain, segframe.data, SegmentationDataset), **arguments(plain))
     else:
         make_dataset = instantiate(data.dataset, "data.dataset")
     with error_context("data"):

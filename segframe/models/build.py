@@ -56,7 +56,7 @@ def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str
     Images are normalised as the weights expect them from here on, in `config` too.
     """
     path = config.init_from
-    source = checkpoint.locate(path)
+    source = checkpoint.find_checkpoint(path)
     weights = read_weights(source)
     log.info("init_from=%s: %s", source, weights.origin)
     if weights.normalize != config.normalize:

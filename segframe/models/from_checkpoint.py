@@ -38,8 +38,8 @@ def restore(path: str | Path, output_stride: int | None = None, *, diverged: boo
     `output_stride`: the backbone's, where it shall differ from the trained network's: 8 for denser logits than at 16.
     `diverged`: whether weights may be NaN or infinite, with which a network answers nothing.
     """
-    path = checkpoint.locate(path)
-    metadata, state = checkpoint.read_run(path)
+    path = checkpoint.find_checkpoint(path)
+    metadata, state = checkpoint.load_run(path)
     config = metadata.config
     try:
         node, normalize = config["backbone"], config["normalize"]
@@ -49,10 +49,10 @@ def restore(path: str | Path, output_stride: int | None = None, *, diverged: boo
                 raise UserError(f"output_stride={output_stride}: {node['_target_']} has a fixed output stride")
             own["output_stride"] = output_stride
         with no_larger_than(state):
-            backbone = stored_part(node, segframe.models.backbones, Backbone)(**own)
+            backbone = find_class(node, segframe.models.backbones, Backbone)(**own)
 
             def restore_head(name: str) -> Head:
-                make_head = stored_part(config[name], segframe.models.heads, Head)
+                make_head = find_class(config[name], segframe.models.heads, Head)
                 return make_head(
                     features=backbone.features, num_classes=len(metadata.classes), **arguments(config[name])
                 )
@@ -122,20 +122,20 @@ def arguments(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
-def stored_loss(node: dict[str, Any]) -> Loss:
+def restore_loss(node: dict[str, Any]) -> Loss:
     """The loss that a checkpoint describes, with the terms it is made of."""
 
     def made(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return stored_loss(value) if "_target_" in value else {key: made(child) for key, child in value.items()}
+        return restore_loss(value) if "_target_" in value else {key: made(child) for key, child in value.items()}
 
-    return stored_part(node, segframe.models.losses, Loss)(
+    return find_class(node, segframe.models.losses, Loss)(
         **{key: made(value) for key, value in arguments(node).items()}
     )
 
 
-def stored_part(node: dict[str, Any], package: ModuleType, contract: type) -> type:
+def find_class(node: dict[str, Any], package: ModuleType, contract: type) -> type:
     """The class that a checkpoint names, if it is one that the package exports; UserError otherwise."""
     known = public_classes(package, contract)
     if node["_target_"] not in known:

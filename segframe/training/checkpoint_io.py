@@ -26,10 +26,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """The checkpoint as plain containers and tensors, on the CPU; UserError where it is damaged or no run's."""
-        content = checkpoint.read(Path(path))
+        content = checkpoint.load_file(Path(path))
         if lacking := [key for key in A_RUN if not isinstance(content.get(key), dict | list | int)]:
             raise UserError(f"{path} holds no {lacking[0]}: it is not the checkpoint of a run")
-        checkpoint.run_of(content, Path(path))
+        checkpoint.parse_run(content, Path(path))
         # By their class, as Lightning keeps them.
         old = {name.rpartition(".")[2]: new.rpartition(".")[2] for name, new in RENAMED.items()}
         content["callbacks"] = {old.get(key, key): state for key, state in content["callbacks"].items()}
@@ -46,7 +46,7 @@ def resume_from(folder: Path) -> Path:
     damaged = []
     for path in sorted(newest, key=lambda path: path.name != "last.ckpt"):
         try:
-            checkpoint.verify(path)
+            checkpoint.verify_checksums(path)
         except UserError as error:
             damaged.append(str(error))
         else:

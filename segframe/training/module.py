@@ -233,7 +233,7 @@ class SegmentationModule(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.save()  # what was logged up to here must not be lost while the steps are kept
         checkpoint_[checkpoint.KEY] = {
-            **checkpoint.describe(self.metadata),
+            **self.metadata.as_dict(),
             "running_loss": (self.running_batches, self.running_loss),
             "validates": self.validates_at == checkpoint_["global_step"],
         }

@@ -27,7 +27,7 @@ def damages(folder: Path) -> list[str]:
     found = []
     for path in folder.glob("checkpoints/*.ckpt"):
         try:
-            checkpoint.verify(path)
+            checkpoint.verify_checksums(path)
         except UserError as error:
             found.append(str(error))
     for path in folder.glob("*.json"):
@@ -69,7 +69,7 @@ def digest(folder: Path) -> dict[str, Any]:
     """A run's weights, states and figures under names, to be compared."""
     found: dict[str, Any] = {"result": json.loads((folder / "result.json").read_text())}
     for path in sorted(folder.glob("checkpoints/*.ckpt")):
-        content = checkpoint.read(path)
+        content = checkpoint.load_file(path)
         plain = {key: content[key] for key in COMPARED}
         found |= flat(plain, path.stem, str(folder.resolve()))
     header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]

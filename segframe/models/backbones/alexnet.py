@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.backbones.vgg import initialize
-from segframe.models.weights.checkpoint import read_state_dict
+from segframe.models.weights.checkpoint import load_state_dict
 from segframe.models.weights.pretrained import load_strictly
 
 
@@ -69,7 +69,7 @@ class AlexNetFC(Backbone):
         own = self.state_dict()
         state = {
             name: tensor.view_as(own[name]) if name in own and tensor.numel() == own[name].numel() else tensor
-            for name, tensor in read_state_dict(Path(weights)).items()
+            for name, tensor in load_state_dict(Path(weights)).items()
         }
         load_strictly(self, state, weights)
 

@@ -45,8 +45,12 @@ class CheckpointMetadata(NamedTuple):
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, to be stored under KEY."""
+        return {"config": self.config, "classes": list(self.classes), "palette": [list(rgb) for rgb in self.palette]}
 
-def locate(path: str | Path) -> Path:
+
+def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file that is meant: the file itself, or the best (else last) checkpoint of a run's folder."""
     path = Path(path)
     if path.is_dir():
@@ -59,10 +63,10 @@ def locate(path: str | Path) -> Path:
     return path
 
 
-def read(path: Path) -> dict[str, Any]:
+def load_file(path: Path) -> dict[str, Any]:
     """The content of a file that torch.save wrote, tensors on the CPU; only plain containers and tensors are let in."""
     if zipfile.is_zipfile(path):  # what torch.save has written since 2020
-        verify(path)
+        verify_checksums(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
             warnings.filterwarnings("ignore", "Detected pickle protocol")
@@ -74,7 +78,7 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def verify(path: Path) -> None:
+def verify_checksums(path: Path) -> None:
     """UserError where a file is cut off or its checksums do not fit what it holds: torch.load does not compare them.
 
     Also where it would become more in memory than it is: torch.save compresses nothing, torch.load inflates all.
@@ -109,7 +113,7 @@ WRAPPINGS = ("state_dict", "model_state", "model_state_dict", "model")
 """Where Lightning, VainF, pytorch-fcn's trainer and torchvision's keep the state dict in their checkpoints."""
 
 
-def state_dict_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def extract_state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The state dict in what a file holds: bare or wrapped, also as DistributedDataParallel's; only its tensors."""
     wrapped = (content[key] for key in WRAPPINGS if isinstance(content.get(key), dict))
     state = next(wrapped, content)
@@ -142,26 +146,17 @@ def check_tensors(state: dict[str, Tensor]) -> None:
             raise UserError(f"the tensor {name} is {kind}: convert it to a dense one of float32 and save it again")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file; see state_dict_of."""
-    return state_dict_of(read(path), path)
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file; see extract_state_dict."""
+    return extract_state_dict(load_file(path), path)
 
 
-def describe(metadata: CheckpointMetadata) -> dict[str, Any]:
-    """`about` as plain containers, to be stored."""
-    return {
-        "config": metadata.config,
-        "classes": list(metadata.classes),
-        "palette": [list(c) for c in metadata.palette],
-    }
-
-
-def read_run(path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
+def load_run(path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     """What a segframe checkpoint says of its network, and the network's state dict."""
-    return run_of(read(path), path)
+    return parse_run(load_file(path), path)
 
 
-def run_of(content: dict[str, Any], path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
+def parse_run(content: dict[str, Any], path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     """The same of what was read from a file, checked: whatever a checkpoint says comes through here."""
     try:
         stored = content[KEY]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from segframe.errors import UserError
-from segframe.models.weights.checkpoint import read_state_dict
+from segframe.models.weights.checkpoint import load_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def import_timm(wanted: str) -> ModuleType:
 def read_file(path: Path) -> dict[str, Tensor]:
     """The state dict of a file of torch.save's, or of a .safetensors file (timm's hub) where timm is installed."""
     if path.suffix != ".safetensors":
-        return read_state_dict(path)
+        return load_state_dict(path)
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -180,13 +180,13 @@ FORMATS = [
 
 def read_weights(path: Path) -> Weights:
     """Those of a segframe checkpoint, or of another project's file of one of FORMATS."""
-    content = checkpoint.read(path)
+    content = checkpoint.load_file(path)
     if checkpoint.KEY in content:
-        metadata, state = checkpoint.read_run(path)
+        metadata, state = checkpoint.load_run(path)
         state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
         normalize = {"bgr": False, **metadata.config["normalize"]}
         return Weights(state, metadata.classes, normalize, "a segframe checkpoint", {})
-    state = checkpoint.state_dict_of(content, path)
+    state = checkpoint.extract_state_dict(content, path)
     for format_ in FORMATS:
         if all(name in state for name in format_.has):
             normalize = normalization(format_.normalize)

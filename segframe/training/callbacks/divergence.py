@@ -94,7 +94,7 @@ def diverged(module: Any, step: Step, loss: float) -> UserError:
     path = Path(module.trainer.default_root_dir) / FILE
     state = {f"segmenter.{name}": tensor for name, tensor in module.segmenter.state_dict().items()}
     content = {
-        checkpoint.KEY: checkpoint.describe(module.metadata),
+        checkpoint.KEY: module.metadata.as_dict(),
         "state_dict": state,
         "batch": step.batch,
         "step": step.number,
