@@ -20,6 +20,9 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from segframe.config import schema as schema
+from segframe.models.build import build_normalize, load_initial_weights
+from segframe.models.weights.checkpoint import find_checkpoint
+from segframe.models.weights.third_party import read_weights
 
 ROOT = Path(__file__).parents[1]
 options = schema.options
@@ -41,6 +44,15 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 def _composed(overrides: tuple[str, ...], name: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose(name, list(overrides))
+
+
+def initialize_from(segmenter, config, classes):
+    """Load config.init_from as a run does."""
+    weights = read_weights(find_checkpoint(config.init_from))
+    if weights.normalize != config.normalize:
+        config.normalize.merge_with(weights.normalize)
+        segmenter.normalize = build_normalize(config.normalize)
+    load_initial_weights(segmenter, weights, config, classes)
 
 
 def agree(found: torch.Tensor, expected: torch.Tensor) -> None:

@@ -9,11 +9,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, initialize_from
 from omegaconf import OmegaConf
 
 from segframe.errors import UserError
-from segframe.models.build import build_segmenter, initialize_from
+from segframe.models.build import build_segmenter
 from segframe.models.from_checkpoint import restore
 from segframe.models.weights import checkpoint
 from segframe.models.weights.third_party import load_what_fits, read_weights

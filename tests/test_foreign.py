@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from conftest import agree, composed
+from conftest import agree, composed, initialize_from
 from omegaconf import OmegaConf
 from references import load, state
 from test_backbones import random_statistics
 from torchvision.models import segmentation
 
 from segframe.errors import UserError
-from segframe.models.build import build_normalize, build_segmenter, initialize_from
+from segframe.models.build import build_normalize, build_segmenter
 from segframe.models.weights import checkpoint
 from segframe.models.weights.third_party import load_what_fits, read_weights
 

@@ -4,13 +4,13 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, composed, options
+from conftest import ROOT, composed, initialize_from, options
 from omegaconf import OmegaConf
 
 from segframe.config.instantiate import instantiate
 from segframe.config.validate import check_needs
 from segframe.errors import UserError
-from segframe.models.build import build_segmenter, initialize_from
+from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.parameter_groups import group_parameters
 

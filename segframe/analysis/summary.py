@@ -17,7 +17,9 @@ from segframe.config.resolvers import model_name
 from segframe.config.schema import SummaryConfig
 from segframe.config.validate import check_keys, check_targets
 from segframe.errors import UserError
-from segframe.models.build import build_segmenter, initialize_from
+from segframe.models.build import build_segmenter, load_initial_weights
+from segframe.models.weights.checkpoint import find_checkpoint
+from segframe.models.weights.third_party import read_weights
 from segframe.visualization.overlays import save_png
 from segframe.visualization.tables import print_table
 
@@ -83,9 +85,12 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
         return metrics
 
     seed_everything(config.seed, verbose=False)
+    weights = read_weights(find_checkpoint(config.init_from)) if config.init_from else None
+    if weights is not None:
+        config.normalize = weights.normalize
     segmenter = build_segmenter(config, len(classes)).eval()
-    if config.init_from:
-        initialize_from(segmenter, config, classes)
+    if weights is not None:
+        load_initial_weights(segmenter, weights, config, classes)
     fields = theoretical(segmenter)
     print_table(maps_table(summary, fields))
     images = track(range(settings.num_images), "effective receptive field", disable=not sys.stderr.isatty())

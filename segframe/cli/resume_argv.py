@@ -7,7 +7,7 @@ from hydra.errors import HydraException
 
 from segframe.cli.argv import given_path, quoted, split_flags
 from segframe.config import schema, validate
-from segframe.config.saved_run import check_folder, holds_run
+from segframe.config.saved_run import check_saved_run, holds_run
 from segframe.errors import UserError
 
 
@@ -52,7 +52,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
         if schema.is_group(word.partition("=")[0]):
             sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
     try:
-        check_folder(folder, repeated(words))
+        check_saved_run(folder, repeated(words))
     except UserError as error:
         sys.exit(f"error: resume={folder}: {error}")
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]

@@ -40,11 +40,12 @@ def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[Segmen
         return train, val
 
 
-def build_data(config: DictConfig) -> tuple[DataModule, RunLength]:
-    """Loaders of the training stream (the whole run's batches) and of the validation images."""
-    train, val = build_datasets(config.data, config.transforms, config.seed)
-    for line in quick_check(train, val):
-        log.warning(line)
+def build_data_module(
+    config: DictConfig, train: SegmentationDataset, val: SegmentationDataset
+) -> tuple[DataModule, RunLength]:
+    """Loaders of the training stream (the batches of the whole run) and of the validation images."""
+    for warning in quick_check(train, val):
+        log.warning(warning)
     length = measure_run(config.trainer, len(train), config.data.batch_size)
     data = DataModule(
         train,

@@ -9,8 +9,7 @@ from segframe.config.schema import NormalizeConfig
 from segframe.errors import UserError, error_context
 from segframe.models.heads.base import Head
 from segframe.models.segmenter import Normalize, Segmenter
-from segframe.models.weights import checkpoint
-from segframe.models.weights.third_party import load_what_fits, read_weights
+from segframe.models.weights.third_party import Weights, load_what_fits
 
 log = logging.getLogger(__name__)
 
@@ -50,31 +49,23 @@ def build_normalize(config: NormalizeConfig) -> Normalize:
     return Normalize(list(config.mean), list(config.std), config.bgr)
 
 
-def initialize_from(segmenter: Segmenter, config: DictConfig, classes: tuple[str, ...]) -> None:
-    """Starts from other weights, where names and shapes agree, and tells which tensors were left out.
-
-    Images are normalised as the weights expect them from here on, in `config` too.
-    """
-    path = config.init_from
-    source = checkpoint.find_checkpoint(path)
-    weights = read_weights(source)
-    log.info("init_from=%s: %s", source, weights.origin)
-    if weights.normalize != config.normalize:
-        config.normalize.merge_with(weights.normalize)
-        log.info("  images are normalised as these weights expect: %s", OmegaConf.to_container(config.normalize))
-        segmenter.normalize = build_normalize(config.normalize)
+def load_initial_weights(segmenter: Segmenter, weights: Weights, config: DictConfig, classes: tuple[str, ...]) -> None:
+    """Copy the weights of init_from where names and shapes agree, and log which tensors were left out."""
+    log.info("init_from=%s: %s", config.init_from, weights.origin)
     for key, value in weights.expects.items():
         here = OmegaConf.select(config, key)
         if here != value:
             log.warning("  these weights were trained with %s=%s, here it is %s", key, value, here)
-    other = segmenter.score_layers if weights.classes not in (None, classes) else ()
-    left_out, untouched = load_what_fits(segmenter, weights.state, other)
+    other_classes = segmenter.score_layers if weights.classes not in (None, classes) else ()
+    left_out, untouched = load_what_fits(segmenter, weights.state, other_classes)
     if weights.classes is None:
-        log.info("  its classes are not told in the file: scores are taken where there are as many")
+        log.info("  the file does not name its classes: score layers are copied where their number agrees")
     if all(name in untouched for name in segmenter.state_dict() if name.startswith("backbone.")):
-        raise UserError(f"init_from={path}: no tensor of its backbone fits this backbone; choose the same one")
-    log.info("  %d tensors taken", len(weights.state) - len(left_out))
+        raise UserError(
+            f"init_from={config.init_from}: no tensor of its backbone fits this one; choose the same backbone"
+        )
+    log.info("  %d tensors copied", len(weights.state) - len(left_out))
     for line in left_out:
         log.info("  left out: %s", line)
     for line in untouched:
-        log.info("  starts anew: %s", line)
+        log.info("  not initialized from the file: %s", line)

@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return content
 
 
-def resume_from(folder: Path) -> Path:
+def find_resume_checkpoint(folder: Path) -> Path:
     """The checkpoint that a run goes on from: last.ckpt, or where it is damaged the newest whole one, and says so.
 
     UserError where none is whole. What a killed process had begun to write is removed.

@@ -29,7 +29,7 @@ class ResumableLogger(Logger):
         raise NotImplementedError
 
 
-def forget_after(step: int, loggers: Iterable[Logger]) -> None:
+def discard_after(step: int, loggers: Iterable[Logger]) -> None:
     """Has those that can forget what was logged after this step; before anything is logged."""
     for logger in loggers:
         if isinstance(logger, ResumableLogger):

@@ -3,10 +3,11 @@
 import inspect
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -14,31 +15,33 @@ from segframe.config.instantiate import instantiate_all
 from segframe.config.run_length import RunLength
 from segframe.config.validate import accepts, annotation, did_you_mean, spell
 from segframe.errors import UserError, error_context
-from segframe.training import monitor
+from segframe.training.callbacks.divergence import DivergenceStop
 from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
+from segframe.training.callbacks.resume_state import ResumeState
 from segframe.training.checkpoint_io import AtomicCheckpointIO
 
-NOT_WORTH_A_WARNING = (
+IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # the embedded data need none
     ".*exists and is not empty.*",  # nor is a resumed run's folder
     ".*GPU available but not used.*",
+    ".*srun. command is available.*",  # a run on a machine with Slurm need not be its job
     ".*treespec, LeafSpec.*",  # within Lightning
     ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
 )
 
-ONE = "a run uses one process and one device"
-SEGFRAMES = {
+ONE_DEVICE = "a run uses one process and one device"
+RESERVED = {
     **{name: f"trainer.{name}=..." for name in ("precision", "accelerator", "max_epochs", "max_steps")},
     **{name: f"trainer.{name}=..." for name in ("accumulate_grad_batches", "gradient_clip_val")},
     "val_check_interval": "trainer.val_every_n_steps=...",
-    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), ONE),
+    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), ONE_DEVICE),
     **{name: f"see configs/{name}" for name in ("callbacks", "logger")},
     "default_root_dir": "output_dir=...",
     "fast_dev_run": "trainer=smoke is a short run",
     **dict.fromkeys(("plugins", "num_sanity_val_steps", "log_every_n_steps"), "it is always the same"),
     **dict.fromkeys(("enable_progress_bar", "enable_model_summary"), "see callbacks.progress"),
 }
-"""Arguments of Lightning's Trainer that are not for trainer.lightning, and what sets them."""
+"""Arguments of Lightning's Trainer that trainer.lightning cannot set, and what sets them."""
 
 
 def disambiguate_callbacks(callbacks: dict[str, pl.Callback]) -> None:
@@ -66,27 +69,37 @@ def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
         )
 
 
-def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
-    """Lightning's Trainer for one epoch that is the whole run."""
+def check_checkpoints(callbacks: DictConfig) -> None:
+    """UserError where the best checkpoints would overwrite each other: the last of them then counts as the best."""
+    for name, node in callbacks.items():
+        if not OmegaConf.is_dict(node) or node.get("enable_version_counter", True) or not node.get("filename"):
+            continue
+        count = node.get("save_top_k", 1)
+        if count != 1 and "{" not in node.filename:
+            raise UserError(
+                f"callbacks.{name!s}.save_top_k={count}: there is one {node.filename}.ckpt; a callback of its own, "
+                "whose filename holds {step}, keeps more"
+            )
+
+
+def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.Trainer], None]) -> pl.Trainer:
+    """Lightning's Trainer, for one epoch that is the whole run; `on_start` is called when training begins."""
     settings = config.trainer
-    monitor.check_checkpoints(config.callbacks)
+    check_lightning_arguments(settings.lightning)
+    check_checkpoints(config.callbacks)
     chosen = instantiate_all(config.callbacks, "callbacks", pl.Callback)
     disambiguate_callbacks(chosen)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
-    callbacks = [*chosen.values(), PreemptionCheckpoint(str(last), settings.checkpoint_every)]
+    callbacks = [
+        pl.callbacks.LambdaCallback(on_train_start=lambda trainer, module: on_start(trainer)),
+        DivergenceStop(),
+        ResumeState(),
+        *chosen.values(),
+        PreemptionCheckpoint(str(last), settings.checkpoint_every),
+    ]
     loggers = list(instantiate_all(config.logger, "logger", Logger).values())
-    known = inspect.signature(pl.Trainer.__init__).parameters
-    for name, value in settings.lightning.items():
-        if name not in known:
-            raise UserError(
-                f"trainer.lightning.{name}: Lightning's Trainer takes no such argument{did_you_mean(name, known)}"
-            )
-        if name in SEGFRAMES:
-            raise UserError(f"trainer.lightning.{name} is segframe's to set: {SEGFRAMES[name]}")
-        if not accepts(annotation(pl.Trainer, name), value):
-            raise UserError(f"trainer.lightning.{name}={value}: expects {spell(annotation(pl.Trainer, name))}")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in NOT_WORTH_A_WARNING:
+    for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     with error_context("trainer", MisconfigurationException, ImportError):
         trainer = pl.Trainer(
@@ -104,9 +117,30 @@ def build_trainer(config: DictConfig, length: RunLength) -> pl.Trainer:
             num_sanity_val_steps=1,
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
-            log_every_n_steps=0,  # Curves logs
+            log_every_n_steps=0,  # TrainingCurves logs
             use_distributed_sampler=False,
             **settings.lightning,
         )
     check_limit(trainer, length.total_steps * settings.accumulate_grad_batches)
     return trainer
+
+
+def check_lightning_arguments(arguments: DictConfig) -> None:
+    """UserError for what trainer.lightning cannot pass on to Lightning's Trainer."""
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    for name, value in ((str(name), value) for name, value in arguments.items()):
+        setting = f"trainer.lightning.{name}={value}"
+        if name not in known:
+            raise UserError(f"{setting}: Lightning's Trainer has no such argument{did_you_mean(name, known)}")
+        if name in RESERVED:
+            raise UserError(f"{setting}: segframe sets it; {RESERVED[name]}")
+        if not accepts(annotation(pl.Trainer, name), value):
+            raise UserError(f"{setting}: it must be {spell(annotation(pl.Trainer, name))}")
+
+
+def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
+    """The best value of the monitored figure in this run, also before it was resumed."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
+            return None if callback.best_model_score is None else float(callback.best_model_score)
+    return None

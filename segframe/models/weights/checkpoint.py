@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
 from segframe.config.old_names import rename_targets
+from segframe.config.saved_run import resolve_references
 from segframe.errors import UserError
 
 KEY = "segframe"  # of our own part in Lightning's checkpoint
@@ -45,9 +47,6 @@ class CheckpointMetadata(NamedTuple):
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain containers, to be stored under KEY."""
-        return {"config": self.config, "classes": list(self.classes), "palette": [list(rgb) for rgb in self.palette]}
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -151,6 +150,12 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     return extract_state_dict(load_file(path), path)
 
 
+def describe(config: DictConfig, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What a checkpoint stores to build its network again, as plain containers; references between settings stay."""
+    colours = [list(colour) for colour in palette]
+    return {"config": OmegaConf.to_container(config), "classes": list(classes), "palette": colours}
+
+
 def load_run(path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     """What a segframe checkpoint says of its network, and the network's state dict."""
     return parse_run(load_file(path), path)
@@ -170,7 +175,7 @@ def parse_run(content: dict[str, Any], path: Path) -> tuple[CheckpointMetadata, 
         state = network_state(content["state_dict"])
         with about_file(path):
             check_plain(config)
-            config = rename_targets(config)
+            config = rename_targets(resolve_references(config))
             check_normalize(config["normalize"])
             check_names(classes)
             check_tensors(state)
@@ -195,8 +200,6 @@ def check_plain(config: Any) -> None:
         room -= 1 + len(node) if isinstance(node, str | dict | list | tuple) else 1
         if room < 0 or depth > MAX_DEPTH:
             raise ValueError("a config as large as no run's")
-        if isinstance(node, str) and "${" in node:
-            raise UserError("its config computes values (with ${...}), as no run stores them: someone has changed it")
         if isinstance(node, dict):
             rest += [(part, depth + 1) for pair in node.items() for part in pair]
         elif isinstance(node, list | tuple):

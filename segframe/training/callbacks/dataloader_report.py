@@ -23,12 +23,12 @@ class DataloaderReport(Callback):
         """Counts the time since the batch's start as work, and ends the epoch."""
         self._clock.end(module.device)
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches
-        if accumulates or trainer.global_step % module.steps_per_epoch:
+        if accumulates or trainer.global_step % module.length.steps_per_epoch:
             return
         share, _ = self._clock.take()
         if share > self.tolerated and trainer.is_global_zero:
             loader: Any = trainer.train_dataloader
-            epoch = trainer.global_step // module.steps_per_epoch
+            epoch = trainer.global_step // module.length.steps_per_epoch
             print_line = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
             print_line(
                 f"epoch {epoch}: the model waited {100 * share:.0f} % of the time for data "

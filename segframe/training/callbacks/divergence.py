@@ -1,4 +1,4 @@
-"""A loss that is no number any more: the run ends there, and what it was computed from is kept for replay."""
+"""End a run at the first loss that is NaN or infinite, and save what it was computed from."""
 
 from collections import deque
 from math import isfinite
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from segframe.errors import UserError
 from segframe.files import atomic_write
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.training_curves import learning_rates
 
-CURE = "lower optimizer.lr, set scheduler.warmup_steps or trainer.gradient_clip_val, or trainer.precision=32-true"
+ADVICE = "lower optimizer.lr, set scheduler.warmup_steps or trainer.gradient_clip_val, or trainer.precision=32-true"
 FILE = "diverged.pt"  # in a run's folder
-SHOWN = 4  # of a batch's names
+MAX_NAMES = 4  # of the batch's images in the message
 
 
-class Answer:
-    """A scalar that a device computes, to be read without waiting until it is here."""
+class AsyncScalar:
+    """A scalar on a device, to be read without waiting until it has been copied to the CPU."""
 
     def __init__(self, scalar: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -31,8 +31,8 @@ class Answer:
         else:
             self._scalar = scalar
 
-    def is_here(self) -> bool:
-        """Whether reading it costs no time."""
+    def is_ready(self) -> bool:
+        """Whether reading it takes no time."""
         return self._event is None or self._event.query()
 
     def read(self) -> float:
@@ -52,49 +52,59 @@ class Step(NamedTuple):
     """Of the generators before the forward pass (dropout)."""
 
 
-class LossWatch:
-    """Ends a run at the first loss that is not finite, without waiting for a GPU to tell.
+class DivergenceStop(Callback):
+    """Ends a run at the first loss that is not finite, without waiting for a GPU in each step.
 
-    A GPU's answers come a step or two late. So that the weights are still those of that step then, the device itself
-    keeps them: `held` becomes 1 there, with which a fused optimizer changes nothing.
+    A GPU's losses arrive a step or two late. Meanwhile the device itself protects the weights: `_found_inf` becomes 1
+    there, upon which a fused optimizer leaves them as they are.
     """
 
     def __init__(self) -> None:
-        self._asked: deque[tuple[Step, Answer]] = deque()
-        self.held: Tensor | None = None
+        self._pending: deque[tuple[Step, AsyncScalar]] = deque()
+        self._step: Step | None = None
+        self._found_inf: Tensor | None = None
 
-    def hold(self, optimizer: Optimizer, device: torch.device) -> None:
-        """Lets a GPU's fused optimizer stop by itself; others go on until the answer is here."""
-        if device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False):
-            self.held = torch.zeros((), device=device)
-            optimizer.found_inf = self.held  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        optimizer = trainer.optimizers[0]
+        if module.device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False):
+            self._found_inf = torch.zeros((), device=module.device)
+            optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
 
-    def ask(self, module: Any, step: Step, loss: Tensor) -> None:
-        """Notes a step; UserError if this loss, or one before, is known not to be finite."""
-        self._asked.append((step, Answer(loss)))
-        self.check(module)
-        if self.held is not None:
-            torch.maximum(self.held, (~loss.isfinite()).float(), out=self.held)
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        rates = learning_rates(trainer.optimizers[0])
+        self._step = Step(trainer.global_step + 1, batch, rates, module.step_seed(batch_idx))
 
-    def check(self, module: Any, wait: bool = False) -> None:
-        """UserError if a loss is not finite; `wait`: for all answers, as before weights are written."""
-        while self._asked and (wait or self._asked[0][1].is_here()):
-            step, answer = self._asked.popleft()
-            loss = answer.read()
+    def on_before_backward(self, trainer: Trainer, module: Any, loss: Tensor) -> None:
+        assert self._step is not None
+        self._pending.append((self._step, AsyncScalar(loss.detach())))
+        self.check(trainer, module)
+        if self._found_inf is not None:
+            torch.maximum(self._found_inf, (~loss.detach().isfinite()).float(), out=self._found_inf)
+
+    def on_validation_start(self, trainer: Trainer, module: Any) -> None:
+        self.check(trainer, module, wait=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        self.check(trainer, module, wait=True)
+
+    def check(self, trainer: Trainer, module: Any, wait: bool = False) -> None:
+        """UserError if a loss that has arrived is not finite; `wait`: for all of them, before weights are used."""
+        while self._pending and (wait or self._pending[0][1].is_ready()):
+            step, scalar = self._pending.popleft()
+            loss = scalar.read()
             if not isfinite(loss):
-                raise diverged(module, step, loss)
+                raise diverged(Path(trainer.default_root_dir) / FILE, module, step, loss)
 
 
-def diverged(module: Any, step: Step, loss: float) -> UserError:
-    """The error of a step whose loss is not finite; keeps batch and network in diverged.pt, as torch.load reads it.
+def diverged(path: Path, module: Any, step: Step, loss: float) -> UserError:
+    """The error of a step whose loss is not finite; saves the batch and the network for replay_divergence.
 
-    The file holds what a checkpoint says of its network, its state dict before the step (running statistics after it),
-    and "batch", "step", "loss", "learning_rates" and "seed"; scripts/replay.py reads it.
+    The file, read by torch.load, holds a checkpoint's description of its network, the state dict before the step
+    (running statistics after it), "batch", "step", "loss", "learning_rates" and "seed".
     """
-    path = Path(module.trainer.default_root_dir) / FILE
     state = {f"segmenter.{name}": tensor for name, tensor in module.segmenter.state_dict().items()}
     content = {
-        checkpoint.KEY: module.metadata.as_dict(),
+        checkpoint.KEY: module.description,
         "state_dict": state,
         "batch": step.batch,
         "step": step.number,
@@ -105,18 +115,12 @@ def diverged(module: Any, step: Step, loss: float) -> UserError:
     with atomic_write(path) as file:
         torch.save(content, file)
     names = step.batch["name"]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    broken = next(
-        (name for name, parameter in module.segmenter.named_parameters() if not parameter.isfinite().all()), ""
-    )
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    parameters = module.segmenter.named_parameters()
+    broken = next((name for name, parameter in parameters if not parameter.isfinite().all()), "")
     since = f"; {broken} is not finite since the step before" if broken else ""
-    told = ", ".join(f"{part} {rate:g}" for part, rate in step.rates.items())
+    rates = ", ".join(f"{part} {rate:g}" for part, rate in step.rates.items())
     return UserError(
-        f"the loss of step {step.number} is {loss}{since} (images {', '.join(names[:SHOWN])}{more}; learning rate "
-        f"{told}): {CURE}; python scripts/replay.py checkpoint={path} shows what it was computed from"
+        f"the loss of step {step.number} is {loss}{since} (images {', '.join(names[:MAX_NAMES])}{more}; learning rate "
+        f"{rates}): {ADVICE}; python scripts/replay.py checkpoint={path} shows what it was computed from"
     )
-
-
-def step_of(module: Any, batch: dict[str, Any], seed: int) -> Step:
-    """The step at hand."""
-    return Step(module.global_step + 1, batch, learning_rates(module.trainer.optimizers[0]), seed)

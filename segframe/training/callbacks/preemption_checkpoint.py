@@ -1,5 +1,6 @@
 """The last checkpoint between validations: from time to time, and when the process is asked to end."""
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from segframe.cli.streams import write_error
 from segframe.errors import UserError
 from segframe.preemption import SIGNALS, end, end_at_once, named
 
@@ -58,7 +58,9 @@ class PreemptionCheckpoint(Callback):
         if number == signal.SIGINT:
             if self._asked == number:
                 end_at_once()
-            write_error(b"\nCtrl-C: ends after the step at hand; once more: at once\n")
+            os.write(
+                2, b"\nCtrl-C: ends after the current step; once more: at once\n"
+            )  # print may be what was interrupted
         self._asked = number
 
     def _obey(self, trainer: Trainer, module: Any) -> None:
@@ -74,7 +76,7 @@ class PreemptionCheckpoint(Callback):
 
     def _write(self, trainer: Trainer, module: Any) -> bool:
         # Lightning would not validate a run that is resumed at its end.
-        if trainer.global_step >= module.total_steps:
+        if trainer.global_step >= module.length.total_steps:
             return False
         trainer.save_checkpoint(self.path)
         return True

@@ -68,7 +68,7 @@ class ProgressBar(lightning.ProgressBar):
             expand=True,
         )
         self._progress.start()
-        self._run = self._progress.add_task("", total=module.total_steps, metrics="")
+        self._run = self._progress.add_task("", total=module.length.total_steps, metrics="")
         self._refresh(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -115,9 +115,7 @@ class ProgressBar(lightning.ProgressBar):
 
     def _refresh(self, trainer: Trainer, module: Any) -> None:
         if self._progress:
-            epochs = (
-                f"{trainer.global_step / module.steps_per_epoch:.1f}/{module.total_steps / module.steps_per_epoch:.4g}"
-            )
+            epochs = f"{trainer.global_step / module.length.steps_per_epoch:.1f}/{module.length.total_steps / module.length.steps_per_epoch:.4g}"
             metrics = _last_curves(trainer) | self._figures
             # Short, so that all of it fits into 80 columns.
             short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}
@@ -129,8 +127,8 @@ class ProgressBar(lightning.ProgressBar):
     def _line(self, trainer: Trainer, module: Any) -> str:
         step, metrics = trainer.global_step, module.metrics
         parts = [
-            f"step {step}/{module.total_steps}",
-            f"epoch {step / module.steps_per_epoch:.1f}",
+            f"step {step}/{module.length.total_steps}",
+            f"epoch {step / module.length.steps_per_epoch:.1f}",
             f"val/loss {metrics['val/loss']:.3f}",
             f"val/miou {metrics['val/miou']:.3f} (best {self.best:.3f})",
         ]

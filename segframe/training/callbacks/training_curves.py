@@ -1,8 +1,9 @@
-"""Training curves, written straight to the loggers: `self.log` in each step would cost more than a small step."""
+"""Training curves: loss, learning rates and speed."""
 
 from collections import defaultdict
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from torch.optim import Optimizer
 
@@ -23,9 +24,10 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 class TrainingCurves(Callback):
-    """Writes loss, learning rates and speed every n optimizer steps and before each validation.
+    """Logs loss, learning rates and speed every n optimizer steps and before each validation.
 
-    `last` holds what was written last; reading it costs no synchronisation with the device.
+    Straight to the loggers: `self.log` in each step would cost more than a small step. `last` holds what was logged
+    last; reading it does not synchronize with the device.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
@@ -36,14 +38,18 @@ class TrainingCurves(Callback):
         self._images = 0
         self._resumed = False  # and no batch trained since
         self._clock = StepTimer()
+        self._batches = 0
+        # Not averaged by Lightning, which would wait for the device in each step.
+        self._loss = torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:
         """What was written last, for a resumed run."""
-        return {"step": self._step, "last": self.last}
+        return {"step": self._step, "last": self.last, "running_loss": (self._batches, self._loss)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there."""
         self._step, self.last = state_dict["step"], state_dict.get("last", {})
+        self._batches, self._loss = state_dict.get("running_loss", (0, torch.zeros(())))
         self._resumed = True
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
@@ -54,6 +60,9 @@ class TrainingCurves(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes when n more optimizer steps are done; an accumulating batch is none."""
         self._images += len(batch["image"])
+        self._batches += 1
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # by which Lightning has divided it
+        self._loss = self._loss.to(loss.device) + loss
         if trainer.global_step != self._step and trainer.global_step % self.every_n_steps == 0:
             self._write(trainer, module)
         self._clock.end(module.device)
@@ -72,11 +81,12 @@ class TrainingCurves(Callback):
 
     def _write(self, trainer: Trainer, module: Any) -> None:
         # The loss comes first: fetching it waits for the device, without which the clock would show only the launch.
-        loss = module.take_running_loss()
+        loss = self._loss.item() / max(self._batches, 1)
+        self._batches, self._loss = 0, torch.zeros(())
         self._clock.end(module.device)
         waited, seconds = self._clock.take()
         self.last = {
-            "epoch": trainer.global_step / module.steps_per_epoch,
+            "epoch": trainer.global_step / module.length.steps_per_epoch,
             "train/loss": loss,
             **{f"lr/{name}": rate for name, rate in learning_rates(trainer.optimizers[0]).items()},
             "speed/images_per_second": self._images * trainer.world_size / seconds,

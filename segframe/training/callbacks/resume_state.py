@@ -1,0 +1,120 @@
+"""Exact resuming: a run's progress, loggers, learning rates and early stopping after a checkpoint is loaded."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
+
+from segframe.models.weights.checkpoint import KEY
+from segframe.training.loggers import discard_after
+from segframe.training.resume import apply_group_settings, group_settings
+
+log = logging.getLogger(__name__)
+
+
+class ResumeState(Callback):
+    """Stops a run after its last step, and lets a resumed one go on exactly where its checkpoint was written.
+
+    A checkpoint that is written before or within the validation of its step has that validation made anew.
+    """
+
+    def __init__(self) -> None:
+        self._validates_at = 0  # the step whose validation has not ended yet
+        self._scores: dict[str, Tensor] = {}  # of the last validation before the checkpoint
+        self._settings: list[dict[str, Any]] = []  # of the optimizer's groups, by the config
+
+    def on_fit_start(self, trainer: Trainer, module: Any) -> None:
+        self._settings = group_settings(trainer.optimizers[0])
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Apply the config's optimizer settings; stop again a run that had stopped early, unless its patience grew."""
+        apply_group_settings(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self._settings)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and had_stopped(callback, self._scores):
+                trainer.should_stop = True
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        every: Any = trainer.val_check_batch
+        if (batch_idx + 1) % every == 0:
+            self._validates_at = (batch_idx + 1) // trainer.accumulate_grad_batches
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop after the last step: Lightning then validates, wherever that step falls."""
+        if trainer.global_step >= module.length.total_steps:
+            trainer.should_stop = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
+        self._validates_at = 0
+
+    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # what was logged up to here must not be lost while the steps are kept
+        checkpoint.setdefault(KEY, {})["validates"] = self._validates_at == checkpoint["global_step"]
+
+    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        step, total, validates = checkpoint["global_step"], module.length.total_steps, checkpoint[KEY].get("validates")
+        discard_after(step - bool(validates), trainer.loggers)
+        ended = "" if step < total else ": the run had ended, trainer.max_steps=... makes it longer"
+        log.info("resuming at step %d of %d (%s)%s", step, total, trainer.ckpt_path, ended)
+        states = checkpoint["callbacks"]
+        self._scores = last_scores(states)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = states.get(callback.state_key)
+            if isinstance(callback, ModelCheckpoint) and state and "dirpath" in state:
+                move_checkpoints(state, str(callback.dirpath))
+            if isinstance(callback, EarlyStopping) and state:
+                state["patience"] = callback.patience
+        set_progress(checkpoint["loops"]["fit_loop"], step * trainer.accumulate_grad_batches, bool(validates))
+
+
+def set_progress(loop: dict[str, Any], batches: int, validates: bool) -> None:
+    """Set Lightning's stored progress to so many finished batches; `validates`: a validation is still to be made.
+
+    Between two validations a checkpoint is written before Lightning counts the step's batch as completed, and after a
+    run's last batch Lightning would not go on with a longer run. There is no public way to set the progress.
+    """
+    done = dict.fromkeys(("ready", "started", "processed", "completed"), batches)
+    loop["epoch_loop.batch_progress"] |= {"total": dict(done), "current": dict(done), "is_last_batch": False}
+    if validates:  # as if only its first image had been begun
+        begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        loop["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
+    for loader in loop["state_dict"]["combined_loader"]:
+        loader["batches"] = batches
+
+
+def last_scores(states: dict[str, Any]) -> dict[str, Tensor]:
+    """The metrics of the last validation that ModelCheckpoint's stored states remember, by name."""
+    found = [state for state in states.values() if isinstance(state, dict) and isinstance(state.get("monitor"), str)]
+    return {state["monitor"]: state["current_score"] for state in found if state.get("current_score") is not None}
+
+
+def had_stopped(callback: EarlyStopping, scores: dict[str, Tensor]) -> bool:
+    """Whether a run had stopped early before it was resumed, and would stop again by its config."""
+    if callback.wait_count >= callback.patience:
+        return True
+    score, better = scores.get(callback.monitor), callback.monitor_op
+    if score is None:
+        return False
+    reached, diverged = callback.stopping_threshold, callback.divergence_threshold
+    return bool(
+        (reached is not None and better(score, reached)) or (diverged is not None and better(-score, -diverged))
+    )
+
+
+def move_checkpoints(state: dict[str, Any], folder: str) -> None:
+    """Let a ModelCheckpoint's state name its files in `folder`: with another one it would forget its best score.
+
+    It deletes the files that it names, so names of anything but checkpoints are dropped.
+    """
+
+    def moved(path: Any) -> str:
+        name = Path(path).name if isinstance(path, str) else ""
+        return str(Path(folder) / name) if name.endswith(".ckpt") else ""
+
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = moved(state[key])
+    state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items() if moved(path)}
+    state["dirpath"] = folder

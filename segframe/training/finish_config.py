@@ -1,0 +1,129 @@
+"""The finished config of a run: everything that depends on data, weights or machine is resolved, then it is read-only."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from segframe.config import validate
+from segframe.config.old_names import RENAMED
+from segframe.config.saved_run import computes
+from segframe.config.schema import TrainConfig, TrainerConfig
+from segframe.data.base import SegmentationDataset
+from segframe.data.class_weights import class_weights
+from segframe.errors import UserError
+from segframe.inference.metrics import best_mode, compute_metrics
+from segframe.models.weights.third_party import Weights
+
+log = logging.getLogger(__name__)
+
+
+def check_config(config: DictConfig, resumes: bool) -> None:
+    """Validate a composed config before anything is built; that of a resumed run gets settings added since."""
+    validate.check_parts(config)
+    if resumes:
+        validate.fill_in(config)
+        for path, node in validate.walk(OmegaConf.to_container(config), ""):
+            if node.get("_target_") in RENAMED:
+                OmegaConf.update(config, f"{path}._target_", RENAMED[node["_target_"]])
+    validate.check_keys(config)
+    validate.check_targets(config)
+    if not resumes:
+        validate.check_needs(config)
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed={config.seed}: it must be 0 or more and below 2**32")
+
+
+def finish_config(
+    config: DictConfig, folder: Path, resumes: bool, train: SegmentationDataset, weights: Weights | None
+) -> DictConfig:
+    """The config that config.yaml and every checkpoint hold: read-only, and with references to other settings alone.
+
+    Resolved are the run's folder, precision `auto`, class weights `auto`, `monitor_mode: auto`, what environment
+    variables and other resolvers give, and, from `weights` to start from, the normalisation of images. References
+    between settings stay, so that a resumed run can change both ends by one.
+    """
+    # A resumed run's own config has no types; texts that are computed would else become numbers.
+    typed = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
+    assert isinstance(typed, DictConfig)
+    finished = OmegaConf.create(resolve_computed(typed))
+    finished.output_dir = str(folder)
+    finished.resume = str(folder) if resumes else None
+    finish_trainer(finished.trainer)
+    finish_class_weights(finished.loss, train)
+    finished.monitor_mode = find_monitor_mode(finished, train.classes)
+    if resumes or weights is not None:
+        if weights is not None and finished.backbone.get("weights"):
+            log.info("backbone.weights=%s is not loaded: init_from is given", finished.backbone.weights)
+        if "weights" in finished.backbone:
+            finished.backbone.weights = None
+    if weights is not None and weights.normalize != finished.normalize:
+        finished.normalize = weights.normalize
+        log.info("images are normalized as the weights of init_from expect: %s", weights.normalize)
+    OmegaConf.set_readonly(finished, True)
+    return finished
+
+
+def resolve_computed(node: DictConfig | ListConfig) -> Any:
+    """Plain containers in which resolvers (`${oc.env:...}`) are replaced by their results, references to keys stay."""
+
+    def resolve(raw: Any, key: Any) -> Any:
+        if isinstance(raw, dict | list):
+            return resolve_computed(node[key])
+        if computes(raw):
+            return OmegaConf.to_container(node[key], resolve=True) if OmegaConf.is_config(node[key]) else node[key]
+        return raw
+
+    raw = OmegaConf.to_container(node)
+    if isinstance(raw, dict):
+        return {key: resolve(child, key) for key, child in raw.items()}
+    assert isinstance(raw, list)
+    return [resolve(child, k) for k, child in enumerate(raw)]
+
+
+def finish_trainer(settings: TrainerConfig) -> None:
+    """Resolve precision `auto` for this machine, and switch off a fused optimizer where it cannot clip gradients."""
+    if settings.precision == "auto":
+        settings.precision = "bf16-mixed" if has_fast_bfloat16(settings.accelerator) else "32-true"
+    if settings.precision == "16-mixed" and settings.gradient_clip_val:
+        settings.fused_optimizer = False  # it would unscale the gradients only after they are clipped
+
+
+def has_fast_bfloat16(accelerator: str) -> bool:
+    """Whether the device that Lightning will choose multiplies in bfloat16 rather than emulating it."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator != "cpu" and torch.backends.mps.is_available():
+        return False
+    features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # before torch 2.10: float32
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def finish_class_weights(loss: Any, train: SegmentationDataset) -> None:
+    """Replace `class_weights: auto`, anywhere in the loss's config, by the median-frequency weights of the masks."""
+    if OmegaConf.is_dict(loss):
+        for key, child in loss.items():
+            if key == "class_weights" and child == "auto":
+                loss[key] = class_weights(train)
+                text = ", ".join(f"{name} {w:.2f}" for name, w in zip(train.classes, loss[key], strict=True))
+                log.info("class weights (median frequency): %s", text)
+            else:
+                finish_class_weights(child, train)
+
+
+def find_monitor_mode(config: DictConfig, classes: tuple[str, ...]) -> str:
+    """`min` or `max`: where the monitored metric is best; UserError where there is no such metric or mode."""
+    known = ["val/loss", *compute_metrics(torch.zeros(len(classes), len(classes)), classes, "val")]
+    if config.monitor not in known:
+        raise UserError(
+            f"monitor={config.monitor}: there is no such metric{validate.did_you_mean(config.monitor, known)}"
+        )
+    mode, right = config.monitor_mode, best_mode(config.monitor)
+    if mode not in ("auto", right):
+        where = "lowest" if right == "min" else "highest"
+        raise UserError(
+            f"monitor_mode={mode}: {config.monitor} is best where it is {where}; set monitor_mode={right}, or auto"
+        )
+    return right
