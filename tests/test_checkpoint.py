@@ -26,7 +26,10 @@ def stored(*overrides, classes=3):
         OmegaConf.to_container(config, resolve=True), tuple(f"k{k}" for k in range(classes)), ((0, 0, 0),) * classes
     )
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
-    return segmenter, {checkpoint.KEY: metadata.as_dict(), "state_dict": state}
+    return segmenter, {
+        checkpoint.KEY: checkpoint.describe(OmegaConf.create(metadata.config), metadata.classes, metadata.palette),
+        "state_dict": state,
+    }
 
 
 def test_a_network_comes_back_from_its_file_alone(tmp_path):
@@ -216,7 +219,13 @@ def test_a_config_from_before_a_setting_still_builds(tmp_path):
     segmenter = build_segmenter(composed("backbone=resnet18", "head=deeplabv3plus"), 2)
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
     metadata = checkpoint.CheckpointMetadata(config, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    torch.save({checkpoint.KEY: metadata.as_dict(), "state_dict": state}, tmp_path / "old.ckpt")
+    torch.save(
+        {
+            checkpoint.KEY: checkpoint.describe(OmegaConf.create(metadata.config), metadata.classes, metadata.palette),
+            "state_dict": state,
+        },
+        tmp_path / "old.ckpt",
+    )
     assert restore(tmp_path / "old.ckpt").metadata.classes == ("a", "b")
 
 

@@ -37,7 +37,13 @@ def stored(tmp_path, *overrides, classes=NAMES):
         OmegaConf.to_container(config, resolve=True), classes, ((0, 0, 0),) * len(classes)
     )
     state = {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
-    torch.save({"state_dict": state, checkpoint.KEY: metadata.as_dict()}, tmp_path / "x.ckpt")
+    torch.save(
+        {
+            "state_dict": state,
+            checkpoint.KEY: checkpoint.describe(OmegaConf.create(metadata.config), metadata.classes, metadata.palette),
+        },
+        tmp_path / "x.ckpt",
+    )
     return segmenter
 
 

@@ -197,4 +197,12 @@ def test_stages_of_fcn_hand_on_their_weights(tmp_path):
         metadata = checkpoint.CheckpointMetadata(plain, tuple(f"k{k}" for k in range(21)), ((0, 0, 0),) * 21)
         state = {f"segmenter.{name}": tensor for name, tensor in network.state_dict().items()}
         previous = tmp_path / f"{stage}.ckpt"
-        torch.save({checkpoint.KEY: metadata.as_dict(), "state_dict": state}, previous)
+        torch.save(
+            {
+                checkpoint.KEY: checkpoint.describe(
+                    OmegaConf.create(metadata.config), metadata.classes, metadata.palette
+                ),
+                "state_dict": state,
+            },
+            previous,
+        )
