@@ -1,4 +1,4 @@
-.PHONY: help install train test test-all torture lint format clean
+.PHONY: help install train test test-all torture lint docs format clean
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,11 @@ lint: $(BIN)/installed ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(BIN)/installed ## Build the documentation: docs/_build/html/index.html
+	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[docs]'; \
+	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'; fi
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 format: $(BIN)/installed ## Format the code
 	$(BIN)/ruff check --fix .
