@@ -1,4 +1,4 @@
-.PHONY: help install train test test-all torture lint docs format clean
+.PHONY: help install train test test-all docs torture benchmark lint format clean
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,14 +33,13 @@ benchmark: $(BIN)/installed ## Measure segframe and its peers side by side: twen
 	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'; fi
 	$(BIN)/python scripts/benchmark.py
 
-lint: $(BIN)/installed ## Check style and types
+lint: $(BIN)/installed ## Check style, types and the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(BIN)/installed ## Build the documentation: docs/_build/html/index.html
-	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[docs]'; \
-	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'; fi
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 format: $(BIN)/installed ## Format the code

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from segframe.config.schema import CONFIG_DIR
+
 PATHS = (
     "checkpoint",
     "resume",
@@ -52,7 +54,7 @@ def take_config_dir(argv: list[str]) -> Path | None:
         if word.startswith("--config-dir="):
             return Path(word.partition("=")[2])
     own = Path("configs")
-    if not own.is_dir():
+    if not own.is_dir() or own.resolve() == CONFIG_DIR:
         return None
     argv.append(f"--config-dir={own}")
     return own

@@ -10,10 +10,10 @@ from segframe.training.callbacks.validation_images import ValidationImages
 
 __all__ = [
     "ConfusionMatrixPicture",
-    "TrainingCurves",
+    "DataloaderReport",
     "FinalReport",
     "HParams",
-    "DataloaderReport",
     "ProgressBar",
+    "TrainingCurves",
     "ValidationImages",
 ]
