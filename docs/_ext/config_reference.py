@@ -187,9 +187,10 @@ def group_section(group: str) -> str:
     for option in options.values():
         own = [s for s in option.settings if s.comment]
         if own:
-            users = [o.name for o in options.values() if option.name in o.bases and not o.name.startswith("_")]
-            shared = f": what {', '.join(users)} share" if option.name.startswith("_") and len(users) < 12 else ""
-            parts.append(f"### {group}={option.name}{shared}\n\n{prose(option.header)}\n")
+            users = [f"`{o.name}`" for o in options.values() if option.name in o.bases and o.name[0] != "_"]
+            title = option.name if option.name.startswith("_") else f"{group}={option.name}"
+            shared = f" Shared by {', '.join(users)}." if option.name.startswith("_") else ""
+            parts.append(f"### {title}\n\n{prose(option.header)}{shared}\n")
             parts.append(table(option, options, f"{group}.", schema_of.get(group)))
     return "\n".join(parts)
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "docs/_ext"))
-import config_reference  # type: ignore[import-not-found]  # noqa: E402
+import config_reference  # type: ignore[import-not-found]
 
 
 def test_every_setting_has_a_description():

@@ -1,35 +1,45 @@
-"""The README's commands compose, its tree is the tree, its example works as described."""
+"""Every command of README.md and docs/ composes; the README's tree exists; the examples of own parts work."""
 
+import importlib
 import re
 import shlex
 import sys
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, composed
 from hydra.core.config_store import ConfigStore
 from PIL import Image
 
+from segframe.cli.main import PROGRAMS
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
 from segframe.data.build import build_datasets
+from segframe.models.backbones.base import Feature
+from segframe.models.logits import Logits
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split(" #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
-PYTHON = [command for command in COMMANDS if command.startswith("python ")]
-
-
-def test_there_are_commands():
-    assert len(PYTHON) > 10
+GENERATED = "configuration_reference.md"
+PATHS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {path.name: path.read_text() for path in PATHS if path.name != GENERATED}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", PYTHON)
-def test_commands_compose(command):
-    _, script, *words = shlex.split(command)
-    assert (ROOT / script).is_file()
-    name = script.rpartition("/")[2].removesuffix(".py")
-    overrides = [word for word in words if not word.startswith("-") and word != "job"]
+def blocks(page, kind):
+    return [text for found, text in BLOCK.findall(PAGES[page]) if found == kind]
+
+
+def commands():
+    for page in PAGES:
+        for text in blocks(page, "sh"):
+            for line in text.replace("\\\n", " ").splitlines():
+                if command := line.partition(" #")[0].strip():
+                    yield pytest.param(command, id=f"{page}: {' '.join(command.split())}")
+
+
+def compose(name, words):
+    flags = ("-m", "--cfg", "job", "--help")
+    overrides = [word for word in words if word not in flags and not word.startswith("--config-dir")]
     if "-m" in words:
         overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
     ConfigStore.instance().store(group="data", name="checkpoint", node={})
@@ -39,49 +49,116 @@ def test_commands_compose(command):
         validate.check_targets(config)
 
 
-@pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])
-def test_make_targets_exist(target):
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("command", list(commands()))
+def test_documented_commands_exist_and_compose(command):
+    program, *words = shlex.split(command)
+    if program == "make":
+        for target in (word for word in words if "=" not in word):
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    elif program == "python" and words[0].rstrip("/") == "scripts/benchmark":
+        if not (ROOT / "scripts/benchmark").is_dir():
+            pytest.skip("the benchmark is not in scripts/benchmark")
+        assert {word.partition("=")[0] for word in words[1:]} <= {
+            *("only", "quick", "growth", "json", "plot", "camvid", "accelerator", "threads", "output_dir")
+        }
+    elif program == "python":
+        assert (ROOT / words[0]).is_file()
+        compose(words[0].rpartition("/")[2].removesuffix(".py"), words[1:])
+    elif program == "segframe":
+        compose(PROGRAMS[words[0]].config, words[1:])
+    else:
+        assert program in ("git", "cd", "source", "pip", "tensorboard"), program
 
 
-def test_the_tree_names_what_is_there():
-    (tree,) = [text for kind, text in BLOCKS if text.startswith("train.py ")]
+def test_the_readme_fits_on_a_page():
+    assert (ROOT / "README.md").stat().st_size <= 8192
+
+
+def test_links_between_pages_exist():
+    for page, text in PAGES.items():
+        base = ROOT / "docs" if (ROOT / "docs" / page).exists() else ROOT
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert target == GENERATED or (base / target).exists(), f"{page}: {target}"
+
+
+def test_the_tree_names_what_exists():
+    (tree,) = [text for text in blocks("README.md", "text") if text.startswith("train.py ")]
+    parents = {0: ROOT}
     for line in tree.splitlines():
-        indent = "segframe/" if line.startswith("  ") and "yaml" not in line else ""
-        for word in re.findall(r"[\w/]+\.(?:py|yaml)|\w+/", line.split("   ")[0] if indent else line[:60]):
-            places = [ROOT / word, ROOT / "segframe" / word, ROOT / "configs" / word, ROOT / "scripts" / word]
-            folder = re.match(r"\s*(\w+)/", line)
-            if folder:
-                places.append(ROOT / "segframe" / folder[1] / word)
-            assert any(place.exists() for place in places), word
+        indent = len(line) - len(line.lstrip())
+        for word in re.findall(r"\S+", line[:25]):
+            path = parents[indent] / word
+            assert path.exists(), word
+            parents[indent + 2] = path
+
+
+def example(page, kind, text, tmp_path, monkeypatch, name):
+    """The one block of a page that contains a text, as an importable module."""
+    (source,) = [block for block in blocks(page, kind) if text in block]
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name)
+    sys.modules.pop(name)
+    return module
 
 
 def test_the_example_backbone_works(tmp_path, monkeypatch):
-    (source,) = [text for kind, text in BLOCKS if kind == "python"]
-    (tmp_path / "readme_tiny.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    import readme_tiny
-
-    backbone = readme_tiny.Tiny(width=8, lr_multiplier=1.0)
+    module = example("extending.md", "python", "class Tiny", tmp_path, monkeypatch, "docs_tiny")
+    (settings,) = [yaml.safe_load(text) for text in blocks("extending.md", "yaml") if "Tiny" in text]
+    settings.pop("_target_")
+    backbone = module.Tiny(**settings | {"width": 8})
     maps = backbone(torch.rand(1, 3, 50, 65))
-    assert {
-        k: (m.shape[1], -(-50 // f.stride)) for (k, m), f in zip(maps.items(), backbone.features.values(), strict=True)
-    } == {k: (8, m.shape[2]) for k, m in maps.items()}
+    for name, feature in backbone.features.items():
+        assert maps[name].shape == (1, 8, -(-50 // feature.stride), -(-65 // feature.stride))
     head = instantiate(composed("head=fcn8s").head, "head")(features=backbone.features, num_classes=3)
     assert head(maps, (50, 65)).full().shape == (1, 3, 50, 65)
-    sys.modules.pop("readme_tiny")
+
+
+def test_the_example_head_works(tmp_path, monkeypatch):
+    module = example("extending.md", "python", "class Linear", tmp_path, monkeypatch, "docs_linear")
+    (settings,) = [yaml.safe_load(text) for text in blocks("extending.md", "yaml") if "Linear" in text]
+    own = {key: value for key, value in settings.items() if not key.startswith("_")}
+    head = module.Linear({"c5": Feature(4, 16, 0.0)}, 3, **own)
+    assert head({"c5": torch.rand(1, 4, 3, 5)}, (48, 80)).full().shape == (1, 3, 48, 80)
+
+
+def test_the_example_loss_works(tmp_path, monkeypatch):
+    loss = example("extending.md", "python", "class Focal", tmp_path, monkeypatch, "docs_focal").Focal(gamma=0.0)
+    logits = Logits(torch.randn(2, 3, 4, 4), (8, 8), None)
+    mask = torch.randint(3, (2, 8, 8)).byte()
+    expected = torch.nn.functional.cross_entropy(logits.full(), mask.long())
+    torch.testing.assert_close(loss(logits, mask), expected)
+    assert loss(logits, torch.full_like(mask, 255)) == 0
+
+
+def test_the_example_dataset_works(tmp_path, monkeypatch):
+    module = example("extending.md", "python", "class SideBySide", tmp_path, monkeypatch, "docs_side_by_side")
+    (tmp_path / "cells/train").mkdir(parents=True)
+    Image.new("RGB", (40, 32)).save(tmp_path / "cells/train/1_photo.jpg")
+    Image.new("L", (40, 32), 255).save(tmp_path / "cells/train/1_label.png")
+    dataset = module.SideBySide(tmp_path / "cells", "train")
+    assert dataset[0]["mask"].unique().tolist() == [1]
 
 
 def test_the_example_of_own_data_works(tmp_path):
-    (text,) = [text for kind, text in BLOCKS if kind == "yaml" and "label_map" in text]
+    (text,) = [text for text in blocks("data_formats.md", "yaml") if "label_map" in text]
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine.yaml").write_text(text)
-    for folder, mode in (("images", "RGB"), ("masks", "RGB")):
+    for folder in ("images", "masks"):
         for split in ("train", "val"):
             (tmp_path / "photos" / folder / split).mkdir(parents=True)
-            picture = Image.new(mode, (40, 32), (0x80, 0x40, 0x80) if folder == "masks" else (9, 9, 9))
+            picture = Image.new("RGB", (40, 32), (0x80, 0x40, 0x80) if folder == "masks" else (9, 9, 9))
             picture.save(tmp_path / "photos" / folder / split / "0.png")
     config = composed(f"hydra.searchpath=[file://{tmp_path}]", "data=mine", f"data.root={tmp_path / 'photos'}")
     train, _ = build_datasets(config.data, config.transforms, 0)
     assert train.classes == ("road", "sky")
     assert set(train[0]["mask"].unique().tolist()) <= {0, 255}
+
+
+def test_the_example_experiment_composes(tmp_path):
+    (text,) = [text for text in blocks("configuration.md", "yaml") if "@package" in text]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/roads.yaml").write_text(text)
+    config = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=roads")
+    assert config.backbone.variant == "resnet50"
+    assert config.optimizer.lr == 0.0005
