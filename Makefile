@@ -28,10 +28,10 @@ test-all: $(BIN)/installed ## Run the tests, slow ones too
 torture: $(BIN)/installed ## Kill runs, feed bad inputs, fuzz readers, fill disks: half an hour and more; QUICK=1: six minutes
 	$(BIN)/python tests/torture $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
 
-benchmark: $(BIN)/installed ## Measure segframe and its peers side by side: twenty minutes on two CPU cores
+benchmark: $(BIN)/installed ## Compare segframe with other projects: twenty minutes on two CPU cores
 	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[benchmark]'; \
 	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'; fi
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python scripts/benchmark
 
 lint: $(BIN)/installed ## Check style, types and the layers of imports
 	$(BIN)/ruff check .

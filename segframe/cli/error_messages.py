@@ -60,7 +60,7 @@ def yaml_error(error: yaml.YAMLError | UnicodeDecodeError) -> str:
     return f"{mark.name}, line {mark.line + 1}: {' '.join(str(error.problem).split())}{hint}"
 
 
-def explain(error: Exception, argv: list[str], config_name: str) -> str:
+def explain(error: Exception, argv: list[str], config_name: str, config_dir: Path = schema.CONFIG_DIR) -> str:
     """What is wrong with the command line, with the nearest right word; else the error's own sentence."""
     overrides = []
     for word in argv:
@@ -78,7 +78,8 @@ def explain(error: Exception, argv: list[str], config_name: str) -> str:
             return message
     # A key that is not there; otherwise the error is about something else, and its own sentence says what.
     told = f"{error} {error.__cause__}"
-    tree = compose_groups(groups, config_name) if "not in struct" in told or "Could not override" in told else None
+    is_key = "not in struct" in told or "Could not override" in told
+    tree = compose_groups(groups, config_name, config_dir) if is_key else None
     if tree is not None:
         for override in overrides:
             if override not in groups and not override.key_or_group.startswith("hydra."):
@@ -133,12 +134,12 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
 
 
-def compose_groups(groups: list[Override], config_name: str) -> DictConfig | None:
+def compose_groups(groups: list[Override], config_name: str, config_dir: Path) -> DictConfig | None:
     """The config with the chosen groups but without any value of the command line; None where that fails too."""
     GlobalHydra.instance().clear()
     lines = [override.input_line or "" for override in groups if not override.is_sweep_override()]
     try:
-        with hydra.initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
+        with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
             return hydra.compose(config_name, lines)
     except (HydraException, OmegaConfBaseException):
         return None

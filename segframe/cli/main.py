@@ -105,7 +105,7 @@ def run_program(program: Program) -> None:
         else:
             main(partial(run_job, program, debug))()
     except (HydraException, OmegaConfBaseException, UserError, OSError, yaml.YAMLError, ValueError) as error:
-        message = error_message(error, words, program.config)
+        message = error_message(error, words, program)
         if debug or message is None:
             raise
         sys.exit(f"error: {message}")
@@ -142,15 +142,15 @@ def load(function: str) -> Any:
         gc.enable()
 
 
-def error_message(error: Exception, words: list[str], config_name: str) -> str | None:
+def error_message(error: Exception, words: list[str], program: Program) -> str | None:
     """The line that explains an error to the user; None if it is a bug."""
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error, words, config_name)
+    if isinstance(error, HydraException | OmegaConfBaseException) or str(error).startswith(HYDRA_VALUE_ERRORS):
+        return explain(error, words, program.config, program.config_dir)
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return yaml_error(error)
     if isinstance(error, UserError | OSError):
         return str(error)
-    return explain(error, words, config_name) if str(error).startswith(HYDRA_VALUE_ERRORS) else None
+    return None
 
 
 def remove_empty_run_dir() -> None:

@@ -186,30 +186,6 @@ class ReplayConfig:
     output_dir: str | None = None
 
 
-@dataclass
-class UpsamplingConfig:
-    """The root of scripts/upsampling.py's config."""
-
-    steps: int = MISSING
-    output_dir: str | None = None
-    rows: dict[str, Any] = MISSING
-
-
-@dataclass
-class BenchmarkConfig:
-    """The root of scripts/benchmark.py's config."""
-
-    only: list[str] = MISSING
-    quick: bool = MISSING
-    growth: bool = MISSING
-    json: str | None = None
-    plot: str | None = None
-    camvid: str | None = None
-    accelerator: str = MISSING
-    threads: int | None = None
-    output_dir: str | None = None
-
-
 _config_dirs = [CONFIG_DIR]
 
 
@@ -224,8 +200,6 @@ def register(own: Path | None = None) -> None:
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="replay_schema", node=ReplayConfig)
-    store.store(name="upsampling_schema", node=UpsamplingConfig)
-    store.store(name="benchmark_schema", node=BenchmarkConfig)
     for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 

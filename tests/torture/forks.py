@@ -21,7 +21,7 @@ PATIENCE = 240
 IMPORTED = (
     *("scipy.io", "torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"),
     *(
-        "segframe.benchmark.report",
+        "benchmark.report",
         "segframe.build",
         "segframe.models.weights.third_party",
         "segframe.inference.evaluate",

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark import peers
+from benchmark.images import score_maps
+from benchmark.measure import Call, compare
+from benchmark.networks import network, optimizer_of
+from benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe import IGNORE_INDEX
-from segframe.benchmark import peers
-from segframe.benchmark.images import score_maps
-from segframe.benchmark.measure import Call, compare
-from segframe.benchmark.networks import network, optimizer_of
-from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe.inference.metrics import ConfusionMatrix
 from segframe.models.logits import Logits
 from segframe.models.losses.cross_entropy import CrossEntropy

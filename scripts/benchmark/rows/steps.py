@@ -5,34 +5,34 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from segframe.benchmark import peers
-from segframe.benchmark.clock import Clock
-from segframe.benchmark.measure import alternating, compare
-from segframe.benchmark.networks import (
-    apply_switches,
+from benchmark import peers
+from benchmark.clock import Clock
+from benchmark.measure import alternating, compare
+from benchmark.networks import (
     autocast,
     batch_of,
     loss_of,
     network,
     optimizer_of,
     precision_of,
+    prepare_training,
     training_step,
 )
-from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
+from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 from segframe.config.instantiate import instantiate
 from segframe.config.run_length import RunLength
 from segframe.data.build import build_datasets
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.heads.fcn import FCN
 from segframe.models.segmenter import Normalize, Segmenter
-from segframe.training import build
-from segframe.training.module import seed_generators
-from segframe.training.performance import computes_in_bfloat16
+from segframe.training.finish_config import finish_config, has_fast_bfloat16
+from segframe.training.module import build_module, seed_generators
 from segframe.training.trainer import build_trainer
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -84,7 +84,7 @@ def whole_step(setup: Setup) -> Measured:
         # smp's decoder has one separable convolution at stride 4.
         words = ("backbone=resnet50", "head=deeplabv3plus", "head.num_convs=1", "optimizer=sgd")
         config, segmenter = network(setup, num_classes, *words)
-        context = apply_switches(config, segmenter, setup.device, dtype)
+        context = prepare_training(config, segmenter, setup.device, dtype)
         loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
         return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
 
@@ -98,13 +98,13 @@ def whole_step(setup: Setup) -> Measured:
 
 def precision(setup: Setup) -> Measured:
     """Our own step in bfloat16 against float32."""
-    if not computes_in_bfloat16(setup.device.type):
+    if not has_fast_bfloat16(setup.device.type):
         raise NotMeasurable("this device has no bfloat16 arithmetic of its own")
     images, mask = batch_of(setup, 2, setup.pick(256, 128), 21)
 
     def step(dtype: torch.dtype) -> Callable[[], object]:
         config, segmenter = network(setup, 21, "backbone=resnet50", "head=deeplabv3plus")
-        context = apply_switches(config, segmenter, setup.device, dtype)
+        context = prepare_training(config, segmenter, setup.device, dtype)
         loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
         return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
 
@@ -155,7 +155,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         f"trainer.precision={'32-true' if dtype is torch.float32 else 'bf16-mixed'}",
         f"output_dir={(setup.folder / 'overhead').resolve()}",
         *(
-            "+callbacks.clock._target_=segframe.benchmark.clock.Clock",
+            "+callbacks.clock._target_=benchmark.clock.Clock",
             f"+callbacks.clock.last={steps}",
             "~callbacks.report",
             "callbacks.loading.tolerated=1",
@@ -164,6 +164,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     config, segmenter = network(setup, 8, *words)
     first = first or segmenter
     dataset, _ = build_datasets(config.data, config.transforms, config.seed)
+    config = finish_config(config, Path(config.output_dir), False, dataset, None)
     images, mask = batch_of(setup, 2, size, 8)
     batches = [{"image": images, "mask": mask, "name": ["a", "b"]}] * (steps + 1)
     length = RunLength(steps + 1, steps + 1, steps + 1)
@@ -173,9 +174,9 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         # A run of its own: a file that has these steps already would be written anew with every row.
         shutil.rmtree(config.output_dir, ignore_errors=True)
         segmenter = copy.deepcopy(first)
-        apply_switches(config, segmenter, setup.device, dtype)
-        module = build.build_module(config, segmenter, dataset, length)
-        trainer = build_trainer(config, length)
+        prepare_training(config, segmenter, setup.device, dtype)
+        module = build_module(config, segmenter, dataset, length)
+        trainer = build_trainer(config, length, on_start=lambda trainer: None)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
         trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
@@ -185,7 +186,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     def plain() -> float:
         segmenter = copy.deepcopy(first)
         clock = Clock(last=steps)
-        context = apply_switches(config, segmenter, setup.device, dtype)
+        context = prepare_training(config, segmenter, setup.device, dtype)
         loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
         scheduler = instantiate(config.scheduler, "scheduler")(optimizer, total_steps=length.total_steps)
         for k, batch in enumerate(batches):

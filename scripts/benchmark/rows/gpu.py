@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segframe.benchmark import peers
-from segframe.benchmark.measure import compare, interleaved
-from segframe.benchmark.networks import (
-    apply_switches,
+from benchmark import peers
+from benchmark.measure import compare, interleaved
+from benchmark.networks import (
     autocast,
     batch_of,
     loss_of,
     network,
     optimizer_of,
     precision_of,
+    prepare_training,
     training_step,
 )
-from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
+from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 from segframe.models.segmenter import Segmenter
 
 NUM_CLASSES = 21
@@ -41,7 +41,7 @@ def throughput(
         flops = 3 * forward_flops(segmenter, images[:1])
 
         def ours() -> Callable[[], object]:
-            context = apply_switches(config, segmenter, setup.device, dtype)
+            context = prepare_training(config, segmenter, setup.device, dtype)
             loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
             return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmark.peers import MEAN, STD
 from segframe import IGNORE_INDEX
-from segframe.benchmark.peers import MEAN, STD
 
 Pipeline = Callable[[Path, Path], tuple[Tensor, Tensor]]
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from segframe.benchmark import peers
-from segframe.benchmark.images import score_maps
-from segframe.benchmark.measure import Call, compare
-from segframe.benchmark.networks import composed
-from segframe.benchmark.row import Group, Measured, Row, Setup, Target
+from benchmark import peers
+from benchmark.images import score_maps
+from benchmark.measure import Call, compare
+from benchmark.networks import composed
+from benchmark.row import Group, Measured, Row, Setup, Target
 from segframe.config.instantiate import instantiate
 from segframe.models.logits import Logits
 from segframe.models.segmenter import Normalize

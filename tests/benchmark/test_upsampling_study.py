@@ -7,8 +7,8 @@ import torch
 from conftest import composed
 from torch import nn
 
+from benchmark.upsampling_metrics import checkerboard_energy, interleaved_seconds
 from segframe.data import Shapes
-from segframe.inference.comparison import checkerboard_energy, interleaved_seconds
 from segframe.inference.whole_image import WholeImage
 from segframe.models.build import build_segmenter
 
@@ -49,11 +49,16 @@ def test_times_of_all_networks():
 
 
 @pytest.mark.slow
-def test_the_ways_up_are_compared(run, tmp_path):
-    result = run("scripts/upsampling.py", "steps=1", "output_dir=up")
+def test_upsampling_study(run, tmp_path):
+    result = run("scripts/benchmark/upsampling_study.py", "steps=1", "output_dir=up")
     assert result.code == 0, result.out
     with (tmp_path / "up/upsampling.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
-    assert rows[1]["way"] == "the same, shift-and-stitch to 8"
+    assert rows[1]["upsampling"] == "the same, shift-and-stitch to 8"
     assert rows[0]["parameters"] == rows[1]["parameters"] == "9,230,088"
+
+
+def test_number_of_steps_is_checked(run):
+    result = run("scripts/benchmark/upsampling_study.py", "steps=0")
+    assert "error: steps=0: out of range; give 1 to 1,000,000,000" in result.out

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from segframe.benchmark.row import Measured, NotMeasurable, Setup
+from benchmark.row import Measured, NotMeasurable, Setup
 
 Call = Callable[[], object]
 

@@ -1,7 +1,7 @@
 """The straightforward training script that segframe's whole run is compared with: Lightning, smp, albumentations,
 torchmetrics, each used as its documentation shows.
 
-python -m segframe.benchmark.peer_run --root <images/, masks/> --steps 20 --report clock.json
+python -m benchmark.peer_run --root <images/, masks/> --steps 20 --report clock.json
 """
 
 import argparse
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from segframe.benchmark.clock import Clock
+from benchmark.clock import Clock
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it goes online while it is imported
 import albumentations as A

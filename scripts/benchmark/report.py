@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from segframe.benchmark.row import Result, Setup
+from benchmark.row import Result, Setup
 from segframe.errors import error_context
 from segframe.files import atomic_write, write_text
 from segframe.visualization.tables import plain_table

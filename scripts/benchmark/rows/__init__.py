@@ -1,6 +1,6 @@
 """Every row there is, by subject."""
 
-from segframe.benchmark.row import Group
-from segframe.benchmark.rows import data, gpu, ops, runs, steps, windows
+from benchmark.row import Group
+from benchmark.rows import data, gpu, ops, runs, steps, windows
 
 GROUPS: tuple[Group, ...] = (*data.GROUPS, *ops.GROUPS, *windows.GROUPS, *steps.GROUPS, *runs.GROUPS, *gpu.GROUPS)

@@ -13,16 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from segframe.benchmark.row import NotMeasurable, Setup
+from benchmark.row import NotMeasurable, Setup
 from segframe.cli.error_messages import first_line
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import CONFIG_DIR
 from segframe.models.build import build_segmenter
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
-from segframe.training import performance
+from segframe.training.finish_config import has_fast_bfloat16
 from segframe.training.parameter_groups import group_parameters
-from segframe.training.performance import computes_in_bfloat16
+from segframe.training.performance import optimize_segmenter, set_up_process
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -57,7 +57,7 @@ def loss_of(config: DictConfig, setup: Setup) -> Loss:
 
 def precision_of(device: torch.device) -> torch.dtype:
     """What a training on this device computes in, on both sides."""
-    return torch.bfloat16 if computes_in_bfloat16(device.type) else torch.float32
+    return torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Context:
@@ -67,13 +67,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Context:
     return lambda: torch.autocast(device.type, dtype)
 
 
-def apply_switches(config: DictConfig, segmenter: Segmenter, device: torch.device, dtype: torch.dtype) -> Context:
-    """What train.py sets up before training, done to `segmenter`; makes the context that a forward runs in.
+def prepare_training(config: DictConfig, segmenter: Segmenter, device: torch.device, dtype: torch.dtype) -> Context:
+    """Set up process and network as train.py does before training; return the maker of the forward's context.
 
-    But for the allocator, which both sides share in one process: only runs of their own show what that brings.
+    The allocator is left alone: both variants share the process. Only runs in processes of their own show its effect.
     """
-    settings: Any = OmegaConf.merge(config.trainer, {"keep_freed_memory": False})
-    performance.apply(settings, segmenter)
+    settings: Any = OmegaConf.merge(config, {"trainer": {"keep_freed_memory": False}})
+    set_up_process(settings)
+    optimize_segmenter(settings.trainer, segmenter)
     return autocast(device, dtype)
 
 

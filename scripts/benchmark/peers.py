@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.networks import Context
+from benchmark.row import NotMeasurable
 from segframe import IGNORE_INDEX
-from segframe.benchmark.networks import Context
-from segframe.benchmark.row import NotMeasurable
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from segframe.benchmark import images, measure, networks, peers, pipelines, report, rows, runner
-from segframe.benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, Target, judge
-from segframe.benchmark.rows import ops, windows
-from segframe.benchmark.rows.data import pipelines as pipeline_row
-from segframe.benchmark.rows.data import voc
+from benchmark import images, measure, networks, peers, pipelines, report, rows, runner
+from benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, Target, judge
+from benchmark.rows import ops, windows
+from benchmark.rows.data import pipelines as pipeline_row
+from benchmark.rows.data import voc
 from segframe.errors import UserError
 
 CPU = torch.device("cpu")
@@ -226,11 +226,13 @@ def test_the_peers_fcn_answers_at_the_images_size():
 
 
 def test_the_script(run, tmp_path):
-    assert run("scripts/benchmark.py", "only=[nothing]").code == 1
-    result = run("scripts/benchmark.py", "quick=true", "only=[gpu_fcn8s]", "threads=1000000")
+    assert run("scripts/benchmark", "only=[nothing]").code == 1
+    result = run("scripts/benchmark", "quick=true", "only=[gpu_fcn8s]", "threads=1000000")
     assert result.code == 1
-    assert "error: threads must be at least 1 and no more than this machine's" in result.out
-    result = run("scripts/benchmark.py", "quick=true", "only=[gpu_fcn8s]", "json=a/out.json", "accelerator=cpu")
+    assert "error: threads=1000000: out of range; give 1 to" in result.out
+    result = run("scripts/benchmark", "only=[metric_150]", "+accelerater=1")
+    assert "error: accelerater is not a setting" in result.out
+    result = run("scripts/benchmark", "quick=true", "only=[gpu_fcn8s]", "json=a/out.json", "accelerator=cpu")
     assert result.code == 0, result.out
     assert "needs a GPU" in result.out
     (row,) = json.loads((tmp_path / "a/out.json").read_text())["rows"]
@@ -240,7 +242,7 @@ def test_the_script(run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("segmentation_models_pytorch"), reason="needs pip install -e '.[benchmark]'")
 def test_the_peers_run(run, tmp_path):
-    result = run("scripts/benchmark.py", "quick=true", "only=[run]", "json=out.json", "camvid=null")
+    result = run("scripts/benchmark", "quick=true", "only=[run]", "json=out.json", "camvid=null")
     assert result.code == 0, result.out
     found = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row["name"] for row in found] == ["run_equal_precision", "run_defaults"]

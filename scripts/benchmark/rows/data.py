@@ -9,12 +9,12 @@ import cv2
 import torch
 from omegaconf import DictConfig
 
-from segframe.benchmark.images import folder_tree, voc_tree
-from segframe.benchmark.measure import Call, compare
-from segframe.benchmark.networks import composed
-from segframe.benchmark.pipelines import Pipeline, albumentations_pipeline, mmseg_pipeline, torchvision_pipeline
-from segframe.benchmark.processes import Forked
-from segframe.benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
+from benchmark.images import folder_tree, voc_tree
+from benchmark.measure import Call, compare
+from benchmark.networks import composed
+from benchmark.pipelines import Pipeline, albumentations_pipeline, mmseg_pipeline, torchvision_pipeline
+from benchmark.processes import Forked
+from benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import build_datasets
 from segframe.models.build import build_normalize

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-from segframe.benchmark import peers
-from segframe.benchmark.images import camvid_tree
-from segframe.benchmark.measure import TreeMemory, alternating
-from segframe.benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
-from segframe.config.schema import CONFIG_DIR
+from benchmark import peers
+from benchmark.images import camvid_tree
+from benchmark.measure import TreeMemory, alternating
+from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 
-ROOT = CONFIG_DIR.parent
+ROOT = Path(__file__).resolve().parents[3]
 PEER = "Lightning + smp script"
 
 
@@ -37,8 +36,8 @@ class Process:
         folder = self.folder / f"{self.runs}"
         folder.mkdir(parents=True)
         words = [word.replace("{folder}", str(folder.resolve())) for word in self.words]
-        # The package that measures is the one that is measured.
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        # This checkout, whatever is installed.
+        path = os.pathsep.join([str(ROOT), str(ROOT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])])
         start = time.time()
         with (folder / "output.txt").open("w") as output:
             process = subprocess.Popen(
@@ -78,10 +77,10 @@ def training(setup: Setup) -> Measured:
         *("head=deeplabv3plus", "head.num_convs=1", f"data.crop_size=[{crop[0]},{crop[1]}]", "optimizer=sgd"),
         *(f"data.batch_size={batch}", f"data.num_workers={workers}", f"trainer.max_steps={steps}"),
         *(f"trainer.val_every_n_steps={steps}", f"trainer.accelerator={accelerator}", "output_dir={folder}/run"),
-        *("+callbacks.clock._target_=segframe.benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json"),
+        *("+callbacks.clock._target_=benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json"),
     ]
     peer = [
-        *("-m", "segframe.benchmark.peer_run", "--root", str(root), "--steps", str(steps), "--batch", str(batch)),
+        *("-m", "benchmark.peer_run", "--root", str(root), "--steps", str(steps), "--batch", str(batch)),
         *("--crop", str(crop[0]), str(crop[1]), "--workers", str(workers), "--accelerator", accelerator),
         *("--folder", "{folder}", "--report", "{folder}/clock.json"),
     ]
@@ -124,7 +123,7 @@ def startup(setup: Setup) -> Measured:
         "help": ["train.py", "--help"],
         "first step": [
             *("train.py", "data=shapes", "trainer=smoke", "output_dir={folder}/run"),
-            *("+callbacks.clock._target_=segframe.benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json"),
+            *("+callbacks.clock._target_=benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json"),
         ],
         "imports": ["-c", "import torch, pytorch_lightning, torchvision"],
     }

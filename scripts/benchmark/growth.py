@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segframe.benchmark.measure import TreeMemory, interleaved, peak_memory
-from segframe.benchmark.networks import (
-    apply_switches,
+from benchmark.measure import TreeMemory, interleaved, peak_memory
+from benchmark.networks import (
     batch_of,
     composed,
     loss_of,
     network,
     optimizer_of,
     precision_of,
+    prepare_training,
     training_step,
 )
-from segframe.benchmark.report import NO_MATPLOTLIB, save_figure
-from segframe.benchmark.row import Setup
-from segframe.benchmark.rows.data import training_data, voc
+from benchmark.report import NO_MATPLOTLIB, save_figure
+from benchmark.row import Setup
+from benchmark.rows.data import training_data, voc
 from segframe.data.datamodule import DataModule
 
 BATCH = 4
@@ -42,7 +42,7 @@ def grow(setup: Setup) -> list[dict[str, Any]]:
 def step(setup: Setup, size: int, num_classes: int) -> dict[str, float | None]:
     """A training step's images per second and peak memory."""
     config, segmenter = network(setup, num_classes, "backbone=resnet18", "head=deeplabv3plus")
-    context = apply_switches(config, segmenter, setup.device, precision_of(setup.device))
+    context = prepare_training(config, segmenter, setup.device, precision_of(setup.device))
     loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
     images, mask = batch_of(setup, BATCH, size, num_classes)
 

@@ -4,8 +4,8 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from segframe.benchmark.measure import Call
-from segframe.benchmark.row import NotMeasurable
+from benchmark.measure import Call
+from benchmark.row import NotMeasurable
 
 
 class Forked:

@@ -1,0 +1,1 @@
+"""segframe compared with other projects on the same work: `python scripts/benchmark`."""
