@@ -68,7 +68,7 @@ class ProgressBar(lightning.ProgressBar):
             expand=True,
         )
         self._progress.start()
-        self._run = self._progress.add_task("", total=module.length.total_steps, metrics="")
+        self._run = self._progress.add_task("", total=module.length.total_steps, figures="")
         self._refresh(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -80,7 +80,7 @@ class ProgressBar(lightning.ProgressBar):
         """Shows the second bar."""
         if self._progress:
             self._refresh(trainer, module)
-            self._validation = self._progress.add_task("validation", total=trainer.num_val_batches[0], metrics="")
+            self._validation = self._progress.add_task("validation", total=trainer.num_val_batches[0], figures="")
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -121,7 +121,7 @@ class ProgressBar(lightning.ProgressBar):
             short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}
             shown = [f"{word} {metrics[name]:.3f}" for name, word in short.items() if name in metrics]
             self._progress.update(
-                self._run, completed=trainer.global_step, description=f"epoch {epochs}", metrics=" ".join(shown)
+                self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" ".join(shown)
             )
 
     def _line(self, trainer: Trainer, module: Any) -> str:
