@@ -17,13 +17,13 @@ class UserError(ValueError):
     """A user's mistake, described in one sentence; the command line prints it without a traceback."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader worker hands an exception on as its whole traceback: only the sentence at its end counts.
+        # A data loading worker passes an exception on as its whole traceback, at whose end the message is.
         super().__init__(message.rpartition(f"\n{type(self).__module__}.{type(self).__name__}: ")[2].strip())
 
 
 @contextmanager
 def error_context(part: str, *more: type[Exception]) -> Iterator[None]:
-    """Turns what a library says of bad values (ValueError, TypeError or `more`) into a sentence that names the part."""
+    """Turn a library's ValueError, TypeError or `more` into a UserError that names the part of the config."""
     reasons: tuple[type[Exception], ...] = (ValueError, TypeError, *more)
     try:
         yield
@@ -36,10 +36,10 @@ def error_context(part: str, *more: type[Exception]) -> Iterator[None]:
 
 
 def check_range(name: str, value: float, lowest: float, highest: float = float("inf")) -> None:
-    """UserError where a setting's value is not `lowest` ... `highest`."""
+    """UserError where a setting's value is not within `lowest` ... `highest`."""
     if not lowest <= value <= highest:
         limits = f"{lowest:g} or more" if highest == float("inf") else f"between {lowest:g} and {highest:g}"
-        raise UserError(f"{name} must be {limits}, got {value}")
+        raise UserError(f"{name}={value}: it must be {limits}")
 
 
 class ImageError(UserError):

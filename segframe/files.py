@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the process is killed and however full the disk is."""
+"""Atomic file writes."""
 
 import os
 from collections.abc import Iterator
@@ -10,15 +10,16 @@ from segframe.errors import UserError
 
 
 @contextmanager
-def atomic_write(path: Path, cure: str = "") -> Iterator[BinaryIO]:
-    """A file beside `path`, moved there once the block has filled it and it is on the disk.
+def atomic_write(path: Path, advice: str = "") -> Iterator[BinaryIO]:
+    """Write to a temporary file beside `path`, which replaces it once all is on the disk.
 
-    UserError with the cure where the system does not let it be written; what `path` held before is kept then.
+    A process that is killed meanwhile, or a full disk, leaves `path` as it was. UserError, ending in `advice`, where
+    the operating system refuses the write.
     """
     unfinished = temporary_path(path)
     kept = f"; {path.name} is still the one from before" if path.is_file() else ""
     try:
-        with translate_write_errors(path, cure, kept):
+        with translate_write_errors(path, advice, kept):
             path.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 yield file
@@ -37,36 +38,36 @@ def atomic_write(path: Path, cure: str = "") -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def translate_write_errors(path: Path, cure: str = "", so: str = "") -> Iterator[None]:
-    """Turns what the system says of a write to `path` that failed into one sentence."""
+def translate_write_errors(path: Path, advice: str = "", kept: str = "") -> Iterator[None]:
+    """Turn the operating system's error for a write to `path` into a UserError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: what torch.save makes of it
+    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError
         reason = system_error(error)
         if reason is None:
             raise
-        raise UserError(f"cannot write {path} ({reason}){so}{cure and f': {cure}'}") from error
+        raise UserError(f"cannot write {path} ({reason}){kept}{advice and f': {advice}'}") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file as a whole."""
+    """Write a text file atomically, in UTF-8."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def temporary_path(path: Path) -> Path:
-    """Where a file is written before it is moved to `path`."""
+    """The file that `atomic_write` fills before it replaces `path`."""
     return path.with_name(f".{path.name}.unfinished")
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes what a killed process had begun to write in a folder."""
+    """Remove the temporary files that a killed process left in a folder."""
     for path in folder.glob(temporary_path(Path("*")).name):
         path.unlink()
 
 
 def system_error(error: BaseException) -> str | None:
-    """What the system said of a write that failed, wherever in the chain of causes; None where it said nothing."""
+    """The operating system's reason in an error or its causes; None where there is none."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -76,5 +77,5 @@ def system_error(error: BaseException) -> str | None:
 
 
 def as_named(folder: Path) -> Path:
-    """A folder below the working directory as a user names it."""
+    """A folder relative to the working directory if it lies below it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

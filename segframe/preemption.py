@@ -1,4 +1,4 @@
-"""How a scheduler or a user asks a run to end, and the answer before its first step; then it is callbacks.last's."""
+"""Signals that ask a run to end: until its first step they end it here, then callbacks.PreemptionCheckpoint does."""
 
 import atexit
 import os
@@ -7,45 +7,46 @@ import sys
 from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT)
-"""What schedulers send some seconds or minutes before they kill: SIGTERM, and Slurm's `--signal=USR1`; and Ctrl-C."""
+"""SIGTERM and Slurm's `--signal=USR1`, which schedulers send before they kill; and Ctrl-C."""
 EXIT_CODE = 75
-"""sysexits.h's EX_TEMPFAIL: the same command with resume=auto goes on."""
+"""EX_TEMPFAIL of sysexits.h: the same command with resume=auto continues the run."""
 INTERRUPTED = 130
-"""The shell's code of a program that Ctrl-C ended."""
+"""The shell's exit code of a program ended by Ctrl-C."""
 
 
 def listen() -> None:
-    """From here on SIGNALS end the program with their exit code."""
+    """Let SIGNALS end the program with their exit code from here on."""
     _ending.clear()
     for number in SIGNALS:
         signal.signal(number, _end)
-    atexit.register(_ignore)  # Python would put the system's own answers back, which end it with their own code
+    # At exit Python restores the default handlers, which would end the program with another code.
+    atexit.register(_ignore)
 
 
 def exit_code(number: int) -> int:
-    """What a program ends with that a signal asked to end."""
+    """The exit code of a program that a signal ended."""
     return INTERRUPTED if number == signal.SIGINT else EXIT_CODE
 
 
-def named(number: int) -> str:
-    """What a signal is called."""
+def signal_name(number: int) -> str:
+    """The name of a signal, for messages."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def end_at_once() -> None:
-    """For the second Ctrl-C: nothing is written or cleaned up any more, whatever is under way."""
+    """End the process without cleaning up: for the second Ctrl-C."""
     os._exit(INTERRUPTED)
 
 
 def end(number: int) -> NoReturn:
-    """Ends the program with the signal's exit code, whatever schedulers send until it has."""
+    """End the program with a signal's exit code; further signals are ignored meanwhile."""
     _ending.add(number)
     _ignore()
     sys.exit(exit_code(number))
 
 
 _ending: set[int] = set()
-"""The signal that the program ends for."""
+"""The signal that the program is ending for."""
 
 
 def _ignore() -> None:
@@ -55,9 +56,9 @@ def _ignore() -> None:
 
 
 def _end(number: int, frame: Any) -> None:
-    if _ending:  # Lightning has put this back in the meantime
+    if _ending:  # Lightning restores this handler when fit ends
         if number == signal.SIGINT:
             end_at_once()
         return
-    print(f"{named(number)}: ended before a further step; the same command starts again", flush=True)
+    print(f"{signal_name(number)}: ended before the first step; the same command starts again", flush=True)
     end(number)

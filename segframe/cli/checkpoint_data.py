@@ -1,4 +1,4 @@
-"""What a checkpoint says of its data, offered to Hydra as the option `data: checkpoint`."""
+"""The config option `data=checkpoint`: the data that a checkpoint was trained on."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from segframe.errors import UserError
 
 
 def offer_data(argv: list[str]) -> None:
-    """Reads `checkpoint=...` from the command line before anything is composed: `data.root=...` can then adjust it."""
+    """Register the data of `checkpoint=...` as an option, before the config is composed."""
     path = given_path("checkpoint", argv)
     node: dict[str, object] = {}
     if path is not None:
@@ -29,16 +29,16 @@ def offer_data(argv: list[str]) -> None:
 
 
 def stored_data(data: Any, argv: list[str]) -> dict[str, object]:
-    """A checkpoint's data node as far as it is believed: where the data lie, and which dataset reads them.
+    """A checkpoint's data node: root, dataset and loader settings.
 
-    Lists lie below its root unless the command line names them, and no more workers are started than this machine
-    would have without a word.
+    UserError where it reads lists outside of its root, unless the command line names them too. Another machine's number
+    of workers becomes this one's default.
     """
     from segframe.data.datamodule import count_workers
     from segframe.inference.build import list_files
 
     if not isinstance(data, dict):
-        raise UserError("the checkpoint's data are no dictionary; choose others with data=...")
+        raise UserError("the checkpoint describes no data; choose data with data=...")
     node = {key: value for key, value in data.items() if key in DataConfig.__dataclass_fields__}
     workers = node.get("num_workers")
     if not isinstance(workers, int) or not 0 <= workers <= count_workers(None):
@@ -47,5 +47,7 @@ def stored_data(data: Any, argv: list[str]) -> dict[str, object]:
     for key, file in list_files(node.get("dataset")):
         given_too = any(word.startswith(".".join(key.split(".")[:3])) for word in argv)
         if not given_too and not Path(os.path.abspath(os.path.join(root, file))).is_relative_to(root):
-            raise UserError(f"the checkpoint's data read {file}, which is not below data.root; repeat it: {key}={file}")
+            raise UserError(
+                f"{key}={file}: the checkpoint reads this list outside of data.root; if you trust it, repeat the setting"
+            )
     return node

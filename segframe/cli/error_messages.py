@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in one sentence, with the nearest right word."""
+"""Errors of the command line and of YAML files as one line, with the closest match for a misspelt word."""
 
 import re
 from difflib import get_close_matches
@@ -18,7 +18,7 @@ from segframe.config import schema as schema
 
 
 def first_line(error: Exception) -> str:
-    """An error's message as one line: its cause's where it only wraps one, after the key that OmegaConf names below."""
+    """An error's message as one line, beginning with the key that it is about."""
     if isinstance(error, MissingMandatoryValue):
         key = str(error).partition("Missing mandatory value: ")[2].split()[0]
         return f"{key} must be given: {key}=..."
@@ -28,30 +28,30 @@ def first_line(error: Exception) -> str:
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     composing = re.fullmatch(r"In '(.+)': \w+ raised while composing config:", lines[0])
     if composing and lines[1:]:
-        return f"configs/{composing[1]}.yaml: {in_file(key, lines[1])}"
+        return f"configs/{composing[1]}.yaml: {explain_key(key, lines[1])}"
     if lines[0].endswith("is not Optional"):
         return f"{key or lines[0].split()[1]} cannot be null: give a value"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 
-def in_file(key: str, line: str) -> str:
-    """What OmegaConf says of a key of a YAML file, with the nearest right one."""
+def explain_key(key: str, line: str) -> str:
+    """OmegaConf's message for a key of a YAML file, with the closest match for an unknown one."""
     unknown = re.fullmatch(r"Key '(.+)' not in '(\w+)'", line)
     known = list(getattr(getattr(schema, unknown[2], None), "__dataclass_fields__", ())) if unknown else []
     if unknown and known:
         return f"{key} is not a setting{nearest(unknown[1], known)}"
     if line.startswith("Merge error: list is not"):
-        return "its settings are to be given as name: value"
+        return "a mapping is expected; write its settings as name: value"
     return f"{key}: {line}" if key and key not in line else line
 
 
 def yaml_error(error: yaml.YAMLError | UnicodeDecodeError) -> str:
-    """What is wrong in a YAML file of configs/, and where."""
+    """The message for a YAML file of the config folders that cannot be parsed, with its line."""
     if isinstance(error, UnicodeDecodeError):
         files = [path for path in schema.yaml_files() if path.read_bytes() == error.object]
-        if not files:  # not a user's
+        if not files:  # it is no config
             raise error
-        return f"{files[0]} is no text in UTF-8 ({error.reason}): save it as UTF-8"
+        return f"{files[0]} is not UTF-8 text ({error.reason}); save it as UTF-8"
     mark = getattr(error, "problem_mark", None)
     if mark is None or not Path(mark.name).is_file():
         return " ".join(str(error).split())
@@ -61,7 +61,7 @@ def yaml_error(error: yaml.YAMLError | UnicodeDecodeError) -> str:
 
 
 def explain(error: Exception, argv: list[str], config_name: str, config_dir: Path = schema.CONFIG_DIR) -> str:
-    """What is wrong with the command line, with the nearest right word; else the error's own sentence."""
+    """The message for a command line that Hydra refuses: the misspelt word if there is one, else the error's own."""
     overrides = []
     for word in argv:
         if not word.startswith("-"):
@@ -76,10 +76,9 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
         message = misspelt_option(override)
         if message:
             return message
-    # A key that is not there; otherwise the error is about something else, and its own sentence says what.
-    told = f"{error} {error.__cause__}"
-    is_key = "not in struct" in told or "Could not override" in told
-    tree = compose_groups(groups, config_name, config_dir) if is_key else None
+    text = f"{error} {error.__cause__}"
+    is_unknown_key = "not in struct" in text or "Could not override" in text
+    tree = compose_groups(groups, config_name, config_dir) if is_unknown_key else None
     if tree is not None:
         for override in overrides:
             if override not in groups and not override.key_or_group.startswith("hydra."):
@@ -92,7 +91,7 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
 
 
 def misspelt_option(override: Override) -> str | None:
-    """A sentence on `group=option` where there is no such option."""
+    """The message for `group=option` where there is no such option."""
     group, known = override.key_or_group, schema.options(override.key_or_group)
     if override.is_delete() and override.value() is None:
         return None
@@ -107,7 +106,7 @@ def misspelt_option(override: Override) -> str | None:
 
 
 def misspelt_key(override: Override, tree: DictConfig) -> str | None:
-    """A sentence on `key=value` (or `+key`, `~key`) where no such key can be."""
+    """The message for `key=value` (or `+key`, `~key`) where there is no such key."""
     key = override.key_or_group
     known = list(dotted(tree, ""))
     parent = key.rpartition(".")[0]
@@ -129,7 +128,7 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean x?` or the list of what there is."""
+    """The end of a message: `; did you mean x?`, or the list of what is known."""
     close = get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
 

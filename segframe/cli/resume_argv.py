@@ -12,11 +12,11 @@ from segframe.errors import UserError
 
 
 def resume_arguments(argv: list[str]) -> list[str]:
-    """Makes `resume=<folder>` compose from that folder's own config.yaml and run there.
+    """The words that let Hydra compose `resume=<folder>` from that folder's own config.yaml, and run there.
 
-    `resume=auto` goes on with the run in `output_dir` where it has a checkpoint, and starts it where it has none, so
-    that one command can be given again and again: what it chooses is in the run's config.yaml by then, and what it adds
-    is set there again. The jobs of a sweep are composed as they were before, see open_folder.
+    `resume=auto` continues the run in `output_dir` if it has a checkpoint and starts it otherwise, so that the same
+    command can be submitted again and again: its options of config groups are in the run's config.yaml by then, its
+    values and additions are set again. The jobs of a sweep are composed anew, see training.run_dir.open_run_dir.
     """
     flags, words = split_flags(argv)
     folder, output, sweeps = (
@@ -28,7 +28,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
         return argv
     if str(folder) == "auto":
         if output is None:
-            sys.exit("error: resume=auto goes on with the run in output_dir, or starts it there: output_dir=...")
+            sys.exit("error: resume=auto: it needs the folder whose run continues or starts; add output_dir=...")
         if sweeps or not holds_run(output):
             return argv
         folder = output
@@ -46,7 +46,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
         sys.exit(f"error: resume={folder}: there is no {folder / 'checkpoints/last.ckpt'}, so no run to continue")
     if output is not None and output.resolve() != folder.resolve():
         sys.exit(
-            f"error: output_dir={output}: a run goes on in its own folder; to keep that as it is, continue a copy of it"
+            f"error: output_dir={output}: a run continues in its own folder; to keep it as it is, resume a copy of it"
         )
     for word in words:
         if schema.is_group(word.partition("=")[0]):
@@ -62,12 +62,12 @@ def resume_arguments(argv: list[str]) -> list[str]:
 
 
 def repeated(words: list[str]) -> list[str]:
-    """The settings that words of the command line give, also within a part, by their dotted names."""
+    """The dotted names of all settings that the command line gives, also within a mapping."""
     found: list[str] = []
     for word in words:
         try:
             override = OverridesParser.create().parse_override(word)
             found += [path for path, _ in validate.leaves(override.value(), override.key_or_group)]
         except HydraException:
-            pass  # told when it is composed
+            pass  # Hydra reports it when it composes
     return found

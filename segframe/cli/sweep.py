@@ -1,4 +1,4 @@
-"""What is left of a sweep: one table of overrides, figures, time and folder, on the terminal and as CSV."""
+"""The table of a sweep: overrides, metrics, time and folder of each job, on the terminal and as CSV."""
 
 import csv
 import io
@@ -22,7 +22,6 @@ class Failure(float):
     reason: str
 
     def __new__(cls, reason: str) -> "Failure":
-        """NaN that remembers `reason`."""
         failure = super().__new__(cls, "nan")
         failure.reason = reason
         return failure
@@ -40,9 +39,9 @@ class SweepRow:
 
 
 class SweepTable(Callback):
-    """Prints the table and writes sweep.csv into the sweep's folder; ends the program with 1 where a job failed.
+    """Prints the table and writes sweep.csv into the sweep's folder; the exit code is 1 if a job failed.
 
-    A job's result is its figures by name, or the one that `monitor` names.
+    A job's result is a dict of metrics, or the value of the metric that `monitor` names.
     """
 
     def __init__(self) -> None:
@@ -50,20 +49,18 @@ class SweepTable(Callback):
         self.started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leaves the table of finished trainings as it is, unless each of them tells its result again."""
+        """Refuse to overwrite the table of another sweep; with resume=auto all its jobs report their results again."""
         path = Path(config.hydra.sweep.dir) / "sweep.csv"
         if path.is_file() and "resume" in config and config.resume != "auto":
             folder = as_named(path.parent)
             raise SystemExit(
-                f"error: {folder} already holds a sweep; resume=auto goes on with it, or choose another output_dir"
+                f"error: {folder} already holds a sweep; continue it with resume=auto, or choose another output_dir"
             )
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Starts the clock."""
         self.started = time.monotonic()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Notes the job's result."""
         overrides = dict(override.split("=", 1) for override in job_return.overrides or [] if "=" in override)
         seconds = round(time.monotonic() - self.started, 1)
         folder = str(as_named(Path(OmegaConf.select(config, "hydra.runtime.output_dir"))))
@@ -76,8 +73,7 @@ class SweepTable(Callback):
             self.rows.append(SweepRow(overrides, metrics, seconds, folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prints and writes the table."""
-        # What every run was given tells nothing of them.
+        # Overrides that all jobs share do not distinguish them.
         same = set.intersection(*(set(row.overrides.items()) for row in self.rows)) if len(self.rows) > 1 else set()
         self.rows = [replace(row, overrides=dict(row.overrides.items() - same)) for row in self.rows]
         # Imported here: Hydra makes this callback in every program, and rich is needed only at a sweep's end.
@@ -93,7 +89,7 @@ class SweepTable(Callback):
 
 
 def write_csv(path: Path, rows: list[SweepRow]) -> None:
-    """One row a job: its overrides, figures, seconds, folder, error."""
+    """Write one row per job: its overrides, metrics, seconds, folder, error."""
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The names of the folders that runs, scripts and sweeps write to, as resolvers of OmegaConf."""
+"""OmegaConf resolvers for the folders that runs, scripts and sweeps write to."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ def run_dir(*, _root_: DictConfig) -> str:
 
 
 def model_name(hydra: Any) -> str:
-    """What a composed network is called: the preset, or backbone and head where either was chosen beside it."""
+    """The name of a composed network: its preset, or backbone and head where either was chosen beside it."""
     choices = hydra.runtime.choices
     chosen = {override.partition("=")[0] for override in hydra.overrides.task}
     preset = choices.model if not chosen & {"backbone", "head"} else None
@@ -29,7 +29,7 @@ def model_name(hydra: Any) -> str:
 
 
 def unused(folder: str) -> str:
-    """The folder, numbered where another run of the same second has it."""
+    """The folder, with a number where a run started in the same second has it."""
     names = (f"{folder}_{k}" if k > 1 else folder for k in count(1))
     return next(name for name in names if not Path(name).exists())
 
@@ -46,13 +46,13 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 
 @cache
 def default_sweep_dir() -> str:
-    """Asked for by every job of a sweep, and the same for all."""
+    """The same for every job of a sweep, each of which asks for it."""
     return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep")
 
 
 def sweep_subdir(*, _root_: DictConfig) -> str:
-    """A job's folder within its sweep: its number, and what is swept, in letters that need no quotes."""
+    """A job's folder within its sweep: its number and its values of the swept settings, as a plain file name."""
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()}
-    told = [word for word in _root_.hydra.overrides.task if word.partition("=")[0] in swept]
-    return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(told)}")[:100].rstrip("-_")
+    values = [word for word in _root_.hydra.overrides.task if word.partition("=")[0] in swept]
+    return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(values)}")[:100].rstrip("-_")

@@ -1,17 +1,18 @@
-"""Checks of a composed config before anything is built: keys, arguments of every `_target_`, plain values' types."""
+"""Validation of a composed config before anything is built: keys, arguments of every `_target_`, types of values."""
 
 import inspect
+import json
 import re
-import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cache
 from math import isfinite
-from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from segframe.config.schema import TrainConfig
 from segframe.errors import UserError
@@ -21,25 +22,24 @@ PARTS = (
     *("param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger", "output_weights"),
 )
 
-
 REQUIRED = ("data", "data.dataset", "transforms")
 """Those of PARTS that cannot be null."""
 
 
 def check_parts(config: DictConfig) -> None:
-    """Rejects plain values where a run has parts, which no group's option is."""
+    """UserError where a part of the config is a plain value instead of a mapping."""
     for part in PARTS:
         node = OmegaConf.select(config, part, default={})
         if node is None and part in REQUIRED:
-            raise UserError(f"{part}=null: no run can do without")
+            raise UserError(f"{part}=null: a run needs it; choose an option of configs/{part.partition('.')[0]}")
         if node is not None and not OmegaConf.is_dict(node) and node != {}:
-            raise UserError(f"{part}={node}: here belongs a part of configs/, with its settings")
+            raise UserError(f"{part}={node}: a mapping of settings is expected; choose an option of configs/")
 
 
 def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
-    """Rejects keys that a `_target_` takes no argument for, and plain values that its annotation excludes.
+    """UserError for keys that are no arguments of their `_target_`, and for values that do not fit its annotations.
 
-    `without`: keys of the root that are not looked at, because they need not be complete.
+    `without`: keys of the root that are skipped because they may be incomplete.
     """
     plain = {
         str(key): OmegaConf.to_container(config[key], resolve=True)
@@ -60,19 +60,19 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
                 continue
             if key not in parameters:
                 if not takes_any:
-                    raise UserError(f"{path}.{key}: {name} takes no such argument{did_you_mean(key, parameters)}")
+                    raise UserError(f"{path}.{key}: {name} has no such argument{did_you_mean(key, parameters)}")
             elif not accepts(annotation(get_object(name), key), value):
-                setting = source(config, f"{path}.{key}")
-                raise UserError(f"{setting}={value}: {name} expects {spell(annotation(get_object(name), key))}")
+                setting = find_source(config, f"{path}.{key}")
+                raise UserError(f"{setting}={value}: {name} expects {describe_type(annotation(get_object(name), key))}")
 
 
-def source(config: DictConfig, path: str) -> str:
-    """The setting from which a value comes: where `path` only refers to another one, that one."""
+def find_source(config: DictConfig, path: str) -> str:
+    """The setting that a value comes from: the one that `path` refers to, if it is only a reference."""
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index, call-overload]
     reference = re.fullmatch(r"\$\{([a-z]\w*(?:\.\w+)*)\}", raw) if isinstance(raw, str) else None
-    return source(config, reference[1]) if reference else path
+    return find_source(config, reference[1]) if reference else path
 
 
 def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -87,14 +87,14 @@ def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?`, or what there is."""
+    """The end of a message: `; did you mean x?`, or the list of what is known."""
     known = [name for name in known if name not in ("self", "features", "num_classes")]
     close = get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
 
 
 def annotation(target: Any, parameter: str) -> Any:
-    """The type that a class's constructor or a function states for a parameter; Any where it cannot be told."""
+    """The type that a class's constructor or a function states for a parameter; Any where it states none."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function).get(parameter, Any)
@@ -103,56 +103,46 @@ def annotation(target: Any, parameter: str) -> Any:
 
 
 def accepts(hint: Any, value: Any) -> bool:
-    """Whether a plain value fits an annotation; dicts with `_target_` become objects and are not judged."""
+    """Whether a plain value of YAML fits an annotation; values with a `_target_` become objects and pass.
+
+    Checked as JSON, whose lists stand for tuples and sequences, as YAML's do.
+    """
     if hint in (Any, object, inspect.Parameter.empty) or isinstance(hint, typing.TypeVar):
         return True
-    if isinstance(value, dict) and "_target_" in value:
+    text = json.dumps(value)
+    if '"_target_"' in text:
         return True
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(accepts(member, value) for member in arguments)
-    if origin is typing.Annotated:
-        return accepts(arguments[0], value)
-    if origin is Literal:
-        return value in arguments
-    if value is None:
-        return hint in (None, type(None))
-    kind = origin or hint
-    if not inspect.isclass(kind):
+    adapter = type_adapter(hint)
+    if adapter is None:
         return True
-    if isinstance(value, bool):
-        return issubclass(bool, kind) if kind is not int else False
-    if isinstance(value, int | float):
-        return isinstance(value, kind) or (kind is float)
-    if isinstance(value, str):
-        # A text is a sequence of letters, which nobody asks for.
-        return issubclass(kind, str | Path) or (issubclass(str, kind) and not issubclass(kind, Iterable))
-    if isinstance(value, list):
-        if issubclass(kind, str) or not (issubclass(list, kind) or issubclass(kind, Sequence)):
-            return False
-        members = [argument for argument in arguments if argument is not Ellipsis]
-        if kind is tuple and members and Ellipsis not in arguments:
-            return len(members) == len(value) and all(map(accepts, members, value))
-        return not members or all(any(accepts(member, item) for member in members) for item in value)
-    if isinstance(value, dict):
-        if not (issubclass(dict, kind) or issubclass(kind, Mapping)):
-            return False
-        return len(arguments) != 2 or all(accepts(arguments[1], child) for child in value.values())
+    try:
+        adapter.validate_json(text, strict=True)
+    except ValidationError:
+        return False
     return True
 
 
-def spell(hint: Any) -> str:
-    """An annotation as a user reads it."""
+@cache
+def type_adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """Pydantic's validator for an annotation; None where it has none."""
+    try:
+        return TypeAdapter(hint, config={"arbitrary_types_allowed": True})
+    except PydanticUserError:  # dataclasses and the like bring a config of their own
+        return None
+
+
+def describe_type(hint: Any) -> str:
+    """An annotation in the words of YAML."""
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     text = text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
     return text.replace("collections.abc.Sequence", "list").replace(" | torch.Tensor", "")
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Rejects numbers that nothing can be computed with: NaN, infinite ones, and those beyond 64 bits."""
+    """UserError for NaN, infinite numbers and integers beyond 64 bits."""
     for path, value in leaves(OmegaConf.to_container(config), ""):
         if (isinstance(value, float) and not isfinite(value)) or (isinstance(value, int) and abs(value) >= 2**63):
-            raise UserError(f"{path}={value}: a finite number is needed")
+            raise UserError(f"{path}={value}: it must be a finite number")
 
 
 def leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
@@ -168,7 +158,7 @@ def leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
 
 
 def fill_in(config: DictConfig) -> None:
-    """Adds the settings that a run's config from before them lacks, at the schema's defaults."""
+    """Add the settings that the config of an older run lacks, with the schema's defaults."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig)), ""):
         for key, value in node.items():
             name = f"{path}.{key}".lstrip(".")
@@ -177,17 +167,17 @@ def fill_in(config: DictConfig) -> None:
 
 
 def check_needs(config: DictConfig) -> None:
-    """Fails where a recipe is run without what it starts from; weights to start from do as well as the backbone's."""
+    """UserError where a recipe lacks a setting that it needs; init_from may replace backbone.weights."""
     for key in config.needs:
         if OmegaConf.select(config, key) is None and not (key == "backbone.weights" and config.init_from):
             raise UserError(
-                f"{key} must be given: this recipe starts from it, see its file in configs/experiment; "
-                "needs=[] runs it without"
+                f"{key} must be given: this recipe needs it, see its file in configs/experiment; needs=[] runs it "
+                "without"
             )
 
 
 def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
-    """Rejects keys that the schema does not have, which `+key=value` lets through, and values of the wrong type."""
+    """UserError for keys that the schema does not have (`+key=value` adds them) and values of the wrong type."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(schema), throw_on_missing=False), ""):
         given = OmegaConf.select(config, path) if path else config
         if path == "trainer.lightning" or not OmegaConf.is_dict(given):

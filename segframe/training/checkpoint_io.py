@@ -1,4 +1,4 @@
-"""How checkpoints reach the disk and come back: whole or not at all."""
+"""Atomic writing and safe reading of a run's checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,35 @@ from segframe.errors import UserError
 from segframe.files import atomic_write, remove_temporary_files
 from segframe.models.weights import checkpoint
 
-A_RUN = (checkpoint.KEY, "state_dict", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
-"""What a run needs of a checkpoint to go on from it."""
+RUN_KEYS = (checkpoint.KEY, "state_dict", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+"""The entries of a checkpoint that resuming needs."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Has Lightning replace a checkpoint as a whole; UserError where the disk is full."""
+    """Lightning's checkpoint plugin with atomic writes and weights_only reads; UserError where the disk is full."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replaces the file at `path`."""
+        """Replace the file at `path`."""
         assert storage_options is None
-        with atomic_write(Path(path), "make room and continue with resume=") as file:
+        with atomic_write(Path(path), "free some space and continue with resume=") as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """The checkpoint as plain containers and tensors, on the CPU; UserError where it is damaged or no run's."""
+        """The checkpoint on the CPU; UserError where it is damaged or of no run."""
         content = checkpoint.load_file(Path(path))
-        if lacking := [key for key in A_RUN if not isinstance(content.get(key), dict | list | int)]:
-            raise UserError(f"{path} holds no {lacking[0]}: it is not the checkpoint of a run")
+        if lacking := [key for key in RUN_KEYS if not isinstance(content.get(key), dict | list | int)]:
+            raise UserError(f"{path} has no {lacking[0]}: it is not the checkpoint of a run")
         checkpoint.parse_run(content, Path(path))
-        # By their class, as Lightning keeps them.
+        # Lightning stores callbacks' states by their class's name.
         old = {name.rpartition(".")[2]: new.rpartition(".")[2] for name, new in RENAMED.items()}
         content["callbacks"] = {old.get(key, key): state for key, state in content["callbacks"].items()}
         return content
 
 
 def find_resume_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a run goes on from: last.ckpt, or where it is damaged the newest whole one, and says so.
+    """The checkpoint to resume from: last.ckpt, or the newest undamaged one with a message about the damaged ones.
 
-    UserError where none is whole. What a killed process had begun to write is removed.
+    UserError where there is none. Temporary files of a killed process are removed.
     """
     remove_temporary_files(folder)
     newest = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -50,7 +50,7 @@ def find_resume_checkpoint(folder: Path) -> Path:
         except UserError as error:
             damaged.append(str(error))
         else:
-            for sentence in damaged:
-                print(f"{sentence}; going on from {path.name}")
+            for message in damaged:
+                print(f"{message}; resuming from {path.name}")
             return path
     raise UserError("; ".join(damaged) or f"there is no checkpoint in {folder}, so no run to continue")

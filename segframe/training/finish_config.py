@@ -1,4 +1,4 @@
-"""The finished config of a run: everything that depends on data, weights or machine is resolved, then it is read-only."""
+"""The finished config of a run: what depends on data, weights or machine is resolved, then it is read-only."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where figures are written: one CSV file, and TensorBoard, both directly in the run's folder."""
+"""Loggers: metrics.csv and TensorBoard event files, directly in the run's folder."""
 
 import csv
 import os
@@ -25,19 +25,19 @@ class ResumableLogger(Logger):
     """A logger that a resumed run continues."""
 
     def resume(self, step: int) -> None:
-        """Forgets what was logged after this step."""
+        """Discard what was logged after this step."""
         raise NotImplementedError
 
 
 def discard_after(step: int, loggers: Iterable[Logger]) -> None:
-    """Has those that can forget what was logged after this step; before anything is logged."""
+    """Discard what resumable loggers logged after this step; call it before anything is logged."""
     for logger in loggers:
         if isinstance(logger, ResumableLogger):
             logger.resume(step)
 
 
 class TensorBoard(TensorBoardLogger, ResumableLogger):
-    """Event files directly in `save_dir`, and no hparams.yaml beside them."""
+    """Event files directly in `save_dir`, without Lightning's hparams.yaml beside them."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
@@ -46,19 +46,19 @@ class TensorBoard(TensorBoardLogger, ResumableLogger):
 
     @property
     def log_dir(self) -> str:
-        """The run's folder as it is named: Lightning would put variables' values in, and a home for `~`."""
+        """The folder as it is named: Lightning would expand `$NAME` and `~` in it."""
         return str(self.save_dir)
 
     @rank_zero_only
     def resume(self, step: int) -> None:
-        """Has TensorBoard leave out what the files that are there say of later steps; nothing may be written yet."""
+        """Let TensorBoard ignore later steps in the existing event files; nothing may be written yet."""
         # As SummaryWriter's purge_step does, but Lightning has made the writer before it reads a checkpoint.
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self.experiment._get_file_writer().add_event(start)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Hands the figures over; Lightning takes the error of a full disk for one of a figure's type."""
+        """Log; the OSError of a full disk is raised, which Lightning would report as a wrong type of metric."""
         try:
             super().log_metrics(metrics, step)
         except ValueError as error:
@@ -67,27 +67,25 @@ class TensorBoard(TensorBoardLogger, ResumableLogger):
             raise
 
     def save(self) -> None:
-        """Writes what is buffered."""
         self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Closes the file; of a run that has failed without a further complaint."""
+        """Close the file; after a failed run a full disk raises no second error."""
         with suppress(*() if status == "success" else (OSError,)):
             super().finalize(status)
 
 
 class ThreadErrorHook:
-    """What threads do with an exception: TensorBoard's, which writes the events, says nothing of a full disk.
+    """A threading.excepthook that keeps TensorBoard's writer thread silent about a full disk.
 
-    The next call raises the same error again, where it is told in one sentence.
+    The next call to the writer raises the same error in the main thread, where it is reported.
     """
 
     def __init__(self, usual: Callable[[threading.ExceptHookArgs], object]) -> None:
         self.usual = usual
 
     def __call__(self, failure: threading.ExceptHookArgs) -> None:
-        """Notes the file's name in the error."""
         if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
             failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
         else:
@@ -95,7 +93,7 @@ class ThreadErrorHook:
 
 
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
-    """What pictures are written to: none during the sanity check, without TensorBoard, or beside rank zero."""
+    """The writers for pictures: none during the sanity check, without TensorBoard, or on other ranks than 0."""
     if trainer.sanity_checking or not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -104,7 +102,7 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
 class CSVLogger(ResumableLogger):
     """`<save_dir>/metrics.csv`: one row per step, one column per metric, in order of appearance.
 
-    An existing file is continued. Its last line counts only if it is whole: a run may have been killed while writing.
+    An existing file is continued, without a last line that a killed run left incomplete.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -119,36 +117,33 @@ class CSVLogger(ResumableLogger):
 
     def _read(self) -> None:
         try:
-            whole, end, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
-            header, *rows = list(csv.reader(StringIO(whole + end))) or [self._columns]
+            complete, end, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
+            header, *rows = list(csv.reader(StringIO(complete + end))) or [self._columns]
             if header[:1] != ["step"] or len(set(header)) < len(header):
                 raise ValueError("its first line names no columns")
             self._rows = {int(row[0]): dict(zip(header, row, strict=True)) for row in rows if row}
         except (ValueError, csv.Error) as error:
-            raise UserError(f"{self.path} is damaged ({error}): move it away to go on without its figures") from None
+            raise UserError(f"{self.path} is damaged ({error}): move it away to continue without its metrics") from None
         self._columns, self._stale = header, bool(rest)
 
     @property
     def name(self) -> str:
-        """Nothing: the run's folder says it."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing: the run's folder says it."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """The run's folder."""
         return str(self.path.parent)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: the run's config.yaml holds them."""
+        """Do nothing: the run's config.yaml holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Merges the metrics into the step's row, which reaches the file when another begins, or by `save`."""
+        """Merge the metrics into the step's row, which is written when another begins, or by `save`."""
         step = step or 0
         if step != self._open:
             self.save()
@@ -162,19 +157,18 @@ class CSVLogger(ResumableLogger):
 
     @rank_zero_only
     def resume(self, step: int) -> None:
-        """Forgets later rows."""
         kept = {s: row for s, row in self._rows.items() if s <= step}
         self._stale, self._rows = self._stale or len(kept) < len(self._rows), kept
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Brings the file up to date; of a run that has failed without a further complaint."""
+        """Write the file; after a failed run a full disk raises no second error."""
         with suppress(*() if status == "success" else (UserError,)):
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Brings the file up to date."""
+        """Write what the file lacks."""
         text = StringIO(newline="")
         writer = csv.DictWriter(text, self._columns)
         if self._stale:

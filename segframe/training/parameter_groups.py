@@ -14,7 +14,7 @@ from segframe.models.segmenter import Segmenter
 def group_parameters(
     segmenter: Segmenter, make_optimizer: Callable[..., Optimizer], settings: ParamGroupsConfig
 ) -> list[dict[str, Any]]:
-    """The trained parameters by part (backbone, head, aux_head) x kind (weight, bias ...), each with lr and decay."""
+    """The trained parameters by part (backbone, head, aux_head) and kind (weight, bias ...), each with lr and decay."""
     recipe = make_optimizer.keywords  # type: ignore[attr-defined]  # of the partial that the config makes
     if "lr" not in recipe:
         raise UserError("optimizer.lr must be given: optimizer.lr=...")
@@ -46,7 +46,7 @@ def group_parameters(
 
 
 def kind_of(layer: nn.Module, name: str, settings: ParamGroupsConfig) -> str:
-    """The kind of a layer's parameter; depthwise weights and norms' biases are kinds only where they are treated so."""
+    """The kind of a layer's parameter; depthwise and norm_bias are kinds only where the settings distinguish them."""
     if isinstance(layer, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
         return "norm_bias" if name == "bias" and settings.decay_norm and not settings.decay_bias else "norm"
     if name == "bias":

@@ -58,8 +58,8 @@ def open_run_dir(config: DictConfig) -> RunDir:
 def lock_run_dir(folder: Path) -> Iterator[None]:
     """Keep other processes from training in a run's folder; UserError where one does.
 
-    POSIX record locks end with the process, however it ends, and forked data loading workers do not inherit them, as
-    they inherit flock's (which the package filelock uses): a resubmitted run would wait for the workers of a killed one.
+    POSIX record locks end with the process, however it ends. Forked data loading workers do not inherit them; the
+    locks of flock(2), which the package filelock uses, they would hold for seconds after a run was killed.
     """
     if sys.platform == "win32":
         yield

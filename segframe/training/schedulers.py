@@ -1,6 +1,6 @@
-"""Learning rates over a run: each is (optimizer, total_steps) -> scheduler, stepped after every optimizer step.
+"""Learning rate schedules: (optimizer, total_steps) -> scheduler, stepped after every optimizer step.
 
-All share a linear warm-up: over `warmup_steps` the factor rises from `warmup_factor` to the curve itself.
+All have a linear warm-up: over `warmup_steps` the curve is scaled by a factor that rises from `warmup_factor` to 1.
 """
 
 import math
@@ -67,7 +67,7 @@ def constant_lr(optimizer: Optimizer, total_steps: int, warmup_steps: int, warmu
 def with_warmup(
     optimizer: Optimizer, curve: Callable[[int], float], warmup_steps: int, warmup_factor: float
 ) -> LambdaLR:
-    """The curve, its beginning scaled by a line from `warmup_factor` to 1."""
+    """The scheduler of a curve (step -> factor of lr), its beginning scaled by the warm-up."""
     check_range("scheduler.warmup_steps", warmup_steps, 0)
     check_range("scheduler.warmup_factor", warmup_factor, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Lightning's Trainer as a run's config describes it."""
+"""Build Lightning's Trainer from a run's config."""
 
 import inspect
 import logging
@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from segframe.config.instantiate import instantiate_all
 from segframe.config.run_length import RunLength
-from segframe.config.validate import accepts, annotation, did_you_mean, spell
+from segframe.config.validate import accepts, annotation, describe_type, did_you_mean
 from segframe.errors import UserError, error_context
 from segframe.training.callbacks.divergence import DivergenceStop
 from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
@@ -45,9 +45,9 @@ RESERVED = {
 
 
 def disambiguate_callbacks(callbacks: dict[str, pl.Callback]) -> None:
-    """Gives callbacks that Lightning takes for one, of a class and watching the same figure, classes of their own.
+    """Give callbacks that Lightning cannot tell apart, of one class and with one monitor, classes of their own.
 
-    It keeps their states in the checkpoint under the class's name and some of the settings.
+    It stores their states in the checkpoint by the class's name and some of the settings.
     """
     keys: set[str] = set()
     for name, callback in callbacks.items():
@@ -70,15 +70,15 @@ def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
 
 
 def check_checkpoints(callbacks: DictConfig) -> None:
-    """UserError where the best checkpoints would overwrite each other: the last of them then counts as the best."""
+    """UserError where several best checkpoints would have one file name: the last of them would count as the best."""
     for name, node in callbacks.items():
         if not OmegaConf.is_dict(node) or node.get("enable_version_counter", True) or not node.get("filename"):
             continue
         count = node.get("save_top_k", 1)
         if count != 1 and "{" not in node.filename:
             raise UserError(
-                f"callbacks.{name!s}.save_top_k={count}: there is one {node.filename}.ckpt; a callback of its own, "
-                "whose filename holds {step}, keeps more"
+                f"callbacks.{name!s}.save_top_k={count}: the file name {node.filename}.ckpt allows one; add a callback "
+                "whose filename contains {step}"
             )
 
 
@@ -135,11 +135,11 @@ def check_lightning_arguments(arguments: DictConfig) -> None:
         if name in RESERVED:
             raise UserError(f"{setting}: segframe sets it; {RESERVED[name]}")
         if not accepts(annotation(pl.Trainer, name), value):
-            raise UserError(f"{setting}: it must be {spell(annotation(pl.Trainer, name))}")
+            raise UserError(f"{setting}: it must be {describe_type(annotation(pl.Trainer, name))}")
 
 
 def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
-    """The best value of the monitored figure in this run, also before it was resumed."""
+    """The best value of the monitored metric, also from before the run was resumed; None without a validation."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
             return None if callback.best_model_score is None else float(callback.best_model_score)

@@ -48,7 +48,6 @@ class CheckpointMetadata(NamedTuple):
     palette: tuple[tuple[int, int, int], ...]
 
 
-
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file that is meant: the file itself, or the best (else last) checkpoint of a run's folder."""
     path = Path(path)

@@ -12,7 +12,6 @@ class ConfusionMatrixPicture(Callback):
     """Writes `validation/confusion` after every validation."""
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        """Draws the task's confusion matrix."""
         if writers := tensorboard_writers(trainer):
             picture = confusion_picture(module.confusion.matrix.cpu().numpy(), module.classes)
             for writer in writers:

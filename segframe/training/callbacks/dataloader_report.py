@@ -1,4 +1,4 @@
-"""Tells when the model waits for its data, and which setting to change."""
+"""Report when training waits for data, and which setting to change."""
 
 from typing import Any
 
@@ -9,23 +9,21 @@ from segframe.training.callbacks.step_timer import StepTimer
 
 
 class DataloaderReport(Callback):
-    """A line at the end of every epoch of which training spent more than `tolerated` (0 ... 1) waiting for batches."""
+    """Prints a line after each epoch of which training spent more than `tolerated` (0 ... 1) waiting for batches."""
 
     def __init__(self, tolerated: float) -> None:
         self.tolerated = tolerated
-        self._clock = StepTimer()
+        self._timer = StepTimer()
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the time since the last batch as waiting."""
-        self._clock.start(module.device)
+        self._timer.start(module.device)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the time since the batch's start as work, and ends the epoch."""
-        self._clock.end(module.device)
+        self._timer.end(module.device)
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches
         if accumulates or trainer.global_step % module.length.steps_per_epoch:
             return
-        share, _ = self._clock.take()
+        share, _ = self._timer.take()
         if share > self.tolerated and trainer.is_global_zero:
             loader: Any = trainer.train_dataloader
             epoch = trainer.global_step // module.length.steps_per_epoch
@@ -36,8 +34,7 @@ class DataloaderReport(Callback):
             )
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
-        """Stops the clock."""
-        self._clock.pause()
+        self._timer.pause()
 
 
 def advice(loader: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a finished run leaves on the terminal: figures per class, and where its files are."""
+"""The report of a finished run: metrics per class, and where its files are."""
 
 from typing import Any
 
@@ -10,10 +10,9 @@ from segframe.visualization.tables import console, metrics_table, print_table
 
 
 class FinalReport(Callback):
-    """Prints the last validation's table, the checkpoints, the run's folder, and how to see its curves."""
+    """Prints the last validation's table, the checkpoints, the run's folder, and TensorBoard's command."""
 
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:
-        """Prints on rank zero."""
         if not trainer.is_global_zero:
             return
         if module.metrics:

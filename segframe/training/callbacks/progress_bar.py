@@ -1,4 +1,4 @@
-"""Progress of the whole run: a bar on a terminal, and one line after every validation anywhere."""
+"""Progress of a run: a bar on a terminal, and one line after every validation."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from segframe.training.callbacks.training_curves import TrainingCurves
 
 
 class ProgressBar(lightning.ProgressBar):
-    """One bar for the run, a second one during a validation; none where standard output is not a terminal."""
+    """One bar for the run and a second one during a validation; none where standard output is no terminal."""
 
     def __init__(self, refresh_every_n_steps: int = 20) -> None:
         super().__init__()
@@ -34,27 +34,22 @@ class ProgressBar(lightning.ProgressBar):
         self._figures: dict[str, float] = {}
 
     def disable(self) -> None:
-        """No bars and no lines."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Bars and lines."""
         self._enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Prints above the bars."""
+        """Print above the bars."""
         self._console.print(*args, soft_wrap=True, markup=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best mIoU so far, for a resumed run."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from the checkpoint's best."""
         self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Shows the bar."""
         if not self._enabled or not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -72,12 +67,10 @@ class ProgressBar(lightning.ProgressBar):
         self._refresh(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the bar."""
         if trainer.global_step % self.refresh_every_n_steps == 0:
             self._refresh(trainer, module)
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
-        """Shows the second bar."""
         if self._progress:
             self._refresh(trainer, module)
             self._validation = self._progress.add_task("validation", total=trainer.num_val_batches[0], figures="")
@@ -85,12 +78,11 @@ class ProgressBar(lightning.ProgressBar):
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Moves the second bar."""
         if self._progress:
             self._progress.advance(self._validation)
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        """Takes the second bar away and prints the step's line."""
+        """Remove the second bar and print the step's line."""
         if trainer.sanity_checking or not self._enabled:
             return
         self._figures = module.metrics
@@ -101,11 +93,9 @@ class ProgressBar(lightning.ProgressBar):
         self.print(self._line(trainer, module))
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        """Leaves the bar as it is."""
         self._stop()
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
-        """Gives the terminal back."""
         self._stop()
 
     def _stop(self) -> None:
@@ -115,7 +105,8 @@ class ProgressBar(lightning.ProgressBar):
 
     def _refresh(self, trainer: Trainer, module: Any) -> None:
         if self._progress:
-            epochs = f"{trainer.global_step / module.length.steps_per_epoch:.1f}/{module.length.total_steps / module.length.steps_per_epoch:.4g}"
+            per_epoch = module.length.steps_per_epoch
+            epochs = f"{trainer.global_step / per_epoch:.1f}/{module.length.total_steps / per_epoch:.4g}"
             metrics = _last_curves(trainer) | self._figures
             # Short, so that all of it fits into 80 columns.
             short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}
@@ -140,6 +131,6 @@ class ProgressBar(lightning.ProgressBar):
 
 
 def _last_curves(trainer: Trainer) -> dict[str, float]:
-    """What Curves wrote last; empty without it."""
+    """What TrainingCurves logged last; empty without it."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback.last for callback in callbacks if isinstance(callback, TrainingCurves)), {})

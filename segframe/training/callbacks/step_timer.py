@@ -1,4 +1,4 @@
-"""How much of the training time went into waiting for batches."""
+"""The share of the training time that is spent waiting for batches."""
 
 from time import perf_counter
 
@@ -8,31 +8,31 @@ Moment = float | torch.cuda.Event
 
 
 class StepTimer:
-    """Splits the time between batches' starts and ends into waiting for data and work, as the device saw it.
+    """Divides the time between batches' starts and ends into waiting for data and computing.
 
-    On a GPU, which works behind the program's back, time passes where its queue has got to: a batch that comes late
-    but before the queue has run empty held nothing back. Nothing is synchronised before `take`.
+    GPU work is asynchronous, so moments are CUDA events there: a batch that arrives late, but before the GPU's queue is
+    empty, delays nothing. Nothing is synchronized before `take`.
     """
 
     def __init__(self) -> None:
         self._waits: list[tuple[Moment, Moment]] = []
         self._works: list[tuple[Moment, Moment]] = []
-        self._last: Moment | None = None  # start or end; none where something else lies between
+        self._last: Moment | None = None  # start or end; None after a pause
 
     def start(self, device: torch.device) -> None:
-        """A batch is there."""
+        """A batch has arrived."""
         self._to_here(self._waits, device)
 
     def end(self, device: torch.device) -> None:
-        """What is done with the batch is done up to here."""
+        """The work on the batch has been launched."""
         self._to_here(self._works, device)
 
     def pause(self) -> None:
-        """What follows counts as neither."""
+        """The time until the next start counts as neither."""
         self._last = None
 
     def take(self) -> tuple[float, float]:
-        """The share of the time that was waited (0 ... 1) and all the time since the last call, in seconds."""
+        """The share of the time spent waiting (0 ... 1), and all the time in seconds, since the last call."""
         waited, worked = (sum(seconds(*pair) for pair in pairs) for pairs in (self._waits, self._works))
         self._waits.clear()
         self._works.clear()
@@ -47,7 +47,7 @@ class StepTimer:
 
 
 def now(device: torch.device) -> Moment:
-    """The moment at which the device will have done what was launched so far."""
+    """The moment at which the device has finished what was launched so far."""
     if device.type != "cuda":
         return perf_counter()
     event = torch.cuda.Event(enable_timing=True)

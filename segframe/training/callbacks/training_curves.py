@@ -12,7 +12,7 @@ from segframe.training.callbacks.step_timer import StepTimer
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """The rates of the next step by part (`backbone`), or by group (`backbone/bias`) where a part's groups differ."""
+    """The learning rates of the next step by part (`backbone`), or by group (`backbone/bias`) if a part's differ."""
     parts: dict[str, dict[str, float]] = defaultdict(dict)
     for group in optimizer.param_groups:
         parts[group["name"].split("/")[0]][group["name"]] = group["lr"]
@@ -34,57 +34,53 @@ class TrainingCurves(Callback):
         check_range("callbacks.curves.every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.last: dict[str, float] = {}
-        self._step = 0  # of the last writing
+        self._step = 0  # of the last row
         self._images = 0
         self._resumed = False  # and no batch trained since
-        self._clock = StepTimer()
+        self._timer = StepTimer()
         self._batches = 0
         # Not averaged by Lightning, which would wait for the device in each step.
         self._loss = torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:
-        """What was written last, for a resumed run."""
         return {"step": self._step, "last": self.last, "running_loss": (self._batches, self._loss)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there."""
         self._step, self.last = state_dict["step"], state_dict.get("last", {})
         self._batches, self._loss = state_dict.get("running_loss", (0, torch.zeros(())))
         self._resumed = True
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the time since the last batch as waiting."""
         self._resumed = False
-        self._clock.start(module.device)
+        self._timer.start(module.device)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Writes when n more optimizer steps are done; an accumulating batch is none."""
         self._images += len(batch["image"])
         self._batches += 1
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # by which Lightning has divided it
         self._loss = self._loss.to(loss.device) + loss
         if trainer.global_step != self._step and trainer.global_step % self.every_n_steps == 0:
             self._write(trainer, module)
-        self._clock.end(module.device)
+        self._timer.end(module.device)
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
-        """Writes, so that training and validation figures of a step stand side by side, and stops the clock."""
+        """Log, so that a step's training and validation metrics are in one row, and pause the timer."""
         if trainer.sanity_checking:
             return
         if trainer.global_step != self._step:
             self._write(trainer, module)
-        elif self._resumed:  # with a validation that is made anew, before which the step's figures are forgotten
+        elif self._resumed:  # at a validation that is repeated, whose step's metrics were discarded
             self._log(trainer)
         self._images = 0
-        self._clock.pause()
-        self._clock.take()
+        self._timer.pause()
+        self._timer.take()
 
     def _write(self, trainer: Trainer, module: Any) -> None:
-        # The loss comes first: fetching it waits for the device, without which the clock would show only the launch.
+        # The loss first: reading it waits for the device; else the timer would show only the launch.
         loss = self._loss.item() / max(self._batches, 1)
         self._batches, self._loss = 0, torch.zeros(())
-        self._clock.end(module.device)
-        waited, seconds = self._clock.take()
+        self._timer.end(module.device)
+        waited, seconds = self._timer.take()
         self.last = {
             "epoch": trainer.global_step / module.length.steps_per_epoch,
             "train/loss": loss,

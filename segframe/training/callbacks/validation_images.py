@@ -1,4 +1,4 @@
-"""A few validation images in TensorBoard, always the same ones: image, truth and prediction side by side."""
+"""Validation images in TensorBoard: image, ground truth and prediction side by side."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from segframe.visualization.overlays import comparison
 
 
 class ValidationImages(Callback):
-    """Writes `validation/<i>_<name>` for evenly spaced validation images, from what `validation_step` returned."""
+    """Writes `validation/<i>_<name>` for evenly spaced validation images, the same ones each time."""
 
     def __init__(self, num_images: int = 4) -> None:
         check_range("callbacks.images.num_images", num_images, 0)
@@ -18,7 +18,6 @@ class ValidationImages(Callback):
         self._places: dict[int, int] = {}  # batch index -> place among the pictures
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
-        """Chooses the batches."""
         batches = int(trainer.num_val_batches[0])
         count = min(self.num_images, batches)
         self._places = {(2 * i + 1) * batches // (2 * count): i for i in range(count)}
@@ -26,7 +25,6 @@ class ValidationImages(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Draws the first image of a chosen batch."""
         if batch_idx not in self._places or not (writers := tensorboard_writers(trainer)):
             return
         picture = comparison(
