@@ -27,7 +27,7 @@ BATCH = 4
 
 
 def grow(setup: Setup) -> list[dict[str, Any]]:
-    """Points {"over", "value", "images/s", "MiB"}: peak memory of a step, or of the loader's processes together."""
+    """Return points {"over", "value", "images/s", "MiB"}: peak memory of a step, or of the loader with its workers."""
     crops = (128, 256) if setup.quick else (128, 192, 256, 384, 512)
     classes = (2, 150) if setup.quick else (2, 21, 80, 150)
     cores = os.cpu_count() or 1
@@ -55,7 +55,7 @@ def step(setup: Setup, size: int, num_classes: int) -> dict[str, float | None]:
 
 
 def loading(setup: Setup, workers: int) -> dict[str, float | None]:
-    """Images per second of the training loader alone, at VOC's size, once its workers are there."""
+    """Images per second of the training loader alone, on images of VOC's size, after its workers have started."""
     dataset = training_data(composed(*voc(setup)))
     batches = setup.pick(60, 12)
     data = DataModule(
@@ -64,7 +64,7 @@ def loading(setup: Setup, workers: int) -> dict[str, float | None]:
     memory = TreeMemory(os.getpid())
     memory.start()
     loader = iter(data.train_dataloader())
-    for _ in range(2 * workers + 1):  # what is prefetched
+    for _ in range(2 * workers + 1):  # already prefetched
         next(loader)
     start = time.perf_counter()
     for _ in range(batches):
@@ -75,7 +75,7 @@ def loading(setup: Setup, workers: int) -> dict[str, float | None]:
 
 
 def plot(path: Path, points: Sequence[dict[str, Any]]) -> str:
-    """Draws images per second and memory over each; returns what to tell: the file, or why there is none."""
+    """Plot images per second and memory over each quantity; return the file's name, or why there is no plot."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

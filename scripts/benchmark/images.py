@@ -1,4 +1,4 @@
-"""Photograph-like images, masks and score maps, generated from a seed, in the datasets' sizes and layouts."""
+"""Synthetic photographs, masks and score maps, generated from a seed, in the datasets' sizes and layouts."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def make_mask(rng: np.random.Generator, height: int, width: int, num_classes: in
 
 
 def make_photo(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """An image, uint8 (H, W, 3), whose regions have colours of their own and whose detail falls as in photographs."""
+    """An image, uint8 (H, W, 3): one colour per class, and noise with a spectrum like that of photographs."""
     height, width = mask.shape
     photo = rng.uniform(40, 215, (256, 3)).astype(np.float32)[mask]
     for octave in range(6):
@@ -38,21 +38,21 @@ def make_photo(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def camvid_folders(source: Path, split: str) -> tuple[Path, Path]:
-    """Where CamVid's images and masks of a split are, in either of its layouts."""
+    """The folders of a split's images and masks in CamVid, in either of its layouts."""
     if (source / "images").is_dir():
         return source / "images" / split, source / "masks" / split
     return source / split, source / f"{split}annot"
 
 
 def files_in(folder: Path) -> list[Path]:
-    """What a folder shows, sorted."""
+    """The files of a folder that are not hidden, sorted."""
     return sorted(path for path in folder.iterdir() if path.name[0] != ".")
 
 
 def write_pair(
     image: Path, mask: Path, size: tuple[int, int], num_classes: int, seed: int, camvid: Path | None = None
 ) -> None:
-    """One JPEG (of CamVid's photograph number `seed` where it is there, else generated) and its palette PNG."""
+    """Write one JPEG, of CamVid's photograph number `seed` if there is CamVid, else generated, and its palette PNG."""
     rng = np.random.default_rng(seed)
     for path in (image, mask):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write_pair(
 
 
 def voc_tree(root: Path, count: int, camvid: Path | None = None) -> Path:
-    """VOC 2012's layout: so many images of 500x375 and 21 classes, `train` and `val` the same."""
+    """Write `count` images of 500x375 and 21 classes in VOC 2012's layout; `train` and `val` are the same."""
     home = root / "VOCdevkit" / "VOC2012"
     names = [f"2007_{k:06d}" for k in range(count)]
     for k, name in enumerate(names):
@@ -85,7 +85,7 @@ def voc_tree(root: Path, count: int, camvid: Path | None = None) -> Path:
 def folder_tree(
     root: Path, counts: dict[str, int], size: tuple[int, int], num_classes: int, camvid: Path | None = None
 ) -> Path:
-    """images/<split> and masks/<split>: what `data=folder` and `data=camvid` read."""
+    """Write images/<split> and masks/<split>, the layout of `data=folder` and `data=camvid`."""
     seed = 0
     for split, count in counts.items():
         for k in range(count):
@@ -97,7 +97,7 @@ def folder_tree(
 
 
 def camvid_tree(root: Path, source: Path | None, counts: dict[str, int]) -> Path:
-    """The first images of CamVid's splits, linked from `source`; generated where there is none."""
+    """Link the first images of CamVid's splits in `source`; without it, generate images of that size."""
     if source is None:
         return folder_tree(root, counts, CAMVID_SIZE, 11)
     for split, count in counts.items():
@@ -109,7 +109,7 @@ def camvid_tree(root: Path, source: Path | None, counts: dict[str, int]) -> Path
 
 
 def score_maps(num_classes: int, batch: int, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Coarse logits (N, C, h, w) as a trained network's: blobs of classes with soft edges, and a little noise."""
+    """Coarse logits (N, C, h, w) like a trained network's: blobs of classes with soft edges and a little noise."""
     generator = torch.Generator().manual_seed(seed)
     regions = min(num_classes, 8)
     shape = torch.randn(batch, regions, 6, 8, generator=generator)

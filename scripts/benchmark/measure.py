@@ -1,4 +1,4 @@
-"""Time and peak memory of calls, measured in turns so that a busy machine slows all of them alike."""
+"""Time and peak memory of calls, interleaved so that other load on the machine affects all of them alike."""
 
 import ctypes
 import gc
@@ -16,13 +16,13 @@ from benchmark.row import Measured, NotMeasurable, Setup
 Call = Callable[[], object]
 
 MIN_ROUNDS = 3
-MIN_SECONDS = 0.02  # of one figure: a call that is shorter is repeated
+MIN_SECONDS = 0.02  # per measurement: shorter calls are repeated
 
 
 def compare(
     setup: Setup, makers: Mapping[str, Callable[[], Call]], *, memory: bool = True, differs: Mapping[str, str] = {}
 ) -> Measured:
-    """Makes every variant's call, or notes why it cannot be made, and measures them in turns."""
+    """Prepare the call of every variant, or record why it is missing, and measure them interleaved."""
     calls, missing = {}, {}
     for name, make in makers.items():
         try:
@@ -39,14 +39,14 @@ def interleaved(calls: Mapping[str, Call], setup: Setup) -> dict[str, list[float
     clocks = {}
     for name, call in calls.items():
         once = _elapsed(call, 1, setup.device)
-        # The first call prepares what later ones reuse, so it says nothing of their length where it was short.
+        # The first call includes one-time preparation, so a short one is timed again.
         once = min(once, _elapsed(call, 1, setup.device)) if once < 1 else once
         clocks[name] = _clock(call, max(1, round(MIN_SECONDS / max(once, 1e-9))), setup.device)
     return alternating(clocks, setup.rounds, setup.seconds)
 
 
 def alternating(clocks: Mapping[str, Callable[[], float]], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """What calls that time themselves say, round by round, every other round in reverse order."""
+    """Seconds returned by calls that time themselves, round by round, every other round in reverse order."""
     found: dict[str, list[float]] = {name: [] for name in clocks}
     end = time.perf_counter() + seconds
     for k in range(rounds):
@@ -72,7 +72,7 @@ def _elapsed(call: Call, repeats: int, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for what was launched on a GPU."""
+    """Wait for the GPU, if it is one."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -115,10 +115,9 @@ def _status(key: str) -> int:
 
 
 class TreeMemory(threading.Thread):
-    """The most memory that a process and all it started held together, sampled until `stop`.
+    """Sampler of the peak memory of a process and all its descendants together.
 
-    Counted in proportional set size (Linux): what several processes share, such as a worker with the one it was forked
-    from, counts once.
+    Memory is the proportional set size (Linux), in which pages shared between processes, as after a fork, count once.
     """
 
     def __init__(self, pid: int, every: float = 0.2) -> None:
@@ -129,13 +128,12 @@ class TreeMemory(threading.Thread):
         self._end = threading.Event()
 
     def run(self) -> None:
-        """Samples."""
         while sys.platform == "linux" and not self._end.wait(self.every):
             held = sum(_proportional(pid) for pid in _tree(self.pid))
             self.peak = max(self.peak or 0, held) or None
 
     def stop(self) -> int | None:
-        """Ends the sampling and returns the peak in bytes."""
+        """End the sampling and return the peak in bytes; None if it cannot be measured on this system."""
         self._end.set()
         self.join()
         return self.peak

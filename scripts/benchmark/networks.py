@@ -1,4 +1,4 @@
-"""segframe's own side: parts built through the configs as train.py builds them, and a training step of them."""
+"""segframe's variant of a comparison: networks, losses and optimizers built from configs as train.py builds them."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -28,8 +28,8 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
-    """A config as the command line would compose it."""
-    GlobalHydra.instance().clear()  # the program's own stays initialised after composing
+    """Compose a config as the command line does; NotMeasurable if this version has no such settings."""
+    GlobalHydra.instance().clear()  # the benchmark's own is still initialized
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra.compose(name, list(overrides))
@@ -56,12 +56,12 @@ def loss_of(config: DictConfig, setup: Setup) -> Loss:
 
 
 def precision_of(device: torch.device) -> torch.dtype:
-    """What a training on this device computes in, on both sides."""
+    """The dtype both variants train in on this device."""
     return torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Context:
-    """Makes the context that a forward runs in."""
+    """Return a function that makes the context of a forward pass."""
     if dtype is torch.float32:
         return nullcontext
     return lambda: torch.autocast(device.type, dtype)
@@ -79,7 +79,7 @@ def prepare_training(config: DictConfig, segmenter: Segmenter, device: torch.dev
 
 
 def batch_of(setup: Setup, batch: int, size: int, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Random images uint8 (N, 3, H, W), channels last in memory as loaders make them, and masks uint8 (N, H, W)."""
+    """Random images uint8 (N, 3, H, W), channels last in memory as from the loader, and masks uint8 (N, H, W)."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
     mask = torch.randint(0, num_classes, (batch, size, size), dtype=torch.uint8, generator=generator)
@@ -89,7 +89,7 @@ def batch_of(setup: Setup, batch: int, size: int, num_classes: int) -> tuple[Ten
 def training_step(
     segmenter: Segmenter, loss: Loss, optimizer: Optimizer, images: Tensor, mask: Tensor, context: Context
 ) -> Tensor:
-    """One step of a plain loop, as Lightning's: gradients are dropped first, so that they do not outlive the step."""
+    """One step of a plain training loop, in Lightning's order: gradients are cleared first."""
     optimizer.zero_grad()
     with context():
         total = loss(segmenter.outputs(images)["main"], mask)

@@ -1,7 +1,7 @@
-"""The straightforward training script that segframe's whole run is compared with: Lightning, smp, albumentations,
-torchmetrics, each used as its documentation shows.
+"""A plain training script to compare segframe's runs with: Lightning, smp, albumentations and torchmetrics, each used
+as its documentation shows.
 
-python -m benchmark.peer_run --root <images/, masks/> --steps 20 --report clock.json
+PYTHONPATH=.:scripts python -m benchmark.peer_run --root <images/, masks/> --steps 20 --report clock.json
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmark.clock import Clock
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it goes online while it is imported
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would go online
 import albumentations as A
 from albumentations.pytorch import ToTensorV2
 
@@ -63,32 +63,29 @@ class Module(pl.LightningModule):
         self.iou = MulticlassJaccardIndex(NUM_CLASSES, ignore_index=VOID)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss and the logits."""
+        """Return the loss and the logits."""
         logits = self.model(batch[0])
         return F.cross_entropy(logits, batch[1], ignore_index=VOID), logits
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Logs the loss."""
         loss, _ = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Counts."""
         loss, logits = self.loss(batch)
         self.iou.update(logits.argmax(1), batch[1])
         self.log("val/loss", loss)
         self.log("val/miou", self.iou)
 
     def configure_optimizers(self) -> Any:
-        """As segframe's defaults."""
         optimizer = torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
         scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, self.steps, power=0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def main() -> None:
-    """Trains once and validates at the end."""
+    """Train once and validate at the end."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)

@@ -1,4 +1,4 @@
-"""What other projects do, in a few lines that follow them, and their own code where it can be installed."""
+"""Other projects' implementations: their own code if it can be installed, else a few lines that follow it."""
 
 import importlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def need(module: str) -> ModuleType:
-    """A peer's package, or why it cannot be measured."""
+    """Import a peer's package; NotMeasurable if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -24,7 +24,7 @@ def need(module: str) -> ModuleType:
 
 
 def plain_cross_entropy(values: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Every peer's loss: logits at full size, then cross-entropy (torchvision's reference `criterion`)."""
+    """The loss of all peers: logits at full size, then cross-entropy (torchvision's reference `criterion`)."""
     full = F.interpolate(values.float(), size, mode="bilinear", align_corners=False)
     return F.cross_entropy(full, mask.long(), ignore_index=IGNORE_INDEX)
 
@@ -41,7 +41,7 @@ def mmseg_areas(prediction: Tensor, label: Tensor, num_classes: int) -> tuple[Te
 
 
 def mmseg_windows(length: int, window: int, stride: int) -> list[int]:
-    """Where mmseg's windows begin along an axis: the last one is moved back to the border."""
+    """The first pixels of mmseg's windows along an axis; the last window is moved back to the border."""
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(k * stride + window, length) - window, 0) for k in range(count)]
 
@@ -49,7 +49,7 @@ def mmseg_windows(length: int, window: int, stride: int) -> list[int]:
 def mmseg_slide(model: Callable[[Tensor], Tensor], image: Tensor, num_classes: int, window: int, stride: int) -> Tensor:
     """mmseg 1.2's slide_inference and argmax of one image (1, 3, H, W): classes (1, H, W).
 
-    A window at a time; its logits are upsampled, padded to the whole image and added; `model` gives coarse logits.
+    `model` returns coarse logits of a window, which are upsampled, padded to the whole image and added.
     """
     height, width = image.shape[-2:]
     preds = image.new_zeros((1, num_classes, height, width), dtype=torch.float32)
@@ -61,18 +61,18 @@ def mmseg_slide(model: Callable[[Tensor], Tensor], image: Tensor, num_classes: i
             logits = F.interpolate(model(crop), crop.shape[-2:], mode="bilinear", align_corners=False)
             preds += F.pad(logits, (left, width - right, top, height - bottom))
             count[:, :, top:bottom, left:right] += 1
-    # Then resized to the original size, also where it is the same.
+    # mmseg resizes to the original size even if it is the same.
     return F.interpolate(preds / count, (height, width), mode="bilinear", align_corners=False).argmax(1)
 
 
 def smp_network(name: str, num_classes: int) -> nn.Module:
-    """smp's DeepLabV3+, which upsamples its scores itself; with the rates of stride 16, where its default is 8's."""
+    """smp's DeepLabV3+, with full-size logits, and the atrous rates of stride 16 instead of its default of stride 8."""
     smp = need("segmentation_models_pytorch")
     return smp.DeepLabV3Plus(name, encoder_weights=None, classes=num_classes, decoder_atrous_rates=(6, 12, 18))
 
 
 class TorchvisionNetwork(nn.Module):
-    """torchvision's DeepLabV3, which upsamples its scores itself."""
+    """torchvision's DeepLabV3, with full-size logits."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -114,10 +114,9 @@ class PlainFCN8s(nn.Module):
 
 
 def peer_step(model: nn.Module, images: Tensor, mask: Tensor, context: Context) -> Callable[[], Tensor]:
-    """The straightforward training step: SGD as PyTorch has it, float images and long masks as its loader gives them.
+    """A plain training step: SGD with PyTorch's defaults on float images and int64 masks.
 
-    Where the network's scores have another size than the mask they are resized, as torchvision's and mmseg's scripts do
-    (smp: images padded to multiples of 16).
+    Logits of another size than the mask are resized, as in torchvision's and mmseg's scripts.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     shape = (1, 3, 1, 1)

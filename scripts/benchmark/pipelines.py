@@ -1,6 +1,6 @@
-"""Sample pipelines of other projects: JPEG and mask PNG to float image (3, H, W) and mask (H, W), augmented alike.
+"""Sample pipelines of other projects, with the same augmentations: scale 0.5 to 2, crop, flip, colour, normalization.
 
-Scale 0.5 to 2, crop, flip, colour, normalisation. Each is called with the two paths.
+A pipeline maps the paths of a JPEG and of a mask PNG to a float image (3, H, W) and an int64 mask (H, W).
 """
 
 import random
@@ -20,7 +20,7 @@ Pipeline = Callable[[Path, Path], tuple[Tensor, Tensor]]
 
 
 def albumentations_pipeline(crop: int) -> Pipeline:
-    """albumentations as its documentation shows it for segmentation: the whole image resized, then cropped."""
+    """albumentations as in its documentation on segmentation: the whole image resized, then cropped."""
     import albumentations as A
     from albumentations.pytorch import ToTensorV2
 

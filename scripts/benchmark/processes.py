@@ -1,4 +1,4 @@
-"""Calls in processes of their own, as a loader's workers are: each with its own allocator and threads."""
+"""Calls in forked processes, each with its own allocator and threads, like a loader's workers."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from benchmark.row import NotMeasurable
 
 
 class Forked:
-    """What `make` makes, in a process forked for it; calling this has it called there, and waits.
+    """A call in a forked process: `make` is run there once, its result on every call, which waits for it.
 
-    Raises NotMeasurable where `make` does, or where nothing can be forked.
+    Raises what `make` or its result raise, and NotMeasurable on systems without fork.
     """
 
     def __init__(self, make: Callable[[], Call]) -> None:
@@ -23,12 +23,11 @@ class Forked:
         self._answer()
 
     def __call__(self) -> None:
-        """Calls."""
         self.pipe.send(True)
         self._answer()
 
     def stop(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self.process.terminate()
         self.process.join()
 

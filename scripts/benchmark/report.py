@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table, JSON with the machine's description, a plot."""
+"""A benchmark's results as a table, as JSON and as a plot."""
 
 import dataclasses
 import json
@@ -26,11 +26,11 @@ PACKAGES = (
 
 NO_MATPLOTLIB = "no plot: pip install -e '.[benchmark]' brings matplotlib"
 WIDTH = 150
-"""Characters that the table's lines need."""
+"""Width of the table in characters."""
 
 
 def machine(setup: Setup) -> dict[str, Any]:
-    """Where and with what was measured."""
+    """The machine and the versions of packages, for the JSON and the titles."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -57,7 +57,7 @@ def cpu_model() -> str:
 
 
 def table(results: Sequence[Result], metadata: Mapping[str, Any]) -> Table:
-    """One line per row; what is not met or not measured says why below its name."""
+    """One line per row; `remarks` explains what is missed or missing."""
     title = (
         f"{metadata['gpu'] or metadata['cpu']}, {metadata['threads']} threads, torch {metadata['versions']['torch']}"
     )
@@ -84,7 +84,7 @@ def table(results: Sequence[Result], metadata: Mapping[str, Any]) -> Table:
 
 
 def remarks(results: Sequence[Result]) -> list[str]:
-    """What does not fit into the table: reasons, notes, other figures."""
+    """Lines below the table: reasons, notes, further metrics."""
     lines: dict[str, None] = {}
     for result in results:
         if result.reason:
@@ -93,8 +93,8 @@ def remarks(results: Sequence[Result]) -> list[str]:
         if result.note:
             lines[f"{result.name}: {result.note}"] = None
         for name, metrics in result.metrics.items():
-            told = ", ".join(f"{value:.3g} {unit}" for unit, value in metrics.items())
-            lines[f"{result.name}, {name}: {told}"] = None
+            text = ", ".join(f"{value:.3g} {unit}" for unit, value in metrics.items())
+            lines[f"{result.name}, {name}: {text}"] = None
     return list(lines)
 
 
@@ -106,10 +106,10 @@ def write_json(path: Path, results: Sequence[Result], metadata: Mapping[str, Any
 
 
 def plot(path: Path, results: Sequence[Result], metadata: Mapping[str, Any]) -> str:
-    """Draws the time and memory ratios as bars; returns what to tell: the file, or why there is none."""
+    """Plot the ratios of time and memory as bars; return the file's name, or why there is no plot."""
     measured = [result for result in results if result.time_ratio is not None]
     if not measured:
-        return "nothing was measured in turns, so there is no plot"
+        return "no plot: no row was measured against another"
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -120,14 +120,14 @@ def plot(path: Path, results: Sequence[Result], metadata: Mapping[str, Any]) -> 
     axes.barh([k - 0.2 for k in places], [r.time_ratio or 0 for r in measured], 0.4, label="time")
     axes.barh([k + 0.2 for k in places], [r.memory_ratio or 0 for r in measured], 0.4, label="peak memory")
     axes.axvline(1, color="black", linewidth=1)
-    aims = [
-        (float(aim[1]), place + lower)
+    targets = [
+        (float(match[1]), place + lower)
         for place, result in enumerate(measured)
         for what, lower in (("time", -0.2), ("memory", 0.2))
-        if (aim := re.search(rf"<= ([\d.]+)x {what}", result.target))
+        if (match := re.search(rf"<= ([\d.]+)x {what}", result.target))
     ]
-    if aims:
-        axes.scatter(*zip(*aims, strict=True), marker="|", s=50, color="black", label="aimed at", zorder=3)
+    if targets:
+        axes.scatter(*zip(*targets, strict=True), marker="|", s=50, color="black", label="target", zorder=3)
     axes.set_yticks(list(places), [f"{r.name} / {r.against}" for r in measured], fontsize=8)
     axes.set_ylim(len(measured) - 0.4, -0.6)
     axes.set_xlim(0, min(2, 1.05 * max(1.05, *(r.time_ratio or 0 for r in measured))))
@@ -137,7 +137,7 @@ def plot(path: Path, results: Sequence[Result], metadata: Mapping[str, Any]) -> 
 
 
 def save_figure(path: Path, figure: Any) -> str:
-    """Writes what matplotlib has drawn, in the format that the name asks for; returns the file."""
+    """Write a matplotlib figure in the format of the file's suffix; return the file's name."""
     with error_context(str(path)), atomic_write(path) as file:
         figure.savefig(file, format=path.suffix[1:] or "png", dpi=120)
     return str(path)

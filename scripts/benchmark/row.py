@@ -1,4 +1,4 @@
-"""What a benchmark consists of: groups that measure variants together, and rows that compare two of them."""
+"""Groups, which measure variants of the same work together, and rows, which compare two of them."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -11,37 +11,37 @@ SEGFRAME = "segframe"
 
 
 class NotMeasurable(Exception):
-    """Something cannot be measured here: a missing peer, no GPU."""
+    """A variant cannot be measured here: its package or a GPU is missing."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How and where everything is measured."""
+    """Settings of all measurements."""
 
     device: torch.device
     quick: bool
     camvid: Path | None
     folder: Path
-    """For what rows write: generated images, runs."""
+    """For files of the rows: generated images, runs."""
 
     @property
     def rounds(self) -> int:
-        """The most rounds of a group."""
+        """The largest number of rounds of a group."""
         return 5 if self.quick else 25
 
     @property
     def seconds(self) -> float:
-        """After this many seconds a group begins no further round, once it has three."""
+        """No further round begins after this time, except for the first three."""
         return 2.0 if self.quick else 20.0
 
     def pick(self, full: int, quick: int) -> int:
-        """A size: that of the target, or the quick run's."""
+        """Choose between the sizes of a full and of a quick benchmark."""
         return quick if self.quick else full
 
 
 @dataclass(frozen=True)
 class Target:
-    """What shall be reached, of ours / theirs (`time`, `memory`) or in seconds: in all, or more than theirs."""
+    """Upper limits: of the ratios ours / theirs (`time`, `memory`), of seconds, or of seconds more than theirs."""
 
     time: float | None = None
     memory: float | None = None
@@ -70,24 +70,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a group found, by variant."""
+    """Measurements of a group, by variant."""
 
     seconds: Mapping[str, list[float]]
-    """A figure per round; equal rounds belong together."""
+    """One value per round, in the same rounds for all variants."""
     bytes: Mapping[str, int | None] = field(default_factory=dict)
-    """Peak memory beyond what was held before."""
+    """Peak memory above that before the call."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why a variant was not measured."""
     differs: Mapping[str, str] = field(default_factory=dict)
-    """How a variant's answer departs from what it must equal."""
+    """How a variant's result differs from the one it must equal."""
     note: str = ""
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Anything else: images per second, share of peak FLOPs."""
+    """Further metrics: images per second, share of peak FLOPs."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Variants that are measured together, in turns."""
+    """Variants that are measured together, interleaved."""
 
     rows: tuple[Row, ...]
     measure: Callable[[Setup], Measured]
@@ -95,7 +95,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Result:
-    """A row of the report; ratios are ours / theirs, `met` None where nothing can be said, `reason` tells."""
+    """A row of the report; ratios are ours / theirs, `met` is None if unknown, for a `reason`."""
 
     name: str
     against: str
@@ -115,14 +115,14 @@ class Result:
 
 
 def judge(row: Row, found: Measured) -> Result:
-    """A group's figures as one row's result."""
+    """Compare a group's measurements as one row states."""
     ours, theirs = found.seconds.get(row.ours), found.seconds.get(row.against)
     reasons = [found.missing[name] for name in (row.ours, row.against) if name in found.missing]
     ratio = quartiles = memory_ratio = None
     if ours and theirs:
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         ratio = statistics.median(ratios)
-        quartiles = dilate(ratios)
+        quartiles = find_quartiles(ratios)
     memory, memory_theirs = found.bytes.get(row.ours), found.bytes.get(row.against)
     if memory is not None and memory_theirs:
         memory_ratio = memory / memory_theirs
@@ -135,7 +135,7 @@ def judge(row: Row, found: Measured) -> Result:
         for value, limit in zip(values, limits, strict=True)
         if limit is not None
     ]
-    # One thing missed is missed; without a miss, all must be known.
+    # One missed limit is enough for False; True needs all of them.
     met = False if False in checks else None if None in checks or not checks else True
     if None in checks:
         reasons = reasons or ["peak memory cannot be read here" if ratio else "not measured"]
@@ -161,8 +161,8 @@ def judge(row: Row, found: Measured) -> Result:
     )
 
 
-def dilate(values: list[float]) -> tuple[float, float]:
-    """The quartiles; of a single value itself."""
+def find_quartiles(values: list[float]) -> tuple[float, float]:
+    """The quartiles; both are the value itself if there is only one."""
     if len(values) < 2:
         return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -1,4 +1,4 @@
-"""What upsampling costs and leaves behind: time per image, and patterns that repeat like a checkerboard."""
+"""Measures of upsampling methods: time per image and checkerboard artifacts."""
 
 import statistics
 import time
@@ -11,13 +11,13 @@ from segframe.inference.base import Inference
 from segframe.models.segmenter import Segmenter
 
 PERIOD = 8
-"""Pixels after which a checkerboard repeats: those of the last three doublings of the resolution do."""
+"""Period of checkerboard artifacts in pixels: that of the last three doublings of the resolution."""
 
 
 def interleaved_seconds(
     networks: Mapping[str, tuple[Inference, Segmenter]], size: int = 256, rounds: int = 7
 ) -> dict[str, float]:
-    """Median seconds for the classes of one image of `size`, the networks taking turns; the first round warms up."""
+    """Median seconds from one image of `size` to classes, interleaved over the networks after a warm-up round."""
     image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
     taken: dict[str, list[float]] = {name: [] for name in networks}
     with torch.inference_mode():
@@ -32,8 +32,8 @@ def interleaved_seconds(
 def checkerboard_energy(segmenter: Segmenter, inference: Inference, dataset: SegmentationDataset) -> float:
     """The share of the full-size scores' variance that repeats every PERIOD pixels over a dataset (0 ... 1).
 
-    What images show falls anywhere and averages out over the cells of PERIOD x PERIOD pixels; what is left in the mean
-    cell comes from the network: uneven overlap of transposed convolutions above all (Odena et al., 2016).
+    Image content averages out over the cells of PERIOD x PERIOD pixels; what remains in the mean cell comes from the
+    network, above all from the uneven overlap of transposed convolutions (Odena et al., 2016).
     """
     cells, squares = torch.zeros(()), 0.0
     with torch.inference_mode():
@@ -42,7 +42,7 @@ def checkerboard_energy(segmenter: Segmenter, inference: Inference, dataset: Seg
             scores = inference(segmenter, image).full()[0].double()
             c, h, w = scores.shape
             scores = scores[:, : h // PERIOD * PERIOD, : w // PERIOD * PERIOD]
-            # Zero-mean over each image: its own average is content.
+            # The average of an image is content.
             scores = scores - scores.mean((1, 2), keepdim=True)
             cell = scores.reshape(c, h // PERIOD, PERIOD, w // PERIOD, PERIOD).mean((1, 3))
             cells = cells + cell

@@ -1,4 +1,4 @@
-"""Every row there is, by subject."""
+"""All rows, by subject."""
 
 from benchmark.row import Group
 from benchmark.rows import data, gpu, ops, runs, steps, windows

@@ -1,4 +1,4 @@
-"""Rows of the data: sample pipelines, one core each, and the decoded cache."""
+"""Rows of data loading: sample pipelines, one core each, and the decoded cache."""
 
 import statistics
 from collections.abc import Callable
@@ -25,7 +25,7 @@ NUM_CITY_CLASSES = 19
 
 
 def voc(setup: Setup) -> list[str]:
-    """Makes images of VOC's size; the words that choose them."""
+    """Generate images of VOC's size; return the overrides that select them."""
     root = setup.folder / "voc"
     if not root.is_dir():
         voc_tree(root, setup.pick(24, 12), setup.camvid)
@@ -33,7 +33,7 @@ def voc(setup: Setup) -> list[str]:
 
 
 def cityscapes(setup: Setup) -> list[str]:
-    """Makes images of Cityscapes' size; the words that choose them."""
+    """Generate images of Cityscapes' size; return the overrides that select them."""
     root = setup.folder / "cityscapes"
     if not root.is_dir():
         folder_tree(root, {"train": setup.pick(8, 4), "val": 1}, (1024, 2048), NUM_CITY_CLASSES, setup.camvid)
@@ -42,12 +42,12 @@ def cityscapes(setup: Setup) -> list[str]:
 
 
 def training_data(config: DictConfig) -> SegmentationDataset:
-    """The training split as train.py builds it."""
+    """Build the training split as train.py does."""
     return build_datasets(config.data, config.transforms, config.seed)[0]
 
 
 def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
-    """Reads the next epoch of a dataset, with the allocator set as in a run; `finish` gets images as batches of one."""
+    """Return a call that reads the next epoch of a dataset; `finish` gets every image as a batch of one."""
     if config.trainer.keep_freed_memory:
         performance.keep_freed_memory()
     epochs = count()
@@ -61,7 +61,7 @@ def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[
 
 
 def one_pass_of(pipeline: Pipeline, dataset: SegmentationDataset) -> Call:
-    """Reads the same files through a peer's pipeline."""
+    """Return a call that reads the same files through a peer's pipeline."""
     files = [(sample.image, sample.mask) for sample in dataset.samples]
 
     def read() -> None:
@@ -72,17 +72,17 @@ def one_pass_of(pipeline: Pipeline, dataset: SegmentationDataset) -> Call:
 
 
 def on_one_core(setup: Setup, makers: dict[str, Callable[[], Call]], images: int, note: str) -> Measured:
-    """Compares passes over the images, each in a process of its own as if by a worker, and adds images per second."""
+    """Compare passes over the images, each in a process of its own like a worker, and add images per second."""
     forked: list[Forked] = []
 
     def fork(make: Callable[[], Call]) -> Callable[[], Call]:
-        def lock_run_dir() -> Call:
+        def make_in_child() -> Call:
             torch.set_num_threads(1)
             cv2.setNumThreads(0)
             return make()
 
         def start() -> Call:
-            forked.append(Forked(lock_run_dir))
+            forked.append(Forked(make_in_child))
             return forked[-1]
 
         return start
@@ -98,7 +98,7 @@ def on_one_core(setup: Setup, makers: dict[str, Callable[[], Call]], images: int
 
 
 def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[[Setup], Measured]:
-    """Ours, with the normalisation that the network does, against the peers'."""
+    """segframe's pipeline, including the normalization by its network, against the peers'."""
 
     def measure(setup: Setup) -> Measured:
         config = composed(*words(setup))
@@ -113,14 +113,14 @@ def pipelines(words: Callable[[Setup], list[str]], short_side: int) -> Callable[
             setup,
             makers,
             len(dataset),
-            f"one core, a process each; normalisation counted in; {described(dataset, setup)}",
+            f"one core, a process each; including normalization; {describe_images(dataset, setup)}",
         )
 
     return measure
 
 
 def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], Measured]:
-    """Later epochs of a dataset with its cache full against the same without."""
+    """Epochs of a dataset with a filled cache against the same without a cache."""
 
     def measure(setup: Setup) -> Measured:
         chosen = words(setup)
@@ -130,7 +130,7 @@ def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], 
         config = composed(*chosen)
         plain, fast = training_data(config), training_data(composed(*chosen, *cache))
         differs = {}
-        for index in range(len(fast)):  # the first epoch fills it
+        for index in range(len(fast)):  # fills the cache
             fast[(0, index)]
         for index in range(min(4, len(fast))):
             a, b = plain[(1, index)], fast[(1, index)]
@@ -140,21 +140,21 @@ def cached(words: Callable[[Setup], list[str]], kind: str) -> Callable[[Setup], 
             SEGFRAME: lambda: one_pass(config, fast, len),
             "without cache": lambda: one_pass(config, plain, len),
         }
-        note = f"one core; samples as the loader gets them; {described(fast, setup)}"
+        note = f"one core; samples as the loader gets them; {describe_images(fast, setup)}"
         found = on_one_core(setup, makers, len(fast), note)
         return replace(found, differs=differs)
 
     return measure
 
 
-def described(dataset: SegmentationDataset, setup: Setup) -> str:
-    """What images were read: decoding takes as long as files are large."""
+def describe_images(dataset: SegmentationDataset, setup: Setup) -> str:
+    """Size and origin of the JPEGs; decoding time depends on both."""
     kilobytes = statistics.mean(sample.image.stat().st_size for sample in dataset.samples) / 1000
     return f"JPEGs of {kilobytes:.0f} kB, {'generated' if setup.camvid is None else 'CamVid photographs resized'}"
 
 
 def targets(name: str, *speedups: float) -> tuple[Row, ...]:
-    """A pipeline's rows: so many times the images per second of each peer."""
+    """A pipeline's rows; targets are speedups over each peer."""
     peers = ("albumentations", "mmseg-style", "torchvision v2")
     return tuple(Row(name, peer, Target(time=1 / x)) for peer, x in zip(peers, speedups, strict=True))
 

@@ -1,4 +1,4 @@
-"""Rows that only a GPU measures: training throughput at 513x513 (512x512 against smp), batch 16."""
+"""Rows for GPUs: training throughput at 513x513 (512x512 against smp), batch 16."""
 
 import statistics
 from collections.abc import Callable
@@ -30,7 +30,7 @@ NUM_CLASSES = 21
 def throughput(
     words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int
 ) -> Callable[[Setup], Measured]:
-    """Training steps of a network and of a peer's, with images per second and the share of the device's arithmetic."""
+    """Training steps of a network and of a peer's, with images per second and the share of the device's peak FLOPs."""
 
     def measure(setup: Setup) -> Measured:
         if setup.device.type != "cuda":
@@ -66,7 +66,7 @@ def throughput(
 
 
 def forward_flops(segmenter: Segmenter, images: Tensor) -> int:
-    """FLOPs of the forward (backward takes twice as many; counters overrate that of grouped convolutions)."""
+    """FLOPs of the forward pass (backward takes twice as many; counters overestimate it for grouped convolutions)."""
     segmenter.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         segmenter.outputs(images)
@@ -75,14 +75,14 @@ def forward_flops(segmenter: Segmenter, images: Tensor) -> int:
 
 
 def matmul_flops(setup: Setup, dtype: torch.dtype) -> float:
-    """What the device reaches in a large matrix product, FLOP/s."""
+    """FLOP/s of a large matrix product."""
     n = 8192
     a, b = (torch.randn(n, n, device=setup.device, dtype=dtype) for _ in range(2))
     return 2 * n**3 / statistics.median(interleaved({"matmul": lambda: a @ b}, setup)["matmul"])
 
 
 def row(name: str, words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int = 513) -> Group:
-    """A network's row; reported, without a target."""
+    """The row of a network, without a target."""
     return Group((Row(name, peer, Target()),), throughput(words, peer, make_peer, size))
 
 

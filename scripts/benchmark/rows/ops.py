@@ -1,4 +1,4 @@
-"""Rows of single operations: loss, classes, metric, optimizer."""
+"""Rows of single operations: loss, argmax, metric, optimizer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ PLAIN_CLASSES = "full logits, argmax"
 
 
 def loss(num_classes: int, side: int, stride: int, batch: int) -> Callable[[Setup], Measured]:
-    """Upsampling and cross-entropy, forward and backward, to the gradient of the coarse logits."""
+    """Upsampling and cross-entropy, forward and backward to the coarse logits."""
 
     def measure(setup: Setup) -> Measured:
         n = setup.pick(batch, 1)
@@ -68,7 +68,7 @@ def classes(num_classes: int, side: int, stride: int) -> Callable[[Setup], Measu
 
 
 def metric(setup: Setup) -> Measured:
-    """Counting predictions against masks, 8 images of 512x512."""
+    """Update of a confusion matrix or IoU with 8 images of 512x512."""
     from torchmetrics.classification import MulticlassJaccardIndex
 
     num_classes, batch, side = 150, 8, 512
@@ -100,18 +100,18 @@ def metric(setup: Setup) -> Measured:
 
 
 def optimizer(name: str) -> Callable[[Setup], Measured]:
-    """An optimizer's step as configured against the same class with PyTorch's own choice of implementation."""
+    """A step of the configured optimizer against the same class with PyTorch's default implementation."""
 
     def measure(setup: Setup) -> Measured:
         config, segmenter = network(setup, 21, "model=fcn8s", f"optimizer={name}")
         for parameter in segmenter.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         fast = optimizer_of(config, segmenter)
-        plain = remade(fast, [{**group, "fused": None, "foreach": None} for group in fast.param_groups])
+        plain = rebuild(fast, [{**group, "fused": None, "foreach": None} for group in fast.param_groups])
         small, small_twin = (nn.Linear(50, 50, device=setup.device) for _ in range(2))
         small_twin.load_state_dict(small.state_dict())
         for original, layer in ((fast, small), (plain, small_twin)):
-            stepper = remade(original, [{**original.param_groups[0], "params": list(layer.parameters())}])
+            stepper = rebuild(original, [{**original.param_groups[0], "params": list(layer.parameters())}])
             for k in range(3):
                 for parameter in layer.parameters():
                     parameter.grad = torch.full_like(parameter, 0.1 * (k + 1))
@@ -127,8 +127,8 @@ def optimizer(name: str) -> Callable[[Setup], Measured]:
     return measure
 
 
-def remade(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The same class of optimizer over groups that hold all its settings."""
+def rebuild(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """An optimizer of the same class over groups that hold all settings."""
     make: Callable[..., torch.optim.Optimizer] = type(optimizer)
     return make(groups)
 

@@ -1,4 +1,4 @@
-"""Rows of whole runs, each a process of its own: a training, and the way to the first step."""
+"""Rows of whole processes: a training run, and the start-up time."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PEER = "Lightning + smp script"
 
 @dataclass
 class Process:
-    """A command that is run again and again; `{folder}` in it is an empty folder of each run, clock.json the report."""
+    """A command that is run repeatedly; `{folder}` in it is a new folder per run, in which Clock writes clock.json."""
 
     words: list[str]
     folder: Path
@@ -31,7 +31,7 @@ class Process:
     runs: int = 0
 
     def run(self) -> tuple[float, dict[str, float]]:
-        """Runs once: when it began, and what its clock noted."""
+        """Run once; return the start in Unix seconds and the clock's times."""
         self.runs += 1
         folder = self.folder / f"{self.runs}"
         folder.mkdir(parents=True)
@@ -61,12 +61,12 @@ class Process:
         return start, json.loads(clock.read_text()) if clock.exists() else {"end": time.time()}
 
     def peak(self) -> int | None:
-        """The median of the runs' peaks."""
+        """The median of the runs' peaks in bytes."""
         return sorted(self.peaks)[len(self.peaks) // 2] if self.peaks else None
 
 
 def training(setup: Setup) -> Measured:
-    """DeepLabV3+-R18 on CamVid: loader, steps, metric, validation and checkpoints, from the first batch to the end."""
+    """DeepLabV3+-R18 on CamVid with loader, metric, validation and checkpoints, from the first batch to the end."""
     batch, steps, workers = 4, setup.pick(20, 4), min(2, os.cpu_count() or 1)
     crop = (setup.pick(352, 176), setup.pick(480, 240))
     counts = {"train": setup.pick(48, 16), "val": setup.pick(24, 2)}
@@ -111,13 +111,13 @@ def training(setup: Setup) -> Measured:
         missing,
         note=f"{'CamVid' if setup.camvid else 'generated images of that size'}, {counts['train']} images, {steps} "
         f"steps of {batch} crops of {crop[0]}x{crop[1]}, one validation of {counts['val']} images, {workers} workers; "
-        "memory: proportional set size of the process and its workers together, sampled (a GPU's own is not in it)",
+        "memory: proportional set size of the process and its workers together, sampled; without GPU memory",
         metrics={name: {"images/s": steps * batch / sorted(s)[len(s) // 2]} for name, s in seconds.items()},
     )
 
 
 def startup(setup: Setup) -> Measured:
-    """Seconds to the help, and to the first training step on the embedded dataset; against imports alone."""
+    """Seconds to the end of --help, and to the first training step on the embedded dataset; against imports alone."""
     folder = setup.folder / "startup"
     words = {
         "help": ["train.py", "--help"],
@@ -137,7 +137,7 @@ def startup(setup: Setup) -> Measured:
 
     processes = {name: Process(command, folder / name.replace(" ", "_")) for name, command in words.items()}
     clocks = {name: clock(process) for name, process in processes.items()}
-    clocks["imports"]()  # files become warm
+    clocks["imports"]()  # fills the file cache
     return Measured(alternating(clocks, setup.pick(7, 1), 120))
 
 

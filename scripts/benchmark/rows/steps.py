@@ -39,7 +39,7 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def pruned(setup: Setup) -> Measured:
-    """DeepLabV3-R50's forward, loss and backward with and without the taps that see only padding."""
+    """DeepLabV3-R50's forward, loss and backward with and without kernel taps that only see padding."""
     try:
         from segframe.models.ops.atrous_conv import AtrousConv2d
     except ImportError:
@@ -59,7 +59,7 @@ def pruned(setup: Setup) -> Measured:
         return total.detach()
 
     def gradient(model: Segmenter) -> tuple[Tensor, Tensor]:
-        # In double precision, where batch norm does not blow up the rounding of another order of summation.
+        # In double precision: batch norm amplifies the rounding errors of another order of summation.
         double = copy.deepcopy(model).double()
         total = step(double, images[..., :128, :128], mask[..., :128, :128])
         return total, torch.cat([p.grad.flatten() for p in double.parameters() if p.grad is not None])
@@ -97,9 +97,9 @@ def whole_step(setup: Setup) -> Measured:
 
 
 def precision(setup: Setup) -> Measured:
-    """Our own step in bfloat16 against float32."""
+    """segframe's step in bfloat16 against float32."""
     if not has_fast_bfloat16(setup.device.type):
-        raise NotMeasurable("this device has no bfloat16 arithmetic of its own")
+        raise NotMeasurable("this device has no bfloat16 arithmetic")
     images, mask = batch_of(setup, 2, setup.pick(256, 128), 21)
 
     def step(dtype: torch.dtype) -> Callable[[], object]:
@@ -113,7 +113,7 @@ def precision(setup: Setup) -> Measured:
 
 
 class Patches(Backbone):
-    """A backbone that costs next to nothing: patches of 8x8 pixels."""
+    """A backbone of almost no cost: one convolution on patches of 8x8 pixels."""
 
     lr_multiplier = 1.0
 
@@ -123,7 +123,6 @@ class Patches(Backbone):
         self.layer = nn.Conv2d(3, 8, 8, 8)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The map c3."""
         return {"c3": self.layer(images)}
 
 
@@ -133,7 +132,7 @@ def overhead(setup: Setup) -> Measured:
 
 
 def overhead_alone(setup: Setup) -> Measured:
-    """Steps of next to no network, on one core: handing such small work to another one takes longer than doing it."""
+    """Steps of a minimal network on one core, since handing such small work to another core takes longer."""
     backbone = Patches()
     head = FCN(backbone.features, 8, 8, ["c3"], "none", 1.0)
     segmenter = Segmenter(backbone, head, None, Normalize([127.5] * 3, [64.0] * 3))
@@ -146,7 +145,7 @@ def overhead_alone(setup: Setup) -> Measured:
 
 
 def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | None = None) -> Measured:
-    """Blocks of steps in Lightning, as train.py sets it up, and in a plain loop, from the same weights and batches."""
+    """Blocks of steps in Lightning, set up as by train.py, and in a plain loop, from the same weights and batches."""
     dtype = precision_of(setup.device)
     words = [
         *("backbone=resnet50", "head=deeplabv3plus", "data=shapes", f"data.dataset.size={size}"),
@@ -171,7 +170,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     finals = {}
 
     def lightning() -> float:
-        # A run of its own: a file that has these steps already would be written anew with every row.
+        # The CSV logger would rewrite a file that already holds these steps.
         shutil.rmtree(config.output_dir, ignore_errors=True)
         segmenter = copy.deepcopy(first)
         prepare_training(config, segmenter, setup.device, dtype)

@@ -1,4 +1,4 @@
-"""Rows of sliding windows: what merging them costs, whatever network runs in them."""
+"""Rows of sliding windows: the cost of merging them, without a network."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from segframe.models.segmenter import Normalize
 
 
 class StandIn(nn.Module):
-    """Precomputed logits at stride 8, so that only the merging of windows costs: an image tells its place by itself."""
+    """Precomputed logits at stride 8 in place of a network; pixels of `image()` hold their position in them."""
 
     def __init__(self, scores: Tensor) -> None:
         super().__init__()
@@ -25,20 +25,20 @@ class StandIn(nn.Module):
         self.normalize = Normalize([0.0] * 3, [1.0] * 3).to(scores.device)
 
     def image(self) -> Tensor:
-        """The image (1, 3, H, W) whose scores these are: each pixel holds its cell's row and column."""
+        """The image (1, 3, H, W) of these logits; each pixel holds its cell's row and column."""
         rows, columns = (torch.arange(8 * n, device=self.scores.device) // 8 for n in self.scores.shape[-2:])
         grid = torch.meshgrid(rows, columns, indexing="ij")
         return torch.stack([*grid, grid[0]]).to(torch.uint8)[None]
 
     def coarse(self, images: Tensor) -> Tensor:
-        """Images cut out of `image()` to their logits, a little apart where windows begin elsewhere."""
+        """The logits of crops of `image()`, slightly different for every position of the crop."""
         height, width = (-(-side // 8) for side in images.shape[-2:])
         corners = images[:, :2, 0, 0].tolist()
         parts = [self.scores[:, y : y + height, x : x + width] * (1 + 1e-3 * (y + x)) for y, x in corners]
         return torch.stack(parts)
 
     def outputs(self, images: Tensor) -> dict[str, Logits]:
-        """As Segmenter.outputs."""
+        """The interface of Segmenter."""
         return {"main": Logits(self.coarse(images), (images.shape[-2], images.shape[-1]), None)}
 
 
@@ -46,7 +46,7 @@ def windows(setup: Setup) -> Measured:
     """Sliding windows over one image, both modes."""
     height, width, window, stride = (setup.pick(full, full // 4) for full in (1024, 2048, 768, 512))
     num_classes = 150
-    # At least as large as what a network's stride is found out with.
+    # At least as large as the image by which a network's stride is found.
     cells = (max(height, 512) // 8, max(width, 512) // 8)
     stand_in = StandIn(score_maps(num_classes, 1, cells)[0].to(setup.device)).eval()
     image = stand_in.image()[..., :height, :width].contiguous()
