@@ -21,7 +21,6 @@ from PIL import Image
 
 from segframe.config import schema as schema
 from segframe.models.build import build_normalize, load_initial_weights
-from segframe.models.weights.checkpoint import find_checkpoint
 from segframe.models.weights.third_party import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +47,7 @@ def _composed(overrides: tuple[str, ...], name: str) -> DictConfig:
 
 def initialize_from(segmenter, config, classes):
     """Load config.init_from as a run does."""
-    weights = read_weights(find_checkpoint(config.init_from))
+    weights = read_weights(config.init_from)
     if weights.normalize != config.normalize:
         config.normalize.merge_with(weights.normalize)
         segmenter.normalize = build_normalize(config.normalize)

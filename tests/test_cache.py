@@ -163,22 +163,22 @@ def test_a_hit_hands_out_views(root):
 def test_train_and_val_of_a_config(root, kind):
     words = ["data=folder", f"data.root={root}", "data.dataset.classes=[a,b,c]", "data.crop_size=32"]
     config = composed(*words, f"data.cache={kind}")
-    train, val = build_datasets(config.data, config.transforms, 0)
+    train, val = build_datasets(config)
     assert train.cache is not val.cache
     assert val[0]["image"].shape == (3, 40, 52)
     assert val.cache.index["filled"].all()
     config.data.val_split = "train"
-    train, val = build_datasets(config.data, config.transforms, 0)
+    train, val = build_datasets(config)
     assert train.cache is val.cache
     config.data.cache = None
-    assert build_datasets(config.data, config.transforms, 0)[0].cache is None
+    assert build_datasets(config)[0].cache is None
 
 
 def test_mistakes(root, tmp_path, monkeypatch):
     complaint(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
     words = ["data.cache=ram"]
     config = composed(*words)
-    complaint(lambda: build_datasets(config.data, config.transforms, 0), "Shapes reads no files", "data.cache=null")
+    complaint(lambda: build_datasets(config), "Shapes reads no files", "data.cache=null")
     (tmp_path / "file").write_text("")
     complaint(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)

@@ -22,7 +22,7 @@ from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.training.finish_config import has_fast_bfloat16
 from segframe.training.parameter_groups import group_parameters
-from segframe.training.performance import optimize_segmenter, set_up_process
+from segframe.training.performance import set_up_performance
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -73,8 +73,8 @@ def prepare_training(config: DictConfig, segmenter: Segmenter, device: torch.dev
     The allocator is left alone: both variants share the process. Only runs in processes of their own show its effect.
     """
     settings: Any = OmegaConf.merge(config, {"trainer": {"keep_freed_memory": False}})
-    set_up_process(settings)
-    optimize_segmenter(settings.trainer, segmenter)
+
+    set_up_performance(settings, segmenter)
     return autocast(device, dtype)
 
 

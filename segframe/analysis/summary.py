@@ -18,7 +18,6 @@ from segframe.config.schema import SummaryConfig
 from segframe.config.validate import check_keys, check_targets
 from segframe.errors import UserError
 from segframe.models.build import build_segmenter, load_initial_weights
-from segframe.models.weights.checkpoint import find_checkpoint
 from segframe.models.weights.third_party import read_weights
 from segframe.visualization.overlays import save_png
 from segframe.visualization.tables import print_table
@@ -85,7 +84,7 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
         return metrics
 
     seed_everything(config.seed, verbose=False)
-    weights = read_weights(find_checkpoint(config.init_from)) if config.init_from else None
+    weights = read_weights(config.init_from) if config.init_from else None
     if weights is not None:
         config.normalize = weights.normalize
     segmenter = build_segmenter(config, len(classes)).eval()

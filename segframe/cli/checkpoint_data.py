@@ -48,6 +48,6 @@ def stored_data(data: Any, argv: list[str]) -> dict[str, object]:
         given_too = any(word.startswith(".".join(key.split(".")[:3])) for word in argv)
         if not given_too and not Path(os.path.abspath(os.path.join(root, file))).is_relative_to(root):
             raise UserError(
-                f"{key}={file}: the checkpoint reads this list outside of data.root; if you trust it, repeat the setting"
+                f"{key}={file}: the checkpoint reads this list outside of data.root; repeat it if you trust it"
             )
     return node

@@ -1,19 +1,17 @@
 """Validation of a composed config before anything is built: keys, arguments of every `_target_`, types of values."""
 
 import inspect
-import json
 import re
-import typing
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from functools import cache
 from math import isfinite
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
+from segframe.config.argument_types import accepts, annotation, describe_type
+from segframe.config.old_names import RENAMED
 from segframe.config.schema import TrainConfig
 from segframe.errors import UserError
 
@@ -22,8 +20,42 @@ PARTS = (
     *("param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger", "output_weights"),
 )
 
+ONE_DEVICE = "a run uses one process and one device"
+RESERVED = {
+    **{name: f"trainer.{name}=..." for name in ("precision", "accelerator", "max_epochs", "max_steps")},
+    **{name: f"trainer.{name}=..." for name in ("accumulate_grad_batches", "gradient_clip_val")},
+    "val_check_interval": "trainer.val_every_n_steps=...",
+    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), ONE_DEVICE),
+    **{name: f"see configs/{name}" for name in ("callbacks", "logger")},
+    "default_root_dir": "output_dir=...",
+    "fast_dev_run": "trainer=smoke is a short run",
+    **dict.fromkeys(("plugins", "num_sanity_val_steps", "log_every_n_steps"), "it is always the same"),
+    **dict.fromkeys(("enable_progress_bar", "enable_model_summary"), "see callbacks.progress"),
+}
+"""Arguments of Lightning's Trainer that trainer.lightning cannot set, and what sets them."""
+
 REQUIRED = ("data", "data.dataset", "transforms")
 """Those of PARTS that cannot be null."""
+
+
+def validate_config(config: DictConfig, resumes: bool = False) -> None:
+    """Validate a run's composed config before anything is built; a resumed run's is brought up to date first."""
+    check_parts(config)
+    if resumes:
+        upgrade(config)
+    check_keys(config)
+    check_targets(config)
+    check_lightning_arguments(config.trainer.lightning)
+    check_checkpoints(config.callbacks)
+    if not resumes:
+        check_needs(config)
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed={config.seed}: it must be 0 or more and below 2**32")
+    make_dataset = get_object(config.data.dataset._target_)
+    if config.data.root is None and not accepts(annotation(make_dataset, "root"), None):
+        raise UserError("data.root must be given: data.root=..., the folder of the data")
+    if config.transforms.train is None:
+        raise UserError("transforms.train=null: it must be a list; [] trains on the images as they are")
 
 
 def check_parts(config: DictConfig) -> None:
@@ -93,51 +125,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
 
 
-def annotation(target: Any, parameter: str) -> Any:
-    """The type that a class's constructor or a function states for a parameter; Any where it states none."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(function).get(parameter, Any)
-    except Exception:  # forward references that only a type checker sees
-        return Any
-
-
-def accepts(hint: Any, value: Any) -> bool:
-    """Whether a plain value of YAML fits an annotation; values with a `_target_` become objects and pass.
-
-    Checked as JSON, whose lists stand for tuples and sequences, as YAML's do.
-    """
-    if hint in (Any, object, inspect.Parameter.empty) or isinstance(hint, typing.TypeVar):
-        return True
-    text = json.dumps(value)
-    if '"_target_"' in text:
-        return True
-    adapter = type_adapter(hint)
-    if adapter is None:
-        return True
-    try:
-        adapter.validate_json(text, strict=True)
-    except ValidationError:
-        return False
-    return True
-
-
-@cache
-def type_adapter(hint: Any) -> TypeAdapter[Any] | None:
-    """Pydantic's validator for an annotation; None where it has none."""
-    try:
-        return TypeAdapter(hint, config={"arbitrary_types_allowed": True})
-    except PydanticUserError:  # dataclasses and the like bring a config of their own
-        return None
-
-
-def describe_type(hint: Any) -> str:
-    """An annotation in the words of YAML."""
-    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
-    text = text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
-    return text.replace("collections.abc.Sequence", "list").replace(" | torch.Tensor", "")
-
-
 def check_numbers(config: DictConfig) -> None:
     """UserError for NaN, infinite numbers and integers beyond 64 bits."""
     for path, value in leaves(OmegaConf.to_container(config), ""):
@@ -157,13 +144,16 @@ def leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
         yield path, node
 
 
-def fill_in(config: DictConfig) -> None:
-    """Add the settings that the config of an older run lacks, with the schema's defaults."""
+def upgrade(config: DictConfig) -> None:
+    """Add the settings that the config of an older run lacks, with the schema's defaults, and rename its parts."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(TrainConfig)), ""):
         for key, value in node.items():
             name = f"{path}.{key}".lstrip(".")
             if value != MISSING and OmegaConf.select(config, name, default=MISSING) == MISSING:
                 OmegaConf.update(config, name, value, force_add=True)
+    for path, node in walk(OmegaConf.to_container(config), ""):
+        if node.get("_target_") in RENAMED:
+            OmegaConf.update(config, f"{path}._target_", RENAMED[node["_target_"]])
 
 
 def check_needs(config: DictConfig) -> None:
@@ -187,3 +177,30 @@ def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
                 raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
     OmegaConf.merge(OmegaConf.structured(schema), config)
     check_numbers(config)
+
+
+def check_lightning_arguments(arguments: DictConfig) -> None:
+    """UserError for what trainer.lightning cannot pass on to Lightning's Trainer."""
+    trainer = get_object("pytorch_lightning.Trainer")
+    known = inspect.signature(trainer.__init__).parameters
+    for name, value in ((str(name), value) for name, value in arguments.items()):
+        setting = f"trainer.lightning.{name}={value}"
+        if name not in known:
+            raise UserError(f"{setting}: Lightning's Trainer has no such argument{did_you_mean(name, known)}")
+        if name in RESERVED:
+            raise UserError(f"{setting}: segframe sets it; {RESERVED[name]}")
+        if not accepts(annotation(trainer, name), value):
+            raise UserError(f"{setting}: it must be {describe_type(annotation(trainer, name))}")
+
+
+def check_checkpoints(callbacks: DictConfig) -> None:
+    """UserError where several best checkpoints would have one file name: the last of them would count as the best."""
+    for name, node in callbacks.items():
+        if not OmegaConf.is_dict(node) or node.get("enable_version_counter", True) or not node.get("filename"):
+            continue
+        count = node.get("save_top_k", 1)
+        if count != 1 and "{" not in node.filename:
+            raise UserError(
+                f"callbacks.{name!s}.save_top_k={count}: the file name {node.filename}.ckpt allows one; add a callback "
+                "whose filename contains {step}"
+            )

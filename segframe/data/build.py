@@ -1,15 +1,13 @@
 """Datasets and loaders of a run's config."""
 
 import logging
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig
 
 from segframe.config.instantiate import instantiate
-from segframe.config.run_length import RunLength, measure_run
-from segframe.config.schema import DataConfig
-from segframe.config.validate import accepts, annotation
+from segframe.config.schema import TrainerConfig
 from segframe.data.base import SegmentationDataset
 from segframe.data.cache_setup import add_caches
 from segframe.data.datamodule import DataModule
@@ -20,24 +18,45 @@ from segframe.errors import UserError, error_context
 log = logging.getLogger(__name__)
 
 
-def build_datasets(data: DataConfig, transforms: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The training split with its transforms, and the validation split as it is: at its original size."""
-    if transforms.train is None:
-        raise UserError("transforms.train=null: [] trains on the images as they are")
-    steps = instantiate(transforms.train, "transforms")
+def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The training split with its transforms, and the validation split at its original size, without any."""
+    data = config.data
+    steps = instantiate(config.transforms.train, "transforms")
+    make_dataset = instantiate(data.dataset, "data.dataset")
     with error_context("transforms"):
         transform = Transform(steps)
-    make_dataset = instantiate(data.dataset, "data.dataset")
-    if data.root is None and not accepts(annotation(make_dataset.func, "root"), None):
-        raise UserError("data.root must be given: data.root=..., the folder of the data")
     with error_context("data"):
         if data.download:
             make_dataset.func.download(data.root)
-        train = make_dataset(root=data.root, split=data.train_split, transform=transform, seed=seed)
+        train = make_dataset(root=data.root, split=data.train_split, transform=transform, seed=config.seed)
         val = make_dataset(root=data.root, split=data.val_split)
         if data.cache is not None:
             add_caches([train, val], data.cache, data.cache_dir)
         return train, val
+
+
+class RunLength(NamedTuple):
+    """A run in optimizer steps, each of trainer.accumulate_grad_batches batches."""
+
+    total_steps: int
+    steps_per_epoch: int
+    val_every_n_steps: int
+
+
+def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> RunLength:
+    """The length of a run, whether its config gives epochs or steps."""
+    for name in ("max_epochs", "max_steps", "val_every_n_epochs", "val_every_n_steps", "accumulate_grad_batches"):
+        value = getattr(trainer, name)
+        if value is not None and value <= 0:
+            raise UserError(f"trainer.{name}={value}: it must be above 0")
+    if (trainer.gradient_clip_val or 0) < 0:
+        raise UserError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: it must be above 0, or null")
+    if batch_size <= 0:
+        raise UserError(f"data.batch_size={batch_size}: it must be above 0")
+    steps_per_epoch = max(1, num_samples // (batch_size * trainer.accumulate_grad_batches))
+    total = trainer.max_steps if trainer.max_steps is not None else trainer.max_epochs * steps_per_epoch
+    every = trainer.val_every_n_steps or max(1, round(trainer.val_every_n_epochs * steps_per_epoch))
+    return RunLength(total, steps_per_epoch, min(every, total))
 
 
 def build_data_module(

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from segframe.config import validate
-from segframe.config.old_names import RENAMED
 from segframe.config.saved_run import computes
 from segframe.config.schema import TrainConfig, TrainerConfig
+from segframe.config.validate import did_you_mean, walk
 from segframe.data.base import SegmentationDataset
 from segframe.data.class_weights import class_weights
 from segframe.errors import UserError
@@ -18,22 +17,6 @@ from segframe.inference.metrics import best_mode, compute_metrics
 from segframe.models.weights.third_party import Weights
 
 log = logging.getLogger(__name__)
-
-
-def check_config(config: DictConfig, resumes: bool) -> None:
-    """Validate a composed config before anything is built; that of a resumed run gets settings added since."""
-    validate.check_parts(config)
-    if resumes:
-        validate.fill_in(config)
-        for path, node in validate.walk(OmegaConf.to_container(config), ""):
-            if node.get("_target_") in RENAMED:
-                OmegaConf.update(config, f"{path}._target_", RENAMED[node["_target_"]])
-    validate.check_keys(config)
-    validate.check_targets(config)
-    if not resumes:
-        validate.check_needs(config)
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed={config.seed}: it must be 0 or more and below 2**32")
 
 
 def finish_config(
@@ -101,25 +84,23 @@ def has_fast_bfloat16(accelerator: str) -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def finish_class_weights(loss: Any, train: SegmentationDataset) -> None:
+def finish_class_weights(loss: DictConfig, train: SegmentationDataset) -> None:
     """Replace `class_weights: auto`, anywhere in the loss's config, by the median-frequency weights of the masks."""
-    if OmegaConf.is_dict(loss):
-        for key, child in loss.items():
-            if key == "class_weights" and child == "auto":
-                loss[key] = class_weights(train)
-                text = ", ".join(f"{name} {w:.2f}" for name, w in zip(train.classes, loss[key], strict=True))
-                log.info("class weights (median frequency): %s", text)
-            else:
-                finish_class_weights(child, train)
+    auto = [path for path, node in walk(OmegaConf.to_container(loss), "") if node.get("class_weights") == "auto"]
+    if not auto:
+        return
+    weights = class_weights(train)
+    text = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
+    log.info("class weights (median frequency): %s", text)
+    for path in auto:
+        OmegaConf.update(loss, f"{path}.class_weights".lstrip("."), weights)
 
 
 def find_monitor_mode(config: DictConfig, classes: tuple[str, ...]) -> str:
     """`min` or `max`: where the monitored metric is best; UserError where there is no such metric or mode."""
     known = ["val/loss", *compute_metrics(torch.zeros(len(classes), len(classes)), classes, "val")]
     if config.monitor not in known:
-        raise UserError(
-            f"monitor={config.monitor}: there is no such metric{validate.did_you_mean(config.monitor, known)}"
-        )
+        raise UserError(f"monitor={config.monitor}: there is no such metric{did_you_mean(config.monitor, known)}")
     mode, right = config.monitor_mode, best_mode(config.monitor)
     if mode not in ("auto", right):
         where = "lowest" if right == "min" else "highest"

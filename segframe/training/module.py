@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from segframe.config.instantiate import instantiate
-from segframe.config.run_length import RunLength
 from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
+from segframe.data.build import RunLength
 from segframe.data.palettes import Palette
 from segframe.errors import UserError, check_range, error_context
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics

@@ -7,27 +7,26 @@ import sys
 import torch
 from omegaconf import DictConfig
 
-from segframe.config.schema import TrainerConfig
 from segframe.errors import UserError
 from segframe.models.segmenter import Segmenter
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
-def set_up_process(config: DictConfig) -> None:
-    """Set what holds for the whole process, before a GPU is used: determinism, TF32, glibc's allocator."""
+def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
+    """Apply determinism, TF32, glibc's allocator, memory format, activation checkpointing and compilation.
+
+    Before a GPU is used. Parameters keep their names and values.
+    """
+    settings = config.trainer
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
     torch.use_deterministic_algorithms(config.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
     # Of convolutions; not of matrix products, by which losses and classes are computed.
-    torch.backends.cudnn.allow_tf32 = config.trainer.tf32
-    if config.trainer.keep_freed_memory:
+    torch.backends.cudnn.allow_tf32 = settings.tf32
+    if settings.keep_freed_memory:
         keep_freed_memory()
-
-
-def optimize_segmenter(settings: TrainerConfig, segmenter: Segmenter) -> None:
-    """Apply memory format, activation checkpointing and compilation; parameters keep their names and values."""
     segmenter.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     segmenter.to(memory_format=segmenter.memory_format)
     if settings.activation_checkpointing and settings.compile:

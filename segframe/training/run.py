@@ -3,30 +3,28 @@
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
+from segframe.config.validate import validate_config
 from segframe.data.build import build_data_module, build_datasets
 from segframe.models.build import build_segmenter, load_initial_weights
-from segframe.models.weights.checkpoint import find_checkpoint
 from segframe.models.weights.third_party import read_weights
 from segframe.training.checkpoint_io import find_resume_checkpoint
-from segframe.training.finish_config import check_config, finish_config
+from segframe.training.finish_config import finish_config
 from segframe.training.loggers import discard_after
 from segframe.training.module import build_module
-from segframe.training.performance import optimize_segmenter, set_up_process
-from segframe.training.run_dir import lock_run_dir, open_run_dir, write_result, write_start
+from segframe.training.performance import set_up_performance
+from segframe.training.run_dir import open_run_dir, write_result, write_start
 from segframe.training.trainer import best_score, build_trainer
 
 
 def train(config: DictConfig) -> float:
     """Train as the config says; returns the best value of the monitored metric, NaN without a validation.
 
-    A refused run leaves its folder as it was; config.yaml is written once training begins.
+    A refused run leaves its folder as it was; config.yaml is written when training begins.
     """
-    folder, resumes = open_run_dir(config)
-    check_config(config, resumes)
-    with lock_run_dir(folder):
-        set_up_process(config)
-        train_set, val_set = build_datasets(config.data, config.transforms, config.seed)
-        weights = read_weights(find_checkpoint(config.init_from)) if config.init_from and not resumes else None
+    with open_run_dir(config) as (folder, resumes):
+        validate_config(config, resumes)
+        train_set, val_set = build_datasets(config)
+        weights = read_weights(config.init_from) if config.init_from and not resumes else None
         config = finish_config(config, folder, resumes, train_set, weights)
 
         seed_everything(config.seed, verbose=False)
@@ -34,7 +32,7 @@ def train(config: DictConfig) -> float:
         segmenter = build_segmenter(config, len(train_set.classes))
         if weights is not None:
             load_initial_weights(segmenter, weights, config, train_set.classes)
-        optimize_segmenter(config.trainer, segmenter)
+        set_up_performance(config, segmenter)
         module = build_module(config, segmenter, train_set, length)
         trainer = build_trainer(config, length, on_start=lambda trainer: write_start(folder, config, trainer))
 

@@ -33,8 +33,16 @@ class RunDir(NamedTuple):
     resumes: bool
 
 
-def open_run_dir(config: DictConfig) -> RunDir:
-    """The run's folder, which Hydra has made; UserError where another run is in it."""
+@contextmanager
+def open_run_dir(config: DictConfig) -> Iterator[RunDir]:
+    """The run's folder, which Hydra has made, locked; UserError where another run or process is in it."""
+    found = find_run_dir(config)
+    with lock_run_dir(found.path):
+        yield found
+
+
+def find_run_dir(config: DictConfig) -> RunDir:
+    """The run's folder; UserError where another run is in it."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     if config.resume not in (None, "auto") and Path(config.resume).resolve() != folder.resolve():
         raise UserError(f"resume={config.resume}: give it on the command line as resume=..., where it is read first")

@@ -150,7 +150,7 @@ def test_the_example_of_own_data_works(tmp_path):
             picture = Image.new("RGB", (40, 32), (0x80, 0x40, 0x80) if folder == "masks" else (9, 9, 9))
             picture.save(tmp_path / "photos" / folder / split / "0.png")
     config = composed(f"hydra.searchpath=[file://{tmp_path}]", "data=mine", f"data.root={tmp_path / 'photos'}")
-    train, _ = build_datasets(config.data, config.transforms, 0)
+    train, _ = build_datasets(config)
     assert train.classes == ("road", "sky")
     assert set(train[0]["mask"].unique().tolist()) <= {0, 255}
 

@@ -5,9 +5,8 @@ import torch
 from conftest import TINY, composed
 
 from segframe.config.instantiate import instantiate
-from segframe.config.run_length import measure_run
 from segframe.config.schema import TrainerConfig
-from segframe.data.build import build_data
+from segframe.data.build import build_data, measure_run
 from segframe.errors import UserError
 from segframe.models.build import build_segmenter
 from segframe.training import build

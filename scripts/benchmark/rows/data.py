@@ -43,7 +43,7 @@ def cityscapes(setup: Setup) -> list[str]:
 
 def training_data(config: DictConfig) -> SegmentationDataset:
     """Build the training split as train.py does."""
-    return build_datasets(config.data, config.transforms, config.seed)[0]
+    return build_datasets(config)[0]
 
 
 def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:

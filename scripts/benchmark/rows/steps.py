@@ -26,8 +26,7 @@ from benchmark.networks import (
 )
 from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 from segframe.config.instantiate import instantiate
-from segframe.config.run_length import RunLength
-from segframe.data.build import build_datasets
+from segframe.data.build import RunLength, build_datasets
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.heads.fcn import FCN
 from segframe.models.segmenter import Normalize, Segmenter
@@ -162,7 +161,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     ]
     config, segmenter = network(setup, 8, *words)
     first = first or segmenter
-    dataset, _ = build_datasets(config.data, config.transforms, config.seed)
+    dataset, _ = build_datasets(config)
     config = finish_config(config, Path(config.output_dir), False, dataset, None)
     images, mask = batch_of(setup, 2, size, 8)
     batches = [{"image": images, "mask": mask, "name": ["a", "b"]}] * (steps + 1)

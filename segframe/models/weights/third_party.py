@@ -178,8 +178,9 @@ FORMATS = [
 ]
 
 
-def read_weights(path: Path) -> Weights:
-    """Those of a segframe checkpoint, or of another project's file of one of FORMATS."""
+def read_weights(path: str | Path) -> Weights:
+    """The weights of a run's folder, a segframe checkpoint, or another project's file of one of FORMATS."""
+    path = checkpoint.find_checkpoint(path)
     content = checkpoint.load_file(path)
     if checkpoint.KEY in content:
         metadata, state = checkpoint.load_run(path)

@@ -1,0 +1,54 @@
+"""Whether values of YAML fit the annotations of the arguments that they become."""
+
+import inspect
+import json
+import typing
+from functools import cache
+from typing import Any
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+
+def annotation(target: Any, parameter: str) -> Any:
+    """The type that a class's constructor or a function states for a parameter; Any where it states none."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function).get(parameter, Any)
+    except Exception:  # forward references that only a type checker sees
+        return Any
+
+
+def accepts(hint: Any, value: Any) -> bool:
+    """Whether a plain value of YAML fits an annotation; values with a `_target_` become objects and pass.
+
+    Checked as JSON, whose lists stand for tuples and sequences, as YAML's do.
+    """
+    if hint in (Any, object, inspect.Parameter.empty) or isinstance(hint, typing.TypeVar):
+        return True
+    text = json.dumps(value)
+    if '"_target_"' in text:
+        return True
+    adapter = type_adapter(hint)
+    if adapter is None:
+        return True
+    try:
+        adapter.validate_json(text, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+@cache
+def type_adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """Pydantic's validator for an annotation; None where it has none."""
+    try:
+        return TypeAdapter(hint, config={"arbitrary_types_allowed": True})
+    except PydanticUserError:  # dataclasses and the like bring a config of their own
+        return None
+
+
+def describe_type(hint: Any) -> str:
+    """An annotation in the words of YAML."""
+    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
+    text = text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
+    return text.replace("collections.abc.Sequence", "list").replace(" | torch.Tensor", "")
