@@ -54,6 +54,8 @@ class Option(NamedTuple):
     bases: list[str]
     """Options of the same group that it is built on."""
     settings: list[Setting]
+    is_preset: bool
+    """Whether its keys are those of the whole configuration (`@package _global_`)."""
     targets: dict[str, str]
     """The classes and functions it names, by the dotted name of the mapping: "" is the file itself."""
 
@@ -69,7 +71,7 @@ def read_option(path: Path) -> Option:
     bases = [base.partition("@")[0] for base in plain.get("defaults", []) if isinstance(base, str) and base != "_self_"]
     targets = dict(_targets(plain, ""))
     group = "" if path.parent == CONFIGS else path.parent.name
-    return Option(group, path.stem, header, bases, settings, targets)
+    return Option(group, path.stem, header, bases, settings, text.startswith("# @package"), targets)
 
 
 def read_group(group: str) -> dict[str, Option]:
@@ -168,7 +170,7 @@ def group_section(group: str) -> str:
     """One config group: its options, then the settings that they introduce."""
     options = read_group(group)
     parts = [f"(group-{group})=\n## {group}\n"]
-    rows = ["| option | what it is | sets |", "|---|---|---|"]
+    rows = ["| option | what it is | built on, sets |", "|---|---|---|"]
     for option in options.values():
         if option.name.startswith("_"):
             continue
@@ -186,7 +188,7 @@ def group_section(group: str) -> str:
     schema_of = {"data": schema.DataConfig, "trainer": schema.TrainerConfig, "normalize": schema.NormalizeConfig}
     for option in options.values():
         own = [s for s in option.settings if s.comment]
-        if own:
+        if own and not option.is_preset:
             users = [f"`{o.name}`" for o in options.values() if option.name in o.bases and o.name[0] != "_"]
             title = option.name if option.name.startswith("_") else f"{group}={option.name}"
             shared = f" Shared by {', '.join(users)}." if option.name.startswith("_") else ""
@@ -197,7 +199,7 @@ def group_section(group: str) -> str:
 
 def table(option: Option, group: dict[str, Option], prefix: str, root: type | None) -> str:
     """The settings that a file introduces."""
-    rows = ["| setting | default | type | meaning |", "|---|---|---|---|"]
+    rows = []
     for setting in option.settings:
         described = inherited(option, group, setting.name)
         if described is None or (not setting.comment and setting.default == ""):
@@ -206,9 +208,11 @@ def table(option: Option, group: dict[str, Option], prefix: str, root: type | No
         target = target_of(option, group, f"{parent}." if parent else "")
         kind = type_of(target, key) if target else schema_type(root, setting.name) if root else ""
         default = "required" if setting.default == "???" else f"`{setting.default}`" if setting.default else ""
-        cells = (f"`{prefix}{setting.name}`", default, f"`{kind}`" if kind else "", escape(described.comment))
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows) + "\n"
+        rows.append([f"`{prefix}{setting.name}`", default, f"`{kind}`" if kind else "", escape(described.comment)])
+    names = ["setting", "default", "type", "meaning"]
+    shown = [k for k in range(len(names)) if names[k] != "type" or any(row[k] for row in rows)]
+    lines = [[names[k] for k in shown], ["---" for _ in shown], *([row[k] for k in shown] for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def type_of(target: str, parameter: str) -> str:
@@ -237,8 +241,9 @@ def spell(hint: Any) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text as Markdown."""
-    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
+    """Plain text with `code` as Markdown."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(part if k % 2 else re.sub(r"([\\`*_\[\]<>])", r"\\\1", part) for k, part in enumerate(parts))
 
 
 def prose(lines: list[str]) -> str:
