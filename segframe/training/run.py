@@ -22,6 +22,7 @@ def train(config: DictConfig) -> float:
     A refused run leaves its folder as it was; config.yaml is written when training begins.
     """
     with open_run_dir(config) as (folder, resumes):
+        config.output_dir = str(folder)  # callbacks and loggers refer to it
         validate_config(config, resumes)
         train_set, val_set = build_datasets(config)
         weights = read_weights(config.init_from) if config.init_from and not resumes else None
