@@ -21,8 +21,7 @@ from segframe.config import untrusted
 from segframe.data.datasets.folder import Folder
 from segframe.data.file_listing import pair
 from segframe.data.image_io import read_image, read_raw
-from segframe.data.label_map import LabelTable
-from segframe.data.palettes import voc_palette
+from segframe.data.label_map import LabelTable, voc_palette
 from segframe.data.split_lists import read_list
 from segframe.errors import UserError
 from segframe.models.from_checkpoint import restore

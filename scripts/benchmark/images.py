@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
-from segframe.data.palettes import voc_palette
+from segframe.data.label_map import voc_palette
 
 JPEG_QUALITY = 95
 CAMVID_SIZE = (360, 480)

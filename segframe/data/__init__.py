@@ -1,7 +1,6 @@
 """Datasets, augmentation and loaders."""
 
-from segframe.data.base import SegmentationDataset
-from segframe.data.class_weights import class_weights
+from segframe.data.base import SegmentationDataset, class_weights
 from segframe.data.color import ColorMatrixJitter
 from segframe.data.datamodule import DataModule
 from segframe.data.datasets.camvid import CamVid

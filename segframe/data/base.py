@@ -1,27 +1,22 @@
 """What every dataset is: samples that are found, read, checked and transformed."""
 
-import mmap
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from segframe.data.cache import Cache
 from segframe.data.file_listing import TWICE, Sample, disambiguate_names, note
 from segframe.data.image_io import read_image, read_raw
-from segframe.data.label_map import LabelTable
-from segframe.data.palettes import Palette
+from segframe.data.label_map import LabelTable, Palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
-
-MAX_WORKERS = 256
-"""Whose samples are told apart when one dies."""
 
 
 class SegmentationDataset(Dataset[dict[str, Any]], ABC):
@@ -49,8 +44,6 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.split = split
         self.transform = transform
         self.seed = seed
-        # Per worker its process and the sample at hand, in memory shared with those that are forked.
-        self._reading = np.frombuffer(mmap.mmap(-1, 16 * MAX_WORKERS), np.int64).reshape(MAX_WORKERS, 2)
         self.labels = LabelTable(self.classes, self.label_map, self.palette, self.labels_are_settings)
         self.samples = disambiguate_names(self.find())
         if not self.samples:
@@ -96,11 +89,6 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
         return image, mask
 
-    def read_by(self, pids: set[int]) -> list[Path | str]:
-        """Return the samples that these worker processes were at: their images, or names where there are no files."""
-        samples = [self.samples[index] for pid, index in self._reading.tolist() if pid in pids]
-        return [sample.image if sample.image != Path() else sample.name for sample in samples]
-
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -108,8 +96,6 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends a plain `for item in dataset`
-        if (worker := get_worker_info()) is not None:
-            self._reading[worker.id % MAX_WORKERS] = os.getpid(), index
         image, mask = self.read(index)
         if self.transform is not None:
             seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
@@ -124,3 +110,27 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             "mask": torch.from_numpy(np.require(mask, requirements="W")),
             "name": self.samples[index].name,
         }
+
+
+def class_weights(dataset: SegmentationDataset) -> list[float]:
+    """Return median(freq) / freq(c) per class, for imbalanced data; reads every mask, no image.
+
+    Median frequency balancing (Eigen & Fergus, 2015; SegNet, 2017): freq(c) is the share of c in the pixels, void
+    included, of the images that show c. A class that never occurs weighs 1 and is left out of the median.
+    """
+    num_classes = len(dataset.classes)
+    pixels, area = np.zeros(num_classes), np.zeros(num_classes)
+
+    def count(index: int) -> tuple[np.ndarray, int]:
+        mask = dataset.read_mask(index)
+        return np.bincount(mask.ravel(), minlength=num_classes)[:num_classes], mask.size
+
+    with ThreadPoolExecutor() as pool:
+        for counts, size in pool.map(count, range(len(dataset))):
+            pixels += counts
+            area += (counts > 0) * size
+    seen = area > 0
+    frequency = pixels[seen] / area[seen]
+    weights = np.ones(num_classes)
+    weights[seen] = np.median(frequency) / frequency
+    return weights.tolist()

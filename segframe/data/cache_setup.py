@@ -49,7 +49,15 @@ class Store:
         index["start"] = ends - index["room"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
-        told = (kind.__module__, kind.__name__, dataset.classes, paths, dataset.palette, labels.listed, labels.other)
+        told = (
+            kind.__module__,
+            kind.__name__,
+            dataset.classes,
+            paths,
+            dataset.palette,
+            labels.listed_colours,
+            labels.other,
+        )
         metadata = repr(told).encode() + labels.table.tobytes()
         digest = sha256(metadata).digest()
         self.num_samples = len(index)

@@ -62,10 +62,10 @@ class Sample(NamedTuple):
     mask: Path
 
 
-def require(path: Path, cure: str) -> Path:
-    """Return the path; UserError with the cure where nothing is there."""
+def require(path: Path, advice: str) -> Path:
+    """Return the path; UserError with the advice where nothing is there."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: {cure}")
+        raise UserError(f"{path} does not exist: {advice}")
     return path
 
 
@@ -84,10 +84,10 @@ def check_file(path: Path, kind: str, most: int) -> None:
         )
 
 
-def listing(folder: Path, suffixes: tuple[str, ...], cure: str) -> dict[str, Path]:
+def listing(folder: Path, suffixes: tuple[str, ...], advice: str) -> dict[str, Path]:
     """Return the folder's files with one of these suffixes (in any case) by name, sorted; UserError for twins."""
     found: dict[str, Path] = {}
-    for path in sorted(require(folder, cure).iterdir()):
+    for path in sorted(require(folder, advice).iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         name = composed(path.stem)

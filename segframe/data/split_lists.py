@@ -14,17 +14,17 @@ MAX_BYTES = 1 << 28
 """Of a list at most: some million lines."""
 
 
-def read_list(path: Path, cure: str) -> list[str]:
+def read_list(path: Path, advice: str) -> list[str]:
     """Return the lines of a split list, without blank ones; UserError where there are none."""
-    return [line for _, line in numbered_lines(path, cure)]
+    return [line for _, line in numbered_lines(path, advice)]
 
 
-def numbered_lines(path: Path, cure: str) -> list[tuple[int, str]]:
+def numbered_lines(path: Path, advice: str) -> list[tuple[int, str]]:
     """Return the lines of a split list, without blank ones, and their numbers from 1 on; UserError where there are
     none.
     """
     try:
-        check_file(require(path, cure), "list", MAX_BYTES)
+        check_file(require(path, advice), "list", MAX_BYTES)
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(

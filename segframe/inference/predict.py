@@ -18,7 +18,7 @@ from segframe.config.schema import PredictConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.file_listing import IMAGE_SUFFIXES
 from segframe.data.image_io import read_image
-from segframe.data.palettes import Palette
+from segframe.data.label_map import Palette
 from segframe.errors import TO_PREDICT, ImageError, UserError, translate_errors
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, Scores, autocast_dtype, classify

@@ -10,8 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from segframe.config.saved_run import computes
 from segframe.config.schema import TrainConfig, TrainerConfig
 from segframe.config.validate import did_you_mean, walk
-from segframe.data.base import SegmentationDataset
-from segframe.data.class_weights import class_weights
+from segframe.data.base import SegmentationDataset, class_weights
 from segframe.errors import UserError
 from segframe.inference.metrics import best_mode, compute_metrics
 from segframe.models.weights.third_party import Weights

@@ -14,7 +14,7 @@ from segframe.config.instantiate import instantiate
 from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
-from segframe.data.palettes import Palette
+from segframe.data.label_map import Palette
 from segframe.errors import UserError, check_range, error_context
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics
 from segframe.models.losses.base import Loss

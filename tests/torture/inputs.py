@@ -118,7 +118,7 @@ def findings(place: Path) -> list[str]:
     """The errors that check_data.py has told, with their files; none where it could not begin."""
     path = place / "out/check_data.json"
     told = json.loads(path.read_text())["findings"] if path.exists() else []
-    return [" ".join((one["what"], *one["files"], one["cure"])) for one in told if one["severity"] == "error"]
+    return [" ".join((one["what"], *one["files"], one["advice"])) for one in told if one["severity"] == "error"]
 
 
 def judge(

@@ -20,8 +20,7 @@ from segframe.data.file_listing import (
     pair,
     require,
 )
-from segframe.data.label_map import IGNORE
-from segframe.data.palettes import Palette, voc_palette
+from segframe.data.label_map import IGNORE, Palette, voc_palette
 from segframe.data.split_lists import LINE, cuts, name_in, numbered_lines, pairs_in, read_list
 from segframe.data.transforms import Transform
 from segframe.errors import UserError

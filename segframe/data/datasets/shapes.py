@@ -11,7 +11,7 @@ import numpy as np
 from segframe import IGNORE_INDEX
 from segframe.data.base import SegmentationDataset
 from segframe.data.file_listing import Sample
-from segframe.data.palettes import voc_palette
+from segframe.data.label_map import voc_palette
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
 

@@ -1,18 +1,15 @@
 """PASCAL VOC 2012 segmentation (Everingham et al., 2012), with the extra masks of SBD (Hariharan et al., 2011)."""
 
-import struct
-import zlib
-from collections.abc import Iterator
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from scipy.io import loadmat
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.download import fetch_archive
 from segframe.data.file_listing import Sample, check_file, listing, pair
-from segframe.data.palettes import voc_palette
+from segframe.data.label_map import voc_palette
 from segframe.data.split_lists import read_list
 from segframe.errors import UserError
 
@@ -21,14 +18,8 @@ VOC_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"
 SBD_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
 SBD_MD5 = "82b4d87ceb2ed10f6038a1cba92111cb"
 
-MAT_BYTES = 1 << 20
-"""Of a mask of SBD at most. Its images have 500x500 pixels at most, 0.3 MB before compression."""
-MAT_UNFOLDED = 1 << 24
-"""Of one of its variables at most, borders and all: what is compressed could unfold to a thousand times its size."""
-_UINT8, _MATRIX, _COMPRESSED = 2, 14, 15
-"""Types of data elements in MATLAB's format 5."""
-_STRUCT_ARRAY, _UINT8_ARRAY = 2, 9
-"""Classes of arrays in it."""
+MAX_MASK_BYTES = 1 << 20
+"""Maximum size of an SBD mask file; the images have at most 500x500 pixels, 0.3 MB uncompressed."""
 
 AUGMENTED = "trainaug"
 SBD_TRAIN = "sbdtrain"
@@ -103,11 +94,11 @@ class VOC(SegmentationDataset):
         if path.suffix != ".mat":
             return super().load_mask(path)
         try:
-            check_file(path, "mask of SBD", MAT_BYTES)
-            return _read_sbd(path.read_bytes())
+            check_file(path, "SBD mask", MAX_MASK_BYTES)
+            return _read_sbd(path)
         except UserError:
             raise
-        except (OSError, ValueError, struct.error, zlib.error) as error:
+        except Exception as error:  # loadmat raises errors of many types for damaged files
             raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None
 
     @classmethod
@@ -118,63 +109,9 @@ class VOC(SegmentationDataset):
         fetch_archive(SBD_URL, SBD_MD5, root, "benchmark_RELEASE/dataset/cls")
 
 
-def _read_sbd(data: bytes) -> np.ndarray:
-    # GTcls.Segmentation, and nothing else of the file: SciPy would make every array that a header speaks of, of
-    # whatever size, and raises errors of all kinds for damaged files.
-    if data[124:128] != b"\0\1IM":
-        raise ValueError("it is not in the format of MATLAB 5 to 7.2")
-    for kind, content in _elements(memoryview(data)[128:]):
-        if kind == _COMPRESSED:
-            kind, content = next(_elements(_inflate(content)), (0, content))
-        if kind == _MATRIX and _nth(content, 2) == (1, b"GTcls"):
-            return _segmentation(content)
-    raise ValueError("it has no GTcls")
-
-
-def _segmentation(gt_cls: memoryview) -> np.ndarray:
-    # The fields follow their names, all of which have as many bytes, filled up with zeros.
-    name_size, names = int.from_bytes(_nth(gt_cls, 3)[1], "little"), _nth(gt_cls, 4)[1].tobytes()
-    at = names.find(b"Segmentation\0")
-    if _array_class(gt_cls) != _STRUCT_ARRAY or at < 0 or name_size == 0 or at % name_size:
-        raise ValueError("its GTcls is no struct with a Segmentation")
-    kind, array = _nth(gt_cls, 5 + at // name_size)
-    size = _nth(array, 1)[1]
-    if kind != _MATRIX or _array_class(array) != _UINT8_ARRAY or len(size) != 8:
-        raise ValueError("its Segmentation is no matrix of uint8")
-    height, width = struct.unpack("<2i", size)
-    kind, values = _nth(array, 3)
-    if kind != _UINT8 or min(height, width) < 1 or len(values) != height * width:
-        raise ValueError(f"its Segmentation is of {height}x{width} pixels and has {len(values)} bytes")
-    return np.frombuffer(values, np.uint8).reshape(height, width, order="F").copy()
-
-
-def _array_class(array: memoryview) -> int:
-    return int.from_bytes(_nth(array, 0)[1][:1], "little")
-
-
-def _inflate(data: memoryview) -> memoryview:
-    inflater = zlib.decompressobj()
-    unfolded = inflater.decompress(data, MAT_UNFOLDED)
-    if not inflater.eof:
-        raise ValueError(f"it is cut off, or unfolds to more than {MAT_UNFOLDED:,} bytes")
-    return memoryview(unfolded)
-
-
-def _nth(array: memoryview, n: int) -> tuple[int, memoryview]:
-    # Of an array's elements: 0 are its flags, 1 its dimensions, 2 its name, and its values or fields follow.
-    return next(islice(_elements(array), n, None), (0, memoryview(b"")))
-
-
-def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    # Type and content of each: a content of 4 bytes at most may stand in the tag; others are filled up to 8 bytes.
-    at = 0
-    while at < len(data):
-        kind, size = struct.unpack_from("<2I", data, at)
-        start = at + 8
-        if kind >> 16:
-            kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
-        end = start + size
-        if end > len(data) or (start == at + 4 and size > 4):
-            raise ValueError("it is cut off")
-        yield kind, data[start:end]
-        at = end if kind == _COMPRESSED else end + -end % 8
+def _read_sbd(path: Path) -> np.ndarray:
+    contents = loadmat(path, variable_names=["GTcls"], mat_dtype=False)
+    mask = contents["GTcls"]["Segmentation"][0, 0]
+    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"its Segmentation is {mask.dtype} of shape {mask.shape}, expected a matrix of uint8")
+    return np.ascontiguousarray(mask)

@@ -34,8 +34,8 @@ def within(split: Split) -> Iterator[Finding]:
     if same:
         yield Finding(WARNING, split.name, "copy of another image, with the same mask", same, "keep one of them")
     if different:
-        cure = "keep the one whose mask is right"
-        yield Finding(WARNING, split.name, "copy of another image, with another mask", different, cure)
+        advice = "keep the one whose mask is right"
+        yield Finding(WARNING, split.name, "copy of another image, with another mask", different, advice)
     firsts = [(facts, image) for facts, image in known if facts is groups[image.digest][0] and not image.is_blank]
     if near := sorted({later for _, later in _alike(firsts, firsts)}):
         alike = [firsts[k][0].image_path for k in near]
@@ -50,8 +50,8 @@ def between(splits: Sequence[Split], train_split: str, val_split: str) -> Iterat
     pairs = [(train_split, end) for end in ends] + [(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :]]
     for first, second in dict.fromkeys(pairs):
         if first == second == val_split:
-            cure = "figures are too good: set data.val_split to another split"
-            yield Finding(WARNING, first, ONE_SPLIT, [], cure)
+            advice = "figures are too good: set data.val_split to another split"
+            yield Finding(WARNING, first, ONE_SPLIT, [], advice)
         if first == second or first not in named:
             continue
         yield from _shared(named[first], named[second], is_chosen=second == val_split and first == train_split)

@@ -11,11 +11,11 @@ from segframe.data import file_listing, split_lists
 from segframe.data.image_io import COLOURS
 from segframe.data.inspection.facts import Facts, ImageFacts, MaskFacts
 from segframe.data.inspection.splits import Split
-from segframe.data.label_map import NO_CLASS, LabelTable, spell
+from segframe.data.label_map import NO_CLASS, LabelTable, format_value
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
-CURES = {
+KINDS = {
     file_listing.NO_IMAGE: (WARNING, "delete it, or bring its image"),
     file_listing.NO_MASK: (ERROR, "bring its mask, or take the image out of the folder or list"),
     file_listing.LOST: (ERROR, "bring the file, or take the line out"),
@@ -43,7 +43,7 @@ class Finding:
     what: str
     files: list[str]
     """All that show it, the first one first; empty where it is about the split."""
-    cure: str
+    advice: str
     details: list[dict[str, object]] = field(default_factory=list)
     """Per value: value, pixels, files, first file."""
 
@@ -86,13 +86,13 @@ def _masks(split: Split) -> Masks:
 
 def class_counts(labels: LabelTable, mask: MaskFacts) -> np.ndarray:
     """Return the pixels of each class, int64 (256,): the void's at 255, those of values that are none at NO_CLASS."""
-    return np.bincount(labels.look_up(mask.values), weights=mask.counts, minlength=256).astype(np.int64)
+    return np.bincount(labels.map_values(mask.values), weights=mask.counts, minlength=256).astype(np.int64)
 
 
 def _listing(split: Split) -> Iterator[Finding]:
-    for kind, (severity, cure) in CURES.items():
+    for kind, (severity, advice) in KINDS.items():
         if found := [problem.file for problem in split.problems if problem.kind == kind]:
-            yield Finding(severity, split.name, kind, found, cure)
+            yield Finding(severity, split.name, kind, found, advice)
 
 
 def _unreadable(split: Split) -> Iterator[Finding]:
@@ -108,15 +108,17 @@ def _sizes(split: str, pairs: Pairs) -> Iterator[Finding]:
     turned = [pair for pair in differ if _is_turned(*pair[1:])]
     other = [pair for pair in differ if not _is_turned(*pair[1:])]
     if turned:
-        cure = "image and mask must lie alike: turn the masks, or take the orientation out of the photos (exiftran -a)"
+        advice = (
+            "image and mask must lie alike: turn the masks, or take the orientation out of the photos (exiftran -a)"
+        )
         what = "image that its EXIF orientation turns, and its mask not"
-        yield Finding(ERROR, split, what, [facts.image_path for facts, _, _ in turned], cure)
+        yield Finding(ERROR, split, what, [facts.image_path for facts, _, _ in turned], advice)
     if other:
         _, image, mask = other[0]
         sizes = "{1}x{0} and {3}x{2}".format(*image.size, *mask.size)
         what = f"image and mask of different sizes ({sizes}, for one)"
-        cure = "resize both, the mask by nearest neighbour, or neither"
-        yield Finding(ERROR, split, what, [facts.image_path for facts, _, _ in other], cure)
+        advice = "resize both, the mask by nearest neighbour, or neither"
+        yield Finding(ERROR, split, what, [facts.image_path for facts, _, _ in other], advice)
 
 
 def _is_turned(image: ImageFacts, mask: MaskFacts) -> bool:
@@ -144,8 +146,8 @@ def _images(split: str, images: Sequence[tuple[str, ImageFacts | str]]) -> Itera
     others = sorted({image.header.mode for _, image in known} - {"RGB"})
     for mode in others:
         found = [path for path, image in known if image.header.mode == mode]
-        cure = "is read as RGB" if mode != "CMYK" else "is read as RGB: look whether the colours are right"
-        yield Finding(NOTE, split, f"image of mode {mode}", found, cure)
+        advice = "is read as RGB" if mode != "CMYK" else "is read as RGB: look whether the colours are right"
+        yield Finding(NOTE, split, f"image of mode {mode}", found, advice)
 
 
 def _values(split: str, labels: LabelTable, masks: Masks, all_masks: Masks) -> Iterator[Finding]:
@@ -156,7 +158,7 @@ def _values(split: str, labels: LabelTable, masks: Masks, all_masks: Masks) -> I
         for path, mask in masks:
             if (mask.values.dtype == COLOURS) != is_colour:
                 continue
-            wrong = labels.look_up(mask.values) == NO_CLASS
+            wrong = labels.map_values(mask.values) == NO_CLASS
             for value, count in zip(mask.values[wrong].tolist(), mask.counts[wrong].tolist(), strict=True):
                 pixels[value] += count
                 where.setdefault(value, []).append(path)
@@ -164,7 +166,7 @@ def _values(split: str, labels: LabelTable, masks: Masks, all_masks: Masks) -> I
             continue
         seen = [mask.values for _, mask in all_masks if (mask.values.dtype == COLOURS) == is_colour]
         values = np.unique(np.concatenate(seen)).astype(COLOURS if is_colour else np.uint16)
-        spelt = {int(value): spell(value) for value in values}
+        spelt = {int(value): format_value(value) for value in values}
         ranked = pixels.most_common()
         shown = ", ".join(f"{spelt[value]} ({n:,} pixels, {_files(where[value])})" for value, n in ranked[:5])
         more = f" and {len(ranked) - 5} more" if len(ranked) > 5 else ""
@@ -175,7 +177,7 @@ def _values(split: str, labels: LabelTable, masks: Masks, all_masks: Masks) -> I
         paths = list(dict.fromkeys(path for value, _ in ranked for path in where[value]))
         kind = "colour" if is_colour else "value"
         what = f"mask with a {kind} that is none of the {len(labels.classes)} classes: {shown}{more}"
-        yield Finding(ERROR, split, what, paths, labels.cure(values), details)
+        yield Finding(ERROR, split, what, paths, labels.advice(values), details)
 
 
 def _files(paths: Sequence[str]) -> str:
@@ -195,21 +197,21 @@ def encoding(mask: MaskFacts) -> str:
 
 def _encodings(split: str, labels: LabelTable, masks: Masks) -> Iterator[Finding]:
     if lossy := [path for path, mask in masks if mask.header.format == "JPEG"]:
-        yield Finding(WARNING, split, file_listing.LOSSY, lossy, CURES[file_listing.LOSSY][1])
+        yield Finding(WARNING, split, file_listing.LOSSY, lossy, KINDS[file_listing.LOSSY][1])
     kinds = {path: encoding(mask) for path, mask in masks}
     counts = Counter(kinds.values())
     if len(labels.classes) == 2 and labels.is_identity and counts["0 and 255"]:
         black_and_white = [path for path, kind in kinds.items() if kind == "0 and 255"]
         # {0, 255} passes for background and void, and would train on nothing.
         if not any(1 in mask.values for _, mask in masks):
-            cure = "are they binary? Then save them with the values 0 and 1"
+            advice = "are they binary? Then save them with the values 0 and 1"
             if labels.are_settings:
-                binary, void = (labels.setting({IGNORE_INDEX: target}) for target in (1, "ignore"))
-                cure = f"for binary masks set {binary}; where 255 is the void, set {void}"
-            yield Finding(ERROR, split, "mask of 0 and 255 alone, which is the void", black_and_white, cure)
+                binary, void = (labels.format_label_map({IGNORE_INDEX: target}) for target in (1, "ignore"))
+                advice = f"for binary masks set {binary}; where 255 is the void, set {void}"
+            yield Finding(ERROR, split, "mask of 0 and 255 alone, which is the void", black_and_white, advice)
         else:
-            cure = "if they are binary masks, save all of them with the same values"
-            yield Finding(WARNING, split, "mask of 0 and 255 alone, beside masks of class 1", black_and_white, cure)
+            advice = "if they are binary masks, save all of them with the same values"
+            yield Finding(WARNING, split, "mask of 0 and 255 alone, beside masks of class 1", black_and_white, advice)
     # A mask of background and void looks like a binary one.
     groups = {{"palette": "index", "1 bit": "index", "0 and 255": "index"}.get(kind, kind) for kind in counts}
     if len(groups) > 1:
@@ -229,8 +231,8 @@ def _palettes(split: str, masks: Masks) -> Iterator[Finding]:
             if any(first.setdefault(value, colour) != colour for value, colour in used.items()):
                 found.append(path)
     if found:
-        cure = "an index has another colour than in earlier masks: was each saved with a palette of its own?"
-        yield Finding(WARNING, split, "mask whose palette differs", found, cure)
+        advice = "an index has another colour than in earlier masks: was each saved with a palette of its own?"
+        yield Finding(WARNING, split, "mask whose palette differs", found, advice)
 
 
 def _contents(split: str, labels: LabelTable, masks: Masks, is_sample: bool) -> Iterator[Finding]:
@@ -250,8 +252,8 @@ def _contents(split: str, labels: LabelTable, masks: Masks, is_sample: bool) -> 
     single = [path for path, found in counts if np.count_nonzero(found[: len(labels.classes)]) == 1]
     if np.count_nonzero(known) == 1 and not total[NO_CLASS]:
         only = labels.classes[int(known.argmax())]
-        cure = f"a network learns to say nothing else: {_doubt(labels)}"
-        yield Finding(WARNING, split, f"each of {len(counts)} masks holds {only} alone", single, cure)
+        advice = f"a network learns to say nothing else: {_doubt(labels)}"
+        yield Finding(WARNING, split, f"each of {len(counts)} masks holds {only} alone", single, advice)
     elif single:
         yield Finding(NOTE, split, "mask of a single class", single, "")
     if total[IGNORE_INDEX] > MUCH_VOID * total.sum():
@@ -271,7 +273,7 @@ def absent(split: Split, trains: bool) -> Iterator[Finding]:
     masks = [facts.mask for facts in split.facts if not isinstance(facts.mask, str)]
     known = np.sum([class_counts(labels, mask) for mask in masks], axis=0) if masks else np.zeros(256)
     if never := [name for k, name in enumerate(labels.classes) if not known[k]]:
-        cure = "it cannot be learnt" if trains else "it has no figure"
+        advice = "it cannot be learnt" if trains else "it has no figure"
         if trains and labels.are_settings:
-            cure += ": is it in data.dataset.classes by mistake, or lost in data.dataset.label_map?"
-        yield Finding(WARNING if trains else NOTE, split.name, f"no pixel of {', '.join(never)}", [], cure)
+            advice += ": is it in data.dataset.classes by mistake, or lost in data.dataset.label_map?"
+        yield Finding(WARNING if trains else NOTE, split.name, f"no pixel of {', '.join(never)}", [], advice)

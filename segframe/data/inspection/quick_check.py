@@ -32,9 +32,9 @@ def quick_check(train: SegmentationDataset, val: SegmentationDataset) -> list[st
             if finding.files:
                 sentence += f", as {finding.files[0]}"
             if finding.severity == ERROR:
-                raise UserError(f"{sentence}: {finding.cure}; {ALL}")
+                raise UserError(f"{sentence}: {finding.advice}; {ALL}")
             if finding.severity == WARNING:
-                told.append(f"{sentence}: {finding.cure}")
+                told.append(f"{sentence}: {finding.advice}")
     if val.split == train.split:
         told.append(f"{val.split}: {ONE_SPLIT}, so figures are too good: set data.val_split to another split")
     elif copies := _copies(train, val):

@@ -86,7 +86,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     table.add_column("files", justify="right")
     table.add_column("what, the first file, what to do", overflow="fold")
     for finding in findings:
-        lines = [line for line in (finding.what, *finding.files[:1], finding.cure) if line]
+        lines = [line for line in (finding.what, *finding.files[:1], finding.advice) if line]
         count = f"{len(finding.files):,}" if finding.files else ""
         table.add_row(finding.severity, finding.split, count, "\n".join(lines), style=STYLES[finding.severity])
     return table

@@ -2,8 +2,8 @@
 
 import numpy as np
 from conftest import SIZE, mask_of
+from dataset_files import check_error
 from PIL import Image
-from test_data import complaint
 
 from segframe.data import Folder
 from segframe.data.inspection import quick_check
@@ -20,22 +20,22 @@ def test_sound_data_need_no_word(photos):
 
 def test_what_would_end_a_training_is_raised(photos):
     Image.fromarray(mask_of(0) + 1).save(photos / "masks/val/11.png")
-    complaint(
+    check_error(
         lambda: quick_check.quick_check(*datasets(photos)),
         "11.png",
         "val",
-        "label_map={3: 255}",
+        "label_map={3: ignore}",
         "scripts/check_data.py",
     )
     (photos / "images/train/5.png").write_bytes(b"")
-    complaint(lambda: quick_check.quick_check(*datasets(photos)), "5.png", "cannot read", "scripts/check_data.py")
+    check_error(lambda: quick_check.quick_check(*datasets(photos)), "5.png", "cannot read", "scripts/check_data.py")
 
 
 def test_binary_masks_without_a_label_map_are_told(photos):
     for path in (photos / "masks").rglob("*.png"):
         Image.fromarray(np.where(mask_of(0) > 0, 255, 0).astype(np.uint8)).save(path)
     two = {"classes": ["ground", "car"]}
-    complaint(lambda: quick_check.quick_check(*datasets(photos, **two)), "0.png", "label_map={255: 1}")
+    check_error(lambda: quick_check.quick_check(*datasets(photos, **two)), "0.png", "label_map={255: 1}")
     assert quick_check.quick_check(*datasets(photos, label_map={255: 1}, **two)) == []
 
 

@@ -1,4 +1,4 @@
-"""The line at the end of an epoch that waited for its data."""
+"""The report of epochs that waited for data."""
 
 import time
 from pathlib import Path
@@ -15,9 +15,7 @@ from segframe.training.callbacks import step_timer
 from segframe.training.callbacks.dataloader_report import DataloaderReport, advice
 
 
-class Slow(Dataset[Tensor]):
-    """Items that take their time."""
-
+class SlowDataset(Dataset[Tensor]):
     cache = None
     samples = (SimpleNamespace(image=Path("a.jpg")),)
 
@@ -32,8 +30,8 @@ class Slow(Dataset[Tensor]):
         return torch.ones(1)
 
 
-class Task(LightningModule):
-    steps_per_epoch = 2
+class Model(LightningModule):
+    length = SimpleNamespace(steps_per_epoch=2)
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -48,7 +46,7 @@ class Task(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def told(seconds_to_load: float, seconds_to_train: float, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> str:
+def output_of(seconds_to_load, seconds_to_train, capsys, tmp_path):
     trainer = Trainer(
         max_epochs=1,
         accumulate_grad_batches=2,
@@ -60,23 +58,21 @@ def told(seconds_to_load: float, seconds_to_train: float, capsys: pytest.Capture
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    trainer.fit(Task(seconds_to_train), DataLoader(Slow(seconds_to_load)))
+    trainer.fit(Model(seconds_to_train), DataLoader(SlowDataset(seconds_to_load)))
     return capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*GPU available but not used.*")
-def test_an_epoch_that_waits_says_so_and_one_that_works_does_not(capsys, tmp_path):
-    slow = told(0.03, 0.0, capsys, tmp_path)
+def test_only_epochs_that_wait_are_reported(capsys, tmp_path):
+    slow = output_of(0.03, 0.0, capsys, tmp_path)
     assert slow.count("epoch 1: the model waited") == slow.count("epoch 2: the model waited") == 1
     assert "% of the time for data (no workers" in slow
     assert "data.num_workers=" in slow
-    assert "waited" not in told(0.0, 0.03, capsys, tmp_path)
+    assert "waited" not in output_of(0.0, 0.03, capsys, tmp_path)
 
 
-def test_on_a_gpu_only_an_empty_queue_counts_as_waiting(monkeypatch):
+def test_on_a_gpu_only_an_empty_queue_is_waiting(monkeypatch):
     class Queue:
-        """A GPU's queue: what is launched ends `work` seconds after what was launched before it, or after now."""
-
         done = 0.0
 
     class Event:
@@ -120,7 +116,7 @@ def test_on_a_gpu_only_an_empty_queue_counts_as_waiting(monkeypatch):
         (4, None, "", "transforms=light"),
     ],
 )
-def test_advice_names_what_is_left_to_change(monkeypatch, workers, cache, image, setting):
+def test_advice(monkeypatch, workers, cache, image, setting):
     monkeypatch.setattr("segframe.training.callbacks.dataloader_report.num_cores", lambda: 4)
     dataset = SimpleNamespace(cache=cache, samples=[SimpleNamespace(image=Path(image))])
     assert setting in advice(SimpleNamespace(num_workers=workers, dataset=dataset))

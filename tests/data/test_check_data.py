@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 from conftest import SIZE, TINY, composed, mask_of, photo
+from dataset_files import put_lines
 from PIL import Image
-from test_data import put_lines
 
 from segframe.config.instantiate import instantiate
 from segframe.data.image_io import pack
@@ -84,11 +84,13 @@ def test_a_list_of_which_nothing_can_be_used(photos):
     put_lines(photos / "a.txt", "0 0 1", "1 1 1")
     put_lines(photos / "b.txt", "images/val/10.png,masks/val/10.png")
     lists = ("data.dataset.splits={train: a.txt, val: b.txt}", "data.dataset.images=.", "data.dataset.masks=.")
-    cure = finding(photos, ERROR, "cannot be opened", *lists).cure
-    assert cure.startswith(f"no line of {photos / 'a.txt'} is an image and a mask that are there")
-    assert cure.endswith(f"neither a name nor an image and a mask: {photos / 'a.txt'}, line 1, '0 0 1' and 1 more")
+    advice = finding(photos, ERROR, "cannot be opened", *lists).advice
+    assert advice.startswith(f"no line of {photos / 'a.txt'} is an image and a mask that are there")
+    assert advice.endswith(f"neither a name nor an image and a mask: {photos / 'a.txt'}, line 1, '0 0 1' and 1 more")
     put_lines(photos / "a.txt", "images/train/0.png masks/train/0.png", "1 1 1")
-    assert finding(photos, ERROR, "neither a name nor", *lists).cure.startswith("write a name, or an image and a mask")
+    assert finding(photos, ERROR, "neither a name nor", *lists).advice.startswith(
+        "write a name, or an image and a mask"
+    )
 
 
 def test_values_are_counted_over_the_split(photos):
@@ -99,7 +101,7 @@ def test_values_are_counted_over_the_split(photos):
     one = finding(photos, ERROR, "none of the 3 classes")
     pixels = sum(int((mask_of(seed) == 2).sum()) for seed in (1, 4))
     assert one.what.endswith(f"3 ({pixels:,} pixels, 2 files)")
-    assert one.cure == "is it the void? Then set 'data.dataset.label_map={3: 255}'"
+    assert one.advice == "if 3 is the void, set 'data.dataset.label_map={3: ignore}'"
     assert one.details == [{"value": "3", "pixels": pixels, "files": 2, "first": str(photos / "masks/train/1.png")}]
     assert not [f for f in check(photos, "data.dataset.label_map={3: ignore}")[0] if f.severity == ERROR]
 
@@ -110,7 +112,7 @@ def test_colours(photos):
         Image.fromarray(palette[np.array(Image.open(path))]).save(path)
     one = next(item for item in check(photos)[0] if item.split == "train")
     assert "#010203" in one.what
-    assert '{"#010203": ignore}' in one.cure
+    assert '{"#010203": ignore}' in one.advice
     colours = "data.dataset.palette=[[0,0,0],[128,0,0],[1,2,3]]"
     found, metadata = check(photos, colours)
     assert found == []
@@ -118,7 +120,7 @@ def test_colours(photos):
     assert summary.encodings == {"RGB colours": 6}
     assert summary.pixels[2] == sum(int((mask_of(seed) == 2).sum()) for seed in range(6))
     twins = "data.dataset.palette=[[0,0,0],[128,0,0],[0,0,0]]"
-    assert "#000000 to ground and to car" in check(photos, twins)[0][0].cure
+    assert "#000000 to ground and to car" in check(photos, twins)[0][0].advice
 
 
 def test_ways_to_store_masks(photos):
@@ -139,7 +141,7 @@ def test_binary_masks(photos):
         Image.fromarray(np.where(mask_of(0) > 0, 255, 0).astype(np.uint8)).save(path)
     two = "data.dataset.classes=[ground,car]"
     found, _ = check(photos, two)
-    assert "label_map={255: 1}" in next(item for item in found if "0 and 255" in item.what).cure
+    assert "label_map={255: 1}" in next(item for item in found if "0 and 255" in item.what).advice
     assert not [item for item in check(photos, two, "data.dataset.label_map={255: 1}")[0] if item.severity == ERROR]
     void = check(photos, two, "data.dataset.label_map={255: ignore}")[0]
     assert not [item for item in void if "0 and 255" in item.what]
@@ -211,9 +213,9 @@ def test_one_split_for_both(photos):
 def test_a_split_without_a_single_mask(photos):
     for seed in range(6):
         (photos / f"masks/train/{seed}.png").rename(photos / f"masks/train/{seed}.jpg")
-    cure = finding(photos, ERROR, "cannot be opened").cure
-    assert f"image without a mask: {photos / 'images/train/0.png'} and 5 more" in cure
-    assert f"mask stored as JPEG: {photos / 'masks/train/0.jpg'} and 5 more" in cure
+    advice = finding(photos, ERROR, "cannot be opened").advice
+    assert f"image without a mask: {photos / 'images/train/0.png'} and 5 more" in advice
+    assert f"mask stored as JPEG: {photos / 'masks/train/0.jpg'} and 5 more" in advice
 
 
 def test_values_are_counted_along_the_rows():

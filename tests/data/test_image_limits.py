@@ -1,0 +1,126 @@
+"""Images whose header asks for more memory than they are worth are refused before any is allocated."""
+
+import random
+import struct
+import time
+import tracemalloc
+import zlib
+from contextlib import suppress
+
+import pytest
+import torch
+from dataset_files import check_error, png_bytes
+from PIL import Image
+
+from segframe.data.image_io import MAX_PIXELS, _jpeg_size, read_header, read_image, read_raw, stored_area
+
+Image.init()  # Pillow's readers take memory too, once
+READERS = (read_image, read_raw, read_header, stored_area)
+
+
+def png(width, height, size, colour_type=0):
+    """A PNG with this header and `size` bytes of pixels."""
+    return png_bytes(width, height, 8, colour_type, zlib.compress(bytes(size)))
+
+
+def patch_header(tmp_path, suffix, *changes):
+    """A small image whose header claims other numbers."""
+    path = tmp_path / f"bomb{suffix}"
+    Image.new("L", (31, 33)).save(path)
+    data = path.read_bytes()
+    for old, new in changes:
+        assert old in data
+        data = data.replace(old, new, 1)
+    path.write_bytes(data)
+    return path
+
+
+def check_refused(path, *parts):
+    """All readers refuse the file, at once and without memory."""
+    for read in READERS:
+        tracemalloc.start()
+        start = time.perf_counter()
+        check_error(lambda read=read: read(path), path, f"{MAX_PIXELS:,}", "tiles", *parts)
+        assert time.perf_counter() - start < 1
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+
+
+HUGE_JPEG = (struct.pack(">2H", 33, 31), struct.pack(">2H", 65_000, 64_000))
+
+
+def test_huge_headers(tmp_path):
+    for colour_type in (0, 2, 3):
+        (tmp_path / "b.png").write_bytes(png(100_000, 90_000, 1 << 20, colour_type))
+        check_refused(tmp_path / "b.png", "100000x90000")
+    check_refused(patch_header(tmp_path, ".jpg", HUGE_JPEG), "64000x65000")
+    tags = ((256, 31, 65_535), (257, 33, 65_000))  # ImageWidth and ImageLength, one LONG each
+    changes = [[struct.pack("<2H2I", tag, 4, 1, value) for value in values] for tag, *values in tags]
+    check_refused(patch_header(tmp_path, ".tif", *changes), "65535x65000")
+    change = struct.pack("<2H", 31, 33), struct.pack("<2H", 65_000, 64_000)
+    check_refused(patch_header(tmp_path, ".gif", change), "65000x64000")
+
+
+@pytest.mark.parametrize("marker", [0x01, 0xD0])
+def test_jpeg_with_a_false_header_inside_a_segment(tmp_path, marker):
+    """These markers have no length: a reader that takes one for granted lands in the middle of the next segment."""
+    bomb = patch_header(tmp_path, ".jpg", HUGE_JPEG)
+    data = bomb.read_bytes()
+    segment = bytearray(b"\xff\xe0\xff\xff" + bytes(0xFFFD))
+    segment[0xFFE0:0xFFE9] = b"\xff\xc0\0\x0b\x08" + struct.pack(">2H", 33, 31)
+    bomb.write_bytes(data[:2] + bytes((0xFF, marker)) + segment + data[2:])
+    for read in READERS:
+        check_error(lambda read=read: read(bomb), bomb)
+    with pytest.raises(ValueError):
+        _jpeg_size(memoryview(bomb.read_bytes()))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_size_in_a_jpeg_header_is_that_of_the_decoded_image(tmp_path, progressive):
+    """Whatever is inserted between its segments."""
+    Image.new("RGB", (31, 33)).save(tmp_path / "i.jpg", progressive=progressive)
+    data, rng, sizes = (tmp_path / "i.jpg").read_bytes(), random.Random(0), []
+    frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    other = data[frame : frame + 5] + struct.pack(">2H", 9, 7) + data[frame + 9 : frame + 19]
+    starts = [2, data.index(b"\xff\xdb"), frame, frame + 19]
+    for _ in range(500):
+        marker, length = bytes((0xFF, rng.randrange(256))), struct.pack(">H", rng.choice((0, 1, 2, 4, 19, 21, 23)))
+        parts = rng.choices((marker, other, b"\xff\xfe" + length, b"\xff\xe3" + length), k=rng.randint(1, 4))
+        at = rng.choice(starts)
+        changed = data[:at] + b"".join(parts) + data[at:]
+        with suppress(ValueError, struct.error, RuntimeError):
+            sizes.append(_jpeg_size(memoryview(changed)))
+            decoded = torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(changed), dtype=torch.uint8), 0, True)
+            assert decoded.shape[1:] == sizes[-1]
+    assert {(33, 31), (9, 7)} <= {*sizes}
+
+
+def test_only_formats_with_a_listed_suffix_are_opened(tmp_path):
+    """Pillow decodes an icon as it is opened, and runs a program for a PostScript file."""
+    inner = png(16, 16, 17 * 16)
+    icon = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n"
+    for name, content in (("icon.png", icon), ("icon.jpg", icon), ("script.png", postscript)):
+        (tmp_path / name).write_bytes(content)
+        for read in READERS:
+            check_error(lambda read=read, name=name: read(tmp_path / name), tmp_path / name, "cannot identify")
+
+
+def test_pngs_with_more_or_fewer_pixels_than_the_header_says(tmp_path):
+    path = tmp_path / "b.png"
+    path.write_bytes(png(20, 10, 1 << 26))
+    tracemalloc.start()
+    assert read_raw(path).shape == (10, 20)  # as Pillow does, which stops there
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    path.write_bytes(png(2000, 1000, 1000))
+    check_error(lambda: read_raw(path), path, "damaged")
+
+
+def test_large_images_give_no_warning(tmp_path):
+    """Pillow itself warns from half of the limit on."""
+    path = tmp_path / "l.png"
+    path.write_bytes(png(100_000, 1_000, 10))
+    assert stored_area(path) == 100_000_000
+    assert read_header(path) == ("PNG", "L", 1_000, 100_000, 1, b"")
+    check_error(lambda: read_raw(path), "damaged")

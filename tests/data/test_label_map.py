@@ -1,0 +1,218 @@
+"""Mapping of mask values to classes, and the advice about values that are no class."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from dataset_files import check_error
+from PIL import Image
+
+from segframe.data import VOC
+from segframe.data.image_io import read_raw
+from segframe.data.label_map import LabelTable, voc_palette
+
+
+def make_table(classes, label_map, palette=()):
+    return LabelTable(classes, label_map, palette or voc_palette(len(classes)))
+
+
+def map_row(table, *values, dtype=np.uint8):
+    return table(np.array([values], dtype), Path("m.png"))[0].tolist()
+
+
+def test_voc_palette():
+    assert voc_palette(21) == VOC.palette
+    assert VOC.palette[1] == (128, 0, 0)
+    assert VOC.palette[20] == (0, 64, 128)
+    assert len(set(voc_palette(256))) == 256
+
+
+def test_every_byte_without_a_label_map():
+    table = make_table(("a", "b"), {})
+    for value in range(256):
+        if value in (0, 1, 255):
+            assert map_row(table, value, value) == [value, value]
+        else:
+            check_error(lambda value=value: map_row(table, value, value), f"m.png holds the value {value} (2 pixels)")
+
+
+def test_names_other_and_16_bits():
+    table = make_table(("road", "car"), {7: "road", 26: 1, "other": "ignore"})
+    assert map_row(table, 7, 26, 0, 1, 255) == [0, 1, 255, 255, 255]
+    table = make_table(("ground", "cat"), {1000: "cat", 40000: "ignore"})
+    assert map_row(table, 0, 1000, 40000, dtype=np.uint16) == [0, 1, 255]
+
+
+def test_unlisted_values_may_not_share_a_class():
+    table = make_table(("a", "b", "c"), {7: 1})
+    assert map_row(table, 7, 0, 2) == [1, 0, 2]
+    check_error(lambda: map_row(table, 1), "set '++data.dataset.label_map={7: 1, 1: ignore}', or a class instead")
+
+
+@pytest.mark.parametrize(
+    ("label_map", "part"),
+    [
+        ({1: "catt"}, "did you mean 'cat'"),
+        ({1: 9}, "9"),
+        ({-1: 0}, "-1"),
+        ({"x": 0}, "'x'"),
+        ({True: 1, False: 0}, "label_map lists True: its keys are mask values"),
+        ({"#12345": 0}, "#rrggbb"),
+        ({"#aAbBcC": 0, "#AABBCC": 1}, "'#aAbBcC' and '#AABBCC', which are one colour"),
+    ],
+)
+def test_wrong_label_maps(label_map, part):
+    check_error(lambda: make_table(("dog", "cat"), label_map), part)
+
+
+# advice
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "values", "advice"),
+    [
+        (2, [0, 1, 7], "set 'data.dataset.label_map={7: ignore}', or a class instead"),
+        (2, [0, 200], "for a binary mask set 'data.dataset.label_map={200: 1}'"),
+        (11, [0, 5, 11], "if 11 is the void, set 'data.dataset.label_map={11: ignore}'"),
+        (3, [1, 2, 3, 9], "count from 1, set 'data.dataset.label_map={1: 0, 2: 1, 3: 2, 9: ignore}'; if 3 is the void"),
+        (19, [0, 7, 33], "Cityscapes labelIds"),
+        (3, list(range(60)), "JPEG"),
+    ],
+)
+def test_advice_about_indices(num_classes, values, advice):
+    table = make_table([f"c{i}" for i in range(num_classes)], {})
+    check_error(lambda: map_row(table, *values), "m.png", "(1 pixels)", f"{num_classes} classes", advice)
+
+
+@pytest.mark.parametrize("values", [[21], [3], [0x123456]])
+def test_no_setting_is_advised_for_fixed_classes(values):
+    table = LabelTable([f"c{i}" for i in range(21)], {7: 3}, voc_palette(21), are_settings=False)
+    values = np.array(values, np.uint32 if values[0] > 255 else np.uint8)
+    assert table.advice(values).startswith("this dataset's classes are fixed: correct the file")
+
+
+@pytest.mark.parametrize("values", [[0, 7, 0x112233, 0x445566], [7, 40, 50]])
+def test_advised_maps_with_colours_can_be_pasted(values):
+    label_map, classes = {"#0A0b0c": "sky", "#010203": 255, 7: "road"}, ("road", "sky")
+    table = make_table(classes, label_map)
+    raw = np.array(values, np.uint32 if max(values) > 255 else np.uint8)
+    advised = yaml.safe_load(re.search(r"label_map: (\{.*?\}) in a YAML file", table.advice(raw))[1])
+    changed = make_table(classes, advised)
+    assert changed.map_values(raw)[-2:].tolist() == [255, 255]
+    for kind in (np.uint32, np.uint16):
+        before, after = (each.map_values(np.arange(1 << 16, dtype=kind)) for each in (table, changed))
+        assert ((before == after) | (before == 254)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "lines"),
+    [
+        (({1: 77}, {2: 99}), [], ["'data.dataset.label_map={77: ignore, 99: ignore}'"]),
+        (
+            ({1: 5, 2: 77}, {1: 5, 0: 99}),
+            ["data.dataset.label_map={5: tree}"],
+            ["'++data.dataset.label_map={5: 1, 77: ignore, 99: ignore}'"],
+        ),
+        (
+            ({0: 1, 1: 2, 2: 3}, {0: 1, 1: 2, 2: 77}),
+            [],
+            [
+                "'data.dataset.label_map={1: 0, 2: 1, 3: 2, 77: ignore}'",
+                "'data.dataset.label_map={3: ignore, 77: ignore}'",
+            ],
+        ),
+        (
+            ({1: 255, 2: 255}, {1: 255, 2: 255}),
+            ["data.dataset.classes=[ground,car]"],
+            ["'data.dataset.label_map={255: 1}'", "'data.dataset.label_map={255: ignore}'"],
+        ),
+    ],
+)
+def test_advised_settings_solve_the_problem(run, photos, tmp_path, changes, words, lines):
+    for part, change in zip(("train", "val"), changes, strict=True):
+        for path in (photos / "masks" / part).iterdir():
+            mask = np.array(Image.open(path))
+            changed = mask.copy()
+            for k, value in change.items():
+                changed[mask == k] = value
+            Image.fromarray(changed).save(path)
+
+    def advice(*more):
+        common = ("data=folder", "data.root=photos", "data.num_workers=0", "output_dir=out")
+        run("scripts/check_data.py", *common, "data.dataset.classes=[ground,tree,car]", *words, *more)
+        findings = json.loads((tmp_path / "out/check_data.json").read_text())["findings"]
+        return [finding["advice"] for finding in findings if finding["severity"] == "error"]
+
+    found = advice()
+    assert found
+    for each in found:
+        assert re.findall(r"'\S*data\.dataset\.label_map=\{.*?\}'", each) == lines
+    for line in lines:
+        assert advice(line.strip("'")) == []
+
+
+# colours
+
+CITY = ((128, 64, 128), (70, 70, 70), (220, 20, 60))
+
+
+def put_colours(path, *colours, mode="RGB"):
+    """A mask of one row per colour."""
+    rows = np.array([[colour] * 5 for colour in colours], np.uint8)
+    if mode == "RGBA":
+        rows = np.dstack([rows, np.arange(5 * len(colours), dtype=np.uint8).reshape(-1, 5)])
+    Image.fromarray(rows).save(path)
+    return path
+
+
+def read_city(path, label_map, palette=CITY):
+    return make_table(("road", "building", "person")[: len(palette)], label_map, palette)(read_raw(path), path)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", ".png"), ("RGBA", ".png"), ("RGBA", ".tif"), ("RGB", ".bmp")])
+def test_colours_are_read_by_the_palette(tmp_path, mode, suffix):
+    path = put_colours(tmp_path / f"m{suffix}", *CITY, (224, 224, 192), mode=mode)
+    mask = read_city(path, {"#e0e0c0": "ignore"})
+    assert mask.dtype == np.uint8
+    assert mask[:, 0].tolist() == [0, 1, 2, 255]
+    assert (mask == mask[:, :1]).all()
+
+
+def test_the_label_map_overrides_the_palette(tmp_path):
+    path = put_colours(tmp_path / "m.png", *CITY, (1, 2, 3))
+    assert read_city(path, {"#464646": "person", "other": 255})[:, 0].tolist() == [0, 2, 2, 255]
+    assert read_city(path, {"#010203": 1, 7: "road"})[:, 0].tolist() == [0, 1, 2, 1]
+    assert read_city(path, {"#010203": 1, "#DC143C": 0})[:, 0].tolist() == [0, 1, 0, 1]
+    table = make_table(("a", "b"), {"#ff0000": "ignore"})
+    assert table.is_identity
+    assert map_row(table, 0, 1, 255) == [0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("colours", "parts"),
+    [
+        ([CITY[0], (224, 224, 192)], ["#e0e0c0 (5 pixels), which", "3 classes", '{"#e0e0c0": ignore}']),
+        ([(9, k, 3) for k in range(20)], ["and 15 more", "JPEG"]),
+    ],
+)
+def test_advice_about_colours(tmp_path, colours, parts):
+    path = put_colours(tmp_path / "m.png", *colours)
+    check_error(lambda: read_city(path, {}), path, *parts)
+
+
+def test_black_and_white_masks(tmp_path):
+    black_and_white = ((0, 0, 0), (255, 255, 255))
+    path = put_colours(tmp_path / "m.png", *black_and_white)
+    check_error(lambda: read_city(path, {}, CITY[:2]), "palette=[[0,0,0],[255,255,255]]")
+    assert read_city(path, {}, black_and_white)[:, 0].tolist() == [0, 1]
+
+
+def test_classes_of_one_colour_are_an_error_for_colour_masks_only(tmp_path):
+    palette = (CITY[0], CITY[1], CITY[0])
+    path = put_colours(tmp_path / "m.png", *CITY[:2])
+    check_error(lambda: read_city(path, {}, palette), "#804080 to road and to person")
+    assert read_city(path, {"#804080": "person"}, palette)[:, 0].tolist() == [2, 1]
+    assert map_row(make_table(("road", "building", "person"), {}, palette), 0, 2) == [0, 2]
