@@ -1,4 +1,4 @@
-"""The schema of every program's config, and the groups there are to choose from."""
+"""Schemas of the programs' root configs, and the options of the config groups."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ CONFIG_DIR = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "con
 
 @dataclass
 class DataConfig:
-    """Which dataset, and how it is loaded; what suits its images (weights, crop_size) is stated beside it."""
+    """The dataset and how it is loaded, with the weights and the crop size that suit its images."""
 
     dataset: Any = MISSING
     root: str | None = MISSING
@@ -34,7 +34,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    """How long and how training runs; build.py turns it into a Lightning Trainer."""
+    """How long and how training runs; training/trainer.py builds Lightning's Trainer from it."""
 
     max_epochs: int = MISSING
     max_steps: int | None = None
@@ -56,7 +56,7 @@ class TrainerConfig:
 
 @dataclass
 class NormalizeConfig:
-    """What is taken from and divides the pixels (0 ... 255), per channel RGB; `bgr` then reverses the channels."""
+    """(pixel - mean) / std per channel RGB, pixels in 0 ... 255; `bgr` then reverses the channels."""
 
     mean: list[float] = MISSING
     std: list[float] = MISSING
@@ -65,7 +65,7 @@ class NormalizeConfig:
 
 @dataclass
 class BatchNormConfig:
-    """How batch norm's statistics are kept; momentum is the share of a batch in the running ones."""
+    """Batch norm; momentum is the share of a batch in the running statistics."""
 
     frozen: str | None = None
     backbone_momentum: float = 0.1
@@ -74,7 +74,7 @@ class BatchNormConfig:
 
 @dataclass
 class ParamGroupsConfig:
-    """What the optimizer's groups differ in, beside each part's own lr_multiplier."""
+    """Learning rate and decay of the optimizer's groups, beside each part's own lr_multiplier."""
 
     bias_lr_multiplier: float = MISSING
     decay_bias: bool = MISSING
@@ -84,9 +84,9 @@ class ParamGroupsConfig:
 
 @dataclass
 class TrainConfig:
-    """The root of a run's config; groups whose parts bring their own arguments are checked by `check_targets`.
+    """The root of a run's config; the arguments of its parts (`_target_`) are checked by validate.check_targets.
 
-    Values are in configs/; only keys that came later have a default here, what runs from before them did.
+    Values are in configs/. Keys that were added later have the older behaviour as their default here.
     """
 
     backbone: Any = MISSING
@@ -117,7 +117,7 @@ class TrainConfig:
 
 @dataclass
 class EffectiveFieldConfig:
-    """What the effective receptive field is measured on: so many square images of noise of so many pixels' side."""
+    """The images of noise on which the effective receptive field is measured: side in pixels, and number."""
 
     size: int = MISSING
     num_images: int = MISSING
@@ -193,7 +193,7 @@ def register(own: Path | None = None) -> None:
     """Register schemas and resolvers with Hydra; `own`: the folder of the user's own configs, where there is one."""
     _config_dirs[1:] = [own] if own is not None else []
     store = ConfigStore.instance()
-    # A group, so that what builds on train.yaml can bring a wider schema.
+    # A group, so that summary.yaml can build on train.yaml with a wider schema.
     store.store(group="schema", name="train", node=TrainConfig)
     store.store(group="schema", name="summary", node=SummaryConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
@@ -205,7 +205,7 @@ def register(own: Path | None = None) -> None:
 
 
 def options(group: str) -> list[str]:
-    """The files of a config group that users choose from; a leading underscore is for others to build on."""
+    """The options of a config group: its files without those that others build on, which begin with an underscore."""
     files = [path for folder in _config_dirs for path in (folder / group).glob("*.yaml")]
     return sorted({path.stem for path in files if path.stem[0] != "_"})
 
@@ -226,7 +226,7 @@ def yaml_files() -> list[Path]:
 
 
 def option_list(*, _root_: DictConfig) -> str:
-    """What --help shows of the config groups that a program's defaults list names."""
+    """The config groups of a program and their options, as --help lists them."""
     groups = sorted(group for group in _root_.hydra.runtime.choices if is_group(group))
     indent = " " * 12
     return "\n".join(
