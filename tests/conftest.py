@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from segframe.config import schema as schema
-from segframe.models.build import build_normalize, load_initial_weights
+from segframe.models.build import build_normalize, build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +52,19 @@ def initialize_from(segmenter, config, classes):
         config.normalize.merge_with(weights.normalize)
         segmenter.normalize = build_normalize(config.normalize)
     load_initial_weights(segmenter, weights, config, classes)
+
+
+def build_network(*overrides, classes=21):
+    """The network of a config."""
+    return build_segmenter(composed(*overrides), classes)
+
+
+# Heads that need a backbone of their own, made small.
+OWN_BACKBONE = {
+    "segnet": ("vgg16_bn_indices", []),
+    "unet_original": ("unet_original", ["backbone.channels=[4,8,8,8,8]", "backbone.dropout=0"]),
+    "deeplabv2_vgg16": ("vgg16_aspp", ["backbone.fc_channels=16", "backbone.dropout=0"]),
+}
 
 
 def agree(found: torch.Tensor, expected: torch.Tensor) -> None:

@@ -113,7 +113,6 @@ def test_what_a_checkpoint_says_of_its_data_is_not_obeyed_blindly(run, tmp_path,
     for data, message in [
         ({"root": "${oc.env:SECRET}", "dataset": FOLDER}, "computes values"),
         ({"dataset": {**FOLDER, "${oc.env:SECRET}": 1}}, "computes values"),
-        ({"root": "${data.val_split}", "dataset": FOLDER}, "computes values"),
         ({"dataset": [1]}, "data.dataset names no dataset"),
         ({"dataset": {"_target_": ["x"]}}, "data.dataset names no dataset"),
         ({**here, "dataset": {**FOLDER, "classes": "/dev/zero"}}, "data read /dev/zero, which is not below data.root"),

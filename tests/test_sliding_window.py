@@ -5,8 +5,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import agree, composed, options
-from test_heads import OWN_BACKBONE, make
+from conftest import OWN_BACKBONE, agree, build_network, composed, options
 from test_inference import images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,7 +62,7 @@ def network(head):
     torch.manual_seed(0)
     if head in OWN_BACKBONE:
         backbone, small = OWN_BACKBONE[head]
-        return make(f"backbone={backbone}", *small, f"head={head}", classes=5).eval()
+        return build_network(f"backbone={backbone}", *small, f"head={head}", classes=5).eval()
     backbone = Narrow()
     layers = instantiate(composed(f"head={head}").head, "head")(backbone.features, 5)
     for parameter in layers.parameters():

@@ -96,7 +96,7 @@ def test_damage_is_noticed(tmp_path):
     torch.save(CONTENT, path)
     assert torch.equal(checkpoint.load_file(path)["state_dict"]["a"], CONTENT["state_dict"]["a"])
     flip(path)
-    with pytest.raises(UserError, match=r"x.ckpt is damaged: the checksum of x/data/0 in it does not fit"):
+    with pytest.raises(UserError, match=r"x.ckpt is damaged: the checksum of x/data/0 does not match"):
         checkpoint.load_file(path)
 
 
@@ -109,7 +109,7 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(tmp_path, capsys):
     flip(tmp_path / "last.ckpt")
     assert resume_from(tmp_path) == tmp_path / "best.ckpt"
     told = capsys.readouterr().out
-    assert "last.ckpt is damaged: the checksum of last/data/0 in it does not fit; going on from best.ckpt" in told
+    assert "last.ckpt is damaged: the checksum of last/data/0 does not match; going on from best.ckpt" in told
     assert {file.name for file in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt"}
     (tmp_path / "last.ckpt").write_bytes((tmp_path / "best.ckpt").read_bytes()[:1000])
     assert resume_from(tmp_path) == tmp_path / "best.ckpt"

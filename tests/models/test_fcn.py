@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import composed
-from test_heads import SIZES, count, make
+from conftest import build_network, composed
+from test_heads import SIZES, count
 
 from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
@@ -17,7 +17,7 @@ from segframe.models.heads.fcn import FCN, bilinear_kernel
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "vgg16_fc", "vgg16_fc_original"])
 def test_skip_decoder_reads_dilated_backbones_too(backbone, head, stride):
     with torch.device("meta"):
-        segmenter = make(f"backbone={backbone}", f"head={head}", f"backbone.output_stride={stride}", classes=3)
+        segmenter = build_network(f"backbone={backbone}", f"head={head}", f"backbone.output_stride={stride}", classes=3)
         for size in SIZES:
             assert segmenter(torch.empty(1, 3, *size)).shape == (1, 3, *size)
 
@@ -29,13 +29,13 @@ def test_skip_decoder_reads_dilated_backbones_too(backbone, head, stride):
 @pytest.mark.parametrize("form", ["", "_original"])
 def test_fcn_has_the_published_number_of_parameters(model, form, parameters):
     with torch.device("meta"):
-        assert count(make(f"model={model}{form}")) == parameters
+        assert count(build_network(f"model={model}{form}")) == parameters
 
 
 @pytest.mark.parametrize(("model", "parameters"), [("fcn8s", 33_826_463), ("fcn32s", 35_489_621)])
 def test_fc6_as_1x1(model, parameters):
     with torch.device("meta"):
-        assert count(make(f"model={model}", "backbone.fc6_kernel=1")) == parameters
+        assert count(build_network(f"model={model}", "backbone.fc6_kernel=1")) == parameters
 
 
 def vgg_original_sizes(n):
@@ -71,7 +71,7 @@ def test_original_fcn_gives_full_size_for_every_size(reads):
 def test_fcn_alexnet_is_cropped_as_released():
     """A 63x63 kernel and a crop at 18, and the whole image is covered at every size."""
     with torch.device("meta"):
-        network = make("model=fcn_alexnet_original", "backbone.fc_channels=1", classes=2)
+        network = build_network("model=fcn_alexnet_original", "backbone.fc_channels=1", classes=2)
         assert network.head.upscore[0].kernel_size == (63, 63)
         assert network.head.crops == [(18, 0)]
         for n in (32, 37, 224, 500):
@@ -123,4 +123,4 @@ def test_upsampling_weights():
 
 def test_the_coarsest_map_comes_first():
     with pytest.raises(UserError, match=r"head\.reads must name the coarsest map first, got c3, c5"):
-        make("head=fcn8s", "head.reads=[c3,c5]")
+        build_network("head=fcn8s", "head.reads=[c3,c5]")

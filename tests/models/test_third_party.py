@@ -7,6 +7,7 @@ from conftest import agree, composed, initialize_from
 from omegaconf import OmegaConf
 from references import load, state
 from test_backbones import random_statistics
+from test_checkpoint import SMALL, small_checkpoint
 from torchvision.models import segmentation
 
 from segframe.errors import UserError
@@ -144,3 +145,38 @@ def test_an_unknown_file_is_refused(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"neither a segframe checkpoint nor one of these: VainF's .*U-Net"):
         read_weights(tmp_path / "other.pth")
+
+
+def test_load_what_fits():
+    net = torch.nn.Linear(2, 3)
+    state = {"weight": torch.ones(3, 2), "bias": torch.ones(4), "x": torch.ones(1)}
+    left_out, untouched = load_what_fits(net, state)
+    assert left_out == ["bias (4,), here (3,)", "x (1,), not in this network"]
+    assert untouched == ["bias"]
+    assert net.weight.eq(1).all()
+    left_out, _ = load_what_fits(net, {"bias": torch.ones(3)}, ("bias",))
+    assert left_out == ["bias (3,), of other classes"]
+    assert not net.bias.eq(1).all()
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(("k0", "k1", "k2"), True), (("a", "b", "c"), False)])
+def test_scores_of_other_classes_are_left_out(tmp_path, caplog, classes, kept):
+    trained, content = small_checkpoint("normalize=caffe")
+    torch.save(content, tmp_path / "x.ckpt")
+    config = composed(*SMALL, f"init_from={tmp_path / 'x.ckpt'}", "seed=1")
+    other = build_segmenter(config, 3)
+    with caplog.at_level("INFO"):
+        initialize_from(other, config, classes)
+    assert torch.equal(other.head.conv[0][0].weight, trained.head.conv[0][0].weight)
+    assert torch.equal(other.head.classifier.weight, trained.head.classifier.weight) == kept
+    assert ("left out: head.classifier.weight (3, 4, 1, 1), of other classes" in caplog.text) != kept
+    assert config.normalize.bgr
+    assert other.normalize.bgr
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path):
+    _, content = small_checkpoint()
+    torch.save(content, tmp_path / "x.ckpt")
+    config = composed("backbone=resnet18", "head=fcn", f"init_from={tmp_path / 'x.ckpt'}")
+    with pytest.raises(UserError, match="no tensor of its backbone fits this backbone"):
+        initialize_from(build_segmenter(config, 3), config, ("a", "b", "c"))

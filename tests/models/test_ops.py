@@ -32,7 +32,7 @@ shapes = pytest.mark.parametrize(("cells", "size", "stride"), SHAPES)
 @pytest.fixture(params=[1 << 12, 1 << 18, 2 << 20])
 def band(request, monkeypatch):
     """Bands of single rows, of some rows, of several images."""
-    for module in ("bands", "classes"):
+    for module in ("row_bands", "argmax"):
         monkeypatch.setattr(f"segframe.models.ops.{module}.CPU_BAND", request.param)
 
 

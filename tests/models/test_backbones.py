@@ -17,7 +17,7 @@ from segframe.models.build import build_segmenter
 TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 MOBILENET = pytest.param("mobilenetv2", marks=TIMM)
 BACKBONES = [
-    pytest.param(name, marks=TIMM if composed(f"backbone={name}").backbone._target_.endswith("Timm") else ())
+    pytest.param(name, marks=TIMM if composed(f"backbone={name}").backbone._target_.endswith("TimmBackbone") else ())
     for name in options("backbone")
     if name != "timm"  # which names no variant
 ]

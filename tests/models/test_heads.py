@@ -6,21 +6,16 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import composed, options
+from conftest import OWN_BACKBONE, build_network, composed, options
 from test_backbones import BACKBONES
 
 from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
-from segframe.models.build import build_segmenter
 from segframe.models.logits import Logits
 from segframe.models.segmenter import Normalize, Segmenter
 
 HEADS = options("head")
 SIZES = [(32, 32), (33, 47), (64, 101), (97, 50), (200, 131)]
-
-
-def make(*overrides, classes=21):
-    return build_segmenter(composed(*overrides), classes)
 
 
 def count(module):
@@ -70,20 +65,12 @@ def test_every_backbone_goes_with_every_head(backbone, head):
             assert logits.full().shape == (2, 5, *size)
 
 
-# Heads that need a backbone of their own, made small.
-OWN_BACKBONE = {
-    "segnet": ("vgg16_bn_indices", []),
-    "unet_original": ("unet_original", ["backbone.channels=[4,8,8,8,8]", "backbone.dropout=0"]),
-    "deeplabv2_vgg16": ("vgg16_aspp", ["backbone.fc_channels=16", "backbone.dropout=0"]),
-}
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_reach_the_first_convolution(head):
     torch.manual_seed(0)
     backbone, small = OWN_BACKBONE.get(head, ("resnet18", []))
     aux = "none" if backbone == "unet_original" else "fcn"
-    segmenter = make(f"backbone={backbone}", *small, f"head={head}", f"aux_head={aux}", classes=3)
+    segmenter = build_network(f"backbone={backbone}", *small, f"head={head}", f"aux_head={aux}", classes=3)
     optimizer = torch.optim.SGD((p for p in segmenter.parameters() if p.requires_grad), lr=0.1)
     for _ in range(2):  # zero-initialised score layers pass nothing on in the first step
         optimizer.zero_grad()
@@ -125,24 +112,24 @@ def test_gradients_reach_the_first_convolution(head):
 )
 def test_published_numbers_of_parameters(overrides, parameters):
     with torch.device("meta"):
-        assert count(make(*overrides)) == parameters
+        assert count(build_network(*overrides)) == parameters
 
 
 @pytest.mark.parametrize(("classes", "parameters"), [(11, 29_449_355), (12, 29_449_932)])
 def test_segnets_parameters_at_other_numbers_of_classes(classes, parameters):
     with torch.device("meta"):
-        assert count(make("model=segnet", classes=classes)) == parameters
+        assert count(build_network("model=segnet", classes=classes)) == parameters
 
 
 def test_aspp_survives_a_batch_of_one():
-    segmenter = make("backbone=resnet18", "head=deeplabv3plus", classes=3).train()
+    segmenter = build_network("backbone=resnet18", "head=deeplabv3plus", classes=3).train()
     assert segmenter(torch.rand(1, 3, 64, 64)).isfinite().all()
 
 
 def test_rates_follow_the_output_stride():
     with torch.device("meta"):
         for stride, rates in ((8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])):
-            aspp = make("model=deeplabv3", f"head.output_stride={stride}").head.aspp
+            aspp = build_network("model=deeplabv3", f"head.output_stride={stride}").head.aspp
             assert [aspp.convs[k][0].dilation[0] for k in (1, 2, 3)] == rates
 
 
@@ -150,7 +137,9 @@ def test_rates_follow_the_output_stride():
 def test_score_layers_are_those_that_depend_on_the_classes(head):
     backbone, small = OWN_BACKBONE.get(head, ("resnet18", []))
     with torch.device("meta"):
-        five, seven = (make(f"backbone={backbone}", *small, f"head={head}", "aux_head=none", classes=n) for n in (5, 7))
+        five, seven = (
+            build_network(f"backbone={backbone}", *small, f"head={head}", "aux_head=none", classes=n) for n in (5, 7)
+        )
     before, after = five.state_dict(), seven.state_dict()
     assert {name for name in before if before[name].shape != after[name].shape} == {
         name for name in before if name.startswith(five.score_layers)
@@ -159,7 +148,7 @@ def test_score_layers_are_those_that_depend_on_the_classes(head):
 
 def test_a_missing_map_is_named():
     with pytest.raises(UserError, match="this head reads c6; the backbone offers c1, c2, c3, c4, c5"):
-        make("head=fcn", "head.reads=c6")
+        build_network("head=fcn", "head.reads=c6")
 
 
 @pytest.mark.parametrize("size", [321, 366, 375, 500])
@@ -187,8 +176,8 @@ def test_heads_align_to_the_stride_of_what_they_read():
             (["backbone=resnet18", "head=unet", "head.align_corners=true"], 2),
             (["model=deeplabv3"], None),
         ):
-            assert make(*words)(torch.empty(1, 3, 70, 90)).shape == (1, 21, 70, 90)
-            assert make(*words).outputs(torch.empty(1, 3, 70, 90))["main"].aligned_stride == stride
+            assert build_network(*words)(torch.empty(1, 3, 70, 90)).shape == (1, 21, 70, 90)
+            assert build_network(*words).outputs(torch.empty(1, 3, 70, 90))["main"].aligned_stride == stride
 
 
 def test_classes_are_the_argmax_of_the_full_logits():
