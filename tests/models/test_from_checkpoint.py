@@ -10,7 +10,6 @@ from conftest import ROOT, agree, build_network
 from hydra.utils import get_object
 from test_checkpoint import small_checkpoint
 
-from segframe.cli.checkpoint_data import stored_data
 from segframe.config.old_names import RENAMED, rename_targets
 from segframe.errors import UserError
 from segframe.models.from_checkpoint import restore
@@ -70,11 +69,6 @@ def test_weights_that_are_not_finite_are_refused(value):
     with pytest.raises(UserError, match=rf"x\.ckpt: {name} has values that are not finite"):
         restore("x.ckpt")
     assert restore("x.ckpt", diverged=True).segmenter.get_parameter(name).isfinite().sum() == 0
-
-
-def test_stored_data_that_are_no_dictionary_are_refused():
-    with pytest.raises(UserError, match="the checkpoint's data are no dictionary"):
-        stored_data([1], [])
 
 
 def test_the_first_versions_config_of_a_network_still_builds():

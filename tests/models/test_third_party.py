@@ -22,6 +22,7 @@ CLASSES = tuple(f"k{k}" for k in range(21))
 
 def loaded(monkeypatch, content, *overrides):
     """A network with all weights of a file that holds `content`, and the file's origin."""
+    monkeypatch.setattr(checkpoint, "find_checkpoint", lambda path: path)
     monkeypatch.setattr(checkpoint, "load_file", lambda path: content)
     segmenter = build_segmenter(composed(*overrides), 21)
     weights = read_weights("file.pth")
