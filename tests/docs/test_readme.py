@@ -75,6 +75,21 @@ def test_documented_commands_exist_and_compose(command):
         assert program in ("git", "cd", "source", "pip", "tensorboard"), program
 
 
+@pytest.mark.slow
+def test_the_five_commands_of_the_readme_run(run, photos):
+    (block,) = [text for text in blocks("README.md", "sh") if "check_data" in text]
+    lines = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    (photos / "new").mkdir()
+    (photos / "images/val/10.png").rename(photos / "new/10.png")
+    (photos / "masks/val/10.png").unlink()
+    small = ("backbone=resnet18", "data.weights=null", "data.crop_size=32", "data.batch_size=2", "data.num_workers=0")
+    short = ("trainer.max_steps=2", "trainer.val_every_n_steps=2", "trainer.accelerator=cpu")
+    for _, program, *words in (line for line in lines if line[0] == "python"):
+        result = run(program, *words, *(small + short if program == "train.py" else ()))
+        assert result.code == 0, result.out
+    assert (photos.parent / "predictions/overlay/10.png").is_file()
+
+
 def test_the_readme_fits_on_a_page():
     assert (ROOT / "README.md").stat().st_size <= 8192
 
