@@ -25,8 +25,8 @@ test: $(BIN)/installed ## Run the tests
 test-all: $(BIN)/installed ## Run the tests, slow ones too
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m ""
 
-torture: $(BIN)/installed ## Kill runs, feed bad inputs, fuzz readers, fill disks: half an hour and more; QUICK=1: six minutes
-	$(BIN)/python tests/torture $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
+torture: $(BIN)/installed ## Run the robustness tests (kills, bad inputs, fuzzing, full disks): half an hour; QUICK=1: five minutes
+	$(BIN)/python tests/robustness $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
 
 benchmark: $(BIN)/installed ## Compare segframe with other projects: twenty minutes on two CPU cores
 	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[benchmark]'; \

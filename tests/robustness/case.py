@@ -1,4 +1,4 @@
-"""A bad input: a command, what it is given, and the word that its one sentence must hold."""
+"""A bad input: a command, the damage done before it, and what its error message must name."""
 
 import random
 from collections.abc import Callable
@@ -13,39 +13,34 @@ TINY = (
 )
 SHAPES = ("data.dataset.size=32", "data.dataset.num_images={train: 4, val: 2, test: 2}", "data.crop_size=32")
 PHOTOS = ("data=folder", "data.root=photos", CLASSES, "data.crop_size=32")
-EVALUATE = ("scripts/evaluate.py", "checkpoint=run", "accelerator=cpu", "output_dir=out")
+EVALUATE = ("scripts/evaluate.py", "checkpoint=run", "accelerator=cpu", "output_dir=out", "data.num_workers=0")
 PREDICT = ("scripts/predict.py", "checkpoint=run", "input=photos/images/val", "output=out", "accelerator=cpu")
 CHECK_DATA = ("scripts/check_data.py", *PHOTOS[:3], "data.num_workers=0", "output_dir=out")
+SUMMARY = ("scripts/summary.py", "receptive_field=false", "output_dir=out")
+REPLAY = ("scripts/replay.py", "checkpoint=run/checkpoints/last.ckpt", "output_dir=out")
 
 
 @dataclass
 class Case:
-    """`words` are given in a folder with a run, `run`, and data, `photos`, after `prepare` has damaged them."""
+    """`words` are run in a folder with a run, `run`, and data, `photos`, after `prepare` has damaged them."""
 
     title: str
     words: tuple[str, ...]
     culprit: str
-    """A regular expression that must be found in the sentence."""
+    """A regular expression that must be found in the message."""
     prepare: Callable[[Path], object] = field(default=lambda folder: None)
-    found: bool = False
-    """Whether check_data.py may tell it as a finding instead, with the others."""
+    is_finding: bool = False
+    """Whether check_data.py may report it as a finding instead of an error message."""
 
 
 def typo(word: str, rng: random.Random, known: set[str]) -> str:
-    """The word with a slip of the finger that makes it none of the known ones."""
+    """Return the word with a typing error that makes it none of the known words."""
     while True:
         k = rng.randrange(len(word))
         letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
-        slips = (
-            word[:k] + word[k + 1 :],
-            word[:k] + word[k] + word[k:],
-            word[: max(0, k - 1)] + word[k : k + 1] + word[max(0, k - 1) : k] + word[k + 1 :],
-            word[:k] + letter + word[k:],
-            word[:k] + letter + word[k + 1 :],
-        )
-        slip = rng.choice(slips)
-        if slip and slip not in known and slip[0].isalpha() and slip[-1].isalnum():
-            return slip
+        wrong = rng.choice((word[:k] + word[k + 1 :], word[:k] + letter + word[k:], word[:k] + letter + word[k + 1 :]))
+        if wrong and wrong not in known and wrong[0].isalpha() and wrong[-1].isalnum():
+            return wrong
 
 
 def train(*words: str) -> tuple[str, ...]:

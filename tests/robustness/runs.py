@@ -1,4 +1,4 @@
-"""What a run leaves behind: whether it is whole, and whether two runs ended the same, bit for bit."""
+"""Comparison of run folders: whether files are complete, and whether two runs ended the same, bit for bit."""
 
 import json
 import logging
@@ -13,17 +13,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from segframe.errors import UserError
 from segframe.models.weights import checkpoint
 
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells what it leaves out
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports what it leaves out
 
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step", "segframe")
-"""What of a checkpoint must agree; its loops count validations that were made twice, too."""
-OWN = ("segframe.config",)
-"""It names the folder and the number of workers."""
+"""Entries of a checkpoint that must agree; `loops` also counts repeated validations."""
+IGNORED = "segframe.config"
+"""It holds the folder and the number of workers."""
 UNFINISHED = (".unfinished", ".tmp")
 
 
-def damages(folder: Path) -> list[str]:
-    """What a killed process may not have left: files by their own names that are half-written."""
+def find_damage(folder: Path) -> list[str]:
+    """Half-written files under their final names, which a killed process must not leave."""
     found = []
     for path in folder.glob("checkpoints/*.ckpt"):
         try:
@@ -49,24 +49,24 @@ def damages(folder: Path) -> list[str]:
 
 
 def files(folder: Path) -> set[str]:
-    """The run's files, without its lock and what is being written beside its place."""
+    """The run's files without its lock and temporary files."""
     paths = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock" and not p.name.endswith(UNFINISHED))
     return {str(path.relative_to(folder)) for path in paths}
 
 
-def differences(folder: Path, whole: dict[str, Any]) -> list[str]:
-    """In what a run that was killed and went on differs from `digest` of the one that was not."""
-    found = damages(folder)
+def differences(folder: Path, expected: dict[str, Any]) -> list[str]:
+    """How a killed and resumed run differs from the `digest` of an uninterrupted one."""
+    found = find_damage(folder)
     found += [f"{path.name} was left" for path in folder.rglob("*") if path.name.endswith(UNFINISHED)]
     here = digest(folder)
-    for key in sorted(whole.keys() | here.keys()):
-        if repr(whole.get(key)) != repr(here.get(key)):  # nan is nan
-            found.append(f"{key[-100:]} is {short(here.get(key))}, without the kill {short(whole.get(key))}")
+    for key in sorted(expected.keys() | here.keys()):
+        if repr(expected.get(key)) != repr(here.get(key)):  # repr: NaN equals NaN
+            found.append(f"{key[-100:]} is {short(here.get(key))}, uninterrupted {short(expected.get(key))}")
     return found[:4]
 
 
 def digest(folder: Path) -> dict[str, Any]:
-    """A run's weights, states and figures under names, to be compared."""
+    """A run's weights, optimizer states, metrics and curves by name, for comparison."""
     found: dict[str, Any] = {"result": json.loads((folder / "result.json").read_text())}
     for path in sorted(folder.glob("checkpoints/*.ckpt")):
         content = checkpoint.load_file(path)
@@ -88,8 +88,8 @@ def digest(folder: Path) -> dict[str, Any]:
 
 
 def flat(node: Any, name: str, folder: str) -> dict[str, Any]:
-    """The leaves of a checkpoint, tensors as their checksums; paths as if all runs' folders had one name."""
-    if name.endswith(OWN) or ".speed/" in name:
+    """The leaves of a checkpoint by dotted name: tensors as checksums, the run's folder in paths as RUN."""
+    if name.endswith(IGNORED) or ".speed/" in name:
         return {}
     if isinstance(node, torch.Tensor):
         content = node.contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -104,6 +104,6 @@ def flat(node: Any, name: str, folder: str) -> dict[str, Any]:
 
 
 def short(value: Any) -> str:
-    """A value in at most three hundred letters."""
+    """A value as at most 300 characters."""
     text = str(value)
     return text if len(text) <= 300 else f"{text[:145]} ... {text[-145:]}"

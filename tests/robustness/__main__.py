@@ -1,6 +1,6 @@
-"""Does to segframe what the world does to programs: kills, bad inputs, damaged files, full disks. See the README.
+"""Robustness tests: kill runs, give bad inputs, fuzz readers, fill disks.
 
-.venv/bin/python tests/torture [quick] [only=kills,inputs,fuzz,disk] [seed=N] [pick=N]
+.venv/bin/python tests/robustness [quick] [only=kills,inputs,fuzz,disk] [seed=N] [pick=N]
 """
 
 import importlib
@@ -10,17 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before anything is imported that would start threads: what has threads cannot be forked.
+# Before anything is imported that would start threads: a process with threads cannot be forked safely.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from forks import warm
+from forks import import_programs
 from report import Settings, table
 
 PARTS = ("kills", "inputs", "fuzz", "disk")
 
 
 def main() -> int:
-    """Runs the parts; 1 where anything failed."""
+    """Run the parts; return 1 if anything failed."""
     settings, parts = Settings(), PARTS
     for word in sys.argv[1:]:
         match word.partition("="):
@@ -33,24 +33,22 @@ def main() -> int:
             case ("pick", _, number) if number.isdigit():
                 settings.pick = int(number)
             case _:
-                sys.exit(f"error: {word}: give {__doc__.strip().splitlines()[-1]}")
-    print("importing, once for all", flush=True)
-    warm()
+                sys.exit(f"error: {word}: unknown; give {__doc__.strip().splitlines()[-1]}")
+    import_programs()
     done = []
     for name in parts:
-        # No TemporaryDirectory: a child's end would remove it.
+        # No TemporaryDirectory: the end of a forked child would remove it.
         folder = Path(tempfile.mkdtemp(prefix=f"segframe-{name}-")).resolve()
         try:
-            done.append(importlib.import_module(name).torture(settings, folder))
+            done.append(importlib.import_module(name).run(settings, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"\n{table(done)}")
     failed = sum(part.failed for part in done)
-    print(f"{sum(part.passed for part in done)} passed, {failed} failed", flush=True)
+    print(f"\n{table(done)}\n{sum(part.passed for part in done)} passed, {failed} failed", flush=True)
     return int(failed > 0)
 
 
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code)  # what was imported has nothing to say at its end
+    os._exit(code)  # without the exit handlers of imported libraries

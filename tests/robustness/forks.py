@@ -1,4 +1,4 @@
-"""Programs run in forked children of one process that has imported everything: seconds less each, and the same code."""
+"""Programs in forked children of one process that has imported everything, which saves seconds per program."""
 
 import atexit
 import gc
@@ -14,57 +14,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240
+TIMEOUT = 240
 """Seconds after which a program counts as hanging."""
 
 
-IMPORTED = (
-    *("scipy.io", "torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"),
-    *(
-        "benchmark.report",
-        "segframe.build",
-        "segframe.models.weights.third_party",
-        "segframe.inference.evaluate",
-    ),
-    *(
-        "segframe.inference.predict",
-        "segframe.training.loggers",
-        "segframe.analysis.receptive_field",
-        "segframe.models.from_checkpoint",
-    ),
-    *(
-        "segframe.training.run_dir",
-        "segframe.cli.checkpoint_data",
-        "segframe.analysis.summary_figure",
-        "segframe.cli.sweep",
-        "segframe.training.performance",
-    ),
-)
-
-
-def warm() -> None:
-    """Imports what the programs import, with one thread: a process with more cannot be forked safely."""
+def import_programs() -> None:
+    """Import what the programs import, with one thread: a process with more cannot be forked safely."""
     sys.path.insert(0, str(ROOT))
     import cv2
     import torch
     from hydra import compose, initialize_config_dir
 
+    from segframe.cli.main import PROGRAMS
+    from segframe.config import schema
+
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    for name in IMPORTED:
+    functions = [program.function for program in PROGRAMS.values()]
+    for name in ("tensorboard.backend.event_processing.event_accumulator", "torch.utils.tensorboard"):
         importlib.import_module(name)
-    # Hydra's grammar learns while it parses: once is enough for all children.
-    sys.modules["segframe.config"].register()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+    for function in functions:
+        importlib.import_module(function.rpartition(".")[0])
+    # Hydra's grammar caches what it parses.
+    schema.register()
+    with initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
         compose("train", ["data.dataset.num_images={train: 12, val: [3]}", "head=fcn", "callbacks=none"])
     gc.collect()
-    gc.freeze()  # the children share these pages
+    gc.freeze()  # so that the children share these pages
 
 
 class Child:
-    """A program that runs in a forked process: `words` are the script below ROOT and its arguments.
+    """A program in a forked process; `words` are a script below ROOT and its arguments.
 
-    `before` is called in the child first. What the program prints goes to `log`.
+    `before` is called in the child first. `log` is the file of its output.
     """
 
     def __init__(
@@ -79,38 +61,37 @@ class Child:
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._be(folder, before)
+            self._run(folder, before)
 
     @property
     def out(self) -> str:
-        """Both streams so far."""
+        """Both output streams so far."""
         return self.log.read_text(errors="replace")
 
     def poll(self) -> int | None:
-        """The exit code as subprocess tells it, None while the program runs; kills one that hangs."""
+        """The exit code as subprocess returns it, None while the program runs; a hanging one is killed."""
         if self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() - self.started > PATIENCE:
+            elif time.monotonic() - self.started > TIMEOUT:
                 self.send(signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 self.code = 124
         return self.code
 
     def wait(self) -> int:
-        """The exit code, once there is one."""
+        """Wait for the exit code."""
         while (code := self.poll()) is None:
             time.sleep(0.005)
         return code
 
     def send(self, number: int) -> None:
-        """Kills the program alone, whose workers must see it; asks it to end as schedulers do, its workers too."""
+        """Send SIGKILL to the program alone, any other signal to its workers too, as schedulers do."""
         if self.code is None:
             (os.kill if number == signal.SIGKILL else os.killpg)(self.pid, number)
 
-    def _be(self, folder: Path, before: Callable[[], object] | None) -> None:
-        # Never back into the campaign: whatever happens, this process ends here.
+    def _run(self, folder: Path, before: Callable[[], object] | None) -> None:
         code = 1
         try:
             os.setsid()
@@ -122,19 +103,19 @@ class Child:
             if before is not None:
                 before()
             sys.argv = [str(ROOT / self.words[0]), *self.words[1:]]
-            code = run(sys.argv[0])
+            code = run_script(sys.argv[0])
             threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter does at its end
             atexit._run_exitfuncs()
         except BaseException:
             traceback.print_exc()
-        finally:
+        finally:  # the child never returns to the tests
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 
 
-def run(script: str) -> int:
-    """The exit code of a script, as the interpreter would find it."""
+def run_script(script: str) -> int:
+    """Run a script; return the exit code that the interpreter would have."""
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:

@@ -1,0 +1,173 @@
+"""Bad command lines, drawn from configs/: misspelt, of a wrong type, out of range, with unbalanced brackets."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, REPLAY, SHAPES, SUMMARY, TINY, Case, train, train_photos, typo
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from segframe.cli.error_messages import dotted
+from segframe.config import schema as schema
+
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "train": ("train.py", "output_dir=out"),
+    "evaluate": EVALUATE,
+    "predict": PREDICT,
+    "check_data": CHECK_DATA,
+    "replay": REPLAY,
+    "summary": SUMMARY,
+}
+CHOICES = {
+    "train": (
+        (),
+        ("data=folder", CLASSES, "data.root=photos", "aux_head=fcn", "optimizer=adamw", "head=deeplabv3"),
+        ("head=fcn8s", "backbone=vgg16", "scheduler=step", "optimizer=rmsprop", "loss=cross_entropy_dice"),
+    ),
+    "predict": (("inference=sliding_window",), ("inference=tta", "postprocess=dense_crf")),
+    "check_data": (CHECK_DATA[1:4],),
+    "replay": ((),),
+}
+"""Programs, and choices of options that bring further settings."""
+OPEN = (
+    *("output_weights", "trainer.lightning", "data.dataset.num_images", "label_map", "transforms", "callbacks"),
+    *("inference.scales", "rows"),
+)
+"""Settings below which any key may stand."""
+SEVERAL_TYPES = ("_target_", "_partial_", "fused", "compile", "heatmaps", "checkpoint_every", "data.root", "crop_size")
+WRONG = {bool: ("maybe", "[true]"), int: ("abc", "{a: 1}"), float: ("abc", "[1.5]"), list: ("abc", "{a: 1}")}
+"""Values of a wrong type, by the type of the default."""
+
+
+def composed(program: str, *words: str) -> Any:
+    """A program's config as plain containers, unresolved."""
+    with initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
+        return OmegaConf.to_container(compose(program, list(words)), resolve=False)
+
+
+def settings() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
+    """The settings of all programs: program, choices, dotted name and default."""
+    for program, choices in CHOICES.items():
+        for words in choices:
+            tree = composed(program, *words)
+            for key in sorted(set(dotted(tree, ""))):
+                last = key.rpartition(".")[2]
+                if not last.isdigit() and last[0] != "_" and not key.startswith(OPEN):
+                    yield program, words, key, OmegaConf.select(OmegaConf.create(tree), key, throw_on_missing=False)
+
+
+def options(rng: random.Random) -> Iterator[Case]:
+    """Misspelt options and groups."""
+    for program, words in PROGRAMS.items():
+        lines = yaml.safe_load((schema.CONFIG_DIR / f"{program}.yaml").read_text())["defaults"]
+        groups = [key for line in lines if isinstance(line, dict) for key in line if schema.is_group(key)]
+        for group in groups:
+            known = {path.stem for path in (schema.CONFIG_DIR / group).glob("*.yaml")} | {"checkpoint", "null"}
+            for option in schema.options(group):
+                wrong = typo(option, rng, known)
+                yield Case(f"{program}: {group}={wrong}", (*words, f"{group}={wrong}"), wrong)
+            wrong = typo(group, rng, {*schema.groups(), *composed("train")})
+            yield Case(f"{program}: {wrong}=...", (*words, f"{wrong}={schema.options(group)[0]}"), wrong)
+
+
+def keys(rng: random.Random) -> Iterator[Case]:
+    """Misspelt settings that are set, added or removed."""
+    found = list(settings())
+    names = {key.rpartition(".")[2] for _, _, key, _ in found}
+    for program, more, key, _ in found:
+        parent, _, last = key.rpartition(".")
+        wrong = f"{parent}.{typo(last, rng, names)}".strip(".")
+        word = rng.choice((f"{wrong}=1", f"{wrong}=1", f"+{wrong}=1", f"~{wrong}"))
+        yield Case(f"{program}: {word}", (*PROGRAMS[program], *more, word), wrong.replace(".", r"\."))
+
+
+def types(rng: random.Random) -> Iterator[Case]:
+    """Values of a wrong type, with unbalanced brackets, or that refer to an unknown setting."""
+    for program, more, key, default in settings():
+        last = key.rpartition(".")[2]
+        for value in WRONG.get(type(default), ()) if not key.endswith(SEVERAL_TYPES) else ():
+            words = (*PROGRAMS[program], *more, f"{key}={value}")
+            yield Case(f"{program}: {key}={value}", words, last.replace("_", "[_ ]"))
+        value = rng.choice(("[1,2", "{a: 1", "(1", "'abc", "${nowhere}", "${oc.nowhere:x}", "${a.b"))
+        if program == "train" and not more and key not in ("output_dir", "resume", "init_from", "data.root"):
+            yield Case(f"train: {key}={value}", (*PROGRAMS["train"], f"{key}={value}"), rf"nowhere|{last}|a\.b")
+
+
+RANGES: dict[str, tuple[object, ...]] = {
+    "seed": (-1, 2**70),
+    "data.batch_size": (0, -1),
+    "data.num_workers": (-1,),
+    "data.crop_size": (0, 4, "[0,32]", "[32,32,32]", 1.5),
+    "data.dataset.size": (0, 31),
+    "data.train_split": ("nosuch",),
+    "data.cache": ("tape", "disk"),
+    "trainer.max_steps": (0, -1),
+    "trainer.max_epochs": (0,),
+    "trainer.val_every_n_steps": (0,),
+    "trainer.val_every_n_epochs": (0, -0.5),
+    "trainer.accumulate_grad_batches": (0,),
+    "trainer.checkpoint_every": (0, "5h", "soon"),
+    "trainer.precision": ("17", "bf17-mixed"),
+    "trainer.accelerator": ("gpuu",),
+    "trainer.gradient_clip_val": ("-1",),
+    "optimizer.lr": (-1, "nan", "null"),
+    "optimizer.momentum": (-1,),
+    "normalize.mean": ("[1]", "[]"),
+    "normalize.std": ("[0,0,0]", "[1,2]"),
+    "transforms.scale": ("[2.0,0.5]", "[0,1]", "[1]"),
+    "transforms.train.1.p": (2,),
+    "loss.class_weights": ("[1,2]", "[]"),
+    "loss.label_smoothing": (2,),
+    "monitor": ("val/mIoU", "train/loss"),
+    "monitor_mode": ("maximum",),
+    "scheduler.warmup_steps": (-1,),
+    "batch_norm.frozen": ("some",),
+    "batch_norm.backbone_momentum": (2,),
+    "backbone.channels": ("[4,4]", "[]", "[0,4,8,8,8]"),
+    "head.channels": ("[4]", "[0,8,4,4]"),
+    "head.upsampling": ("cubic",),
+    "init_from": ("nowhere", "photos", "run/config.yaml"),
+    "resume": ("nowhere", "photos"),
+    "input_scales": ("[0]", "[0.5,abc]"),
+    "output_weights.main": ("abc", "null"),
+    "+trainer.lightning.max_epochs": (3,),
+    "+callbacks.mine": (1, "{a: 1}", "{_target_: os.getcwd}", "{_target_: nowhere.Callback}"),
+    "output_dir": ("run", "photos/images/val/v0.png"),
+}
+RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
+OTHERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (RESNET, ("backbone.weights=nowhere.pth", "backbone.weights=run/config.yaml", "backbone.variant=resnet999")),
+    (RESNET, ("backbone.output_stride=7", "backbone.multi_grid=[1]", "head.output_stride=0", "head.reads=c9")),
+    (EVALUATE, ("split=nosuch", "precision=7", "accelerator=tpu", "output_stride=3", "data=voc", "checkpoint=nowhere")),
+    ((*EVALUATE, "inference=sliding_window"), ("inference.window=0", "inference.mode=slow", "inference.stride=9999")),
+    ((*EVALUATE, "inference=tta"), ("inference.scales=[]", "inference.scales=[0]")),
+    ((*EVALUATE, "inference=shift_and_stitch"), ("inference.factor=0", "inference.factor=3")),
+    ((*EVALUATE, "postprocess=dense_crf"), ("postprocess.iterations=-1", "postprocess.pos_xy_std=0")),
+    (PREDICT, ("alpha=2", "feature_channels=0", "heatmaps=[dragon]", "input=nowhere", "output=run/config.yaml")),
+    (SUMMARY, ("size=0", "size=[1,2,3]", "num_classes=0", "init_from=nowhere")),
+    (CHECK_DATA, ("splits=[nosuch]", "splits=[]", "data=null", "data.num_workers=-1", "+model=unet")),
+)
+DATASETS = (
+    *("classes=[a]", "classes=[]", "classes=[a,a]", "classes=nowhere.txt", "palette=[[1,2,3]]", "palette=[1,2,3]"),
+    *("images=nowhere", "masks=nowhere", "mask_suffix=_x", "val_ratio=1.5", "label_map={0: 9}", "label_map={x: 0}"),
+    *("splits={train: nowhere.txt, val: nowhere.txt}", "splits={a: b}", "splits={train: images, val: images}"),
+)
+
+
+def ranges(rng: random.Random) -> Iterator[Case]:
+    """Numbers, names and paths of the right type that are invalid."""
+    ours = [(train(), f"{key}={value}") for key, values in RANGES.items() for value in values]
+    others = [(words, word) for words, more in OTHERS for word in more]
+    for words, word in ours + others:
+        key, _, value = word.lstrip("+").partition("=")
+        last = key.rpartition(".")[2]
+        parts = [key.partition(".")[0], last, last.rpartition("_")[2]]
+        if value.strip("[]").replace("/", "").replace(".", "").isidentifier():
+            parts.append(value.strip("[]"))
+        yield Case(f"{words[0]}: {word}", (*words, word), rf"(?i){'|'.join(parts)}")
+    for word in DATASETS:
+        key, _, value = word.partition("=")
+        named = rf"{key}|{value[:8].strip('[]{}')}|split|mask|class|photos/images"
+        yield Case(f"folder: {word}", train_photos(f"data.dataset.{word}"), named)

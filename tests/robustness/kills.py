@@ -1,0 +1,209 @@
+"""Runs that are killed at any moment and started again with the same command: they must end as if uninterrupted."""
+
+import mmap
+import random
+import shutil
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import runs
+from forks import Child
+from report import Part, Settings
+
+COMMON = (
+    *("train.py", "model=unet", "backbone.channels=[8,16,32,64,512]", "head.channels=[64,32,16,8]"),
+    *("data.dataset.size=32", "data.crop_size=32", "data.batch_size=4"),
+    *("data.dataset.num_images={train: 12, val: 3, test: 2}", "trainer.accelerator=cpu", "resume=auto"),
+    *("callbacks.curves.every_n_steps=2", "callbacks.images.num_images=1"),
+)
+RECIPES = {
+    "sgd": ("trainer.max_steps=12", "trainer.val_every_n_steps=4", "trainer.checkpoint_every=3"),
+    "early": (
+        *("callbacks=early_stopping", "callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=0.5"),
+        *("optimizer=adamw", "scheduler=cosine"),
+        *("trainer.max_steps=20", "trainer.val_every_n_steps=3", "trainer.checkpoint_every=2"),
+    ),
+    "accumulate": (
+        *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1", "optimizer=rmsprop", "scheduler=step"),
+        *("scheduler.warmup_steps=3", "trainer.max_steps=10", "trainer.val_every_n_steps=5"),
+        *("trainer.checkpoint_every=2", "data.batch_size=2"),
+    ),
+}
+"""Runs of seconds with checkpoints of 20 to 40 MB, so that writing them takes a good part of the time."""
+MOMENTS = ("writing", "writing", "anytime", "validation", "file", "writing", "asked", "anytime", "writing", "asked")
+"""Activities during which the signal is sent; mostly while a checkpoint is being written. "asked": not SIGKILL."""
+WATCHED = ("config.yaml", "environment.json", "result.json", "metrics.csv", "events.*")
+
+
+@dataclass
+class Kill:
+    """When and how a run is killed, drawn from the seed and the case's number."""
+
+    recipe: str
+    moment: str
+    count: int
+    """At the n-th checkpoint, validation, step or change of a file."""
+    delay: float
+    share: float
+    """Of the uninterrupted run's time, for the moment "anytime"."""
+    watched: str
+    signal: int
+    workers: tuple[int, int]
+    again: bool
+    """Whether the resumed run is killed too."""
+
+
+def draw(seed: int, number: int) -> Kill:
+    """Draw case `number`."""
+    rng = random.Random(f"{seed} {number}")
+    moment = MOMENTS[number % len(MOMENTS)]
+    request = rng.choice((signal.SIGTERM, signal.SIGUSR1))
+    return Kill(
+        recipe=rng.choice(list(RECIPES)),
+        moment=moment,
+        count=rng.randint(1, 5 if moment == "writing" else 2),
+        delay=rng.uniform(0, {"writing": 0.04, "validation": 0.1, "file": 0.002}.get(moment, 0.2)),
+        share=rng.uniform(0.05, 1.05),
+        watched=rng.choice(WATCHED),
+        signal=request if moment == "asked" else signal.SIGKILL,
+        workers=rng.choice(((0, 2), (2, 0), (0, 0))),
+        again=rng.random() < 0.3,
+    )
+
+
+class Counters:
+    """Numbers of training batches and validations that a child has begun, in shared memory."""
+
+    def __init__(self) -> None:
+        self.counts = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.int64)
+
+    def install(self) -> None:
+        """In the child: count in the callback that every run has."""
+        from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
+
+        def count_batch(callback: Any, trainer: Any, *args: Any) -> None:
+            self.counts[0] += 1
+
+        def count_validation(callback: Any, trainer: Any, *args: Any) -> None:
+            self.counts[1] += not trainer.sanity_checking
+
+        PreemptionCheckpoint.on_train_batch_start = count_batch  # type: ignore[method-assign]
+        PreemptionCheckpoint.on_validation_start = count_validation  # type: ignore[method-assign]
+
+
+class Moment:
+    """Whether the moment of a kill has come."""
+
+    def __init__(self, kill: Kill, folder: Path, counters: Counters, seconds: float) -> None:
+        self.kill, self.folder, self.counters = kill, folder, counters
+        self.due = time.monotonic() + kill.share * seconds
+        self.seen: Any = None
+        self.times = 0
+
+    def __call__(self) -> bool:
+        kill, counts = self.kill, self.counters.counts
+        if kill.moment == "anytime":
+            return time.monotonic() >= self.due
+        if kill.moment == "validation":
+            return bool(counts[1] >= kill.count)
+        if kill.moment == "asked":
+            return bool(counts[kill.count % 2] >= (kill.count if kill.count % 2 else 2 * kill.count))
+        now = unfinished_checkpoints(self.folder) if kill.moment == "writing" else self._changes()
+        if now != self.seen and now:
+            self.times += 1
+        self.seen = now
+        return self.times >= kill.count and bool(now)
+
+    def _changes(self) -> tuple[Any, ...]:
+        paths = [*self.folder.glob(self.kill.watched), *self.folder.glob(f".{self.kill.watched}.unfinished")]
+        try:
+            return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+        except FileNotFoundError:
+            return ()
+
+
+def unfinished_checkpoints(folder: Path) -> tuple[str, ...]:
+    """The checkpoints that are being written, or were when the run was killed."""
+    return tuple(path.name for path in folder.glob("checkpoints/.*.unfinished"))
+
+
+def run(settings: Settings, folder: Path) -> Part:
+    """Kill 50 runs, or 20 in a quick run."""
+    part = Part("kills", settings)
+    expected, seconds = {}, {}
+    for recipe in RECIPES:
+        child = start(folder, recipe, f"uninterrupted-{recipe}", 0)
+        code = child.wait()
+        seconds[recipe] = time.monotonic() - child.started
+        if code:
+            part.add(-1, f"the uninterrupted run {recipe}", [f"exit code {code}", child.out])
+            return part
+        expected[recipe] = runs.digest(folder / f"uninterrupted-{recipe}")
+    numbers = range(20 if settings.quick else 50) if settings.pick is None else [settings.pick]
+    while_writing = 0
+    for number in numbers:
+        kill = draw(settings.seed, number)
+        name = f"killed-{number}"
+        events, problems = kill_and_resume(kill, folder, name, seconds[kill.recipe])
+        if not problems:
+            problems = runs.differences(folder / name, expected[kill.recipe])
+        while_writing += "while writing" in events
+        title = f"{kill.recipe}, {kill.workers[0]} then {kill.workers[1]} workers, {kill.moment}: {events}"
+        part.add(number, f"{title} ({kill})", problems, " ".join(words(kill.recipe, name, kill.workers[0])))
+        part.log(f"{number + 1:2} {title}")
+        shutil.rmtree(folder / name, ignore_errors=True)
+    part.log(f"{while_writing} of {len(numbers)} runs were killed while a checkpoint was being written")
+    return part
+
+
+def words(recipe: str, name: str, workers: int) -> list[str]:
+    """The command of a run, the same before and after it is killed."""
+    return [*COMMON, *RECIPES[recipe], f"output_dir={name}", f"data.num_workers={workers}"]
+
+
+def start(folder: Path, recipe: str, name: str, workers: int, counters: Counters | None = None) -> Child:
+    """Start or resume a run."""
+    log = folder / f"{name}.log"
+    return Child(words(recipe, name, workers), folder, log, counters.install if counters else None)
+
+
+def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tuple[str, list[str]]:
+    """Run, kill, and resume to the end; return what happened, and the problems."""
+    events, problems = [], []
+    current = kill
+    for attempt in range(1 + kill.again):
+        before = runs.files(folder / name)
+        counters = Counters()
+        child = start(folder, kill.recipe, name, kill.workers[attempt % 2], counters)
+        event = strike(child, current, Moment(current, folder / name, counters, seconds))
+        events.append(event)
+        problems += [f"{event}: {lost} is lost" for lost in sorted(before - runs.files(folder / name))]
+        problems += [f"{event}: {damage}" for damage in runs.find_damage(folder / name)]
+        if child.code not in (0, -signal.SIGKILL, 75):
+            problems.append(f"{event}: exit code {child.code}\n{child.out[-2000:]}")
+        if kill.signal != signal.SIGKILL and child.code == 75 and "continue with resume=" not in child.out:
+            problems.append("exit code 75 without a message")
+        current = replace(kill, moment="anytime", signal=signal.SIGKILL, share=kill.share / 2)
+    child = start(folder, kill.recipe, name, kill.workers[1])
+    if child.wait():
+        problems.append(f"resuming: exit code {child.code}\n{child.out[-3000:]}")
+    return ", ".join(events), problems
+
+
+def strike(child: Child, kill: Kill, moment: Moment) -> str:
+    """Wait for the moment and send the signal; return what the run was doing."""
+    while child.poll() is None and not moment():
+        time.sleep(0.0005)
+    time.sleep(kill.delay)
+    child.send(kill.signal)
+    child.wait()
+    if child.code == 0:
+        return "had ended"
+    batches, validations = moment.counters.counts[:2].tolist()
+    unfinished = unfinished_checkpoints(moment.folder)
+    writing = f"while writing {unfinished[0][1:].removesuffix('.unfinished')}, " if unfinished else ""
+    return f"{signal.Signals(kill.signal).name} {writing}after {batches} batches and {validations} validations"

@@ -1,0 +1,240 @@
+"""Properties of readers: whatever a file holds, it is read, or a UserError says what is wrong; nothing else is raised.
+
+`make torture` tries many more examples (SEGFRAME_FUZZ of each property).
+"""
+
+import io
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segframe.config.saved_run import check_saved_run
+from segframe.data.datasets.folder import Folder
+from segframe.data.file_listing import pair
+from segframe.data.image_io import read_image, read_raw
+from segframe.data.label_map import LabelTable, voc_palette
+from segframe.data.split_lists import read_list
+from segframe.errors import UserError
+from segframe.models.from_checkpoint import restore
+from segframe.models.weights import third_party
+from segframe.models.weights.pretrained import read_file
+from segframe.training.loggers import CSVLogger
+
+EXAMPLES = int(os.environ.get("SEGFRAME_FUZZ", "0"))
+profile = settings(
+    max_examples=EXAMPLES or 60,
+    deadline=20_000,
+    derandomize=not EXAMPLES,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow and torch warn of damaged files
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".gif": "GIF", ".webp": "WEBP"}
+MASKS = (".png", ".bmp", ".tif", ".gif")
+CLASSES = ("ground", "road", "sky")
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.sampled_from([*CLASSES, "rad", "ignore", ""]) | st.text(max_size=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for all examples: creating folders would take longer than reading files."""
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def read_or_refuse(reader, *arguments):
+    """What a reader returns; None if it raises a UserError, which must have a message."""
+    try:
+        return reader(*arguments)
+    except UserError as error:
+        message = str(error)
+    assert message.strip()
+    assert "Traceback" not in message
+    return None
+
+
+@st.composite
+def mutated(draw, contents):
+    """A valid file with bytes changed, removed or inserted, or cut off."""
+    content = bytearray(draw(contents))
+    for _ in range(draw(st.integers(0, 6))):
+        at = draw(st.integers(0, max(0, len(content) - 1)))
+        match draw(st.sampled_from(("change", "cut", "insert", "drop"))):
+            case "change" if content:
+                content[at] = draw(st.integers(0, 255))
+            case "cut":
+                del content[at:]
+            case "insert":
+                content[at:at] = draw(st.binary(max_size=20))
+            case "drop":
+                del content[at : at + draw(st.integers(1, 50))]
+    return bytes(content)
+
+
+@st.composite
+def pictures(draw, suffix):
+    """A valid image file of a format."""
+    modes = {".jpg": ("RGB", "L", "CMYK"), ".gif": ("L", "P"), ".webp": ("RGB", "RGBA"), ".bmp": ("RGB", "L", "1", "P")}
+    mode = draw(st.sampled_from(modes.get(suffix, ("RGB", "L", "1", "RGBA", "LA"))))
+    height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    values = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).convert(mode).save(file, FORMATS[suffix])
+    return file.getvalue()
+
+
+def check_reader(path, read, is_right):
+    @profile
+    @given(st.binary(max_size=300) | mutated(pictures(path.suffix)))
+    @example(b"")
+    def holds(content):
+        path.write_bytes(content)
+        found = read_or_refuse(read, path)
+        assert found is None or (found.dtype == np.uint8 and is_right(found))
+
+    holds()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_images(folder, suffix):
+    check_reader(folder / f"image{suffix}", read_image, lambda image: image.ndim == 3 and image.shape[2] == 3)
+
+
+@pytest.mark.parametrize("suffix", MASKS)
+def test_masks(folder, suffix):
+    path, table = folder / f"mask{suffix}", LabelTable(CLASSES, {7: "road"}, voc_palette(3))
+    check_reader(
+        path, lambda at: table(read_raw(at), at), lambda mask: mask.ndim == 2 and {*mask.flat} <= {0, 1, 2, 255}
+    )
+
+
+@profile
+@given(
+    st.sampled_from(MASKS),
+    st.sampled_from(["L", "P", "I;16"]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_valid_mask_is_read_exactly(folder, suffix, mode, height, width, level, seed):
+    rng = np.random.default_rng(seed)
+    depth = np.uint16 if mode == "I;16" and suffix in (".png", ".tif") else np.uint8
+    values = rng.integers(0, np.iinfo(depth).max, (height, width), dtype=depth, endpoint=True)
+    mask = Image.fromarray(values)
+    if mode == "P" and suffix != ".gif":
+        mask.putpalette(rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
+    png, tif = {"compress_level": level}, {"compression": "tiff_lzw"}
+    path = folder / f"exact{suffix}"
+    mask.save(path, **{".png": png, ".tif": tif, ".gif": {"optimize": False}, ".bmp": {}}[suffix])
+    assert np.array_equal(read_raw(path), values)
+
+
+@profile
+@given(st.binary(max_size=200) | mutated(st.just(b"a\nb c\nimages/d.jpg masks/d.png\n")))
+def test_split_lists(folder, content):
+    path = folder / "list.txt"
+    path.write_bytes(content)
+    names = read_or_refuse(read_list, path, "advice")
+    if names is not None:
+        assert all(name == name.strip() and name for name in names)
+        read_or_refuse(pair, names, {"a": path}, {"a": path}, "here")
+
+
+@profile
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.sampled_from(["a", "b.png", "../a", "/", "a b"])).map("\n".join).map(str.encode),
+    st.lists(NAMES, max_size=5),
+    PLAIN,
+    st.none() | st.lists(st.lists(st.integers(-2, 300), max_size=4), max_size=4),
+)
+def test_folder_datasets(tmp_path_factory, listed, classes, label_map, palette):
+    root = tmp_path_factory.getbasetemp() / "folder_dataset"
+    if not root.exists():
+        for name in ("images/a", "images/b", "masks/a", "masks/b"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(root / f"{name}.png")
+    (root / "list.txt").write_bytes(listed)
+    label_map = label_map if isinstance(label_map, dict) else None
+    options = {"classes": classes, "palette": palette, "label_map": label_map, "splits": {"train": "list.txt"}}
+    dataset = read_or_refuse(lambda: Folder(root, "train", **options))
+    if dataset is not None:
+        read_or_refuse(dataset.read, 0)
+
+
+@profile
+@given(st.dictionaries(st.integers(-3, 70000) | NAMES | st.just("#e0e0c0"), st.integers(-3, 300) | NAMES, max_size=5))
+def test_label_maps(folder, label_map):
+    table = read_or_refuse(LabelTable, CLASSES, label_map, voc_palette(3))
+    if table is not None:
+        read_or_refuse(table, np.arange(2**16, dtype=np.uint16)[None], folder / "mask.png")
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+TENSORS = {
+    "state_dict": {"a": torch.arange(40.0)},
+    "segframe": {"config": {}, "classes": ["x"], "palette": [[1, 2, 3]]},
+}
+
+
+@profile
+@given(
+    st.binary(max_size=200)
+    | mutated(st.sampled_from([saved(TENSORS), pickle.dumps([1, 2])]))
+    | PLAIN.map(saved)
+    | st.dictionaries(st.sampled_from(["state_dict", "segframe", "model"]), PLAIN).map(saved)
+)
+@example(b"")
+def test_checkpoints_and_weights(folder, content):
+    path, safe = folder / "x.ckpt", folder / "x.safetensors"
+    for file in (path, safe):
+        file.write_bytes(content)
+    read_or_refuse(restore, path)
+    read_or_refuse(third_party.read_weights, path)
+    read_or_refuse(read_file, safe)
+
+
+CONFIG = b"backbone:\n  _target_: segframe.models.backbones.ResNet\nseed: 0\ntrainer: {max_epochs: 1}\n"
+
+
+@profile
+@given(st.binary(max_size=100) | mutated(st.just(CONFIG)) | PLAIN.map(lambda node: json.dumps(node).encode()))
+@example(b"seed: !!python/object/apply:os.system ['true']")
+def test_configs_of_runs(folder, content):
+    (folder / "config.yaml").write_bytes(content)
+    read_or_refuse(check_saved_run, folder)
+
+
+TABLE = b"step,loss,miou\r\n1,0.5,\r\n2,0.25,0.1\r\n"
+
+
+@profile
+@given(st.binary(max_size=100) | mutated(st.just(TABLE)) | mutated(st.just(TABLE + b"3,0.")))
+@example(b"")
+@example(b"step,loss\n1,2,3\n")
+def test_metrics(folder, content):
+    (folder / "metrics.csv").write_bytes(content)
+    logger = read_or_refuse(CSVLogger, str(folder))
+    if logger is not None:
+        logger.resume(1)
+        logger.log_metrics({"loss": 1.0, "new": 2.0}, step=5)
+        logger.save()
+        assert read_or_refuse(CSVLogger, str(folder)) is not None
