@@ -1,33 +1,40 @@
-"""Every figure of a validation from one dataset-wide confusion matrix, as VOC and the FCN paper define them."""
+"""Metrics of semantic segmentation, computed from one confusion matrix of a whole dataset."""
+
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
-class ConfusionMatrix(nn.Module):
-    """Counts pixels in int64 `matrix` (C, C): rows are the truth, columns the prediction; void pixels are left out."""
+class ConfusionMatrix:
+    """Pixel counts `matrix`, int64 (C, C): rows are the truth, columns the prediction; void pixels are left out.
 
-    matrix: Tensor
+    Not an nn.Module: EMA callbacks swap a module's buffers for averages, and DDP broadcasts them.
+    """
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), persistent=False)
+        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the counts to `device`, where `update` then expects its arguments."""
+        self.matrix = self.matrix.to(device)
+        return self
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Adds classes (N, H, W) against masks (N, H, W); masks hold 0 ... C-1 or 255."""
+        """Add classes (N, H, W) against masks (N, H, W); masks hold 0 ... C-1 or 255."""
         num_classes = len(self.matrix)
-        # Rows for all 256 mask values, those beyond the classes cut off: void costs no masking.
+        # Rows for all 256 mask values, those beyond the classes cut off: cheaper than masking void pixels out.
         key = truth.int().mul_(num_classes).add_(prediction).flatten()
         counts = torch.bincount(key, minlength=256 * num_classes)
         self.matrix += counts[: num_classes**2].view(num_classes, num_classes)
 
     def reset(self) -> None:
-        """Starts a new count."""
-        self.matrix.zero_()
+        """Set all counts to 0."""
+        self.matrix = torch.zeros_like(self.matrix)
 
 
 def compute_metrics(matrix: Tensor, classes: tuple[str, ...], prefix: str) -> dict[str, float]:
-    """mIoU, accuracies and IoU per class (0 ... 1) from a confusion matrix, under `prefix`/.
+    """Return mIoU, accuracies and IoU per class (0 ... 1) of a confusion matrix, their names prefixed by `prefix`/.
 
     A class that occurs neither in truth nor in prediction is NaN and not counted in the mean; frequency-weighted IoU
     and the two accuracies are those of Long et al., 2015, section 5.
@@ -44,6 +51,6 @@ def compute_metrics(matrix: Tensor, classes: tuple[str, ...], prefix: str) -> di
     }
 
 
-def best_mode(figure: str) -> str:
-    """Where a figure `<split>/<name>` is best: `min` for the loss, `max` for all others."""
-    return "min" if figure.split("/")[1:] == ["loss"] else "max"  # a class may have that name: val/iou/loss
+def best_mode(metric: str) -> str:
+    """Return `min` if the lowest value of `<split>/<metric>` is the best (the loss), else `max`."""
+    return "min" if metric.split("/")[1:] == ["loss"] else "max"  # a class may have that name: val/iou/loss

@@ -95,7 +95,7 @@ class SegmentationModule(pl.LightningModule):
         """Do nothing; `optimizer_step` has done it."""
 
     def on_validation_epoch_start(self) -> None:
-        self.confusion.reset()
+        self.confusion.to(self.device).reset()
         self.val_loss = torch.zeros((), device=self.device)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
