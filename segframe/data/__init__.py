@@ -1,4 +1,4 @@
-"""Datasets, augmentation and loaders."""
+"""Datasets, augmentation and data loaders; YAML files name the classes listed here."""
 
 from segframe.data.base import SegmentationDataset, class_weights
 from segframe.data.color import ColorMatrixJitter

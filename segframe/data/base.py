@@ -1,4 +1,4 @@
-"""What every dataset is: samples that are found, read, checked and transformed."""
+"""Base class of the datasets, and class weights from their masks."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from segframe.data.cache import Cache
-from segframe.data.file_listing import TWICE, Sample, disambiguate_names, note
+from segframe.data.file_listing import LISTED_TWICE, Sample, disambiguate_names, report_problem
 from segframe.data.image_io import read_image, read_raw
 from segframe.data.label_map import LabelTable, Palette
 from segframe.data.transforms import Transform
@@ -20,21 +20,21 @@ from segframe.errors import UserError
 
 
 class SegmentationDataset(Dataset[dict[str, Any]], ABC):
-    """Images with one class index per pixel.
+    """Images and masks of one split.
 
-    An item is {"image": uint8 (3, H, W), "mask": uint8 (H, W) with void = 255, "name": str}. Its key is an index, or
-    (epoch, index): the augmentation is a function of (seed, epoch, index) alone.
+    Items are {"image": uint8 (3, H, W), "mask": uint8 (H, W) with void = 255, "name": str}. The key of an item is its
+    index or (epoch, index): the augmentation is a function of (seed, epoch, index) alone.
     """
 
     classes: tuple[str, ...]
     palette: Palette
     splits: tuple[str, ...]
     source: str
-    """Where the files come from and where they belong, as the second half of an error's sentence."""
+    """Where to get the files and where to put them; ends error messages about missing files."""
     label_map: Mapping[int | str, int | str] = {}
-    """Mask value or "#rrggbb" of the release -> class index or name, where it is not the value or the palette's."""
+    """Mask value or "#rrggbb" -> class index or name, for values that are not class indices or palette colours."""
     labels_are_settings: bool = False
-    """Whether classes, palette and label_map are set with data.dataset, not by the release."""
+    """Whether users set classes, palette and label_map (data.dataset.*)."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -51,31 +51,32 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         first = {sample.name: sample for sample in reversed(self.samples)}
         if len(first) < len(self.samples):
             name, count = Counter(sample.name for sample in self.samples).most_common(1)[0]
-            if not note(TWICE, [f"{split}: {name}"]):
+            if not report_problem(LISTED_TWICE, [f"{split}: {name}"]):
                 raise UserError(f"the {split} split under {self.root} lists {name!r} {count} times: list it once")
             self.samples = [*first.values()][::-1]
 
     @abstractmethod
     def find(self) -> list[Sample]:
-        """Return the split's samples in a fixed order; UserError where files are missing."""
+        """Return the samples of the split in a fixed order; UserError if files are missing."""
 
     @classmethod
     def download(cls, root: str | Path) -> None:
-        """Bring the files under root; UserError where that takes a person."""
+        """Download the files to root; UserError if that is not possible automatically."""
         raise UserError(f"{cls.__name__} has no automatic download: {cls.source}")
 
     def load_mask(self, path: Path) -> np.ndarray:
-        """Return a mask file's raw values, (H, W): indices of uint8 or uint16, or colours (masks.COLOURS)."""
+        """Return the raw values of a mask file, (H, W): indices of uint8 or uint16, or colours (image_io.COLOURS)."""
         return read_raw(path)
 
     def read_mask(self, index: int) -> np.ndarray:
-        """Return the mask as uint8 (H, W), void = 255; UserError where a value is no class."""
+        """Return the mask as uint8 (H, W), void = 255; UserError if a value is no class."""
         path = self.samples[index].mask
         return self.labels(self.load_mask(path), path)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image, uint8 RGB (H, W, 3), and its mask; UserError where they do not fit. A cache's are
-        read-only.
+        """Return the image, uint8 RGB (H, W, 3), and its mask; read-only if they are cached.
+
+        UserError if a file is invalid or the sizes differ.
         """
         if self.cache is None:
             return self._load(index)

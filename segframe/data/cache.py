@@ -1,4 +1,4 @@
-"""Decoded samples, in memory that all workers share or in a file that later runs find again."""
+"""Cache of decoded samples, in memory shared by all workers or in a file that later runs reuse."""
 
 import mmap
 import os
@@ -12,43 +12,43 @@ import numpy as np
 from segframe.data.file_listing import Sample
 from segframe.errors import UserError
 
-HEAD = 64
-"""Bytes before the index: what the file is, and which split's."""
+HEADER_BYTES = 64
+"""Size of the header: file format and a hash of the split."""
 RECORD = np.dtype(
-    [("stamp", "<i8", 4), ("start", "<i8"), ("room", "<i8"), ("height", "<i4"), ("width", "<i4"), ("filled", "<i8")]
+    [("stamp", "<i8", 4), ("start", "<i8"), ("reserved", "<i8"), ("height", "<i4"), ("width", "<i4"), ("filled", "<i8")]
 )
-"""Size and mtime of image and of mask; first byte and number of bytes; what is there, if it is filled."""
+"""Size and mtime of image and mask files; first byte and reserved bytes; height and width, valid if filled."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 class Cache:
-    """The decoded images and masks of one split, filled by whichever worker reads a sample first.
+    """The decoded images and masks of one split; each is stored by the worker that reads it first.
 
-    A head, an index of one record per sample, then each sample's image (H, W, 3) and mask (H, W), uint8, on pages of
-    its own. A sample whose files have another size or mtime than when they were read is read again; where it has grown
-    out of its room, each time. `file` None: the buffer is anonymous memory, gone with the last process that maps it.
+    Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, 3) and mask (H, W), uint8.
+    Samples whose files have changed in size or mtime are read again, and stored unless they exceed the reserved bytes.
+    `file` None: the buffer is anonymous memory.
     """
 
     def __init__(self, buffer: mmap.mmap, num_samples: int, file: Path | None) -> None:
         self.file = file
-        self.index = np.frombuffer(buffer, RECORD, num_samples, HEAD)
+        self.index = np.frombuffer(buffer, RECORD, num_samples, HEADER_BYTES)
         self.bytes = np.frombuffer(buffer, np.uint8)
         self.descriptor = None if file is None else os.open(file, os.O_RDWR)
         if self.descriptor is not None:
             weakref.finalize(self, os.close, self.descriptor)
 
     def read(self, index: int, sample: Sample, load: Callable[[int], Pair]) -> Pair:
-        """Return a sample's image and mask, read-only; `load` reads its files where they are not here yet."""
+        """Return image and mask of a sample, read-only; `load` reads them if they are not cached."""
         record = self.index[index]
         try:
             files = os.stat(sample.image), os.stat(sample.mask)
         except OSError:
-            return load(index)  # it says what is missing
+            return load(index)  # raises the error about the missing file
         stamp = [number for file in files for number in (file.st_size, file.st_mtime_ns)]
         if not record["filled"] or record["stamp"].tolist() != stamp:
             image, mask = load(index)
-            if 4 * mask.size > record["room"]:
+            if 4 * mask.size > record["reserved"]:
                 return image, mask
             record["filled"] = 0
             self._write(int(record["start"]), np.concatenate([image.ravel(), mask.ravel()]))
@@ -64,8 +64,8 @@ class Cache:
         if self.descriptor is None:
             self.bytes[start : start + pixels.size] = pixels
             return
-        # Not through the mapping: on a full disk that kills the process. What is called filled is on the disk before,
-        # or a power cut would leave black images.
+        # Not through the mapping: on a full disk that kills the process (SIGBUS). Synchronised before the record is
+        # marked as filled: a power cut would leave black images.
         try:
             done = 0
             while done < pixels.size:
@@ -77,13 +77,13 @@ class Cache:
     def __reduce__(self) -> Any:
         if self.file is None:
             raise UserError(
-                "data.cache=ram is shared by forked workers, and here they are not forked: "
+                "data.cache=ram needs forked workers, which this system does not have: "
                 "set data.num_workers=0 or data.cache=disk"
             )
         return open_cache, (self.file, len(self.index))
 
 
 def open_cache(file: Path, num_samples: int) -> Cache:
-    """Return the cache in a file."""
+    """Open the cache in a file."""
     with file.open("r+b") as opened:
         return Cache(mmap.mmap(opened.fileno(), 0), num_samples, file)

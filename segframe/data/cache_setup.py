@@ -1,4 +1,4 @@
-"""Where the caches of decoded samples are made: which store is whose, and whether there is room."""
+"""Creation of the caches of decoded samples: names, layout, free space."""
 
 import mmap
 import os
@@ -11,45 +11,45 @@ from uuid import uuid4
 import numpy as np
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.cache import HEAD, RECORD, Cache, open_cache
+from segframe.data.cache import HEADER_BYTES, RECORD, Cache, open_cache
 from segframe.data.image_io import stored_area
 from segframe.errors import UserError
 
-MAGIC = b"segframe decoded samples, 2".ljust(HEAD - 32)
-"""The number is raised where files of the same name would mean something else."""
+MAGIC = b"segframe decoded samples, 2".ljust(HEADER_BYTES - 32)
+"""File format; the number is its version."""
 
 
 def add_caches(datasets: Sequence[SegmentationDataset], kind: str, folder: str | None) -> None:
-    """Let datasets keep their decoded samples: `kind` "ram", or "disk" in the folder (None: .segframe below root).
+    """Give datasets a cache: `kind` "ram", or "disk" in the folder (None: .segframe below root).
 
-    UserError where there is not enough room for all of them.
+    UserError if there is not enough space for all of them.
     """
     if kind not in ("ram", "disk"):
         raise UserError(f"data.cache={kind}: it is ram, disk or null")
     stores = [Store(dataset) for dataset in datasets]
     # Training and validation may be the same split.
     different = list({store.name: store for store in stores}.values())
-    place = Path(folder) if folder is not None else datasets[0].root / ".segframe"
-    caches = _in_memory(different) if kind == "ram" else _on_disk(different, place.expanduser())
+    location = Path(folder) if folder is not None else datasets[0].root / ".segframe"
+    caches = _make_in_memory(different) if kind == "ram" else _make_on_disk(different, location.expanduser())
     found = dict(zip((store.name for store in different), caches, strict=True))
     for dataset, store in zip(datasets, stores, strict=True):
         dataset.cache = found[store.name]
 
 
 class Store:
-    """A split's store, whether it is there yet or not."""
+    """Name, size and header of the cache of a split, whether it exists or not."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         kind = type(dataset)
         if dataset.samples[0].image == Path():
             raise UserError(f"data.cache is set, but {kind.__name__} reads no files: set data.cache=null")
         index = np.zeros(len(dataset), RECORD)
-        index["room"] = [_pages(4 * stored_area(sample.image)) for sample in dataset.samples]
-        ends = _pages(HEAD + index.nbytes) + np.cumsum(index["room"])
-        index["start"] = ends - index["room"]
+        index["reserved"] = [_round_to_pages(4 * stored_area(sample.image)) for sample in dataset.samples]
+        ends = _round_to_pages(HEADER_BYTES + index.nbytes) + np.cumsum(index["reserved"])
+        index["start"] = ends - index["reserved"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
-        told = (
+        identity = (
             kind.__module__,
             kind.__name__,
             dataset.classes,
@@ -58,7 +58,7 @@ class Store:
             labels.listed_colours,
             labels.other,
         )
-        metadata = repr(told).encode() + labels.table.tobytes()
+        metadata = repr(identity).encode() + labels.table.tobytes()
         digest = sha256(metadata).digest()
         self.num_samples = len(index)
         self.size = int(ends[-1])
@@ -66,26 +66,26 @@ class Store:
         self.name = f"{kind.__name__.lower()}_{dataset.split}_{digest.hex()[:12]}"
 
     def in_memory(self) -> Cache:
-        """Return an empty cache in memory."""
+        """Create an empty cache in memory."""
         buffer = mmap.mmap(-1, self.size)
         buffer[: len(self.head)] = self.head
         return Cache(buffer, self.num_samples, None)
 
     def is_in(self, file: Path) -> bool:
-        """Whether the file is this store; not so where files have changed so that its layout does not fit."""
+        """Whether the file holds this cache, with the same layout."""
         if not file.is_file() or file.stat().st_size != self.size:
             return False
         with file.open("rb") as opened:
-            return opened.read(HEAD) == self.head[:HEAD]
+            return opened.read(HEADER_BYTES) == self.head[:HEADER_BYTES]
 
     def missing(self, file: Path) -> int:
-        """Return how many bytes the file would still grow by on the disk."""
+        """Return the bytes by which the file will still grow on the disk."""
         return self.size - 512 * file.stat().st_blocks if self.is_in(file) else self.size
 
     def on_disk(self, file: Path) -> Cache:
-        """Return the cache in the file, an empty one unless it is there."""
+        """Open the cache in the file; create it if necessary."""
         if not self.is_in(file):
-            # Made under another name: no run may find half a head.
+            # Written under another name, so that no run opens a partial header.
             unfinished = file.with_suffix(f".{uuid4().hex}")
             with unfinished.open("wb") as opened:
                 opened.write(self.head)
@@ -94,7 +94,7 @@ class Store:
         return open_cache(file, self.num_samples)
 
 
-def _in_memory(stores: Sequence[Store]) -> list[Cache]:
+def _make_in_memory(stores: Sequence[Store]) -> list[Cache]:
     needed, free = sum(store.size for store in stores), free_memory()
     if free is not None and needed > free:
         raise UserError(
@@ -103,7 +103,7 @@ def _in_memory(stores: Sequence[Store]) -> list[Cache]:
     return [store.in_memory() for store in stores]
 
 
-def _on_disk(stores: Sequence[Store], folder: Path) -> list[Cache]:
+def _make_on_disk(stores: Sequence[Store], folder: Path) -> list[Cache]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{store.name}.cache" for store in stores]
@@ -120,7 +120,7 @@ def _on_disk(stores: Sequence[Store], folder: Path) -> list[Cache]:
 
 
 def free_memory() -> int | None:
-    """Return the bytes of memory that can be had, as far as Linux and a container's limit say; None elsewhere."""
+    """Return the available memory in bytes, within the limit of a container; None if not on Linux."""
     found = []
     if (info := Path("/proc/meminfo")).exists():
         lines = dict(line.split(":") for line in info.read_text().splitlines())
@@ -128,12 +128,12 @@ def free_memory() -> int | None:
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()).isdigit():
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])  # what can be given back
+        used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])  # can be reclaimed
         found.append(int(limit) - used)
     return min(found, default=None)
 
 
-def _pages(size: int) -> int:
+def _round_to_pages(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 

@@ -1,4 +1,4 @@
-"""Colour jitter as one affine map of the colours, drawn as albumentations draws it."""
+"""Colour jitter as one affine map of the colours, with the random numbers of albumentations."""
 
 from typing import Any
 
@@ -7,20 +7,19 @@ import cv2
 import numpy as np
 
 GREY = np.array([0.299, 0.587, 0.114])
-"""Shares of red, green and blue in luma (ITU-R BT.601), as OpenCV has them."""
+"""Weights of red, green and blue in luma (ITU-R BT.601, as in OpenCV)."""
 
 
 class ColorMatrixJitter(A.ColorJitter):
     """albumentations' ColorJitter (same arguments, same random numbers) composed into one 3x4 matrix per image.
 
-    Brightness, contrast and saturation are what albumentations computes, but for its rounding and clipping to 0 ... 255
-    after each step: here it is done once, at the end. Hue turns the colours by the same angle about the axis of greys,
-    which keeps R + G + B; albumentations' HSV keeps max(R, G, B), so that colours that are turned come out brighter or
-    darker there than here.
+    Brightness, contrast and saturation equal those of albumentations, except that colours are rounded and clipped to
+    0 ... 255 once at the end and not after each step. Hue rotates the colours by the same angle about the grey axis,
+    which preserves R + G + B; albumentations' HSV preserves max(R, G, B).
 
-    Mean absolute differences with 0.2, 0.2, 0.2, 0.05 on photographs of streets (CamVid), in levels of 255: below 0.5
-    for brightness, contrast and saturation alone, 0.7 for hue (which moves colours by 0.8), 1.8 for all four (which
-    move them by 9.9; at worst 8.6 in one image, with a bright sky that albumentations clips in between).
+    Mean absolute differences from albumentations with 0.2, 0.2, 0.2, 0.05 on CamVid, in grey levels: below 0.5 for
+    brightness, contrast and saturation alone, 0.7 for hue (which changes colours by 0.8), 1.8 for all four (which
+    change them by 9.9); at most 8.6 in one image, with a bright sky that albumentations clips between the steps.
     """
 
     def apply(
@@ -47,11 +46,11 @@ class ColorMatrixJitter(A.ColorJitter):
                 case 2:
                     colors = saturation * colors + (1 - saturation) * (GREY @ colors)
                 case 3:
-                    colors = _turn(hue) @ colors
+                    colors = _rotate_hue(hue) @ colors
         return cv2.transform(img, colors)
 
 
-def _turn(turns: float) -> np.ndarray:
+def _rotate_hue(turns: float) -> np.ndarray:
     # Rodrigues' rotation about (1, 1, 1), from red to green to blue.
     angle = 2 * np.pi * turns
     axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)

@@ -1,4 +1,4 @@
-"""Loaders for Lightning: a training stream that resumes at any batch, validation images one by one."""
+"""Data loaders: training batches that can be resumed at any batch, validation images one by one."""
 
 import os
 import signal
@@ -24,17 +24,17 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sizes = {tuple(item["mask"].shape) for item in items}
     if len(sizes) > 1:
         raise UserError(f"a batch holds images of sizes {sorted(sizes)}: end the training transforms with a crop")
-    # Stacked as (H, W, 3), in which they lie in memory: stacked as (3, H, W) they would be rearranged.
+    # Stacked as (H, W, 3), their layout in memory, so that nothing is transposed.
     images = default_collate([item["image"].permute(1, 2, 0) for item in items])
     masks = default_collate([item["mask"] for item in items])
     return {"image": images.permute(0, 3, 1, 2), "mask": masks, "name": [item["name"] for item in items]}
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A DataLoader whose workers begin deaf to the signals that may reach all processes, see _start_worker.
+    """A DataLoader whose workers start with preemption signals blocked, see _start_worker.
 
-    When a worker dies, the program is told where it waits for a batch: torch's handler of SIGCHLD, which would tell a
-    few seconds earlier, raises wherever the program is, while it writes a file or in a weakref's callback.
+    The death of a worker is reported by the loop that waits for batches. torch's handler of SIGCHLD, which reports it
+    some seconds earlier, is removed: it raises at any point of the program, such as while a file is written.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -51,7 +51,7 @@ class Loader(DataLoader[dict[str, Any]]):
 
 
 class ResumableLoader(Loader):
-    """A loader over a BatchSampler that knows how many of the run's batches it has handed out."""
+    """A loader over a BatchSampler that counts the batches of the run and can be resumed."""
 
     batch_sampler: BatchSampler
     batches = 0
@@ -63,11 +63,11 @@ class ResumableLoader(Loader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of batches handed out since the run began; Lightning stores it in the checkpoint."""
+        """Return the number of batches since the start of the run; Lightning stores it in the checkpoint."""
         return {"batches": self.batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration begin after as many batches."""
+        """Start the next iteration after that many batches."""
         self.batch_sampler.start = self.batches = state["batches"]
 
 
@@ -75,7 +75,6 @@ class DataModule(pl.LightningDataModule):
     """Training and validation loaders of two datasets with the same classes.
 
     `num_batches` is the length of the whole run on this process; `num_workers` None means one per core, at most 8.
-    `pin_memory`: batches are copied to a GPU from here.
     """
 
     def __init__(
@@ -99,8 +98,9 @@ class DataModule(pl.LightningDataModule):
         self.pin_memory = pin_memory
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the loader of the run's augmented batches, the same for any number of workers."""
-        return ResumableLoader(self.train, batch_sampler=self.sampler, **loading(self.num_workers, self.pin_memory))
+        """Return the loader of the augmented batches; they are the same for any number of workers."""
+        settings = loader_settings(self.num_workers, self.pin_memory)
+        return ResumableLoader(self.train, batch_sampler=self.sampler, **settings)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of the validation images."""
@@ -110,12 +110,12 @@ class DataModule(pl.LightningDataModule):
 def image_loader(
     dataset: SegmentationDataset, num_workers: int | None, pin_memory: bool = False
 ) -> DataLoader[dict[str, Any]]:
-    """Return the loader of a dataset's images, in order, one at a time and at their own size."""
-    return Loader(dataset, batch_size=1, **loading(num_workers, pin_memory))
+    """Return a loader of single images in order, at their original size."""
+    return Loader(dataset, batch_size=1, **loader_settings(num_workers, pin_memory))
 
 
-def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
-    """Return what every loader is made with; `num_workers` None means one per core, at most 8."""
+def loader_settings(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
+    """Return the settings that all loaders share; `num_workers` None means one per core, at most 8."""
     num_workers = count_workers(num_workers)
     return {
         "collate_fn": collate,
@@ -128,42 +128,42 @@ def loading(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
 
 
 def count_workers(num_workers: int | None) -> int:
-    """Return data.num_workers as a number: None means one per core, at most 8."""
+    """Return the number of workers: None means one per core, at most 8."""
     if num_workers is None:
         return min(8, num_cores())
     if num_workers < 0:
-        raise UserError(f"data.num_workers is {num_workers}: it must be 0 (none) or more")
+        raise UserError(f"data.num_workers={num_workers}: it must be 0 (none) or more")
     return num_workers
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
-    # Otherwise a batch that cannot be sent is dropped, and the program waits for it for ever.
-    Queue._on_queue_feeder_error = _not_sent  # type: ignore[attr-defined]
-    # Another worker's death may end the program in the midst of fetching a batch: no traceback of that.
+    # By default a batch that cannot be sent is dropped, and the program waits for it for ever.
+    Queue._on_queue_feeder_error = _on_send_error  # type: ignore[attr-defined]
+    # No traceback when the program ends while this worker sends a batch, as after the death of another worker.
     sys.excepthook = lambda *_: None
-    # A terminal's Ctrl-C and a scheduler's signals may reach all processes; the program ends its workers.
+    # Ctrl-C and a scheduler's signals may reach all processes; the program ends its workers itself.
     for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # where Loader has blocked SIGTERM, so that the thread gets it
-        threading.Thread(target=_obey_program, daemon=True).start()
+    if sys.platform == "linux":  # Loader has blocked SIGTERM, so that the thread receives it
+        threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
 
 
-def _obey_program() -> None:
-    # torch's own handler ends a worker whoever asks, upon which the program fails before it has saved.
+def _exit_on_sigterm_of_parent() -> None:
+    # torch's handler ends a worker whoever sends SIGTERM, which fails the program before it has saved a checkpoint.
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
-def _not_sent(queue: "Queue[Any]", error: Exception, item: tuple[int, Any]) -> None:
-    # A batch is sent through shared memory, file descriptors and a socket in the folder for temporary files.
+def _on_send_error(queue: "Queue[Any]", error: Exception, item: tuple[int, Any]) -> None:
+    # Batches are sent through shared memory, file descriptors and a socket in the folder for temporary files.
     if isinstance(error, OSError):
-        said = f"a worker of the loader cannot hand on a batch: {error}; with data.num_workers=0 none has to"
-        error = UserError(said).with_traceback(error.__traceback__)
+        message = f"a data loading worker cannot send a batch ({error}): free shared memory, or set data.num_workers=0"
+        error = UserError(message).with_traceback(error.__traceback__)
     queue.put((item[0], ExceptionWrapper((type(error), error, error.__traceback__))))

@@ -1,4 +1,4 @@
-"""Finding a split's files: listings by name, pairs of image and mask."""
+"""Listing the files of a split and pairing images with masks; collection of problems with them."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
 
 class Problem(NamedTuple):
-    """What is wrong with one file of a split before it is opened."""
+    """A problem with one file of a split, found without opening it."""
 
     kind: str
     file: str
@@ -25,29 +25,29 @@ class Problem(NamedTuple):
 
 NO_IMAGE = "mask, or name in a list, without an image"
 NO_MASK = "image without a mask"
-LOST = "file in a list that does not exist"
-TWINS = "files that share a name"
-TWICE = "name listed twice"
-UNREADABLE = "line in a list that is neither a name nor an image and a mask"
-LOSSY = "mask stored as JPEG"
+MISSING_FILE = "file in a list that does not exist"
+SAME_NAME = "files that share a name"
+LISTED_TWICE = "name listed twice"
+INVALID_LINE = "line in a list that is neither a name nor an image and a mask"
+JPEG_MASK = "mask stored as JPEG"
 
-_noted: ContextVar[list[Problem] | None] = ContextVar("noted", default=None)
+_collected: ContextVar[list[Problem] | None] = ContextVar("collected", default=None)
 
 
 @contextmanager
-def noting() -> Iterator[list[Problem]]:
-    """Within, what is wrong with files is noted here, and they are left out, instead of being raised."""
+def collect_problems() -> Iterator[list[Problem]]:
+    """Collect problems with files, and leave the files out, instead of raising a UserError."""
     problems: list[Problem] = []
-    token = _noted.set(problems)
+    token = _collected.set(problems)
     try:
         yield problems
     finally:
-        _noted.reset(token)
+        _collected.reset(token)
 
 
-def note(kind: str, files: Iterable[str | Path]) -> bool:
-    """Note files where problems are being noted; False elsewhere, where the caller raises."""
-    problems = _noted.get()
+def report_problem(kind: str, files: Iterable[str | Path]) -> bool:
+    """Add a problem per file and return True if problems are collected; otherwise return False: the caller raises."""
+    problems = _collected.get()
     if problems is None:
         return False
     problems.extend(Problem(kind, str(file)) for file in files)
@@ -63,54 +63,53 @@ class Sample(NamedTuple):
 
 
 def require(path: Path, advice: str) -> Path:
-    """Return the path; UserError with the advice where nothing is there."""
+    """Return the path; UserError with the advice if it does not exist."""
     if not path.exists():
         raise UserError(f"{path} does not exist: {advice}")
     return path
 
 
 def check_file(path: Path, kind: str, most: int) -> None:
-    """UserError where what is there is no regular file, or has more bytes than any of its kind; OSError where
-    nothing is.
+    """UserError if the path is no regular file or larger than `most` bytes; OSError if it does not exist.
 
-    Reading a device can take all memory, and a pipe without a writer waits for ever.
+    Reading a device may fill the memory, reading a pipe without a writer never ends.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is no regular file, but a folder, a pipe or a device: put the file itself there")
+        raise UserError(f"{path} is no regular file, but a folder, a pipe or a device: put a file there")
     if status.st_size > most:
         raise UserError(
             f"{path} has {status.st_size:,} bytes, and no {kind} has more than {most:,}: is it another file?"
         )
 
 
-def listing(folder: Path, suffixes: tuple[str, ...], advice: str) -> dict[str, Path]:
-    """Return the folder's files with one of these suffixes (in any case) by name, sorted; UserError for twins."""
+def list_files(folder: Path, suffixes: tuple[str, ...], advice: str) -> dict[str, Path]:
+    """Return the files with one of these suffixes (in any case) by stem, sorted; UserError if two share a stem."""
     found: dict[str, Path] = {}
     for path in sorted(require(folder, advice).iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        name = composed(path.stem)
+        name = to_nfc(path.stem)
         if name in found:
-            if note(TWINS, [path]):
+            if report_problem(SAME_NAME, [path]):
                 continue
             raise UserError(f"{path} and {found[name].name} share a name: keep one of them")
         found[name] = path
     return found
 
 
-def composed(name: str) -> str:
-    """Return a name with each accent and its letter as one character, as most systems write it; macOS may not."""
+def to_nfc(name: str) -> str:
+    """Return the name in Unicode's composed form (NFC); macOS may use the decomposed form."""
     return unicodedata.normalize("NFC", name)
 
 
 def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[Sample]:
-    """Return a sample per name; UserError naming the first name without image or mask, and how many there are."""
+    """Return a sample per name; UserError if a name has no image or no mask."""
     names = list(names)
     for kind, files in (("image", images), ("mask", masks)):
         missing = [name for name in names if name not in files]
         shown = [f"{where}: {name}" for name in missing] if kind == "image" else [images.get(n, n) for n in missing]
-        if missing and not note(NO_IMAGE if kind == "image" else NO_MASK, shown):
+        if missing and not report_problem(NO_IMAGE if kind == "image" else NO_MASK, shown):
             raise UserError(
                 f"{where}: {missing[0][:200]!r} has no {kind} ({len(missing)} of {len(names)} have none): "
                 "scripts/check_data.py lists all that is missing"
@@ -119,7 +118,7 @@ def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, P
 
 
 def disambiguate_names(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples; images of one name in several folders are called by their paths from where these part."""
+    """Return the samples; those of one name in several folders get their paths below the common folder as names."""
     counts = Counter(sample.name for sample in samples)
     images: dict[str, set[Path]] = defaultdict(set)
     for sample in samples:
@@ -137,8 +136,8 @@ def disambiguate_names(samples: Sequence[Sample]) -> list[Sample]:
     ]
 
 
-def note_strays(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> None:
-    """Note masks that belong to no image, and JPEGs in the masks' folder, which are not taken for masks."""
-    note(NO_IMAGE, (path for name, path in masks.items() if name not in images))
+def report_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> None:
+    """Report masks without an image, and JPEGs in the folder of masks, which are not read as masks."""
+    report_problem(NO_IMAGE, (path for name, path in masks.items() if name not in images))
     known = {*images.values(), *masks.values()}
-    note(LOSSY, (path for path in sorted(folder.glob("*.[jJ][pP]*[gG]")) if path not in known))
+    report_problem(JPEG_MASK, (path for path in sorted(folder.glob("*.[jJ][pP]*[gG]")) if path not in known))

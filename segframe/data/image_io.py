@@ -1,4 +1,4 @@
-"""Reading images and masks from their files: any mode, upright, never more pixels than fit in memory."""
+"""Reading of image and mask files: all modes and bit depths, EXIF orientation, limits on size."""
 
 import struct
 import zlib
@@ -19,50 +19,49 @@ from segframe.data.file_listing import check_file
 from segframe.errors import UserError
 
 MAX_PIXELS = 178_956_970
-"""Pixels of an image or a mask at most, checked in the header before memory is taken for them.
+"""Maximum number of pixels, checked in the header before memory is allocated.
 
-Pillow's own limit (2 x 89,478,485): 0.5 GB as RGB, and more than any camera's images; beyond it a file of a few bytes
-can ask for more memory than there is. Checked here for all ways of reading a file, Pillow's included: its own check
-would warn from half of it on.
+This is Pillow's limit (2 x 89,478,485; 0.5 GB as RGB): a file of a few bytes can claim any size. It is checked here
+because not all files are read by Pillow, which also warns from half of it on.
 """
 Image.MAX_IMAGE_PIXELS = None
 MAX_BYTES = 8 * MAX_PIXELS
-"""Of a file at most: four channels of 16 bits without compression."""
+"""Maximum size of a file: four channels of 16 bits without compression."""
 
 COLOURS = np.uint32
-"""The type of the raw values of colour-coded masks, 0xRRGGBB; index masks have uint8 or uint16."""
+"""dtype of raw colour-coded masks, 0xRRGGBB; index masks are uint8 or uint16."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-"""Pillow's, of the suffixes in files.py, whichever of them a file has; MPO of cameras is a JPEG.
+"""Formats that Pillow may open, whatever the suffix; cameras' MPO counts as JPEG.
 
-Not the forty that it knows: ICO decodes what it holds before its size can be checked, EPS starts Ghostscript.
+Others are unsafe: ICO decodes its contents before the size can be checked, EPS starts Ghostscript.
 """
 _KIND = "image or mask"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_WITH_MORE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"acTL")
-"""Chunks that may hold an orientation or further images."""
-_PIECE = 1 << 18
-"""Bytes that are inflated at once: what fits in a core's cache."""
+"""Chunks that may hold an orientation or more images."""
+_CHUNK_BYTES = 1 << 18
+"""Bytes to inflate at once; they fit in a core's cache."""
 _JPEG_START = b"\xff\xd8"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
-"""Markers with a length before the frame header. TEM, RSTn and others have none, and what follows them is the next."""
+"""Markers before the frame header that are followed by a length; TEM, RSTn and others are not."""
 _SIXTEEN_BIT = 1 << 16
 _ORIENTATION = 0x0112
 _SUBFILE = 0x00FE
-_NO_PAGES = (1, 4, 5)
-"""Of TIFF's kinds of pictures: smaller copy, transparency mask, smaller copy of one."""
+_OVERVIEWS = (1, 4, 5)
+"""Subfile types of TIFF: reduced image, transparency mask, reduced mask."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Pillow spreads grey of 2 and 4 bits over 0 to 255: so many levels lie between a stored value and the next."""
+"""Pillow scales grey of 2 and 4 bits to 0 ... 255, by these factors."""
 
 
 class Header(NamedTuple):
-    """What a file says of its image before it is decoded."""
+    """Properties of an image file that are known without decoding it."""
 
     format: str
-    """Pillow's name: JPEG, PNG ..."""
+    """In Pillow's terms: JPEG, PNG ..."""
     mode: str
-    """Pillow's name: L, P, RGB, RGBA, CMYK, I;16 ..."""
+    """In Pillow's terms: L, P, RGB, RGBA, CMYK, I;16 ..."""
     height: int
     """As stored, before the orientation is applied."""
     width: int
@@ -73,39 +72,38 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Return what the file's header says; UserError where it cannot be read, or has too many pixels."""
+    """Return the header of a file; UserError if it cannot be read or has too many pixels."""
     with _pillow(path) as image:
-        # Not PngImageFile's own getexif, which decodes all pixels to see what follows them.
+        # PngImageFile.getexif would decode all pixels to find chunks behind them.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
         palette = bytes(image.getpalette("RGB") or []) if image.mode == "P" else b""
         return Header(image.format or "", image.mode, image.height, image.width, orientation, palette)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return the image as uint8 RGB (H, W, 3), upright; UserError where the file cannot be read."""
+    """Return the image as uint8 RGB (H, W, 3), upright; UserError if the file cannot be read."""
     if path.suffix.lower() in (".jpg", ".jpeg"):
         try:
             return _read_jpeg(path)
         except UserError:
             raise
         except (OSError, RuntimeError, AttributeError, ValueError, struct.error):
-            pass  # Pillow reads what only it can, and says what is wrong
+            pass  # left to Pillow, which reads more or raises a better error
     image: Image.Image
     with _pillow(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         raise UserError(f"{path} has more than 8 bits per channel: convert it to 8 bits")
     if image.mode == "P":
-        # Straight to RGB, Pillow warns of palettes with transparency.
+        # Pillow warns about palettes with transparency if they are converted to RGB directly.
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
 
 
 def read_raw(path: Path) -> np.ndarray:
-    """Return a mask's raw values, (H, W), upright; UserError for a file that is no mask.
+    """Return the raw values of a mask, (H, W), upright; UserError if the file is no mask.
 
-    Indices are uint8 or uint16 as they are stored, in 1 to 16 bits, a palette's included; colours (RGB or RGBA, alpha
-    left out) are packed: see COLOURS.
+    Grey and palette images of 1 to 16 bits give indices, uint8 or uint16; RGB and RGBA give colours, see COLOURS.
     """
     if path.suffix.lower() == ".png":
         try:
@@ -114,9 +112,9 @@ def read_raw(path: Path) -> np.ndarray:
         except UserError:
             raise
         except (OSError, ValueError, struct.error, zlib.error):
-            pass  # Pillow says what is wrong
+            pass  # left to Pillow, which raises a better error
     with _pillow(path) as opened:
-        stored = _stored(opened)
+        stored = _stored_mode(opened)
         _check_mask(path, opened, stored)
         ImageOps.exif_transpose(opened, in_place=True)
     mask: Image.Image = opened
@@ -146,8 +144,8 @@ def pack(colours: np.ndarray) -> np.ndarray:
 
 
 def _read_plain_png(path: Path) -> np.ndarray | None:
-    # Index masks are mostly grey or palette PNGs of 8 bits without filters: nothing is left but to inflate them, which
-    # takes half of Pillow's time. None for any other file, and where the pixels are more or fewer than the header says.
+    # Most index masks are grey or palette PNGs of 8 bits without filters: inflating them is enough, and takes half of
+    # Pillow's time. None for other files, and if there are more or fewer pixels than the header says.
     check_file(path, _KIND, MAX_BYTES)
     data = path.read_bytes()
     if data[:8] != _PNG or data[24:29] not in (b"\x08\0\0\0\0", b"\x08\3\0\0\0"):
@@ -173,14 +171,14 @@ def _read_plain_png(path: Path) -> np.ndarray | None:
         if rows[:, 0].any():
             return None
         values[top:bottom] = rows[:, 1:]
-        top, step = bottom, max(1, _PIECE // (width + 1))
-    # At the end, which one more byte asks for, zlib compares the checksum.
+        top, step = bottom, max(1, _CHUNK_BYTES // (width + 1))
+    # zlib checks the checksum when the end is reached.
     return values if not inflater.decompress(rest, 1) and inflater.eof else None
 
 
 def _read_jpeg(path: Path) -> np.ndarray:
-    # The same pixels as Pillow's in two thirds of the time, a third where images are large. This is the operator of
-    # torchvision.io.decode_jpeg, which warns that it will go one day: Pillow takes over then.
+    # The same pixels as Pillow's in two thirds of the time (large images: a third). torchvision.io.decode_jpeg calls
+    # this operator and warns that it will be removed: then Pillow reads all JPEGs.
     check_file(path, _KIND, MAX_BYTES)
     data = np.fromfile(path, np.uint8)
     _check_pixels(path, *_jpeg_size(data.data))
@@ -189,61 +187,59 @@ def _read_jpeg(path: Path) -> np.ndarray:
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int]:
-    # Height and width from the first frame header: the operator takes memory for whatever they are. 2 us; letting
-    # Pillow open the file first would take a tenth of the decoding's time. Anything unusual is left to Pillow:
-    # the operator could find its way through it to another frame header.
+    # Height and width from the first frame header, because the operator allocates memory for any size. Takes 2 us;
+    # opening the file with Pillow would take a tenth of the decoding time. Unusual files are left to Pillow: the
+    # operator might use another frame header.
     if data[:2] != _JPEG_START:
         raise ValueError
     at = 2
     while True:
-        sign, marker, length = struct.unpack_from(">BBH", data, at)
-        if sign == 0xFF and marker in _JPEG_FRAMES:
+        prefix, marker, length = struct.unpack_from(">BBH", data, at)
+        if prefix == 0xFF and marker in _JPEG_FRAMES:
             return struct.unpack_from(">2H", data, at + 5)
-        if sign != 0xFF or marker not in _JPEG_SEGMENTS or length < 2:
+        if prefix != 0xFF or marker not in _JPEG_SEGMENTS or length < 2:
             raise ValueError
         at += 2 + length
 
 
 def stored_area(path: Path) -> int:
-    """Return the number of pixels of an image, from its header; UserError where the file cannot be read."""
+    """Return the number of pixels of an image, from its header; UserError if the file cannot be read."""
     with _pillow(path) as image:
         return image.width * image.height
 
 
 def _check_pixels(path: Path, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise UserError(
-            f"{path} has {width}x{height} pixels, and {MAX_PIXELS:,} are the most: cut image and mask into tiles"
-        )
+        raise UserError(f"{path} has {width}x{height} pixels, more than {MAX_PIXELS:,}: cut image and mask into tiles")
 
 
-def _stored(image: ImageFile) -> str:
-    # Pillow's name of how a file stores its pixels, L;4 or RGB;16B; it is known until they are decoded.
+def _stored_mode(image: ImageFile) -> str:
+    # How the file stores its pixels in Pillow's terms, as L;4 or RGB;16B; only known before they are decoded.
     for tile in image.tile[:1]:
         return tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
     return ""
 
 
 def _check_mask(path: Path, mask: ImageFile, stored: str) -> None:
-    # Pillow would keep the upper 8 bits of each channel, and the first picture. A BMP of BGR;16 has 16 bits for all
-    # channels together.
+    # Pillow would silently keep the upper 8 bits of each channel, and the first picture. BGR;16 in a BMP means 16 bits
+    # for all channels together.
     if ";16" in stored and not mask.mode.startswith("I") and mask.format != "BMP":
         raise UserError(
             f"{path} has 16 bits in more than one channel: save it with a single channel whose values are class "
             "indices, or with 8 bits as RGB in the palette's colours"
         )
-    if getattr(mask, "is_animated", False) and not _is_followed_by_copy(mask):
+    if getattr(mask, "is_animated", False) and not _is_followed_by_overview(mask):
         raise UserError(f"{path} holds more than one picture: save the mask alone, as PNG")
 
 
-def _is_followed_by_copy(mask: ImageFile) -> bool:
-    # A TIFF's first page may be followed by smaller copies of it, for zooming, or by which of its pixels are valid.
+def _is_followed_by_overview(mask: ImageFile) -> bool:
+    # The first page of a TIFF may be followed by reduced copies of it, or by a mask of its valid pixels.
     if not isinstance(mask, TiffImageFile):
         return False
     mask.seek(1)
     kind = mask.tag_v2.get(_SUBFILE)
     mask.seek(0)
-    return kind in _NO_PAGES
+    return kind in _OVERVIEWS
 
 
 @contextmanager
@@ -255,6 +251,6 @@ def _pillow(path: Path) -> Iterator[ImageFile]:
             yield image
     except UserError:
         raise
-    # Pillow answers a broken PNG with SyntaxError.
+    # Pillow raises SyntaxError for damaged PNGs.
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None

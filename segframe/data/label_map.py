@@ -156,7 +156,7 @@ class LabelTable:
         if num_classes == 2 and len(invalid) == 1 and not self.indices and present <= {0, invalid[0]}:
             return f"for a binary mask set {self.format_label_map({int(invalid[0]): 1})}"
         if num_classes == 19 and num_classes < invalid.max() <= 33:
-            return f"these look like Cityscapes labelIds, which need a {_LABEL_MAP}"
+            return f"these seem to be Cityscapes labelIds, which need a {_LABEL_MAP}"
         if num_classes in invalid and not self.indices:
             void = f"if {num_classes} is the void, set {self.format_label_map(ignored)}"
             if 0 in present:

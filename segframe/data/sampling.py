@@ -1,4 +1,4 @@
-"""The order of the training samples: one endless shuffled stream, known at every batch without having drawn it."""
+"""Order of the training samples: an endless shuffled stream that can be entered at any batch."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ from torch.utils.data import Sampler
 
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):
-    """Cut the stream into batches of (epoch, index) keys.
+    """Batches of (epoch, index) keys.
 
-    Position p of the stream is sample permutation(seed, p // n)[p % n] of epoch p // n; batch b holds the positions
-    from b * batch_size on. Every batch is full: one may hold the end of an epoch and the start of the next. Iteration
-    begins at batch `start`; the length is that of the whole run.
+    Position p of the stream is sample permutation(seed, p // n)[p % n] of epoch p // n; batch b starts at position
+    b * batch_size. Every batch is full: it may hold the end of an epoch and the start of the next. Iteration starts at
+    batch `start`; the length is that of the whole run.
     """
 
     def __init__(self, num_samples: int, batch_size: int, num_batches: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation: albumentations steps, seeded per sample, and a scale-and-crop that resizes only what it keeps."""
+"""Augmentation: albumentations transforms, seeded per sample; random scale and crop that resizes only the window."""
 
 import os
 import random
@@ -12,12 +12,12 @@ import numpy as np
 from segframe import IGNORE_INDEX
 from segframe.errors import UserError
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it goes online while it is imported
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it goes online on import
 import albumentations as A
 from albumentations.core.type_definitions import Targets
 
 IMAGENET_MEAN = (124, 116, 104)
-"""Mean colour of ImageNet, RGB in 0..255: what padding looks like, near 0 once normalised."""
+"""Mean colour of ImageNet, RGB in 0..255: the colour of padding, near 0 after normalisation."""
 
 Step: TypeAlias = A.BasicTransform | A.BaseCompose
 
@@ -29,20 +29,20 @@ class Transform:
         for step in steps:
             if not isinstance(step, Step):
                 raise UserError(f"a transform is {step!r}: every entry must be an albumentations transform")
-        # Dataset.read has compared the sizes.
+        # SegmentationDataset.read has checked the shapes.
         self.compose = A.Compose(list(steps), is_check_shapes=False)
         for inner in _walk(self.compose):
-            # 0, the usual default, would make what a rotation uncovers a class; None leaves masks alone.
+            # The usual default, 0, would label the corners of a rotated image as class 0; None does not change masks.
             if getattr(inner, "fill_mask", None) is not None:
                 inner.fill_mask = IGNORE_INDEX
-        # A step may write into what it is given; the crop does not.
+        # Other steps than the crop may write into their input.
         self.may_write = not steps or not isinstance(steps[0], RandomScaleCrop) or steps[0].p < 1
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return image (H, W, 3) and mask (H, W), both uint8 and one's own, as a function of the arguments alone."""
+        """Return new image (H, W, 3) and mask (H, W), both uint8, as a function of the arguments alone."""
         if self.may_write and not (image.flags.writeable and mask.flags.writeable):
             image, mask = image.copy(), mask.copy()
-        # One stream for all: one seed for each makes every step draw the same numbers, no flip without a jitter.
+        # One stream for all steps: with a seed per step all would draw the same numbers.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         try:
             result = self.compose(image=image, mask=mask)
@@ -51,9 +51,9 @@ class Transform:
         except Exception as error:
             step = _failed_in(error)
             if step is None or type(step).__module__.startswith("segframe."):
-                raise  # ours to mend
-            told = " ".join(str(error).split())[:300]
-            raise UserError(f"transforms: {type(step).__name__} fails ({type(error).__name__}: {told})") from error
+                raise  # a bug
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise UserError(f"transforms: {type(step).__name__} fails ({reason})") from error
         image, mask = result["image"], result["mask"]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             raise UserError("the transforms turn images into floats or tensors: leave out Normalize and ToTensorV2")
@@ -61,7 +61,7 @@ class Transform:
 
 
 def _failed_in(error: Exception) -> A.BasicTransform | None:
-    """Return the step in which an exception was raised."""
+    """Return the transform in which the exception was raised."""
     places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next((place for place in reversed(places) if isinstance(place, A.BasicTransform)), None)
 
@@ -74,32 +74,32 @@ def _walk(step: Step) -> Iterator[Step]:
 
 
 class Span(NamedTuple):
-    """What a crop reads along one axis, so that cv2.resize of source pixels [start, stop) holds the window exactly."""
+    """Source pixels [start, stop) of a crop along one axis, whose cv2.resize contains the window exactly."""
 
     side: int
-    """The source image's pixels."""
+    """Size of the source image."""
     scaled: int
-    """The scaled image's pixels."""
+    """Size of the scaled image."""
     start: int
     stop: int
     skipped: int
-    """Scaled pixels between that of `start` and the window."""
+    """Scaled pixels between `start` and the window."""
     kept: int
-    """The window's pixels."""
+    """Size of the window."""
 
     def nearest(self) -> np.ndarray:
-        """Return the source pixel, from `start` on, in which each of the window's pixels has its centre."""
+        """Return the source pixel, counted from `start`, at the centre of each pixel of the window."""
         return (2 * (self.skipped + np.arange(self.kept)) + 1) * self.side // (2 * self.scaled)
 
 
 class RandomScaleCrop(A.DualTransform):
-    """Scale by a random factor and cut a random window of exactly `size`, an int or (height, width).
+    """Scale by a random factor and crop a random window of exactly `size`, an int or (height, width).
 
-    Same distribution as resizing the whole image and cropping it uniformly, at the cost of the window; its corner is
-    moved up and left, by less than a source pixel, to where cv2.resize of a part of the image can begin. (Where a
-    factor near 1 would not change the part's size in pixels, OpenCV copies it: off by half a pixel at most.) Where the
-    scaled image is smaller than the window it is padded at the bottom and at the right: the image with `fill`, the mask
-    with 255. Scale (1, 1) is a plain random crop. `step`: scales are only `scale[0]`, `scale[0] + step` ...; null: any.
+    Same distribution as resizing the whole image and cropping it uniformly, but only the window is resized; its corner
+    is moved up and left, by less than a source pixel, to where cv2.resize of a part of the image can start. (If a
+    factor near 1 does not change the size of the part in pixels, OpenCV copies it: off by half a pixel at most.) A
+    scaled image smaller than the window is padded at the bottom and right: the image with `fill`, the mask with 255.
+    Scale (1, 1) is a plain random crop. `step`: scales are only `scale[0]`, `scale[0] + step` ...; null: any.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -126,7 +126,7 @@ class RandomScaleCrop(A.DualTransform):
             raise UserError(f"crop scale's step is {step}: give a positive number, or null for any scale")
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the scaled image's size and, from the window's corner in it, what to resize."""
+        """Draw the size of the scaled image and the corner of the window."""
         height, width = params["shape"][:2]
         smallest, largest = self.scale
         if self.step is None:
@@ -143,7 +143,7 @@ class RandomScaleCrop(A.DualTransform):
     def _span(self, side: int, scaled: int, size: int) -> Span:
         kept = min(size, scaled)
         corner = self.py_random.randint(0, scaled - kept)
-        # Near its border a resized part differs from the resized whole, unless the border is the image's own.
+        # Near its border a resized part differs from the resized image, except at the border of the image.
         border = max(0, -((side - scaled) // (2 * side)))
         start = max(0, (corner - border) * side // scaled)
         skipped = border if start else corner
@@ -167,8 +167,8 @@ class RandomScaleCrop(A.DualTransform):
         """Return the window of the mask scaled by nearest neighbour (exact centres), (*size)."""
         rows, cols = spans
         part = mask[rows.start : rows.stop, cols.start : cols.stop]
-        # Rows are copied whole, columns a pixel at a time, four times as slowly: they are made rows for their turn.
-        if rows.scaled < rows.side:  # what there is less of afterwards, first
+        # Selecting columns takes four times as long as selecting rows: transpose and select rows.
+        if rows.scaled < rows.side:  # select rows first if that reduces the work
             part = part[rows.nearest()]
         part = cv2.transpose(cv2.transpose(part)[cols.nearest()])
         if rows.scaled >= rows.side:

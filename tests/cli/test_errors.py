@@ -27,7 +27,7 @@ WRONG = [
     ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
     ("data.batch_size=many", "data.batch_size: Value 'many' of type 'str' could not be converted to Integer"),
     ("data.batch_size=0", "data.batch_size must be positive, got 0"),
-    ("data.num_workers=-1", "data.num_workers is -1"),
+    ("data.num_workers=-1", "data.num_workers=-1"),
     ("optimizer.lr=abc", "optimizer.lr=abc: torch.optim.SGD expects float"),
     ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
     ("optimizer.lr=[1,", "cannot read 'optimizer.lr=[1,' on the command line"),

@@ -1,6 +1,7 @@
-"""The look at a few samples before a training: what would end it, what would spoil it."""
+"""The check of a sample of the files before a training."""
 
 import numpy as np
+import pytest
 from conftest import SIZE, mask_of
 from dataset_files import check_error
 from PIL import Image
@@ -9,62 +10,86 @@ from segframe.data import Folder
 from segframe.data.inspection import quick_check
 
 
-def datasets(photos, **settings):
+def check(photos, **settings):
     settings = {"classes": ["ground", "tree", "car"]} | settings
-    return Folder(photos, "train", **settings), Folder(photos, "val", **settings)
+    return quick_check.quick_check(Folder(photos, "train", **settings), Folder(photos, "val", **settings))
 
 
-def test_sound_data_need_no_word(photos):
-    assert quick_check.quick_check(*datasets(photos)) == []
+def put_masks(photos, part, mask):
+    for path in (photos / "masks" / part).iterdir():
+        Image.fromarray(mask.astype(np.uint8)).save(path)
 
 
-def test_what_would_end_a_training_is_raised(photos):
-    Image.fromarray(mask_of(0) + 1).save(photos / "masks/val/11.png")
-    check_error(
-        lambda: quick_check.quick_check(*datasets(photos)),
-        "11.png",
-        "val",
-        "label_map={3: ignore}",
-        "scripts/check_data.py",
-    )
-    (photos / "images/train/5.png").write_bytes(b"")
-    check_error(lambda: quick_check.quick_check(*datasets(photos)), "5.png", "cannot read", "scripts/check_data.py")
-
-
-def test_binary_masks_without_a_label_map_are_told(photos):
-    for path in (photos / "masks").rglob("*.png"):
-        Image.fromarray(np.where(mask_of(0) > 0, 255, 0).astype(np.uint8)).save(path)
-    two = {"classes": ["ground", "car"]}
-    check_error(lambda: quick_check.quick_check(*datasets(photos, **two)), "0.png", "label_map={255: 1}")
-    assert quick_check.quick_check(*datasets(photos, label_map={255: 1}, **two)) == []
-
-
-def test_what_would_spoil_a_training_is_told(photos):
+def copy_image(photos):
     (photos / "images/val/10.png").write_bytes((photos / "images/train/2.png").read_bytes())
-    for path in (photos / "masks/train").iterdir():
-        Image.fromarray(np.zeros(SIZE, np.uint8)).save(path)
-    for path in (photos / "masks/val").iterdir():
-        Image.fromarray(np.where(mask_of(0) > 1, 1, 255).astype(np.uint8)).save(path)
-    told = quick_check.quick_check(*datasets(photos))
-    assert [line.partition(",")[0] for line in told] == [
-        "train: each of 6 masks holds ground alone",
-        "val: each of 3 masks holds tree alone",
-        "val: 67 % of the pixels are void: void counts nowhere: is data.dataset.label_map right",
+
+
+def test_valid_data_give_no_warning(photos):
+    assert check(photos) == []
+
+
+def test_problems_that_would_stop_a_training_are_errors(photos):
+    Image.fromarray(mask_of(0) + 1).save(photos / "masks/val/11.png")
+    check_error(lambda: check(photos), "11.png", "val", "label_map={3: ignore}", "scripts/check_data.py")
+    (photos / "images/train/5.png").write_bytes(b"")
+    check_error(lambda: check(photos), "5.png", "cannot read", "scripts/check_data.py")
+
+
+def test_advice_holds_the_values_of_both_splits(photos):
+    for part, value in (("train", 77), ("val", 99)):
+        put_masks(photos, part, np.where(mask_of(0) == 1, value, mask_of(0)))
+    check_error(lambda: check(photos), "train:", "'data.dataset.label_map={77: ignore, 99: ignore}'")
+
+
+def test_binary_masks_without_a_label_map(photos):
+    for part in ("train", "val"):
+        put_masks(photos, part, np.where(mask_of(0) > 0, 255, 0))
+    two = {"classes": ["ground", "car"]}
+    check_error(lambda: check(photos, **two), "0.png", "label_map={255: 1}")
+    assert check(photos, label_map={255: 1}, **two) == []
+
+
+def test_masks_that_are_all_void(photos):
+    """An error if all masks of a split were read, else a warning."""
+    put_masks(photos, "val", np.full(SIZE, 255))
+    check_error(lambda: check(photos), "val: all 3 masks are void only", "10.png", "check_data.py")
+    for k in range(20, 20 + quick_check.SAMPLES):
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8) + np.uint8(k)).save(photos / f"images/val/{k}.png")
+        Image.fromarray(np.full(SIZE, 255, np.uint8)).save(photos / f"masks/val/{k}.png")
+    assert any(line.startswith("val: all ") for line in check(photos))
+
+
+def test_warnings(photos):
+    copy_image(photos)
+    put_masks(photos, "train", np.zeros(SIZE))
+    put_masks(photos, "val", np.where(mask_of(0) > 1, 1, 255))
+    assert [line.partition(",")[0] for line in check(photos)] == [
+        "train: all 6 masks contain ground only",
+        "val: all 3 masks contain tree only",
+        "val: 67 % of the pixels are void: void is not trained on: is data.dataset.label_map right",
         "val: at least 1 of 3 images are in train too",
-        quick_check.ALL.partition(",")[0],
+        quick_check.HINT.partition(",")[0],
     ]
 
 
-def test_one_split_for_both_is_told(photos):
-    train, _ = datasets(photos)
-    told = (
-        "train: validation is on the images of training, so figures are too good: set data.val_split to another split"
-    )
-    assert quick_check.quick_check(train, train) == [told, quick_check.ALL]
+def test_one_split_for_training_and_validation(photos):
+    train = Folder(photos, "train", classes=["ground", "tree", "car"])
+    warning, hint = quick_check.quick_check(train, train)
+    assert warning.startswith("train: validation is on the images of training, so metrics are too high")
+    assert hint == quick_check.HINT
 
 
-def test_a_training_tells(run, photos):
-    (photos / "images/val/10.png").write_bytes((photos / "images/train/2.png").read_bytes())
+@pytest.mark.parametrize("limit", ["SAMPLES", "SECONDS"])
+def test_limits(photos, monkeypatch, limit):
+    (photos / "images/train/5.png").write_bytes(b"")
+    copy_image(photos)
+    monkeypatch.setattr(quick_check, limit, 1 if limit == "SAMPLES" else -1)
+    copies = [line for line in check(photos) if "are in train too" in line]
+    assert len(copies) == (limit == "SAMPLES")
+
+
+def test_a_training_prints_the_warnings(run, photos):
+    copy_image(photos)
     data = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
     small = ("backbone=resnet18", "head=fcn", "data.crop_size=32", "data.batch_size=2", "data.num_workers=0")
     common = (*data, *small, "trainer.accelerator=cpu", "trainer.max_steps=1", "callbacks=none", "logger=none")

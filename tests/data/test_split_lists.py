@@ -7,7 +7,7 @@ import pytest
 from dataset_files import check_error, names, put_image, put_lines, put_mask, put_pair
 
 from segframe.data.datasets.folder import Folder
-from segframe.data.file_listing import UNREADABLE, noting
+from segframe.data.file_listing import INVALID_LINE, collect_problems
 
 
 def test_folder_with_lists(tmp_path):
@@ -101,9 +101,9 @@ def test_lines_of_a_list_that_are_neither(tmp_path, line):
     put_lines(tmp_path / "t.txt", "a", "", line)
     make = partial(Folder, tmp_path, "t", classes=["x", "y"], splits={"t": "t.txt"})
     check_error(make, f"{tmp_path / 't.txt'}, line 3, {line!r} is neither the name of an image nor", "comma")
-    with noting() as problems:
+    with collect_problems() as problems:
         assert names(make()) == ["a"]
-    assert problems == [(UNREADABLE, f"{tmp_path / 't.txt'}, line 3, {line!r}")]
+    assert problems == [(INVALID_LINE, f"{tmp_path / 't.txt'}, line 3, {line!r}")]
 
 
 @pytest.mark.parametrize(("of_images", "of_masks"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])

@@ -1,1 +1,1 @@
-"""Datasets."""
+"""Datasets, exported by segframe.data."""

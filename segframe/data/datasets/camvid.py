@@ -1,7 +1,7 @@
 """CamVid (Brostow et al., 2009): driving scenes, in the 11-class, 480x360 form of SegNet (2017)."""
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, listing, note_strays, pair
+from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, list_files, pair, report_unpaired
 
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
 
@@ -36,7 +36,7 @@ class CamVid(SegmentationDataset):
         folders = self.root / part, self.root / f"{part}annot"
         if (self.root / "images").is_dir():
             folders = self.root / "images" / part, self.root / "masks" / part
-        images = listing(folders[0], IMAGE_SUFFIXES, self.source)
-        masks = listing(folders[1], MASK_SUFFIXES, self.source)
-        note_strays(images, masks, folders[1])
+        images = list_files(folders[0], IMAGE_SUFFIXES, self.source)
+        masks = list_files(folders[1], MASK_SUFFIXES, self.source)
+        report_unpaired(images, masks, folders[1])
         return pair(images, images, masks, str(folders[0]))

@@ -1,4 +1,4 @@
-"""Shapes: a small generated dataset, there without a download; textured, overlapping figures with a void border."""
+"""Shapes: a small generated dataset of textured, overlapping figures with a void border."""
 
 import colorsys
 from collections.abc import Callable, Iterable, Mapping
@@ -20,20 +20,19 @@ CACHE_BYTES = 1 << 26
 MAX_SIZE, MAX_IMAGES = 4096, 1_000_000
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
-"""Returns the figure as a 0/1 uint8 mask of (size, size)."""
+"""Returns a figure as 0/1 mask, uint8 (size, size)."""
 
 
 class Shapes(SegmentationDataset):
-    """Square images of 2 to 6 figures, one class per form; an image is a function of (split, index, size) alone.
+    """Square images of 2 to 6 figures, one class per shape; an image is a function of (split, index, size) alone.
 
-    Each class mostly, not always, wears its own hue and kind of texture. `line` is 2 to 3 pixels wide, `star` is in one
-    image out of ten.
+    Most figures have the hue and texture of their class. `line` is 2 to 3 pixels wide, `star` is in one image of ten.
     """
 
     classes = ("background", "circle", "square", "triangle", "ring", "cross", "line", "star")
     palette = voc_palette(len(classes))
     splits = tuple(NUM_IMAGES)
-    source = "num_images needs at least 1 for this split"
+    source = "data.dataset.num_images needs at least 1 for this split"
 
     def __init__(
         self,
@@ -45,14 +44,14 @@ class Shapes(SegmentationDataset):
         num_images: Mapping[str, int] | None = None,
     ) -> None:
         if size < 32:
-            raise UserError(f"size is {size}: the figures need at least 32 pixels")
+            raise UserError(f"data.dataset.size={size}: the figures need at least 32 pixels")
         if size > MAX_SIZE:
-            raise UserError(f"size is {size}: at most {MAX_SIZE:,} pixels are drawn")
+            raise UserError(f"data.dataset.size={size}: at most {MAX_SIZE:,} pixels are drawn")
         self.size = size
         self.num_images = NUM_IMAGES | dict(num_images or {})
         for name, number in self.num_images.items():
             if number > MAX_IMAGES:
-                raise UserError(f"num_images.{name} is {number}: at most {MAX_IMAGES:,} images are drawn")
+                raise UserError(f"data.dataset.num_images.{name}={number}: at most {MAX_IMAGES:,} images are drawn")
         self.generated: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         super().__init__(root or "", split, transform, seed)
 
@@ -79,7 +78,7 @@ def generate(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarra
     """Draw one image, uint8 (size, size, 3), and its mask, uint8 (size, size)."""
     hue = rng.random()
     ground = _colour(hue, 0.3 * rng.random(), rng.uniform(0.3, 0.9)), _colour(hue, 0.3, rng.uniform(0.3, 0.9))
-    image = _texture(rng, size, int(rng.integers(SMOOTH)), ground)
+    image = _texture(rng, size, int(rng.integers(NUM_BACKGROUND_TEXTURES)), ground)
     mask = np.zeros((size, size), np.uint8)
     figures = rng.integers(1, len(FIGURES), size=rng.integers(2, 7)).tolist()
     if rng.random() < 0.1:
@@ -104,7 +103,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _place(rng: np.random.Generator, size: int, points: np.ndarray) -> np.ndarray:
-    # Points of a figure in the unit circle -> turned, scaled and somewhere in the image.
+    # Points in the unit circle -> rotated, scaled and placed at random.
     angle, radius = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.12, 0.24)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return np.round(points @ turn * radius + rng.uniform(0.12, 0.88, 2) * size).astype(np.int32)
@@ -125,7 +124,7 @@ def _line(rng: np.random.Generator, size: int) -> np.ndarray:
     return cv2.polylines(np.zeros((size, size), np.uint8), [points], False, 1, thickness=int(rng.integers(2, 4)))
 
 
-def _round_the_clock(radii: list[float]) -> np.ndarray:
+def _points_on_circles(radii: list[float]) -> np.ndarray:
     angles = np.arange(len(radii)) * 2 * np.pi / len(radii)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array(radii)[:, None]
 
@@ -139,12 +138,12 @@ _CROSS = np.array(
 )
 FIGURES: tuple[Draw, ...] = (
     partial(_circular, 0.0),
-    partial(_polygon, _round_the_clock([1.0] * 4)),
-    partial(_polygon, _round_the_clock([1.1] * 3)),
+    partial(_polygon, _points_on_circles([1.0] * 4)),
+    partial(_polygon, _points_on_circles([1.1] * 3)),
     partial(_circular, 0.6),
     partial(_polygon, _CROSS),
     _line,
-    partial(_polygon, _round_the_clock([1.2, 0.45] * 5)),
+    partial(_polygon, _points_on_circles([1.2, 0.45] * 5)),
 )
 
 
@@ -185,8 +184,8 @@ def _speckle(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 TEXTURES = (_plain, _ramp, _clouds, _stripes, _checker, _dots, _speckle)
-SMOOTH = 3
-"""So many of the textures, the first ones, are found on the ground."""
+NUM_BACKGROUND_TEXTURES = 3
+"""The first textures, this many, are used for the background."""
 
 
 def _texture(rng: np.random.Generator, size: int, kind: int, colours: Iterable[np.ndarray]) -> np.ndarray:

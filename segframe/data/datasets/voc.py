@@ -8,7 +8,7 @@ from scipy.io import loadmat
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.download import fetch_archive
-from segframe.data.file_listing import Sample, check_file, listing, pair
+from segframe.data.file_listing import Sample, check_file, list_files, pair
 from segframe.data.label_map import voc_palette
 from segframe.data.split_lists import read_list
 from segframe.errors import UserError
@@ -46,48 +46,48 @@ class VOC(SegmentationDataset):
     )
     palette = voc_palette(len(classes))
     splits = ("train", "val", "trainval", AUGMENTED, SBD_TRAIN, SEG11VALID)
-    label_map = {"#e0e0c0": "ignore"}  # noqa: RUF012, where palettes were saved as RGB
+    label_map = {"#e0e0c0": "ignore"}  # noqa: RUF012 - void, if masks were saved as RGB
     source = f"unpack {VOC_URL} in data.root (it makes VOCdevkit/VOC2012), or set data.download=true"
 
     @cached_property
-    def home(self) -> Path:
+    def voc_root(self) -> Path:
         """The folder with JPEGImages, SegmentationClass and ImageSets."""
-        for home in (self.root / "VOCdevkit" / "VOC2012", self.root / "VOC2012", self.root):
-            if (home / "JPEGImages").is_dir():
-                return home
+        for folder in (self.root / "VOCdevkit" / "VOC2012", self.root / "VOC2012", self.root):
+            if (folder / "JPEGImages").is_dir():
+                return folder
         raise UserError(f"no VOC2012/JPEGImages under {self.root}: {self.source}")
 
     @cached_property
     def sbd(self) -> Path:
         """The folder with SBD's cls/*.mat, train.txt and val.txt."""
-        for base in (self.root, self.home.parent, self.home.parent.parent):
+        for base in (self.root, self.voc_root.parent, self.voc_root.parent.parent):
             for inner in ("sbd", "benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset", "dataset"):
                 if (base / inner / "cls").is_dir():
                     return base / inner
         raise UserError(f"no cls/*.mat of SBD under {self.root}: {SBD_SOURCE}")
 
     def find(self) -> list[Sample]:
-        """Return the split's samples; VOC's own mask goes before SBD's, which has no void border."""
-        images = listing(self.home / "JPEGImages", (".jpg",), self.source)
-        masks = listing(self.home / "SegmentationClass", (".png",), self.source)
+        """Return the samples of the split; VOC's masks are preferred to SBD's, which have no void border."""
+        images = list_files(self.voc_root / "JPEGImages", (".jpg",), self.source)
+        masks = list_files(self.voc_root / "SegmentationClass", (".png",), self.source)
         if self.split == SBD_TRAIN:
-            masks = listing(self.sbd / "cls", (".mat",), SBD_SOURCE)
+            masks = list_files(self.sbd / "cls", (".mat",), SBD_SOURCE)
             return pair(read_list(self.sbd / "train.txt", SBD_SOURCE), images, masks, "SBD train")
         if self.split != AUGMENTED:
             return pair(self._names(self.split), images, masks, f"VOC {self.split}")
-        folder = self.home / "SegmentationClassAug"
+        folder = self.voc_root / "SegmentationClassAug"
         if folder.is_dir():
-            extra = listing(folder, (".png",), SBD_SOURCE)
+            extra = list_files(folder, (".png",), SBD_SOURCE)
             names = set(extra)
         else:
-            extra = listing(self.sbd / "cls", (".mat",), SBD_SOURCE)
+            extra = list_files(self.sbd / "cls", (".mat",), SBD_SOURCE)
             names = {name for part in ("train", "val") for name in read_list(self.sbd / f"{part}.txt", SBD_SOURCE)}
         names = (names | set(self._names("train"))) - set(self._names("val"))
         return pair(sorted(names), images, extra | masks, f"VOC {AUGMENTED}")
 
     def _names(self, split: str) -> list[str]:
         source = SEG11VALID_SOURCE if split == SEG11VALID else self.source
-        return read_list(self.home / "ImageSets" / "Segmentation" / f"{split}.txt", source)
+        return read_list(self.voc_root / "ImageSets" / "Segmentation" / f"{split}.txt", source)
 
     def load_mask(self, path: Path) -> np.ndarray:
         """Return the class indices of a palette PNG or of SBD's MATLAB file."""
@@ -103,7 +103,7 @@ class VOC(SegmentationDataset):
 
     @classmethod
     def download(cls, root: str | Path) -> None:
-        """Fetch VOC 2012 (2 GB) and SBD (1.4 GB) and unpack them in root, each unless it is there."""
+        """Fetch VOC 2012 (2 GB) and SBD (1.4 GB) and unpack them in root, each unless it exists."""
         root = Path(root).expanduser()
         fetch_archive(VOC_URL, VOC_MD5, root, "VOCdevkit/VOC2012/JPEGImages")
         fetch_archive(SBD_URL, SBD_MD5, root, "benchmark_RELEASE/dataset/cls")

@@ -1,1 +1,1 @@
-"""What a dataset's files hold, and what of it would spoil a training: all of them on demand, a few at its start."""
+"""Checks of a dataset's files: all of them in check_data, a sample before training."""

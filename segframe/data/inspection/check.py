@@ -1,4 +1,4 @@
-"""Check a dataset: every image and mask of its splits, what is wrong with them, and what to do about it."""
+"""The program check_data: read every image and mask of a dataset and report problems."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ from segframe.visualization.tables import print_table
 
 
 def check_data(config: DictConfig) -> None:
-    """Read every file once and report all findings; the exit code is 1 where one is an error."""
+    """Read every file once and report all findings; the exit code is 1 if one is an error."""
     validate.check_keys(config, CheckDataConfig)
     validate.check_parts(config)
     validate.check_targets(config)
@@ -33,7 +33,7 @@ def check_data(config: DictConfig) -> None:
         pass
     seconds = time.perf_counter() - start
     findings = report.all_findings(found, config.data.train_split, config.data.val_split)
-    # Wide enough for paths where the output is a file.
+    # Wide enough for paths if the output is a file.
     width = None if sys.stdout.isatty() else 120
     for split in found.splits:
         print_table(report.classes_table(split), highlight=False, width=width)
@@ -42,8 +42,8 @@ def check_data(config: DictConfig) -> None:
     path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
     for target in (path, *([Path(config.json)] if config.json else [])):
         report.write_json(target, found, findings)
-    number = {kind: sum(finding.severity == kind for finding in findings) for kind in (ERROR, WARNING, NOTE)}
-    told = ", ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in number.items())
-    print(f"{told}; {count:,} images and masks in {seconds:.1f} s; all files in {path}")
-    if number[ERROR]:
+    counts = {kind: sum(finding.severity == kind for finding in findings) for kind in (ERROR, WARNING, NOTE)}
+    summary = ", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in counts.items())
+    print(f"{summary}; {count:,} images and masks in {seconds:.1f} s; all files in {path}")
+    if counts[ERROR]:
         sys.exit(1)

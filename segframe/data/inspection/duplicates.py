@@ -1,27 +1,28 @@
-"""Images that are there more than once: by their bytes, and nearly, by their fingerprints."""
+"""Duplicate images, by the bytes of their files, and near-duplicates, by perceptual hashes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from segframe.data.inspection.facts import HASH_SIDE, Facts, ImageFacts
-from segframe.data.inspection.findings import ERROR, NOTE, ONE_SPLIT, WARNING, Finding
+from segframe.data.inspection.findings import ERROR, NOTE, SAME_SPLIT, WARNING, Finding
 from segframe.data.inspection.splits import Split
 
-ALIKE = 20
-"""Bits of 256 in which near-duplicates differ at most.
+MAX_DIFFERENT_BITS = 20
+"""Maximum number of different bits, of 256, between near-duplicates.
 
-On CamVid a copy of half the size at JPEG quality 60 differs in 18 at most, an image of another split in 78 at least.
+On CamVid copies of half the size at JPEG quality 60 differ in at most 18 bits, images of other splits in at least 78.
 """
-ROWS = 2048
-"""So many fingerprints are compared with all others at once."""
+CHUNK_ROWS = 2048
+"""Number of hashes that are compared with all others at once."""
 
 Known = list[tuple[Facts, ImageFacts]]
 
 
-def within(split: Split) -> Iterator[Finding]:
-    """Find images that a split holds more than once, and count those that look alike."""
+def find_duplicates(split: Split) -> Iterator[Finding]:
+    """Find duplicates and near-duplicates within a split."""
     known = _known(split)
     groups: dict[bytes, list[Facts]] = defaultdict(list)
     for facts, image in known:
@@ -37,38 +38,38 @@ def within(split: Split) -> Iterator[Finding]:
         advice = "keep the one whose mask is right"
         yield Finding(WARNING, split.name, "copy of another image, with another mask", different, advice)
     firsts = [(facts, image) for facts, image in known if facts is groups[image.digest][0] and not image.is_blank]
-    if near := sorted({later for _, later in _alike(firsts, firsts)}):
-        alike = [firsts[k][0].image_path for k in near]
-        yield Finding(NOTE, split.name, "image that looks almost like an earlier one", alike, "frames of a video?")
+    if near := sorted({later for _, later in _find_similar(firsts, firsts)}):
+        similar = [firsts[k][0].image_path for k in near]
+        yield Finding(NOTE, split.name, "image that looks almost like an earlier one", similar, "frames of a video?")
 
 
-def between(splits: Sequence[Split], train_split: str, val_split: str) -> Iterator[Finding]:
-    """Find images that two splits share which ought to have none in common: those for training, val and test."""
-    named = {split.name: split for split in splits}
-    ends = [name for name in named if name == val_split or name.startswith(("val", "test"))]
-    ends.sort(key=lambda name: name != val_split)
-    pairs = [(train_split, end) for end in ends] + [(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :]]
+def find_shared_images(splits: Sequence[Split], train_split: str, val_split: str) -> Iterator[Finding]:
+    """Find images that two of the training, validation and test splits share."""
+    by_name = {split.name: split for split in splits}
+    evaluated = [name for name in by_name if name == val_split or name.startswith(("val", "test"))]
+    evaluated.sort(key=lambda name: name != val_split)
+    pairs = [*((train_split, name) for name in evaluated), *combinations(evaluated, 2)]
     for first, second in dict.fromkeys(pairs):
         if first == second == val_split:
-            advice = "figures are too good: set data.val_split to another split"
-            yield Finding(WARNING, first, ONE_SPLIT, [], advice)
-        if first == second or first not in named:
+            advice = "metrics are too high: set data.val_split to another split"
+            yield Finding(WARNING, first, SAME_SPLIT, [], advice)
+        if first == second or first not in by_name:
             continue
-        yield from _shared(named[first], named[second], is_chosen=second == val_split and first == train_split)
+        yield from _shared(by_name[first], by_name[second], is_chosen=second == val_split and first == train_split)
 
 
 def _shared(first: Split, second: Split, is_chosen: bool) -> Iterator[Finding]:
-    here, there = _known(first), _known(second)
-    own, other = {facts.image_path for facts, _ in here}, {facts.image_path for facts, _ in there}
+    first_images, second_images = _known(first), _known(second)
+    own, other = {facts.image_path for facts, _ in first_images}, {facts.image_path for facts, _ in second_images}
     if not is_chosen and (own <= other or other <= own):
-        return  # trainval holds val, as it should
+        return  # one contains the other by design, as trainval contains val
     names = f"{first.name} + {second.name}"
-    digests = {image.digest for _, image in here if not image.is_blank}
-    if exact := [facts.image_path for facts, image in there if image.digest in digests]:
+    digests = {image.digest for _, image in first_images if not image.is_blank}
+    if exact := [facts.image_path for facts, image in second_images if image.digest in digests]:
         what = f"image of {second.name} that is in {first.name} too"
-        yield Finding(ERROR, names, what, exact, f"take it out of one of them: figures on {second.name} are too good")
-    rest = [(facts, image) for facts, image in there if image.digest not in digests and not image.is_blank]
-    near = {j for _, j in _alike([item for item in here if not item[1].is_blank], rest, symmetric=False)}
+        yield Finding(ERROR, names, what, exact, f"remove it from one of them: metrics on {second.name} are too high")
+    rest = [(facts, image) for facts, image in second_images if image.digest not in digests and not image.is_blank]
+    near = {j for _, j in _find_similar([item for item in first_images if not item[1].is_blank], rest, symmetric=False)}
     if near:
         what = f"image of {second.name} that looks almost like one of {first.name}"
         yield Finding(WARNING, names, what, [rest[j][0].image_path for j in sorted(near)], "a copy, or the same video?")
@@ -78,18 +79,18 @@ def _known(split: Split) -> Known:
     return [(facts, facts.image) for facts in split.facts if not isinstance(facts.image, str)]
 
 
-def _alike(first: Known, second: Known, symmetric: bool = True) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of near-duplicates; of a list with itself (`symmetric`) those with an earlier one."""
+def _find_similar(first: Known, second: Known, symmetric: bool = True) -> Iterator[tuple[int, int]]:
+    """Yield index pairs of near-duplicates; `symmetric`: both lists are the same, yield each pair once."""
     if not first or not second:
         return
     bits = HASH_SIDE**2
-    # Of +-1, the product of two fingerprints is 256 minus twice the bits in which they differ.
+    # The product of two hashes of +-1 is 256 minus twice the number of different bits.
     a, b = (
-        2 * np.unpackbits(np.stack([image.fingerprint for _, image in known]), axis=1).astype(np.float32) - 1
+        2 * np.unpackbits(np.stack([image.hash_bits for _, image in known]), axis=1).astype(np.float32) - 1
         for known in (first, second)
     )
-    for top in range(0, len(a), ROWS):
-        rows, columns = np.nonzero(a[top : top + ROWS] @ b.T >= bits - 2 * ALIKE)
+    for top in range(0, len(a), CHUNK_ROWS):
+        rows, columns = np.nonzero(a[top : top + CHUNK_ROWS] @ b.T >= bits - 2 * MAX_DIFFERENT_BITS)
         for row, column in zip((rows + top).tolist(), columns.tolist(), strict=True):
             if not symmetric or row < column:
                 yield row, column

@@ -1,4 +1,4 @@
-"""What one image and its mask hold: every file is decoded and hashed once."""
+"""Properties of one image and its mask; every file is decoded and hashed once."""
 
 from collections.abc import Callable
 from hashlib import sha1
@@ -13,41 +13,41 @@ from segframe.data.image_io import COLOURS, Header, read_header, read_image
 from segframe.errors import UserError
 
 HASH_SIDE = 16
-"""A fingerprint's rows, and bits per row."""
-MOST_VALUES = 256
-"""So many of a mask's values are kept, those of the most pixels: a photograph has a hundred thousand colours."""
+"""Rows of a perceptual hash, and bits per row."""
+MAX_VALUES = 256
+"""Number of values of a mask that are kept, the most frequent ones: photographs have up to 100,000 colours."""
 
 T = TypeVar("T")
 
 
 class ImageFacts(NamedTuple):
-    """What an image file holds."""
+    """Properties of an image file."""
 
     digest: bytes
-    """SHA-1 of the file, or of the pixels that were generated."""
+    """SHA-1 of the file, or of generated pixels."""
     header: Header
     size: tuple[int, int]
-    """Height and width, upright."""
-    fingerprint: np.ndarray
-    """Bits, uint8 (32,): which cells of 16 rows and 17 columns are brighter than the one to their left."""
+    """Height and width, after rotation by EXIF."""
+    hash_bits: np.ndarray
+    """Difference hash, uint8 (32,): which cells of 16 rows and 17 columns are brighter than their left neighbour."""
     is_blank: bool
-    """Whether it has one colour all over."""
+    """Whether all pixels have the same colour."""
 
 
 class MaskFacts(NamedTuple):
-    """What a mask file holds."""
+    """Properties of a mask file."""
 
     digest: bytes
     header: Header
     size: tuple[int, int]
     values: np.ndarray
-    """Its different raw values, uint8, uint16 or colours, in their order."""
+    """Unique raw values, uint8, uint16 or colours, sorted."""
     counts: np.ndarray
-    """Their pixels, int64."""
+    """Pixels of each value, int64."""
 
 
 class Facts(NamedTuple):
-    """A sample as it was found; instead of what cannot be read, a sentence."""
+    """Properties of a sample; an error message replaces those of a file that cannot be read."""
 
     image_path: str
     mask_path: str
@@ -56,42 +56,44 @@ class Facts(NamedTuple):
 
 
 def examine(dataset: SegmentationDataset, index: int) -> Facts:
-    """Return what a sample's files hold; nothing that is wrong with them is raised."""
+    """Return the properties of a sample's files; errors are returned as messages."""
     name, image_path, mask_path = dataset.samples[index]
     if image_path == Path():  # generated
         image, mask = dataset.read(index)
         header = Header("", "RGB", image.shape[0], image.shape[1], 1)
-        return Facts(name, name, _of_image(image, image.data, header), _of_mask(mask, mask.data, header))
+        return Facts(name, name, _examine_image(image, image.data, header), _examine_mask(mask, mask.data, header))
     return Facts(
         str(image_path),
         str(mask_path),
-        _told(lambda: _of_image(read_image(image_path), image_path.read_bytes(), read_header(image_path))),
-        _told(lambda: _of_mask(_load_mask(dataset, mask_path), mask_path.read_bytes(), _header_of_mask(mask_path))),
+        _or_message(lambda: _examine_image(read_image(image_path), image_path.read_bytes(), read_header(image_path))),
+        _or_message(
+            lambda: _examine_mask(_load_mask(dataset, mask_path), mask_path.read_bytes(), _read_mask_header(mask_path))
+        ),
     )
 
 
 def _load_mask(dataset: SegmentationDataset, path: Path) -> np.ndarray:
     raw = dataset.load_mask(path)
     if raw.dtype == COLOURS:
-        _ = dataset.labels.colours  # raises where the palette is of no use
+        _ = dataset.labels.colours  # raises if two classes have the same colour
     return raw
 
 
-def _told(read: Callable[[], T]) -> T | str:
+def _or_message(read: Callable[[], T]) -> T | str:
     try:
         return read()
     except (UserError, OSError, MemoryError) as error:
-        return str(error) or "there is not enough memory for it"
+        return str(error) or "not enough memory"
 
 
-def _header_of_mask(path: Path) -> Header:
+def _read_mask_header(path: Path) -> Header:
     try:
         return read_header(path)
-    except UserError:  # no picture, as SBD's MATLAB files, and yet it has been read
+    except UserError:  # no image file, such as a MATLAB file of SBD
         return Header(path.suffix, "L", 0, 0, 1)
 
 
-def _of_image(image: np.ndarray, content: bytes | memoryview, header: Header) -> ImageFacts:
+def _examine_image(image: np.ndarray, content: bytes | memoryview, header: Header) -> ImageFacts:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
     brighter = np.packbits(small[:, 1:] > small[:, :-1])
@@ -99,16 +101,16 @@ def _of_image(image: np.ndarray, content: bytes | memoryview, header: Header) ->
     return ImageFacts(sha1(content).digest(), header, image.shape[:2], brighter, is_blank)
 
 
-def _of_mask(raw: np.ndarray, content: bytes | memoryview, header: Header) -> MaskFacts:
+def _examine_mask(raw: np.ndarray, content: bytes | memoryview, header: Header) -> MaskFacts:
     values, counts = count_values(raw)
-    if len(values) > MOST_VALUES:
-        kept = np.sort(np.argsort(counts)[-MOST_VALUES:])
+    if len(values) > MAX_VALUES:
+        kept = np.sort(np.argsort(counts)[-MAX_VALUES:])
         values, counts = values[kept], counts[kept]
     return MaskFacts(sha1(content).digest(), header, raw.shape, values, counts)
 
 
 def count_values(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different values of a mask, sorted, and their pixels: of its runs along the rows, which are few."""
+    """Return np.unique(raw, return_counts=True), faster for masks: computed from runs of equal values."""
     flat = raw.ravel()
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     lengths = np.diff(np.append(starts, flat.size))

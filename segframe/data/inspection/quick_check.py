@@ -1,4 +1,4 @@
-"""A look at some of the files before a training: what would end it is raised, what would spoil it is told."""
+"""Check of a sample of the files before a training."""
 
 import time
 from collections import defaultdict
@@ -6,46 +6,46 @@ from pathlib import Path
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.inspection.facts import examine
-from segframe.data.inspection.findings import ERROR, ONE_SPLIT, WARNING, of_split
+from segframe.data.inspection.findings import ERROR, SAME_SPLIT, WARNING, check_split
 from segframe.data.inspection.splits import Split
 from segframe.errors import UserError
 
 SAMPLES = 16
-"""Of each split at most, evenly spaced."""
+"""Maximum number of samples per split, evenly spaced."""
 SECONDS = 0.3
-"""What is not read by then is not looked at; for the samples of each split, and for copies."""
-ALL = "python scripts/check_data.py with the same data=... lists all there is"
+"""Time limit for the samples of each split, and for the search for duplicates."""
+HINT = "python scripts/check_data.py with the same data=... lists all problems"
 
 
 def quick_check(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
-    """Return warnings, a sentence each, from a sample of both splits; UserError for what would end the training.
+    """Return warnings about a sample of both splits; UserError if a problem would stop the training.
 
-    Data that are generated are not looked at.
+    Generated datasets are not checked.
     """
     if train.samples[0].image == Path() or val.samples[0].image == Path():
         return []
-    told = []
-    samples = [_sample(dataset) for dataset in ((train, val) if val.split != train.split else (train,))]
+    warnings = []
+    samples = [_examine_some(dataset) for dataset in ((train, val) if val.split != train.split else (train,))]
     for sample in samples:
-        for finding in of_split(sample, samples):
+        for finding in check_split(sample, samples):
             sentence = f"{finding.split}: {finding.what}"
             if finding.files:
                 sentence += f", as {finding.files[0]}"
             if finding.severity == ERROR:
-                raise UserError(f"{sentence}: {finding.advice}; {ALL}")
+                raise UserError(f"{sentence}: {finding.advice}; {HINT}")
             if finding.severity == WARNING:
-                told.append(f"{sentence}: {finding.advice}")
+                warnings.append(f"{sentence}: {finding.advice}")
     if val.split == train.split:
-        told.append(f"{val.split}: {ONE_SPLIT}, so figures are too good: set data.val_split to another split")
-    elif copies := _copies(train, val):
-        told.append(
+        warnings.append(f"{val.split}: {SAME_SPLIT}, so metrics are too high: set data.val_split to another split")
+    elif copies := _find_copies(train, val):
+        warnings.append(
             f"{val.split}: at least {len(copies)} of {len(val)} images are in {train.split} too, as {copies[0]}: "
-            f"figures on {val.split} are too good"
+            f"metrics on {val.split} are too high"
         )
-    return [*told, ALL] if told else []
+    return [*warnings, HINT] if warnings else []
 
 
-def _sample(dataset: SegmentationDataset) -> Split:
+def _examine_some(dataset: SegmentationDataset) -> Split:
     split, end = Split(dataset.split, dataset, []), time.perf_counter() + SECONDS
     for k in range(min(SAMPLES, len(dataset))):
         if k and time.perf_counter() > end:
@@ -54,8 +54,8 @@ def _sample(dataset: SegmentationDataset) -> Split:
     return split
 
 
-def _copies(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
-    """Return the images of val that training has too, byte for byte; only files of one size are opened."""
+def _find_copies(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
+    """Return the images of val whose file is identical to one of train; only files of equal size are read."""
     end = time.perf_counter() + SECONDS
     found: list[str] = []
     by_size: dict[int, list[Path]] = defaultdict(list)
@@ -65,10 +65,10 @@ def _copies(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
         by_size[sample.image.stat().st_size].append(sample.image)
     for sample in val.samples:
         size = sample.image.stat().st_size
-        alike = by_size[size]
-        if size and alike:  # pipes and devices have none, and are not to be read
+        same_size = by_size[size]
+        if size and same_size:  # pipes and devices have size 0, and must not be read
             content = sample.image.read_bytes()
-            if any(path == sample.image or path.read_bytes() == content for path in alike):
+            if any(path == sample.image or path.read_bytes() == content for path in same_size):
                 found.append(str(sample.image))
         if time.perf_counter() > end:
             break

@@ -1,4 +1,4 @@
-"""Which splits there are, and the facts of all their samples: each pair of files is examined once, by processes."""
+"""Splits to check, and the examination of all their samples by worker processes."""
 
 import multiprocessing
 import signal
@@ -15,7 +15,7 @@ import torch
 from segframe.config.schema import DataConfig
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import count_workers
-from segframe.data.file_listing import Problem, noting
+from segframe.data.file_listing import Problem, collect_problems
 from segframe.data.inspection.facts import Facts, examine
 from segframe.errors import UserError
 
@@ -24,7 +24,7 @@ MakeDataset = Callable[..., SegmentationDataset]
 
 @dataclass
 class Split:
-    """A split, what is wrong with its listing, and the facts of its samples, once they are known."""
+    """A split, the problems with its list of files, and the properties of its samples once they are examined."""
 
     name: str
     dataset: SegmentationDataset
@@ -33,32 +33,32 @@ class Split:
 
 
 @dataclass
-class Found:
-    """The splits that can be checked, and why others are not: name -> reason."""
+class FoundSplits:
+    """The splits that can be checked, and the reasons why others cannot: name -> reason."""
 
     splits: list[Split]
     failed: dict[str, str]
-    """Those that are asked for, or that a training would use."""
+    """Splits that are requested, or that a training would use."""
     left_out: dict[str, str]
 
 
-def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[str] | None) -> Found:
-    """Return the chosen splits; None: all there are, but for those whose images are all in others.
+def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[str] | None) -> FoundSplits:
+    """Return the chosen splits; None: all splits except those whose images are all in others.
 
-    UserError where not a single one can be opened.
+    UserError if no split can be opened.
     """
     if chosen is not None and not chosen:
-        raise UserError("splits names none: leave it out for all that there are")
+        raise UserError("splits=[]: name at least one, or leave it out to check all")
     needed = list(dict.fromkeys(chosen if chosen is not None else (data.train_split, data.val_split)))
     splits, reasons = [], {}
     queue = list(needed)
     for name in queue:
         try:
-            with noting() as problems:
+            with collect_problems() as problems:
                 dataset = make_dataset(root=data.root, split=name)
         except UserError as error:
-            # Where no image has a mask, the split is empty.
-            reasons[name] = f"{error}{''.join(_told(problems))}"
+            # The problems explain why the split is empty.
+            reasons[name] = f"{error}{''.join(_format_problems(problems))}"
         else:
             splits.append(Split(name, dataset, list(dict.fromkeys(problems))))
             if chosen is None:
@@ -75,69 +75,71 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
                 left_out[split.name] = "its images are all in " + " and ".join(
                     other.name for other in others if paths(other) & paths(split)
                 )
-    return Found(splits, failed, left_out)
+    return FoundSplits(splits, failed, left_out)
 
 
-def _told(problems: Sequence[Problem]) -> Iterator[str]:
+def _format_problems(problems: Sequence[Problem]) -> Iterator[str]:
     firsts = {problem.kind: problem.file for problem in reversed(problems)}
     for kind, count in Counter(problem.kind for problem in problems).items():
         yield f"; {kind}: {firsts[kind]}{f' and {count - 1} more' if count > 1 else ''}"
 
 
 def paths(split: Split) -> set[str]:
-    """Return what its images are called."""
+    """Return the paths of its images, or the names of generated ones."""
     return {str(image) if image.name else name for name, image, _ in split.dataset.samples}
 
 
 def examine_all(splits: Sequence[Split], num_workers: int | None) -> Iterator[None]:
-    """Fill in the splits' facts, in their order; yields after each of `num_pairs`.
+    """Examine all samples of the splits, each pair of files once; yields after each of `num_pairs`.
 
-    `num_workers` as data.num_workers: None means one process per core, at most 8; 0 means this one.
+    `num_workers` as data.num_workers: None means one process per core, at most 8; 0 means this process.
     """
-    places: dict[object, list[Split]] = {}
+    splits_of: dict[object, list[Split]] = {}
     jobs: list[tuple[int, int]] = []
     for which, split in enumerate(splits):
         for index, sample in enumerate(split.dataset.samples):
-            if sample not in places:
+            if sample not in splits_of:
                 jobs.append((which, index))
-            places.setdefault(sample, []).append(split)
-    owners = iter(places.values())
-    for facts in _run([split.dataset for split in splits], jobs, num_workers):
-        for split in next(owners):
+            splits_of.setdefault(sample, []).append(split)
+    targets = iter(splits_of.values())
+    for facts in _examine_jobs([split.dataset for split in splits], jobs, num_workers):
+        for split in next(targets):
             split.facts.append(facts)
         yield
 
 
 def num_pairs(splits: Sequence[Split]) -> int:
-    """Return how many different samples the splits hold."""
+    """Return the number of different samples in the splits."""
     return len({sample for split in splits for sample in split.dataset.samples})
 
 
-def _run(datasets: list[SegmentationDataset], jobs: list[tuple[int, int]], num_workers: int | None) -> Iterator[Facts]:
+def _examine_jobs(
+    datasets: list[SegmentationDataset], jobs: list[tuple[int, int]], num_workers: int | None
+) -> Iterator[Facts]:
     num_workers = count_workers(num_workers)
     if num_workers == 0:
         yield from (examine(datasets[which], index) for which, index in jobs)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(num_workers, context, _start, (datasets,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, _init_process, (datasets,)) as pool:
         try:
-            yield from pool.map(_work, jobs, chunksize=max(1, min(16, len(jobs) // (4 * num_workers))))
+            yield from pool.map(_examine_job, jobs, chunksize=max(1, min(16, len(jobs) // (4 * num_workers))))
         except BrokenProcessPool:
             raise UserError(
-                "a process that reads files was killed, for want of memory? data.num_workers=0 reads them one by one"
+                "a process that reads files was killed, perhaps for lack of memory: set data.num_workers=0"
             ) from None
 
 
 _datasets: list[SegmentationDataset] = []
 
 
-def _start(datasets: list[SegmentationDataset]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the program ends its workers
+def _init_process(datasets: list[SegmentationDataset]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the program ends its workers
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     _datasets[:] = datasets
 
 
-def _work(job: tuple[int, int]) -> Facts:
+def _examine_job(job: tuple[int, int]) -> Facts:
     which, index = job
     return examine(_datasets[which], index)
