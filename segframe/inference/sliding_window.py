@@ -12,7 +12,7 @@ from segframe.errors import UserError
 from segframe.inference.banded_scores import BandedScores, Cropped, band_rows
 from segframe.inference.base import Inference, Scores, check_run, stride_of
 from segframe.models.logits import Logits
-from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, enlarging
+from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
 from segframe.models.segmenter import Segmenter
 
 Pair = tuple[int, int]
@@ -154,7 +154,7 @@ def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Ten
     for left, logits in windows:
         lines = by_rows(logits.values)
         if not total.numel():
-            rows, columns = enlarging(*logits)
+            rows, columns = resizing_matrices(*logits)
             total = lines.new_zeros(*lines.shape[:3], width)
         total[..., left : left + logits.size[1]] += columns.columns(lines)
     return total, rows

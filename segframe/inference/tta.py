@@ -12,7 +12,7 @@ from segframe.errors import UserError
 from segframe.inference.banded_scores import BandedScores, band_rows
 from segframe.inference.base import Inference, Scores, check_run
 from segframe.models.logits import Logits
-from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, enlarging
+from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
 from segframe.models.segmenter import Segmenter
 
 Pair = tuple[int, int]
@@ -119,7 +119,7 @@ class Answer(NamedTuple):
         if cells is not None and stride is None:
             blend = InterpolationMatrix.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
             return blend.mirrored() if mirrored else blend
-        blend = enlarging(*self.logits)[axis].resized(size[axis])
+        blend = resizing_matrices(*self.logits)[axis].resized(size[axis])
         # In the end, since mirrored cells do not lie where cells do.
         blend = blend.mirrored() if mirrored else blend
         if cells is None or stride is None:

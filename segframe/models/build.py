@@ -1,4 +1,4 @@
-"""Networks of a run's config."""
+"""Build the network of a config and load its initial weights."""
 
 import logging
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
-    """The network of a run's config, with the first weights that it names."""
+    """Return the network of a config, with the pretrained backbone weights that it names."""
     backbone = instantiate(config.backbone, "backbone")
 
     def build_head(name: str) -> Head:
@@ -45,7 +45,7 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
 
 
 def build_normalize(config: NormalizeConfig) -> Normalize:
-    """The first layer of a network."""
+    """Return the network's first layer."""
     return Normalize(list(config.mean), list(config.std), config.bgr)
 
 

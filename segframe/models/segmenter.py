@@ -1,4 +1,4 @@
-"""The whole network, from raw pixels to logits."""
+"""The complete network, from raw pixels to logits."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from segframe.models.logits import Logits, resize
 
 
 class Segmenter(nn.Module):
-    """Normalise, backbone, head, and an auxiliary head that only training uses.
+    """Normalisation, backbone, head, and an auxiliary head that is used in training only.
 
-    `input_scales`: the network also reads the image at these scales; its scores at each cell are the maximum over all
-    of them (DeepLab v2; Chen et al., 2016, "Attention to scale"). `frozen_norm`: "statistics" leaves the running means
-    and variances of batch norm as they are, "all" its weights and biases too.
+    `input_scales`: the network is also applied to the image at these scales, and the logits at each cell are the
+    maximum over all scales (DeepLab v2; Chen et al., 2016, "Attention to scale"). `frozen_norm`: "statistics" freezes
+    the running means and variances of batch norm, "all" also its weights and biases.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class Segmenter(nn.Module):
 
     @property
     def score_layers(self) -> tuple[str, ...]:
-        """How the names of the parameters begin that belong to single classes."""
+        """Prefixes of the parameters that depend on the classes."""
         heads = {"head": self.head, "aux_head": self.aux_head}
         return tuple(f"{name}.{layer}" for name, head in heads.items() if head for layer in head.score_layers)
 
     def norm_layers(self) -> list[BatchNorm]:
-        """The network's batch norms."""
+        """Return all batch norm layers."""
         return [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Sets the mode; frozen batch norm stays in evaluation."""
+        """Set training or evaluation mode; frozen batch norm stays in evaluation mode."""
         super().train(mode)
         if self.frozen_norm is not None:
             for layer in self.norm_layers():
@@ -82,10 +82,10 @@ class Segmenter(nn.Module):
         return self
 
     def outputs(self, images: Tensor) -> dict[str, Logits]:
-        """Images (N, 3, H, W), RGB 0 ... 255, uint8 or float, to what the loss compares with the masks, by name.
+        """Return the logits by name for images (N, 3, H, W), RGB 0 ... 255, uint8 or float.
 
-        "main" is the answer. In training there are also "aux" (where there is an auxiliary head) and, with input
-        scales, the scores of each single one: "scale_100" (the image itself), "scale_75" ...
+        "main" is the prediction. In training there are also "aux" (with an auxiliary head) and, with input scales, the
+        logits of each scale: "scale_100" (the image itself), "scale_75", ...
         """
         if self.autocast_dtype is None:
             return self._outputs(images)
@@ -105,28 +105,28 @@ class Segmenter(nn.Module):
             for name, scale in zip(names, self.input_scales, strict=True):
                 smaller = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
                 logits = self.head(self.backbone(smaller), (smaller.shape[-2], smaller.shape[-1]))
-                # The smaller image's cells fill the whole image, whatever pixels of its own they lie on.
+                # Its cells cover the original image from edge to edge, also where the recipe aligns corners.
                 single[name] = logits._replace(size=size, aligned_stride=None)
-            outputs["main"] = fused(list(single.values()))
+            outputs["main"] = _fuse_scales(list(single.values()))
             if self.training:
                 outputs |= single
         return outputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W) at the images' size."""
+        """Return logits (N, num_classes, H, W) at the images' size."""
         return self.outputs(images)["main"].full()
 
 
-def fused(answers: list[Logits]) -> Logits:
-    """The largest score of each class at each cell of the first answer."""
-    first = answers[0]
+def _fuse_scales(scales: list[Logits]) -> Logits:
+    """The maximum over scales of each class at each cell of the first."""
+    first = scales[0]
     cells = (first.values.shape[-2], first.values.shape[-1])
-    values = [resize(answer.values, cells, answer.aligned_stride) for answer in answers[1:]]
+    values = [resize(logits.values, cells, logits.aligned_stride) for logits in scales[1:]]
     return first._replace(values=torch.stack([first.values, *values]).amax(0))
 
 
 def logit_stride(segmenter: Segmenter) -> int:
-    """The input pixels per cell of a network's logits: from two heights, so that no padding or cropping matters."""
+    """Return the input pixels per cell of the logits, measured at two heights so that padding and cropping cancel."""
     device = segmenter.normalize.mean.device
     short, tall = (
         segmenter.outputs(torch.zeros(1, 3, height, 256, dtype=torch.uint8, device=device))["main"].values.shape[-2]
@@ -153,7 +153,7 @@ class Normalize(nn.Module):
         self.bgr = bgr
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images of any dtype to normalised ones in the buffers' dtype, channels last where they are or with `bgr`."""
+        """Return normalised images in the buffers' dtype; channels last if the images are, or with `bgr`."""
         mean, std = self.mean, self.std
         if self.bgr:
             images = torch.stack(images.unbind(1)[::-1], dim=-1).permute(0, 3, 1, 2)

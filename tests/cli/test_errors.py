@@ -62,7 +62,7 @@ WRONG = [
         "trainer.lightning.limit_train_batches=0.5 ends the run before its first validation",
     ),
     ("monitor_mode=min", "monitor_mode=min: val/miou is best where it is highest"),
-    ("backbone.variant=resnet999", "backbone.variant=resnet999: it is one of resnet18"),
+    ("backbone.variant=resnet999", "backbone.variant=resnet999: there is no such variant; choose one of resnet18"),
     ("seed=-1", "seed must be 0 or more and below 2**32, got -1"),
     ("normalize.mean=[1,2]", "normalize.mean and normalize.std are 3 numbers each"),
     ("~optimizer.lr", "optimizer.lr must be given"),

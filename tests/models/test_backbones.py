@@ -145,7 +145,7 @@ def test_multi_grid(stride, expected):
     assert dilations(network.layer3) == dilations(exact.layer3)
     with pytest.raises(UserError, match=r"backbone\.multi_grid needs 3 entries for resnet50, got \[1, 2\]"):
         make("resnet50", "backbone.multi_grid=[1,2]")
-    with pytest.raises(UserError, match=r"caffe_form=true moves the stride of bottlenecks, which resnet18 has not"):
+    with pytest.raises(UserError, match=r"caffe_form=true needs bottleneck blocks, which resnet18 lacks"):
         make("resnet18", "backbone.caffe_form=true")
 
 

@@ -25,7 +25,7 @@ def count(module):
 def why_not(backbone, head):
     """What a pair that cannot work is told; null for all the others."""
     if head == "segnet" and backbone != "vgg16_bn_indices":
-        return "head=segnet puts maxima back|this head reads c1"
+        return "head=segnet needs the positions|this head reads c1"
     if head == "deeplabv2_vgg16" and not backbone.startswith("vgg16_aspp"):
         return "this head reads fc7_|this backbone continues the image"
     if head == "unet_original" and backbone != "unet_original":

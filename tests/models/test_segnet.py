@@ -51,7 +51,7 @@ def test_other_ways_up_need_no_indices(backbone, upsampling):
 
 
 def test_what_segnet_needs_is_told():
-    with pytest.raises(UserError, match="pooling_indices=true tells: backbone=vgg16_bn_indices"):
+    with pytest.raises(UserError, match="choose backbone=vgg16_bn_indices"):
         build_segmenter(composed("backbone=vgg16_bn", "head=segnet"), 3)
     with pytest.raises(UserError, match=r"needs backbone\.output_stride=32.*got 8"):
         build_segmenter(composed("model=segnet", "backbone.output_stride=8"), 3)

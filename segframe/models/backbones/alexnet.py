@@ -14,9 +14,9 @@ from segframe.models.weights.pretrained import load_strictly
 class AlexNetFC(Backbone):
     """Caffe's AlexNet: grouped convolutions, pooling that rounds up, then local response normalisation.
 
-    c2 is conv1, c3 the first and c4 the last map after its poolings, c5 is fc7; layers carry Caffe's names.
-    `input_padding` is conv1's: 5, or the release's 100, with which fc6 is unpadded. `weights`: a file of a state dict
-    under these names (fc6 and fc7 as convolutions or as matrices), images normalised as Caffe's (normalize=caffe).
+    c2 is conv1, c3 the map after the first pooling, c4 conv5, c5 fc7; layers have Caffe's names. `input_padding` is
+    conv1's: 5, or the release's 100, with which fc6 is unpadded. `weights`: a file with a state dict under these names
+    (fc6 and fc7 as convolutions or as matrices), trained on images normalised as in Caffe (normalize=caffe).
     """
 
     has_blocks = False
@@ -43,13 +43,13 @@ class AlexNetFC(Backbone):
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-        # An even kernel, and poolings that begin inside the map: more before than behind brings cell 0 to pixel 12.
+        # fc6's kernel is even and poolings are unpadded: asymmetric padding centres cell 0 on pixel 12.
         self.pad = nn.ZeroPad2d((3, 2, 3, 2)) if fc6_padded else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         if weights is None:
             initialize(self)
         else:
-            self.load(weights)
+            self._load(weights)
         conv1 = 5.0 - input_padding
         pool5 = conv1 + 4 + 8 + 16
         self.features = {
@@ -59,12 +59,12 @@ class AlexNetFC(Backbone):
             "c5": Feature(fc_channels, 32, pool5 + (2.5 - (3 if fc6_padded else 0)) * 32),
         }
 
-    def load(self, weights: str) -> None:
-        """Takes a file's tensors, matrices in the shape of the convolutions they are."""
+    def _load(self, weights: str) -> None:
+        """Load a file; matrices of fc6 and fc7 are reshaped to convolutions."""
         if not Path(weights).is_file():
             raise UserError(
-                f"backbone.weights={weights}: no file; AlexNet takes a state dict of conv1 ... conv5, fc6, fc7 as "
-                "Caffe has them, or null: from scratch"
+                f"backbone.weights={weights}: there is no such file; give a state dict with Caffe's names "
+                "conv1 ... conv5, fc6, fc7, or null to train from scratch"
             )
         own = self.state_dict()
         state = {
@@ -74,7 +74,7 @@ class AlexNetFC(Backbone):
         load_strictly(self, state, weights)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c2 (stride 4), c3 (8), c4 (16) and c5 = fc7 (32)."""
+        """Return c2 (stride 4), c3 (8), c4 (16) and c5 = fc7 (32) of images (N, 3, H, W)."""
         c2 = self.conv1(images).relu_()
         c3 = self.norm(self.pool(c2))
         x = self.norm(self.pool(self.conv2(c3).relu_()))

@@ -1,4 +1,4 @@
-"""The contract of a backbone: float images in, named feature maps out."""
+"""Interface of backbones: float images in, named feature maps out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from segframe.errors import UserError
 
 
 class Feature(NamedTuple):
-    """What a head must know of a feature map before seeing one."""
+    """Description of a feature map, by which heads are built."""
 
     channels: int
     stride: int
@@ -24,7 +24,7 @@ class Feature(NamedTuple):
 
 
 class Backbone(nn.Module, ABC):
-    """Maps images (N, 3, H, W) to feature maps {"c1": ..., ..., "c5": ...}, finest first.
+    """Abstract backbone: images (N, 3, H, W) to feature maps {"c1": ..., ..., "c5": ...}, finest first.
 
     Names are stages, numbers are strides: stage k has stride 2**k until `output_stride` is reached; later stages
     dilate instead, exactly, so that their maps at every s-th cell equal those of the undilated network.
@@ -34,24 +34,25 @@ class Backbone(nn.Module, ABC):
     features: dict[str, Feature]
     lr_multiplier: float
     has_blocks = True
-    """Whether `forward` goes through `run`, without which activations cannot be forgotten."""
+    """Whether `forward` calls `run`, which activation checkpointing needs."""
     activation_checkpointing = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps under the same keys as `features`."""
+        """Return the maps under the same keys as `features`."""
 
     def run(self, block: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """block(x); with `activation_checkpointing` its inside is computed again for the backward pass, not kept.
+        """Return block(x); with `activation_checkpointing`, its activations are recomputed in the backward pass.
 
-        Chen et al., 2016. Batch norm's running statistics take each batch once, as if nothing were computed twice.
+        Chen et al., 2016, "Training deep nets with sublinear memory cost". Running statistics of batch norm are updated
+        once per batch all the same.
         """
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return block(x)
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._statistics_kept()))
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._frozen_statistics()))
 
     @contextmanager
-    def _statistics_kept(self) -> Iterator[None]:
+    def _frozen_statistics(self) -> Iterator[None]:
         norms = [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
@@ -67,13 +68,13 @@ class Backbone(nn.Module, ABC):
 
 
 def stage_strides(output_stride: int) -> list[int]:
-    """Strides of the five stages, e.g. [2, 4, 8, 8, 8] for an output stride of 8."""
+    """Return the strides of the five stages, e.g. [2, 4, 8, 8, 8] for an output stride of 8."""
     if output_stride not in (4, 8, 16, 32):
         raise UserError(f"backbone.output_stride must be 4, 8, 16 or 32, got {output_stride}")
     return [min(2**k, output_stride) for k in range(1, 6)]
 
 
 def dilate(layer: nn.Conv2d, spacing: int) -> None:
-    """Makes a padded convolution read a map `spacing` times denser than the one it was trained on."""
+    """Dilate a padded convolution by `spacing`, for a map that is so many times denser."""
     layer.padding = tuple(spacing * int(p) for p in layer.padding)
     layer.dilation = (spacing, spacing)

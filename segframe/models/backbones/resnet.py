@@ -13,11 +13,11 @@ VARIANTS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNet(Backbone):
-    """Layers carry torchvision's names, so its state dicts fit; c1 is the stem, c2 ... c5 are layer1 ... layer4.
+    """ResNet with torchvision's layer names; c1 is the stem, c2 ... c5 are layer1 ... layer4.
 
-    `caffe_form`: a block's stride sits in its first 1x1 convolution and pooling rounds up (DeepLab v2's networks);
-    otherwise in the 3x3 ("V1.5"). `multi_grid`: dilations of the 3x3 convolutions of the blocks of layer4, in units
-    of its own spacing, (1, 2, 4) in DeepLabV3 (Chen et al., 2017, Table 5); null: the exactly dilated network.
+    `caffe_form`: strides are in the first 1x1 convolution of a block and pooling rounds up (DeepLab v2's networks);
+    otherwise in the 3x3 ("V1.5"). `multi_grid`: dilations of layer4's 3x3 convolutions per block, in units of its
+    spacing, (1, 2, 4) in DeepLabV3 (Chen et al., 2017, Table 5); null: the exactly dilated network.
     """
 
     def __init__(
@@ -44,7 +44,9 @@ class ResNet(Backbone):
             load_strictly(self, torchvision_state(variant, weights), weights)
         if caffe_form:
             if variant in ("resnet18", "resnet34"):
-                raise UserError(f"backbone.caffe_form=true moves the stride of bottlenecks, which {variant} has not")
+                raise UserError(
+                    f"backbone.caffe_form=true needs bottleneck blocks, which {variant} lacks: resnet50 or deeper"
+                )
             self.maxpool.ceil_mode = True
             for layer in (self.layer2, self.layer3, self.layer4):
                 block = layer[0]
@@ -66,7 +68,7 @@ class ResNet(Backbone):
                         conv.dilation = conv.padding = (unit * 32 // output_stride,) * 2
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 2) ... c5."""
+        """Return c1 (stride 2) ... c5 of images (N, 3, H, W)."""
         c1 = self.relu(self.bn1(self.conv1(images)))
         maps, x = {"c1": c1}, self.maxpool(c1)
         for k, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):
@@ -77,7 +79,7 @@ class ResNet(Backbone):
 
 
 def keep_resolution(stage: nn.Module, spacing: int) -> None:
-    """Removes a stage's stride; its convolutions after that point read a map twice as dense."""
+    """Remove a stage's stride and dilate its convolutions after that point, exactly."""
     for layer in stage.modules():
         if isinstance(layer, nn.Conv2d):
             strided = layer.stride == (2, 2)

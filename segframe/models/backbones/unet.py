@@ -1,4 +1,4 @@
-"""The contracting path of U-Net (Ronneberger et al., 2015)."""
+"""Encoder of U-Net (Ronneberger et al., 2015)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature
 
-MARGIN = 92  # pixels that the unpadded convolutions of both paths take from each side, at five stages
+MARGIN = 92  # pixels per side that the unpadded convolutions of encoder and decoder consume, at five stages
 
 
 class UNetEncoder(Backbone):
-    """Two 3x3 convolutions a stage, 2x2 pooling between stages: c1 (stride 1) ... c5 (stride 16) for five `channels`.
+    """Two 3x3 convolutions per stage, 2x2 pooling between stages: c1 (stride 1) ... c5 (16) for five `channels`.
 
-    `padded`: convolutions keep the size. Otherwise they are the paper's: the image is continued by mirroring so far
-    that the unpadded decoder's answer covers it and every pooled map is even (the paper's overlap tile, Figure 2).
-    `batch_norm`: after every convolution, which then has no bias. `dropout`: at the end, the paper's last layer here.
+    `padded`: convolutions keep the size. Otherwise they are unpadded as in the paper, and the image is extended by
+    mirroring so that the unpadded decoder's output covers it and every pooled map has even size (overlap tile, Figure
+    2). `batch_norm`: after every convolution, which then has no bias. `dropout`: after the last stage.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class UNetEncoder(Backbone):
             offset += 0.5 * 2**k
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 1), c2 (2) ..."""
+        """Return c1 (stride 1), c2 (2), ... of images (N, 3, H, W)."""
         x = images if self.padded else mirrored(images)
         maps = {}
         for k, stage in enumerate(self.stages, start=1):
@@ -58,12 +58,12 @@ class UNetEncoder(Backbone):
 
 
 def mirrored(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) continued by reflection to the smallest tile whose answer covers them."""
+    """Return images (N, 3, H, W) extended by reflection to the smallest tile whose output covers them."""
     for dim in (2, 3):
         n = images.shape[dim]
-        cells = -(-(n + 60) // 16)  # of the coarsest map: its answer is 16 * cells - 60 pixels wide
+        cells = -(-(n + 60) // 16)  # of the coarsest map: the output is 16 * cells - 60 pixels wide
         position = torch.arange(-MARGIN, 16 * cells + 124 - MARGIN, device=images.device)
-        # A triangle wave: reflected as often as it takes, without repeating the border pixel.
+        # A triangle wave: repeated reflection without repeating the border pixel.
         period = max(2 * (n - 1), 1)
         position = position.remainder(period)
         images = images.index_select(dim, torch.minimum(position, period - position))
@@ -71,7 +71,7 @@ def mirrored(images: Tensor) -> Tensor:
 
 
 def double_conv(in_channels: int, mid_channels: int, out_channels: int, padded: bool, batch_norm: bool) -> nn.Module:
-    """Twice a 3x3 convolution (batch norm) and ReLU; initialised after He et al. (2015), as the paper has it."""
+    """Return twice 3x3 convolution, batch norm (optional) and ReLU, initialised after He et al. (2015)."""
     layers: list[nn.Module] = []
     for before, after in ((in_channels, mid_channels), (mid_channels, out_channels)):
         conv = nn.Conv2d(before, after, 3, padding=int(padded), bias=not batch_norm)

@@ -1,4 +1,4 @@
-"""VGG-11 ... 19 with or without batch norm (Simonyan & Zisserman, 2015), and VGG-16 with fc6, fc7 as convolutions."""
+"""VGG-11 ... 19 with or without batch norm (Simonyan & Zisserman, 2015), and VGG-16 with convolutional fc6, fc7."""
 
 import itertools
 import logging
@@ -19,9 +19,9 @@ VARIANTS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in (
 
 
 class VGG(Backbone):
-    """The convolutions of VGG; ck is the output of the papers' pool_k.
+    """Convolutional part of VGG; ck is the output of the papers' pool_k.
 
-    `pooling_indices`: offers i1 ... i5 too, where in its input (flat over h x w) each maximum was, for SegNet's head.
+    `pooling_indices`: also return i1 ... i5, the flat positions (over h x w) of the pooled maxima, for SegNet's head.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class VGG(Backbone):
         if pooling_indices:
             if output_stride != 32:
                 raise UserError(
-                    f"backbone.pooling_indices needs backbone.output_stride=32, where every pooling strides; "
+                    f"backbone.pooling_indices needs backbone.output_stride=32, where every pooling has a stride; "
                     f"got {output_stride}"
                 )
             for layer in self.layers:
@@ -53,15 +53,15 @@ class VGG(Backbone):
         keep_resolution(self.layers, output_stride)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 2) ... c5, and i1 ... i5 (int64, of the same shapes) where wanted."""
+        """Return c1 (stride 2) ... c5 of images (N, 3, H, W), and optionally i1 ... i5 (int64, of the same shapes)."""
         return run_stages(self.layers, images, self.run)
 
 
 class VGG16FC(Backbone):
-    """VGG-16 whose c5 goes on through fc6 and fc7 as convolutions, as FCN has it (Long et al., 2015).
+    """VGG-16 with fc6 and fc7 as convolutions, c5 = fc7, as in FCN (Long et al., 2015).
 
-    `input_padding` is conv1_1's: 1, or the papers' 100, with which fc6 is unpadded.
-    With `weights`, fc6 and fc7 carry the classifier's, which a 1x1 fc6 or other `fc_channels` cannot: those start anew.
+    `input_padding` is conv1_1's: 1, or the papers' 100, with which fc6 is unpadded. With `weights`, fc6 and fc7 are
+    initialised from the classifier if fc6 is 7x7 with 4,096 `fc_channels`, else at random.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class VGG16FC(Backbone):
                 load_strictly(self.fc6, as_convolution(without_prefix(state, "classifier.0."), 7), weights)
                 load_strictly(self.fc7, as_convolution(without_prefix(state, "classifier.3."), 1), weights)
             else:
-                log.info("fc6 and fc7 start anew: only a 7x7 fc6 of 4,096 channels is the classifier's")
+                log.info("fc6 and fc7 are initialised at random: pretrained weights need a 7x7 fc6 of 4,096 channels")
                 initialize(nn.ModuleList([self.fc6, self.fc7]))
         self.features = describe(self.layers, stage_strides(output_stride), offset=1.0 - input_padding)
         c5 = self.features["c5"]
@@ -107,14 +107,14 @@ class VGG16FC(Backbone):
         conv1_1.padding = (input_padding, input_padding)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 2) ... c4 and c5 = fc7."""
+        """Return c1 (stride 2) ... c4 and c5 = fc7 of images (N, 3, H, W)."""
         maps = run_stages(self.layers, images, self.run)
         fc6 = self.dropout(self.fc6(maps["c5"]).relu_())
         return maps | {"c5": self.dropout(self.fc7(fc6).relu_())}
 
 
 def trunk(variant: str) -> nn.Sequential:
-    """torchvision's `features`, values unset; pooling rounds up as in Caffe, so that dilation is exact at odd sizes."""
+    """Return torchvision's `features`, uninitialised; pooling rounds up as in Caffe: dilation is exact at odd sizes."""
     device = torch.get_default_device()
     with torch.device("meta"):
         layers = get_model(variant, weights=None, init_weights=False).features
@@ -125,7 +125,7 @@ def trunk(variant: str) -> nn.Sequential:
 
 
 def initialize(module: nn.Module) -> None:
-    """torchvision's initialisation of a VGG that is trained from scratch (He et al., 2015)."""
+    """Initialise as torchvision does a VGG that is trained from scratch (He et al., 2015)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -136,7 +136,7 @@ def initialize(module: nn.Module) -> None:
 
 
 def describe(layers: nn.Sequential, strides: list[int], offset: float) -> dict[str, Feature]:
-    """The features of the five stages; a 2x2 pooling moves cell 0's centre by half a cell of the map before it."""
+    """Return the features of the five stages; a 2x2 pooling shifts cell 0's centre by half a cell of its input."""
     features: dict[str, Feature] = {}
     k, channels = 0, 3
     for layer in layers:
@@ -152,7 +152,7 @@ def describe(layers: nn.Sequential, strides: list[int], offset: float) -> dict[s
 
 
 def keep_resolution(layers: nn.Sequential, output_stride: int) -> None:
-    """Removes the pooling strides beyond `output_stride`; what follows reads a map that much denser."""
+    """Remove the pooling strides beyond `output_stride` and dilate the following layers, exactly."""
     stride, spacing = 1, 1
     for index, layer in enumerate(layers):
         if isinstance(layer, nn.Conv2d):
@@ -160,7 +160,7 @@ def keep_resolution(layers: nn.Sequential, output_stride: int) -> None:
         elif isinstance(layer, nn.MaxPool2d):
             stride *= 2
             if stride > output_stride:
-                # The same maxima at every pixel: after a ReLU, zeros beyond the far edge never win.
+                # The same maxima at every pixel: after a ReLU, zero padding is never above them.
                 layers[index] = nn.Sequential(
                     nn.ZeroPad2d((0, spacing, 0, spacing)), nn.MaxPool2d(2, stride=1, dilation=spacing)
                 )
@@ -168,7 +168,7 @@ def keep_resolution(layers: nn.Sequential, output_stride: int) -> None:
 
 
 def run_stages(layers: nn.Sequential, x: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> dict[str, Tensor]:
-    """Runs the trunk stage by stage; a map is what each pooling (strided, or made dense) leaves."""
+    """Run the trunk stage by stage and return the output of each pooling, strided or dilated."""
     maps: dict[str, Tensor] = {}
     ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d | nn.Sequential)]
     for k, (start, end) in enumerate(itertools.pairwise([0, *ends]), start=1):
@@ -180,12 +180,12 @@ def run_stages(layers: nn.Sequential, x: Tensor, run: Callable[[nn.Module, Tenso
 
 
 def without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The part of a state dict under `prefix`."""
+    """Return the part of a state dict under `prefix`."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def as_convolution(linear: dict[str, Tensor], kernel: int) -> dict[str, Tensor]:
-    """A linear layer's state as that of the convolution that computes the same at each place of a larger map."""
+    """Return a linear layer's state dict reshaped for the equivalent convolution."""
     return {
         name: tensor.reshape(tensor.shape[0], -1, kernel, kernel) if name == "weight" else tensor
         for name, tensor in linear.items()

@@ -1,4 +1,4 @@
-"""VGG-16 as in DeepLab v1 (Chen et al., 2015: LargeFOV) and v2 (Chen et al., 2018: ASPP-S, ASPP-L)."""
+"""VGG-16 of DeepLab v1 (Chen et al., 2015: LargeFOV) and v2 (Chen et al., 2018: ASPP-S, ASPP-L)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from segframe.models.weights.pretrained import load_strictly, torchvision_state
 
 
 class VGG16Atrous(Backbone):
-    """VGG-16 at stride 8 with a dilated 3x3 fc6 and a 1x1 fc7 for each of `rates`.
+    """VGG-16 at stride 8 with a branch of dilated 3x3 fc6 and 1x1 fc7 for each of `rates`.
 
-    Pooling is 3x3 as in DeepLab's release, the last two without stride, conv5 dilated by 2; `average_pool` adds the
-    3x3 mean after pool5 that v1 has and v2 has not. c5 is fc7, of all rates joined; fc7_1, fc7_2 ... are the single
-    ones. With `weights`, fc6 and fc7 start from the classifier's: `fc_channels` of its 4096 units, drawn at random for
-    each rate, and every third row and column of its 7x7 (v1, section 3.1; the release's vgg16_20M).
+    Pooling is 3x3 as in DeepLab's release, the last two without stride; conv5 is dilated by 2. `average_pool`: the 3x3
+    average pooling after pool5 (v1 only). c5 is the concatenation of the branches' fc7; fc7_1, fc7_2, ... are the
+    single branches. With `weights`, fc6 and fc7 are initialised from the classifier: `fc_channels` of its 4096 units,
+    drawn at random for each rate, and every third row and column of its 7x7 kernel (v1, section 3.1; the release's
+    vgg16_20M).
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class VGG16Atrous(Backbone):
         if not 0 < fc_channels <= 4096:
             raise UserError(f"backbone.fc_channels must lie between 1 and the classifier's 4096, got {fc_channels}")
         self.lr_multiplier = lr_multiplier
-        layers = atrous(trunk("vgg16"))
+        layers = atrous_stages(trunk("vgg16"))
         self.stages = nn.ModuleList(layers)
         self.average = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.fc6 = nn.ModuleList(nn.Conv2d(512, fc_channels, 3, padding=rate, dilation=rate) for rate in rates)
@@ -43,8 +44,8 @@ class VGG16Atrous(Backbone):
             initialize(self)
         else:
             state = torchvision_state("vgg16", weights)
-            whole = nn.Sequential(*(layer for stage in layers for layer in stage))
-            load_strictly(whole, without_prefix(state, "features."), weights)
+            sequential = nn.Sequential(*(layer for stage in layers for layer in stage))
+            load_strictly(sequential, without_prefix(state, "features."), weights)
             fc6 = as_convolution(without_prefix(state, "classifier.0."), 7)
             fc7 = as_convolution(without_prefix(state, "classifier.3."), 1)
             for first, second in zip(self.fc6, self.fc7, strict=True):
@@ -55,7 +56,7 @@ class VGG16Atrous(Backbone):
         self.features |= {f"fc7_{k}": Feature(fc_channels, 8, 0.0) for k in range(1, len(rates) + 1)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 2), c2 (4), c3, c4, c5 and fc7_1, fc7_2 ... (8)."""
+        """Return c1 (stride 2), c2 (4), c3, c4, c5 and fc7_1, fc7_2, ... (8) of images (N, 3, H, W)."""
         maps, x = {}, images
         for k, stage in enumerate(self.stages, start=1):
             maps[f"c{k}"] = x = self.run(stage, x)
@@ -67,8 +68,8 @@ class VGG16Atrous(Backbone):
         return maps | {f"fc7_{k}": branch for k, branch in enumerate(branches, start=1)}
 
 
-def atrous(layers: nn.Sequential) -> list[nn.Sequential]:
-    """The five stages of VGG-16's trunk with DeepLab's pooling and dilation."""
+def atrous_stages(layers: nn.Sequential) -> list[nn.Sequential]:
+    """Return the five stages of VGG-16's trunk with DeepLab's pooling and dilation."""
     stages: list[nn.Sequential] = []
     stage: list[nn.Module] = []
     for layer in layers:
@@ -85,7 +86,7 @@ def atrous(layers: nn.Sequential) -> list[nn.Sequential]:
 
 
 def load_decimated(fc6: nn.Module, fc7: nn.Module, fc6_state: dict[str, Tensor], fc7_state: dict[str, Tensor]) -> None:
-    """Takes a random choice of the classifier's units, and of the 7x7 every third row and column."""
+    """Copy randomly chosen units of the classifier, and every third row and column of its 7x7 kernel."""
     assert isinstance(fc6, nn.Conv2d)
     assert isinstance(fc7, nn.Conv2d)
     width = fc6.out_channels

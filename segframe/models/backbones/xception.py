@@ -1,4 +1,4 @@
-"""Aligned Xception-41, -65 and -71: Xception (Chollet, 2017) as DeepLabV3+ has it (Chen et al., 2018, Fig. 4)."""
+"""Aligned Xception-41, -65 and -71: Xception (Chollet, 2017) as modified for DeepLabV3+ (Chen et al., 2018, Fig. 4)."""
 
 from collections import OrderedDict
 
@@ -16,14 +16,14 @@ MIDDLE = {"xception41": 8, "xception65": 16, "xception71": 16}  # blocks of the 
 
 
 class Xception(Backbone):
-    """Layers carry timm's names, so the state dicts of its xception41, 65 and 71 fit.
+    """Aligned Xception with timm's layer names (its xception41, 65 and 71).
 
     c1 (64 channels) is the stem; c2 (256) is DeepLabV3+'s low-level feature: the second separable convolution of the
-    block that goes from stride 4 to 8, after batch norm, before ReLU; c3 (256; 728 in Xception-71) and c4 (728) are
-    the last blocks at strides 8 and 16, before ReLU; c5 (2048) is the exit flow, after ReLU.
+    block from stride 4 to 8, after batch norm, before ReLU; c3 (256; 728 in Xception-71) and c4 (728) are the last
+    blocks at strides 8 and 16, before ReLU; c5 (2048) is the exit flow, after ReLU.
 
-    A block's stride sits in its third separable convolution, so that where it is removed dilation begins with the next
-    block, exactly as in the official code: at output stride 16 only the last block is dilated, by 2.
+    A block's stride is in its third separable convolution: where it is removed, dilation begins with the next block, as
+    in the official code. At output stride 16 only the last block is dilated, by 2.
     """
 
     def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
@@ -34,10 +34,10 @@ class Xception(Backbone):
         self.stem = nn.Sequential(conv_bn_relu(3, 32, stride=2), conv_bn_relu(32, 64, stride=1))
         self.blocks = nn.ModuleList()
         self.ends: dict[int, str] = {}
-        """The blocks that halve the resolution, and the stage that each ends."""
+        """Indices of the blocks that halve the resolution, and the stage before each."""
         self.features = {}
         channels, dilation = 64, 1
-        for widths, stride in plan(variant):
+        for widths, stride in block_plan(variant):
             if stride == 2:
                 k = len(self.ends) + 1
                 self.ends[len(self.blocks)] = f"c{k}"
@@ -55,7 +55,7 @@ class Xception(Backbone):
             load_strictly(self, timm_state(variant, weights, imagenet="tf_in1k"), weights)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to c1 (stride 2) ... c5."""
+        """Return c1 (stride 2) ... c5 of images (N, 3, H, W)."""
         maps: dict[str, Tensor] = {}
         x = self.stem(images)
         for index, block in enumerate(self.blocks):
@@ -68,7 +68,7 @@ class Xception(Backbone):
 
 
 class Block(nn.Module):
-    """ReLU and separable convolution, three times, beside a shortcut; the third has the stride, unless `removed`."""
+    """Residual block of three ReLU and separable convolution pairs; the third has the stride, unless `removed`."""
 
     def __init__(
         self, in_channels: int, widths: tuple[int, int, int], stride: int, removed: bool, dilation: int
@@ -82,13 +82,13 @@ class Block(nn.Module):
         self.stack = nn.Sequential()
         channels = in_channels
         for k, width in enumerate(widths, 1):
-            # In place only where nobody else reads: the first reads the block's input, the third what may be c2.
+            # Not in place on the block's input, which the shortcut reads, nor on the second output, which may be c2.
             self.stack.add_module(f"act{k}", nn.ReLU(inplace=k == 2))
             self.stack.add_module(f"conv{k}", separable(channels, width, step if k == 3 else 1, dilation, relu=False))
             channels = width
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the second separable convolution makes of a map (N, C, H, W), and the block's output."""
+        """Return the outputs of the second separable convolution and of the block for a map (N, C, H, W)."""
         second = self.stack[:4](x)
         return second, self.stack[4:](second) + self.shortcut(x)
 
@@ -105,19 +105,19 @@ class LastBlock(nn.Module):
             channels = width
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As Block's."""
+        """Return the outputs of the second separable convolution and of the block."""
         second = self.stack[:2](x)
         return second, self.stack[2:](second)
 
 
-def plan(variant: str) -> list[tuple[tuple[int, int, int], int]]:
-    """Channels of the three separable convolutions and stride of every block but the last."""
+def block_plan(variant: str) -> list[tuple[tuple[int, int, int], int]]:
+    """Return the channels of the three separable convolutions and the stride of every block but the last."""
     same = [*ENTRY[variant], *[(728, 1)] * MIDDLE[variant]]
     return [*(((width, width, width), stride) for width, stride in same), ((728, 1024, 1024), 2)]
 
 
 def separable(in_channels: int, out_channels: int, stride: int, dilation: int, relu: bool) -> nn.Sequential:
-    """Depthwise 3x3 and 1x1 convolution, each with batch norm and, in the last block, ReLU."""
+    """Return depthwise 3x3 and 1x1 convolution, each with batch norm and, if `relu`, ReLU."""
     depthwise = nn.Conv2d(
         in_channels, in_channels, 3, stride, padding=dilation, dilation=dilation, groups=in_channels, bias=False
     )
@@ -132,18 +132,18 @@ def separable(in_channels: int, out_channels: int, stride: int, dilation: int, r
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """A 3x3 convolution of the stem."""
+    """Return a 3x3 convolution of the stem."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=batch_norm(out_channels), act=nn.ReLU(inplace=True)))
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Of the official code's epsilon."""
+    """Return batch norm with the official code's epsilon."""
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 def initialize(module: nn.Module) -> None:
-    """The official code's initialisation of convolutions: normal of deviation 0.09, cut at two deviations."""
+    """Initialise convolutions as the official code: normal of standard deviation 0.09, truncated at two."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.trunc_normal_(layer.weight, std=0.09, a=-0.18, b=0.18)

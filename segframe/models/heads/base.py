@@ -1,4 +1,4 @@
-"""The contract of a head: named feature maps in, logits at the head's own stride out."""
+"""Interface of heads: named feature maps in, logits at the head's own stride out."""
 
 from abc import ABC, abstractmethod
 
@@ -11,7 +11,7 @@ from segframe.models.ops.atrous_conv import AtrousConv2d
 
 
 class Head(nn.Module, ABC):
-    """Maps a backbone's maps to Logits; built as Head(features, num_classes, output_stride, *own settings).
+    """Abstract head; built as Head(features, num_classes, output_stride, *own settings).
 
     `output_stride` is the stride the head was designed for; backbones follow it.
     `lr_multiplier` scales the optimizer's learning rate for the parameters of this part.
@@ -19,17 +19,17 @@ class Head(nn.Module, ABC):
 
     lr_multiplier: float
     score_layers: tuple[str, ...] = ("classifier.",)
-    """How the names of the parameters begin that belong to single classes: worthless for other ones."""
+    """Prefixes of the parameters that depend on the classes; they are not copied to a network of other classes."""
     crops_overhang = False
-    """Whether logits are cut out by the maps' coordinates (FCN); all others resize, so maps must not overhang."""
+    """Whether logits are cropped by the maps' coordinates (FCN), so that maps may reach beyond the image."""
 
     @abstractmethod
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """The logits for images of this (H, W)."""
+        """Return the logits for images of size (H, W)."""
 
 
 def require(features: dict[str, Feature], *names: str) -> list[Feature]:
-    """The features a head reads; fails where the backbone does not offer one."""
+    """Return the features that a head reads; UserError if the backbone lacks one."""
     for name in names:
         if name not in features:
             raise UserError(f"this head reads {name}; the backbone offers {', '.join(features)}")
@@ -39,7 +39,10 @@ def require(features: dict[str, Feature], *names: str) -> list[Feature]:
 def conv_bn_relu(
     in_channels: int, out_channels: int, kernel: int, dilation: int = 1, separable: bool = False
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm, ReLU, size kept; separable: depthwise and 1x1, each with its own pair."""
+    """Return convolution without bias, batch norm and ReLU, keeping the size.
+
+    `separable`: a depthwise and a 1x1 convolution, each with batch norm and ReLU.
+    """
     padding = dilation * (kernel // 2)
     conv = AtrousConv2d if dilation > 1 else nn.Conv2d
     if separable:

@@ -13,7 +13,11 @@ LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
 
 
 class DeepLabV3(Head):
-    """ASPP on c5 and a classifier; `final_conv`: torchvision's 3x3 between them, which the paper does not have."""
+    """ASPP on c5 and a 1x1 classifier, logits at c5's stride (Chen et al., 2017).
+
+    `rates`: ASPP's dilations at the head's `output_stride`; None: the paper's. `final_conv`: torchvision's 3x3
+    convolution before the classifier, which the paper does not have.
+    """
 
     def __init__(
         self,
@@ -35,12 +39,15 @@ class DeepLabV3(Head):
         self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Logits at c5's stride."""
+        """Return logits at c5's stride."""
         return Logits(self.classifier(self.conv(self.aspp(maps["c5"]))), size, self.aligned_stride)
 
 
 class DeepLabV3Plus(Head):
-    """ASPP on c5, upsampled to c2 and joined with c2 projected to 48 channels; `num_convs` 3x3 and a classifier."""
+    """ASPP on c5, upsampled and concatenated with c2 projected to 48 channels, then `num_convs` 3x3 and a classifier.
+
+    Logits at c2's stride (Chen et al., 2018, Figure 2). `separable`: depthwise separable 3x3 convolutions.
+    """
 
     def __init__(
         self,
@@ -70,7 +77,7 @@ class DeepLabV3Plus(Head):
         self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Logits at c2's stride."""
+        """Return logits at c2's stride."""
         low_level = self.project(maps["c2"])
         size_of_c2 = (low_level.shape[-2], low_level.shape[-1])
         context = resize(self.aspp(maps["c5"]), size_of_c2, self.context_factor)
@@ -79,7 +86,10 @@ class DeepLabV3Plus(Head):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a 1x1, three dilated 3x3 convolutions and the image's mean, joined by a 1x1."""
+    """Atrous spatial pyramid pooling: a 1x1, dilated 3x3 convolutions and image pooling, fused by a 1x1 convolution.
+
+    Chen et al., 2017, Figure 5.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, rates: list[int], dropout: float, separable: bool) -> None:
         super().__init__()
@@ -87,19 +97,19 @@ class ASPP(nn.Module):
             [
                 conv_bn_relu(in_channels, out_channels, 1),
                 *(conv_bn_relu(in_channels, out_channels, 3, rate, separable) for rate in rates),
-                ImageMean(in_channels, out_channels),
+                ImagePooling(in_channels, out_channels),
             ]
         )
         self.project = conv_bn_relu(len(self.convs) * out_channels, out_channels, 1)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) to (N, out_channels, h, w)."""
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         return self.dropout(self.project(torch.cat([conv(x) for conv in self.convs], dim=1)))
 
 
-class ImageMean(nn.Module):
-    """The mean over the image through a 1x1 convolution, batch norm and ReLU, spread over the map again."""
+class ImagePooling(nn.Module):
+    """Global average pooling, 1x1 convolution, batch norm and ReLU, expanded to the size of the map."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -107,11 +117,11 @@ class ImageMean(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) to (N, out_channels, h, w)."""
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         # Not AdaptiveAvgPool2d: its backward is not deterministic on CUDA.
         mean = self.conv(x.mean((2, 3), keepdim=True))
         if self.training and len(x) == 1:
-            # One image has one value per channel, whose batch statistics say nothing: the running ones serve.
+            # A single value per channel has no batch statistics: use the running ones.
             bn = self.bn
             mean = F.batch_norm(mean, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
         else:
@@ -120,9 +130,9 @@ class ImageMean(nn.Module):
 
 
 def dilations(rates: list[int] | None, output_stride: int, stride: int) -> list[int]:
-    """The dilations on a map of `stride`, whose reach in pixels is that of `rates` at the head's `output_stride`.
+    """Return dilations for a map of `stride` with the reach, in pixels, of `rates` at the head's `output_stride`.
 
-    Without rates the papers' hold: (6, 12, 18) at stride 16, doubled at 8.
+    `rates` None: the papers' (6, 12, 18) at stride 16, doubled at 8.
     """
     if rates is None:
         rates, output_stride = [6, 12, 18], 16

@@ -1,4 +1,4 @@
-"""The score layers of DeepLab v1 (Chen et al., 2015) and v2 (Chen et al., 2018)."""
+"""Heads of DeepLab v1 (Chen et al., 2015) and v2 (Chen et al., 2018, arXiv:1606.00915)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ from segframe.models.ops.atrous_conv import AtrousConv2d
 
 
 class DeepLabV2(Head):
-    """The sum of score convolutions, one for each of `reads` and each of `rates`, their dilations.
+    """Sum of the logits of parallel classifiers: one convolution for each map in `reads` and each dilation in `rates`.
 
-    DeepLab v1: 1x1 on LargeFOV's c5. v2 on VGG: 1x1 on fc7_1 ... fc7_4. v2 on ResNet: ASPP, 3x3 with rates 6, 12, 18
-    and 24 on c5. Weights start from N(0, 0.01), biases from 0, as released.
+    DeepLab v2 on ResNet: ASPP, four 3x3 convolutions with rates 6, 12, 18, 24 on c5 (Figure 7). v2 on VGG: 1x1 on
+    fc7_1 ... fc7_4 of the backbone's branches. v1 (LargeFOV) is the case of a single 1x1 convolution on c5. `rates` are
+    for the head's `output_stride`; logits have the stride of the maps. Initialised as in the release: weights from
+    N(0, 0.01), biases 0.
     """
 
     score_layers = ("score.",)
@@ -40,7 +42,7 @@ class DeepLabV2(Head):
         for name, source in zip(reads, sources, strict=True):
             convs = nn.ModuleList()
             for rate in rates:
-                # Rates are for the stride the head was designed for: the same reach in pixels at every other.
+                # The same reach in pixels at any stride.
                 dilation = max(1, rate * output_stride // source.stride)
                 padding = dilation * (kernel_size // 2)
                 layer = AtrousConv2d if kernel_size == 3 else nn.Conv2d
@@ -52,7 +54,7 @@ class DeepLabV2(Head):
             self.score[name] = convs
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Scores at the stride of the maps."""
+        """Return logits at the stride of the maps."""
         convs = ((name, conv) for name, convs in self.score.items() for conv in convs.children())
         scores = [conv(maps[name]) for name, conv in convs]
         return Logits(torch.stack(scores).sum(0), size, self.aligned_stride)

@@ -1,4 +1,4 @@
-"""Fully convolutional networks (Long, Shelhamer & Darrell, 2015; Shelhamer et al., 2017) and the dilated FCN head."""
+"""Skip decoder of FCN (Long, Shelhamer & Darrell, 2015; Shelhamer et al., 2017) and torchvision's dilated FCN head."""
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,13 @@ from segframe.models.logits import Logits
 
 
 class FCN(Head):
-    """FCN-32s, -16s, -8s: scores of each map in `reads`, coarsest first, upsampled and summed.
+    """FCN-32s, -16s, -8s: 1x1 scores of each map in `reads`, coarsest first, upsampled and summed; logits at full size.
 
-    Upsampling is by transposed convolutions of full (C, C, k, k) weights, bilinear at first. Every crop follows from
-    the maps' coordinates, so the same head serves the papers' form (conv1_1 padded by 100: crops at 19; 5, 27; 5, 9,
-    31), the padded one and any other backbone. `learned` says which of them train: "none" (the released nets),
-    "intermediate" (all but the last: the CVPR text) or "all". `scales` multiply the maps before they are scored, in the
-    order of `reads` (FCN-8s at once: 1, 0.01, 0.0001, so that one training learns all three); null: 1.
+    Upsampling is by transposed convolutions with dense (C, C, k, k) weights, initialised bilinearly. Crops are computed
+    from the maps' coordinates, so the head fits the papers' form (conv1_1 padded by 100: crops at 19; 5, 27; 5, 9, 31),
+    a padded VGG and any other backbone. `learned`: which transposed convolutions are trained: "none" (as released),
+    "intermediate" (all but the last; CVPR paper, section 4.3) or "all". `scales` multiply the maps in `reads` before
+    they are scored (FCN-8s at once: 1, 0.01, 0.0001); null: 1.
     """
 
     crops_overhang = True
@@ -56,14 +56,14 @@ class FCN(Head):
             deconv.weight.requires_grad = learned == "all" or (learned == "intermediate" and target is not image)
             self.upscore.append(deconv)
             shift = round((target.offset - grid.offset) / target.stride)
-            # (crop of the upsampled map, crop of the target): what they share begins where the later one does.
+            # (crop of the upsampled map, crop of the target): both then begin at the same pixel.
             self.crops.append((max(shift, 0), max(-shift, 0)))
             grid = Feature(num_classes, target.stride, max(grid.offset, target.offset))
         for parameter in self.score.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Scores at full size, cropped to the image."""
+        """Return logits at full size, cropped to the image."""
         x = self.scored(self.reads[0], maps[self.reads[0]])
         for name, upscore, (own, other) in zip(self.reads[1:], self.upscore, self.crops, strict=False):
             x = upscore(x)[..., own:, own:]
@@ -72,20 +72,20 @@ class FCN(Head):
             x = x[..., :h, :w] + self.scored(name, skip[..., :h, :w])
         own, missing = self.crops[-1]
         x = self.upscore[-1](x)[..., own : own + size[0] - missing, own : own + size[1] - missing]
-        # A VGG made dense has no cell for the first pixels: they get the scores of their nearest neighbours.
+        # A dilated VGG has no cell for the first pixels: replicate their nearest neighbours' scores.
         right, bottom = size[1] - missing - x.shape[-1], size[0] - missing - x.shape[-2]
         if missing or right or bottom:
             x = F.pad(x, (missing, right, missing, bottom), mode="replicate")
         return Logits(x, size, aligned_stride=None)
 
     def scored(self, name: str, x: Tensor) -> Tensor:
-        """A map's scores (N, num_classes, h, w)."""
+        """Return a map's scores (N, num_classes, h, w)."""
         scale = self.scales[name]
         return self.score[name](x if scale == 1 else x * scale)
 
 
 class DilatedFCN(Head):
-    """torchvision's FCN head: 3x3 convolution to a quarter of the channels, dropout, 1x1 scores of one map."""
+    """torchvision's FCN head on one map: 3x3 convolution to a quarter of its channels, dropout, 1x1 classifier."""
 
     score_layers = ("layers.4.",)
 
@@ -114,15 +114,15 @@ class DilatedFCN(Head):
         )
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Scores at the stride of the map that is read."""
+        """Return logits at the stride of the map."""
         return Logits(self.layers(maps[self.reads]), size, self.aligned_stride)
 
 
 def bilinear_upsampling(channels: int, source: Feature, target: Feature) -> tuple[nn.ConvTranspose2d, Feature]:
-    """The transposed convolution from one grid to the stride of another, and the grid it makes.
+    """Return a bilinear transposed convolution from one grid to the stride of another, and the grid of its output.
 
-    Its kernel is 2s for a factor s, as in the papers, where the grids are half a cell apart (VGG), and 2s - 1 where
-    cell centres coincide (ResNet): so its cells lie exactly on the target's.
+    For an upsampling factor s the kernel is 2s, as in the papers, if the grids are half a cell apart (VGG), and 2s - 1
+    if cell centres coincide (ResNet), so that output cells lie exactly on the target's.
     """
     factor = source.stride // target.stride
     half_a_cell_apart = ((source.offset - target.offset) / target.stride) % 1 == 0.5
@@ -137,7 +137,7 @@ def bilinear_upsampling(channels: int, source: Feature, target: Feature) -> tupl
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """The (size, size) bilinear filter of Caffe's and the FCN release's `surgery.py`."""
+    """Return the (size, size) bilinear filter of Caffe and of the FCN release's `surgery.py`."""
     factor = (size + 1) // 2
     centre = factor - 1 if size % 2 else factor - 0.5
     line = 1 - (torch.arange(size) - centre).abs() / factor

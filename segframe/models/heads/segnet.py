@@ -1,4 +1,4 @@
-"""The decoder of SegNet (Badrinarayanan et al., 2017)."""
+"""Decoder of SegNet (Badrinarayanan et al., 2017)."""
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,11 @@ STAGES = (5, 4, 3, 2, 1)
 
 
 class SegNet(Head):
-    """Mirrors a VGG: upsamples c5 stage by stage to the sizes before its poolings, with `depths` convolutions each.
+    """Mirrored VGG: upsamples c5 stage by stage to the sizes before the poolings, with `depths` convolutions per stage.
 
-    `upsampling`: "max_unpooling" puts values back to where the encoder's maxima were (i1 ... i5), the paper's way; the
-    other ways of heads/upsampling.py are there to be compared with it. The last convolution is the classifier, without
-    batch norm and ReLU. Convolutions have biases, as in the release.
+    `upsampling`: "max_unpooling", the paper's, writes values to the positions of the encoder's maxima (i1 ... i5); the
+    modes of heads/upsampling.py are for comparison. The last convolution is the classifier, without batch norm and
+    ReLU. Convolutions have biases, as in the release. Logits at full size.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class SegNet(Head):
         sources = require(features, *(f"c{k}" for k in STAGES))
         if self.unpools and "i5" not in features:
             raise UserError(
-                "head=segnet puts maxima back to where they were, which only a VGG backbone with "
-                "pooling_indices=true tells: backbone=vgg16_bn_indices, or head.upsampling=bilinear"
+                "head=segnet needs the positions of the pooled maxima, which this backbone does not return; "
+                "choose backbone=vgg16_bn_indices or head.upsampling=bilinear"
             )
         strides = [source.stride for source in sources] + [1]
         widths = [source.channels for source in sources]
@@ -55,7 +55,7 @@ class SegNet(Head):
             self.score_layers = (f"conv.{j}.{len(stage) - 1}.",)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Logits at full size."""
+        """Return logits at full size."""
         x = maps["c5"]
         sizes = [*((maps[f"c{k - 1}"].shape[-2], maps[f"c{k - 1}"].shape[-1]) for k in STAGES[:-1]), size]
         for j, (conv, (h, w)) in enumerate(zip(self.conv, sizes, strict=True)):
@@ -64,16 +64,16 @@ class SegNet(Head):
 
 
 def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Puts maxima (N, C, h, w) back to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
+    """Write maxima (N, C, h, w) to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
     if not torch.are_deterministic_algorithms_enabled():
         return F.max_unpool2d(x, indices, [2, 2], output_size=[*size])
-    # The same: CUDA's operator refuses for windows that overlap, which would put two values into one place.
+    # The same result: CUDA's max_unpool2d has no deterministic form, since overlapping windows could collide.
     empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
     return empty.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
 
 
 def convolutions(in_channels: int, outputs: list[int], classifies: bool) -> nn.Sequential:
-    """3x3 convolutions with batch norm and ReLU; a classifier as the last one has neither."""
+    """Return 3x3 convolutions with batch norm and ReLU; `classifies`: the last one has neither."""
     layers: list[nn.Module] = []
     for k, channels in enumerate(outputs):
         conv = nn.Conv2d(in_channels, channels, 3, padding=1)

@@ -1,4 +1,4 @@
-"""The expansive path of U-Net (Ronneberger et al., 2015), on any backbone."""
+"""Decoder of U-Net (Ronneberger et al., 2015), for any backbone."""
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from segframe.models.logits import Logits
 
 
 class UNet(Head):
-    """Upsamples the coarsest of `reads`, joins it with the next (skip first, as in the paper) and convolves twice.
+    """U-Net decoder: upsamples the coarsest map of `reads`, concatenates the next one and convolves twice, repeatedly.
 
-    `channels`: after each join; the first convolution of a pair has as many as skip or upsampled map, whichever is
-    less. `padded`: convolutions keep the size. Otherwise skips and logits are cropped by the maps' coordinates.
+    `channels`: outputs of each stage; its first convolution has as many as the skip or the upsampled map, whichever is
+    fewer. `padded`: convolutions keep the size; otherwise skips and logits are cropped by the maps' coordinates, as in
+    the paper. Logits at the stride of the finest map.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class UNet(Head):
         self.classifier = nn.Conv2d(x.channels, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Logits at the stride of the finest map; at full size where that is 1."""
+        """Return logits at the stride of the finest map; at full size if that is 1."""
         x = maps[self.reads[0]]
         for name, up, conv, crop in zip(self.reads[1:], self.up, self.conv, self.crops, strict=True):
             x, skip = up(x), maps[name]
@@ -72,7 +73,7 @@ class UNet(Head):
 
 
 def whole_cells(distance: float, stride: int) -> int:
-    """A distance in pixels as a number of cells, which unpadded convolutions need to be whole and not negative."""
+    """Return a distance in pixels as a number of cells; UserError unless it is a natural number."""
     cells = distance / stride
     if cells < 0 or cells % 1:
         raise UserError("head.padded=false needs a backbone that mirrors the image's border: backbone=unet_original")

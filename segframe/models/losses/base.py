@@ -1,4 +1,4 @@
-"""The contract of a loss: Logits and masks in, a scalar out."""
+"""Interface of losses: Logits and masks in, a scalar out."""
 
 from abc import ABC, abstractmethod
 
@@ -8,8 +8,8 @@ from segframe.models.logits import Logits
 
 
 class Loss(nn.Module, ABC):
-    """Compares Logits with masks (N, H, W; 255 is ignored); float32 inside; 0, not NaN, where every pixel is void."""
+    """Abstract loss of Logits and masks (N, H, W; 255 is void); computed in float32; 0 if every pixel is void."""
 
     @abstractmethod
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        """The scalar to minimise."""
+        """Return the scalar to minimise."""

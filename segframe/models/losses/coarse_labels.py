@@ -1,4 +1,4 @@
-"""A loss on the logits' own grid."""
+"""Loss at the resolution of the logits (DeepLab v1 and v2)."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from segframe.models.losses.base import Loss
 
 
 class CoarseLabels(Loss):
-    """Another loss, of coarse logits and masks that are shrunk to them by nearest neighbour (DeepLab v1 and v2).
+    """Another loss, applied to coarse logits and masks reduced to their size by nearest neighbour (DeepLab v1 and v2).
 
-    Where the logits' recipe aligns corners, stride 8 takes every 8th pixel, as Caffe's `shrink_factor: 8` does.
+    With aligned corners and stride 8 every 8th pixel is taken, as by Caffe's `shrink_factor: 8`.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -18,7 +18,6 @@ class CoarseLabels(Loss):
         self.loss = loss
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        """See Loss."""
         h, w = logits.values.shape[-2:]
         rows, columns = (
             nearest(cells, pixels, logits.aligned_stride, mask.device)
@@ -28,7 +27,7 @@ class CoarseLabels(Loss):
 
 
 def nearest(cells: int, pixels: int, aligned_stride: int | None, device: torch.device) -> Tensor:
-    """The pixel nearest to the centre of each cell, int64 (cells,)."""
+    """Return the pixel nearest to the centre of each cell, int64 (cells,)."""
     cell = torch.arange(cells, device=device)
     if aligned_stride is not None:
         return (cell * aligned_stride).clamp(max=pixels - 1)

@@ -1,4 +1,4 @@
-"""A weighted sum of losses."""
+"""Weighted sum of losses."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from segframe.models.losses.base import Loss
 
 
 class WeightedSum(Loss):
-    """Sum of `terms`, each times the entry of `weights` under its name."""
+    """Sum of `terms`, each multiplied by its entry in `weights`."""
 
     def __init__(self, terms: dict[str, Loss], weights: dict[str, float]) -> None:
         super().__init__()
@@ -18,6 +18,5 @@ class WeightedSum(Loss):
         self.weights = weights
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        """See Loss."""
         parts = [self.weights[name] * term(logits, mask) for name, term in self.terms.items()]
         return sum(parts[1:], parts[0])

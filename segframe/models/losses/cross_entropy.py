@@ -1,4 +1,4 @@
-"""Cross-entropy over the pixels, with class weights and label smoothing."""
+"""Pixelwise cross-entropy with class weights and label smoothing."""
 
 from typing import Literal
 
@@ -13,12 +13,12 @@ from segframe.models.ops.cross_entropy import cross_entropy
 
 
 class CrossEntropy(Loss):
-    """Mean over the pixels that are not void, weighted by their classes' weights.
+    """Cross-entropy at the images' size, mean over the pixels that are not void.
 
-    `reduction`: "mean", the weighted mean; "pixel_mean", the weighted sum by the number of pixels (SegNet's recipe);
-    "sum", over an image's pixels, mean over the batch's images (Caffe's unnormalised loss, of FCN's recipes).
+    `reduction`: "mean", weighted by the classes' weights; "pixel_mean", the weighted sum divided by the number of
+    pixels (SegNet); "sum", over pixels, mean over images (Caffe's unnormalised loss, as in FCN).
     `class_weights`: one per class; "auto" in a config becomes the median-frequency weights of the training masks.
-    `label_smoothing`: the share of the target spread evenly over all classes (Szegedy et al., 2016).
+    `label_smoothing`: the share of the target distributed over all classes (Szegedy et al., 2016).
     """
 
     class_weights: Tensor | None
@@ -30,20 +30,19 @@ class CrossEntropy(Loss):
         reduction: Literal["mean", "pixel_mean", "sum"] = "mean",
     ) -> None:
         super().__init__()
-        assert class_weights != "auto", "resolved by build.py"
+        assert class_weights != "auto", "auto is resolved when the config is finished"
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing must lie in [0, 1), got {label_smoothing}")
         for weight in class_weights or ():
             check_range("loss.class_weights", weight, 0)
         if class_weights is not None and not any(class_weights):
-            raise UserError("loss.class_weights are all 0: nothing would be learned")
+            raise UserError("loss.class_weights are all 0: nothing would be learned; give at least one above 0")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
         self.reduction = reduction
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        """See Loss."""
         values, weights = logits.values, self.class_weights
         if weights is not None and len(weights) != values.shape[1]:
             raise UserError(f"loss.class_weights has {len(weights)} entries for {values.shape[1]} classes")

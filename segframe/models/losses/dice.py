@@ -10,7 +10,7 @@ from segframe.models.losses.base import Loss
 
 
 class Dice(Loss):
-    """1 - Dice coefficient of the batch's soft masks, mean over the classes that occur in the truth.
+    """1 - Dice coefficient over the whole batch, mean over the classes present in its masks.
 
     Dice of a class = (2 sum(p t) + `smooth`) / (sum(p) + sum(t) + `smooth`), void pixels left out.
     """
@@ -21,7 +21,6 @@ class Dice(Loss):
         self.smooth = smooth
 
     def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        """See Loss."""
         full = logits.full()
         valid = (mask != IGNORE_INDEX)[:, None]
         probabilities = full.softmax(1) * valid

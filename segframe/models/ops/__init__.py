@@ -1,1 +1,1 @@
-"""What several parts compute: bilinear resizing in bands, and what is fused with it."""
+"""Operators: bilinear resizing in bands of rows, cross-entropy and argmax fused with it, atrous convolution."""

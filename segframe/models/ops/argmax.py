@@ -1,8 +1,8 @@
-"""The best class of every pixel from coarse logits, without logits at the images' size.
+"""Argmax at the images' size of coarse logits, without storing full logits.
 
-Where one class is best at all four cells around a pixel, it is best at the pixel, which is a mean of theirs. So only
-the pixels between other cells, along the classes' borders, are computed, in float32 and step by step as `F.interpolate`
-does: the answer is that of `full().argmax(1)`, to the bit from contiguous logits, up to rounding from others.
+A class with the highest logit at all four cells around a pixel also has the highest at the pixel, their weighted mean.
+So only pixels along borders between classes are interpolated, in float32 and in the order of `F.interpolate`'s
+operations: the result equals `full().argmax(1)`, to the bit for contiguous logits, up to rounding for others.
 """
 
 import functools
@@ -15,27 +15,27 @@ from segframe.models.ops.bilinear import axis, resize
 from segframe.models.ops.row_bands import CPU_BAND, bands, slices
 
 TOLERANCE = 2.0**-20
-"""Of a score: beyond what rounding does to a mean of four, so that no class of lower index catches up with the best."""
+"""Relative: above the rounding error of a mean of four, by which a class of lower index could draw level."""
 WORTHWHILE = 0.3
-"""The share of the pixels up to which computing these alone takes less time than computing all."""
+"""Share of border pixels up to which computing only these is faster than computing all."""
 LINES_BYTES = 1 << 18
-"""Bytes of pixels that are computed at once; some ten temporary tensors are as large."""
+"""Bytes of pixels computed at once; about ten temporary tensors are as large."""
 
 
 def classes(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    """Logits (N, C, h, w) to classes (N, *size), uint8: the first of the best at `size` (see `bilinear.resize`).
+    """Return classes (N, *size), uint8, of logits (N, C, h, w): the first maximum after `bilinear.resize`.
 
-    A pixel with a NaN among its scores, or between infinite ones, gets some class.
+    A pixel with NaN or infinite neighbours gets an arbitrary class.
     """
     result = torch.empty(len(values), *size, dtype=torch.uint8, device=values.device)
     with torch.autocast(values.device.type, enabled=False), torch.no_grad():
         if values.device.type != "cpu":
-            # Which pixels lie along borders, the device alone knows; to ask it is to wait for it.
+            # Finding the border pixels would synchronise with the GPU.
             for some, rows, logits in bands(values, size, aligned_stride, 1.0, None):
                 result[some, rows] = logits.argmax(1).view(result[some, rows].shape)
             return result
         pixels = values.shape[1] * size[0] * size[1]
-        # Three channels torch resizes in other steps; so few gain nothing here.
+        # Few pixels gain nothing; up to three channels torch resizes with other operations.
         small = 4 * pixels <= CPU_BAND or values.shape[1] <= 3
         enlarged = size[0] * size[1] >= 3 * values.shape[2] * values.shape[3]
         for some in slices(0, len(values), max(1, CPU_BAND // (4 * pixels))):
@@ -50,7 +50,7 @@ def classes(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -
 
 
 def _best(logits: Tensor, into: Tensor) -> None:
-    """Classes of logits (N, C, H, W)."""
+    """Write the classes of logits (N, C, H, W) to `into`."""
     if logits.stride(1) == 1:
         into.copy_(logits.argmax(1))
         return
@@ -60,14 +60,14 @@ def _best(logits: Tensor, into: Tensor) -> None:
 
 
 def best(scores: Tensor) -> Tensor:
-    """The first of the best classes, (..., C, P) to (..., P) uint8, the last where there is a NaN; overwrites them."""
+    """Return the argmax (..., P), uint8, of (..., C, P), the last class if there is a NaN; overwrites `scores`."""
     return _first(scores.eq_(scores.amax(-2, keepdim=True)))
 
 
 def _first(ones: Tensor) -> Tensor:
-    """The index of the first 1.0 among zeros along the dimension before the last; the last index where there is none.
+    """The index of the first 1.0 among zeros along the second to last dimension; the last index if there is none.
 
-    In floats all the way: comparisons into booleans, and argmax over this dimension, take a CPU several times as long.
+    In floats: boolean comparisons and argmax over this dimension take several times as long on a CPU.
     """
     number = ones.shape[-2]
     ranks = torch.arange(number, 0, -1, dtype=torch.float32, device=ones.device).unsqueeze(1)
@@ -75,7 +75,7 @@ def _first(ones: Tensor) -> Tensor:
 
 
 def _along_borders(values: Tensor, aligned_stride: int | None, into: Tensor) -> bool:
-    """Classes of one image; False, and none, where most of its pixels lie along borders."""
+    """Write the classes of one image to `into`; return False, writing none, if too many pixels lie along borders."""
     number, h, w = values.shape
     height, width = into.shape
     rows, columns = axis(height, h, aligned_stride, values.device), axis(width, w, aligned_stride, values.device)
@@ -105,12 +105,12 @@ def _along_borders(values: Tensor, aligned_stride: int | None, into: Tensor) -> 
 
 
 def _mean(near: Tensor, far: Tensor, share: Tensor) -> Tensor:
-    # Step by step as torch resizes contiguous logits.
+    # In the order of torch's operations for contiguous logits.
     return torch.addcmul(far * share, near, 1 - share)
 
 
 def _sure(cells: Tensor) -> Tensor:
-    """The best class of cells (cells, C), uint8; 255 where a class of lower index comes near it, or with a NaN."""
+    """The argmax of cells (cells, C), uint8; 255 if a class of lower index is within TOLERANCE, or with a NaN."""
     scores = cells.t().clone(memory_format=torch.contiguous_format).unsqueeze(0)
     highest = scores.amax(1, keepdim=True)
     first = _first(scores.ge_(highest - TOLERANCE * highest.abs())).flatten()
@@ -119,7 +119,7 @@ def _sure(cells: Tensor) -> Tensor:
 
 
 def _border(sure: Tensor) -> Tensor:
-    """Whether a cell, the next ones to the right and below and the one between these differ, or are not sure."""
+    """Whether the square of a cell and its right, lower and diagonal neighbours has several or unsure classes."""
     pairs = sure == IGNORE_INDEX
     pairs[:, :-1] |= sure[:, :-1] != sure[:, 1:]
     squares = pairs.clone()
@@ -129,10 +129,10 @@ def _border(sure: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _runs(pixels: int, cells: int, aligned_stride: int | None) -> tuple[Tensor, Tensor, int]:
-    """Runs of pixels that lie between the same two cells: their starts, their lengths, and the largest length."""
+    """Runs of pixels between the same two cells: their starts, lengths, and the largest length."""
     low = axis(pixels, cells, aligned_stride, torch.device("cpu")).low
     counts = low.unique_consecutive(return_counts=True)[1].tolist()
-    # The first cell's run is longer than others by half: it is cut.
+    # The first cell's run is longer by half than the others: it is split.
     longest = min(max(counts), -(-pixels // cells))
     start, runs = 0, []
     for count in counts:

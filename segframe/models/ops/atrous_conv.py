@@ -1,4 +1,4 @@
-"""Dilated 3x3 convolutions on maps hardly larger than their reach: ASPP's, most of whose taps see only padding."""
+"""Fast dilated 3x3 convolutions on maps hardly larger than their reach (ASPP), most of whose taps read padding."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,21 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WORTH_PARTING = 0.45
-"""The largest share of products with pixels, not padding, at which nine small convolutions beat the whole one: measured
-on a CPU at maps of 16 to 65 cells, where they take 0.4 to 0.6 of its time (0.2 with a single tap left)."""
+TAPWISE_LIMIT = 0.45
+"""Share of products with pixels, not padding, up to which nine 1x1 convolutions are faster than one 3x3. Measured on a
+CPU at maps of 16 to 65 cells, where they take 0.4 to 0.6 of its time (0.2 with a single tap left)."""
 
 
 class AtrousConv2d(nn.Conv2d):
-    """A dense or depthwise 3x3 nn.Conv2d (padding = dilation, stride 1) with the same answers in less time.
+    """Dense or depthwise 3x3 nn.Conv2d (padding = dilation, stride 1), same results in less time.
 
-    On a CPU, taps are applied only where they see pixels, if that is less than WORTH_PARTING of all. Depthwise ones in
-    channels-last memory otherwise run undilated on each of the dilation**2 interleaved grids, for which PyTorch has a
-    fast kernel (3 to 15 times as fast). On a GPU, a kernel of which only the middle sees pixels is run as 1x1.
+    On a CPU, taps are applied only to pixels, not padding, if these are less than TAPWISE_LIMIT of all. Otherwise
+    depthwise ones in channels-last memory run undilated on the dilation**2 interleaved grids, for which PyTorch has a
+    fast kernel (3 to 15 times as fast). On a GPU, a kernel whose outer taps read only padding runs as 1x1.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) to (N, out_channels, h, w)."""
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         assert self.kernel_size == (3, 3)
         assert self.padding == self.dilation == (self.dilation[0], self.dilation[0])
         assert self.stride == (1, 1)
@@ -32,7 +32,7 @@ class AtrousConv2d(nn.Conv2d):
 
 @torch.overrides.wrap_torch_function(lambda x, weight, bias, dilation, groups: (x, weight))
 def atrous_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Tensor:
-    """F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups): see AtrousConv2d."""
+    """Return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups); see AtrousConv2d."""
     height, width = x.shape[-2:]
     useful = share_of_pixels(height, dilation) * share_of_pixels(width, dilation)
     depthwise = groups == weight.shape[0] > 1
@@ -40,27 +40,27 @@ def atrous_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int,
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         if dilation >= max(height, width) and x.device.type != "meta":
             return F.conv2d(x, weight[:, :, 1:2, 1:2], bias, groups=groups)
-    elif useful <= WORTH_PARTING or in_grids:
+    elif useful <= TAPWISE_LIMIT or in_grids:
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         with torch.autocast("cpu", enabled=False):
-            if useful <= WORTH_PARTING:
-                y = Parted.apply(x, weight, dilation)
+            if useful <= TAPWISE_LIMIT:
+                y = TapwiseConv.apply(x, weight, dilation)
             else:
-                y = convolved_in_grids(x, weight, dilation)
+                y = conv_on_grids(x, weight, dilation)
             return y if bias is None else y + bias[:, None, None]
     return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups)
 
 
 def share_of_pixels(cells: int, dilation: int) -> float:
-    """Of the products of three taps along an axis, those with cells of the map."""
+    """Return the share of three taps' products along an axis that read cells of the map."""
     return (cells + 2 * max(0, cells - dilation)) / (3 * cells)
 
 
-def convolved_in_grids(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """A dilated depthwise convolution as undilated ones of the dilation**2 grids that never meet; channels last."""
+def conv_on_grids(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Return a dilated depthwise convolution, computed undilated on dilation**2 interleaved grids; channels last."""
     n, channels, height, width = x.shape
     rows, columns = -(-height // dilation), -(-width // dilation)
     x = F.pad(x, (0, columns * dilation - width, 0, rows * dilation - height)).permute(0, 2, 3, 1)
@@ -73,7 +73,7 @@ def convolved_in_grids(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 
 def overlaps(cells: int, dilation: int) -> Iterator[tuple[int, slice, slice]]:
-    """Along an axis: a tap, the cells of the answer that it reaches from inside the map, and the cells it reads."""
+    """Yield along an axis each tap with the output cells it contributes to and the input cells it reads."""
     yield 1, slice(0, cells), slice(0, cells)
     if dilation < cells:
         yield 0, slice(dilation, cells), slice(0, cells - dilation)
@@ -81,18 +81,18 @@ def overlaps(cells: int, dilation: int) -> Iterator[tuple[int, slice, slice]]:
 
 
 def taps(x: Tensor, dilation: int) -> Iterator[tuple[int, int, tuple[Any, ...], tuple[Any, ...]]]:
-    """The taps that see pixels, the middle first: row, column, where they write, where they read."""
+    """Yield the taps that read pixels, the middle first: row, column, output cells, input cells."""
     for i, to_rows, from_rows in overlaps(x.shape[-2], dilation):
         for j, to_columns, from_columns in overlaps(x.shape[-1], dilation):
             yield i, j, (..., to_rows, to_columns), (..., from_rows, from_columns)
 
 
-class Parted(torch.autograd.Function):
-    """The sum over the taps of a 1x1 convolution each, of only those cells that lie in the map."""
+class TapwiseConv(torch.autograd.Function):
+    """Sum over the taps of 1x1 convolutions of the cells inside the map."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        """x (N, C, h, w), weight (C', C, 3, 3) or (C, 1, 3, 3) of one dtype; sums are in float32 at least."""
+        """x (N, C, h, w), weight (C', C, 3, 3) or (C, 1, 3, 3) of one dtype; sums in float32 at least."""
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         total: Tensor | None = None
@@ -143,5 +143,5 @@ class Parted(torch.autograd.Function):
 
 
 def product(x: Tensor, tap: Tensor) -> Tensor:
-    """One tap (C', C) of a dense or (C, 1) of a depthwise kernel, applied to cells (N, C, h, w)."""
+    """Return one tap (C', C) of a dense or (C, 1) of a depthwise kernel applied to cells (N, C, h, w)."""
     return x * tap[:, :, None] if tap.shape[1] != x.shape[1] else F.conv2d(x, tap[..., None, None])

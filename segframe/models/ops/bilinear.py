@@ -1,4 +1,4 @@
-"""Bilinear resizing, and how it goes axis by axis: which two cells a pixel lies between, how near to the second."""
+"""Bilinear resizing of maps, and its interpolation indices and weights along one axis."""
 
 import functools
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    """A map (N, C, h, w) at another size, bilinear.
+    """Return a map (N, C, h, w) resized to `size`, bilinear.
 
-    `aligned_stride` null: both maps' edges coincide (`align_corners=False`; torchvision's and VainF's recipes). A
-    number: cell i lies on pixel i * aligned_stride, which is `align_corners=True` at sizes of k * stride + 1 (the
-    crops of TensorFlow's and Caffe's recipes), and what padding an image to such a size comes to at any other.
+    `aligned_stride` None: the edges of both maps coincide (`align_corners=False`; torchvision's and VainF's recipes). A
+    number: cell i lies on pixel i * aligned_stride. This is `align_corners=True` at sizes of k * stride + 1 (the crops
+    of TensorFlow's and Caffe's recipes); at any other size it equals padding the image to such a size.
     """
     if torch.are_deterministic_algorithms_enabled():
         return _product(x, size, aligned_stride)
@@ -26,14 +26,14 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
 
 
 def _product(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    # A GPU's gradients of interpolation and replication add up in any order; those of matrix products do not.
+    # On a GPU, gradients of interpolation and replication are not deterministic; those of matrix products are.
     rows, columns = (matrix(*pair, aligned_stride, x.device) for pair in zip(size, x.shape[-2:], strict=True))
     with torch.autocast(x.device.type, enabled=False):
         return (rows @ x.float() @ columns.T).to(x.dtype)
 
 
 class Axis(NamedTuple):
-    """Along one axis, pixel i is (1 - share[i]) * cell low[i] + share[i] * cell high[i]."""
+    """Interpolation along one axis: pixel i is (1 - share[i]) * cell low[i] + share[i] * cell high[i]."""
 
     low: Tensor
     """int64 (pixels,), rising"""
@@ -45,11 +45,10 @@ class Axis(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Axis:
-    """Where pixels lie between cells, as `resize` has it.
+    """Return the two cells and the weight of every pixel, as in `resize`.
 
-    `aligned_stride` None: both ends coincide (torch's `align_corners=False`). A number: cell i lies on pixel
-    i * aligned_stride, and the last cell continues beyond. In float32, step by step as torch computes it, so that equal
-    formulas give equal bits.
+    With `aligned_stride`, pixels beyond the last cell repeat it. In float32, in the order of torch's operations, so
+    that results are equal to the bit.
     """
     position = torch.arange(pixels, dtype=torch.float32, device=device)
     if aligned_stride is None:
@@ -64,7 +63,7 @@ def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.devi
 
 @functools.lru_cache(maxsize=64)
 def matrix(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Tensor:
-    """The same as a matrix (pixels, cells), float32: it times the cells is the pixels."""
+    """Return the interpolation as a float32 matrix (pixels, cells)."""
     low, high, share = axis(pixels, cells, aligned_stride, device)
     cell = torch.arange(cells, device=device)
     return (low[:, None] == cell) * (1 - share[:, None]) + (high[:, None] == cell) * share[:, None]

@@ -1,8 +1,8 @@
-"""Cross-entropy at the images' size, of logits that are resized in bands and never stored.
+"""Cross-entropy at the images' size of coarse logits, which are resized in bands and never stored.
 
-The gradient is taken in the forward pass, while a band is at hand, and pulled back to the logits' own size at once; the
-backward pass only scales it (as Liger's fused linear cross-entropy does; Hsu et al., 2024). Nothing is added at
-indices, which a GPU does in any order: two runs give equal bits.
+The gradient is computed in the forward pass, band by band, and propagated to the logits' own size at once; the backward
+pass only scales it (as in Liger's fused linear cross-entropy; Hsu et al., 2024). There is no scatter-add, so results
+are deterministic on a GPU.
 """
 
 import math
@@ -27,15 +27,15 @@ def cross_entropy(
     class_weights: Tensor | None,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Sum over the pixels that are not void, and the sum of their classes' weights; float32 scalars.
+    """Return the summed cross-entropy of the pixels that are not void and the sum of their weights; float32 scalars.
 
-    Logits `values` (N, C, h, w) become `size` as `bilinear.resize` has it unless they are; `mask` (N, *size) holds
-    classes, and what is none counts as void. The first is `F.cross_entropy(..., ignore_index=255, reduction="sum")` of
-    the same `class_weights` (C,) and `label_smoothing`. It can be differentiated once, by `values`.
+    Logits `values` (N, C, h, w) are resized to `size` as by `bilinear.resize`; `mask` (N, *size) holds classes, any
+    other value is void. The sum equals `F.cross_entropy(..., ignore_index=255, reduction="sum")` with `class_weights`
+    (C,) and `label_smoothing`. It can be differentiated once, with respect to `values`.
     """
 
     def sums(gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        if values.is_meta:  # without contents: only what is kept counts there
+        if values.is_meta:  # for tracing memory: only what is kept matters
             total, weight = values.new_empty(2, dtype=torch.float32)
             return total, weight
         logits = bands(values, size, aligned_stride, LOG2_E, gradient)
@@ -50,7 +50,7 @@ def cross_entropy(
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, sums: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        # In float32 whatever the values are: float16 would lose gradients that are yet to be scaled.
+        # In float32 for any dtype: unscaled gradients would underflow in float16.
         gradient = torch.zeros_like(values, dtype=torch.float32)
         total, weight = sums(gradient)
         ctx.save_for_backward(gradient)
@@ -79,30 +79,29 @@ def _sums(
     with torch.autocast(mask.device.type, enabled=False), torch.no_grad():
         for images, rows, logits in bands:
             label = mask[images, rows].reshape(len(logits), 1, -1).float()
-            # As floats, one hot of zeros and ones: quicker than gathering where there are few classes, and a label
-            # that is no class is all zeros.
+            # One-hot in floats: faster than gathering for few classes, and all zeros for void.
             target = torch.eq(label, classes, out=torch.empty_like(logits))
             if weights is not None:
                 target *= weights
             weight = target.sum()
             if label_smoothing:
-                dilate = label_smoothing / num_classes * (1.0 if weights is None else weights)
-                target.mul_(1 - label_smoothing).add_((label < num_classes) * dilate)
+                uniform = label_smoothing / num_classes * (1.0 if weights is None else weights)
+                target.mul_(1 - label_smoothing).add_((label < num_classes) * uniform)
             sums.append(torch.stack([_soft_cross_entropy(logits, target, with_gradient), weight]))
         total, weight = torch.stack(sums).sum(0)
     return total, weight
 
 
 def _soft_cross_entropy(logits: Tensor, target: Tensor, with_gradient: bool) -> Tensor:
-    """Sum of cross-entropies of logits in units of ln 2 and target shares, both (M, C, P).
+    """Return the summed cross-entropy of logits, in units of ln 2, and target probabilities, both (M, C, P).
 
-    Turns `logits` into its gradient by natural logits.
+    With `with_gradient`, overwrites `logits` by the gradient with respect to natural logits.
     """
     logits -= logits.amax(1, keepdim=True)
-    right = torch.dot(logits.flatten(), target.flatten())
+    correct = torch.dot(logits.flatten(), target.flatten())
     normaliser = logits.exp2_().sum(1, keepdim=True)
-    whole = target.sum(1, keepdim=True)
-    total = (normaliser.log2() * whole).sum() - right
+    weight = target.sum(1, keepdim=True)
+    total = (normaliser.log2() * weight).sum() - correct
     if with_gradient:
-        logits.mul_(whole / normaliser).sub_(target)
+        logits.mul_(weight / normaliser).sub_(target)
     return total / LOG2_E

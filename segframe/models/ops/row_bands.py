@@ -1,38 +1,38 @@
-"""Logits at the images' size in bands of rows, and the way back for their gradient; never the whole at once."""
+"""Logits at the images' size in bands of rows, with their gradient, without ever storing full logits."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from segframe.models.ops.interpolation_matrix import enlarging
+from segframe.models.ops.interpolation_matrix import resizing_matrices
 
 CPU_BAND = 2 << 20
-"""Bytes of a band on a CPU: about what its core keeps at hand."""
+"""Bytes of a band on a CPU: about the cache of one core."""
 GPU_BAND = 64 << 20
-"""The same on any other device: enough work for one call."""
+"""Bytes of a band on a GPU: enough work for one kernel."""
 BLOCK = 4
-"""Rows of cells, in bands, that are widened at once: each such block shares a row with the next."""
+"""Bands per block of rows whose columns are resized at once; neighbouring blocks share a row of cells."""
 MOST_ROWS = 64
-"""Rows of pixels per matrix product: it reads the few cells around them; one for all would read all cells."""
+"""Rows of pixels per matrix product, which reads only the cells around them."""
 
 Band = tuple[slice, slice, Tensor]
-"""Which images, which of their rows, and their logits (M, C, P): M x P are images x rows x columns, in this order."""
+"""Images, their rows, and the logits (M, C, P) there: M x P are images x rows x columns, in this order."""
 
 
 def bands(
     values: Tensor, size: tuple[int, int], aligned_stride: int | None, scale: float, gradient: Tensor | None
 ) -> Iterator[Band]:
-    """Logits (N, C, h, w) at `size` as `bilinear.resize` has it, in float32 and times `scale`, band by band.
+    """Yield logits (N, C, h, w) resized to `size` as by `bilinear.resize`, float32, multiplied by `scale`, in bands.
 
-    With a `gradient` (float32, zero, as `values`): what the caller leaves in a band is taken for the gradient by its
-    logits before they were scaled, and pulled back to it.
+    `gradient` (float32 zeros, shaped as `values`): if given, the caller overwrites each band by the gradient with
+    respect to its unscaled logits, which is propagated back to `gradient`.
     """
     (height, width), classes, device = size, values.shape[1], values.device
     lines = max(1, (CPU_BAND if device.type == "cpu" else GPU_BAND) // (4 * classes * width))
     rows = min(lines, height, MOST_ROWS)
     images = min(lines // rows, len(values))
-    # One and the same memory for all bands: fresh pages take longer than what is written into them.
+    # One buffer for all bands: allocating fresh pages takes longer than writing to them.
     buffer = torch.empty(images * rows * classes * width, dtype=torch.float32, device=device)
     if values.shape[-2:] == size:
         return _fine(values, scale, gradient, images, rows, buffer)
@@ -42,15 +42,15 @@ def bands(
 def _fine(
     values: Tensor, scale: float, gradient: Tensor | None, images: int, rows: int, buffer: Tensor
 ) -> Iterator[Band]:
-    for some in slices(0, len(values), images):
+    for chosen in slices(0, len(values), images):
         for band in slices(0, values.shape[2], rows):
-            part = values[some, :, band]
+            part = values[chosen, :, band]
             logits = buffer[: part.numel()].view(part.shape)
-            # No -inf: its product with a zero would be no number.
+            # No -inf: its product with 0 would be NaN.
             logits.copy_(part).mul_(scale).clamp_min_(torch.finfo(torch.float32).min)
-            yield some, band, logits.flatten(2)
+            yield chosen, band, logits.flatten(2)
             if gradient is not None:
-                gradient[some, :, band] = logits
+                gradient[chosen, :, band] = logits
 
 
 def _coarse(
@@ -65,19 +65,19 @@ def _coarse(
 ) -> Iterator[Band]:
     _, classes, h, w = values.shape
     (height, width), device = size, values.device
-    down, across = enlarging(values, size, aligned_stride)
+    down, across = resizing_matrices(values, size, aligned_stride)
     blocks = [
         (block, down.between(block.start, block.stop)[0])
         for block in slices(0, height, max(rows, BLOCK * rows * height // h))
     ]
     most = images * max(around.stop - around.start for _, around in blocks) * classes
-    # By rows of cells, then classes, then columns: both products then have long contiguous rows.
+    # In the order rows, classes, columns both products have long contiguous rows.
     cell_memory, wide_memory = (torch.empty(most, n, dtype=torch.float32, device=device) for n in (w, width))
     wide_gradient_memory = None if gradient is None else torch.empty_like(wide_memory)
-    for some in slices(0, len(values), images):
-        number = len(range(len(values))[some])
+    for chosen in slices(0, len(values), images):
+        number = len(range(len(values))[chosen])
         for block, around in blocks:
-            coarse = values[some, :, around].transpose(1, 2)
+            coarse = values[chosen, :, around].transpose(1, 2)
             lines = coarse.shape[:3].numel()
             cells = cell_memory[:lines]
             cells.view(coarse.shape).copy_(coarse).mul_(scale)
@@ -89,14 +89,14 @@ def _coarse(
                 near = slice(near.start - around.start, near.stop - around.start)
                 logits = buffer[: shares.shape[:2].numel() * classes * width].view(number, -1, classes * width)
                 torch.bmm(shares, wide.view(number, -1, classes * width)[:, near], out=logits)
-                yield some, band, logits.view(-1, classes, width)
+                yield chosen, band, logits.view(-1, classes, width)
                 if wide_gradient is not None:
                     wide_gradient.view(number, -1, classes * width)[:, near].baddbmm_(shares.mT, logits)
             if gradient is not None and wide_gradient is not None:
                 across.columns_back(wide_gradient, cells.zero_())
-                gradient[some, :, around] += cells.view(coarse.shape).transpose(1, 2)
+                gradient[chosen, :, around] += cells.view(coarse.shape).transpose(1, 2)
 
 
 def slices(start: int, stop: int, step: int) -> Iterator[slice]:
-    """`start` ... `stop` in pieces of `step`."""
+    """Yield slices of `step` from `start` to `stop`."""
     return (slice(k, min(k + step, stop)) for k in range(start, stop, step))

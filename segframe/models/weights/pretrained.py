@@ -1,4 +1,4 @@
-"""Where a backbone's first weights come from: torchvision or timm by name, a local file, or nowhere."""
+"""Pretrained weights of backbones: by name from torchvision or timm, or from a local file."""
 
 import logging
 from http.client import HTTPException
@@ -16,17 +16,17 @@ from segframe.models.weights.checkpoint import load_state_dict
 log = logging.getLogger(__name__)
 
 IMAGENET = ("imagenet", "IMAGENET1K_V1")
-"""`weights: imagenet`, and what stored configs have for it: each library's ImageNet weights of a backbone."""
+"""Names of each library's default ImageNet weights; the second is what older configs hold."""
 
 
 def require_variant(variant: str, known: tuple[str, ...]) -> None:
-    """Fails where `variant` is none of this backbone's."""
+    """Raise UserError unless the backbone has this variant."""
     if variant not in known:
-        raise UserError(f"backbone.variant={variant}: it is one of {', '.join(known)}")
+        raise UserError(f"backbone.variant={variant}: there is no such variant; choose one of {', '.join(known)}")
 
 
 def torchvision_state(variant: str, weights: str) -> dict[str, Tensor]:
-    """The state dict of torchvision's classifier `variant`: `weights` is imagenet, torchvision's tag or a file."""
+    """Return the state dict of torchvision's classifier; `weights`: imagenet, torchvision's tag or a file."""
     if Path(weights).is_file():
         return read_file(Path(weights))
     known = get_model_weights(variant)
@@ -48,9 +48,9 @@ def torchvision_state(variant: str, weights: str) -> dict[str, Tensor]:
 
 
 def timm_state(variant: str, weights: str, imagenet: str | None) -> dict[str, Tensor]:
-    """The state dict of timm's classifier `variant`: `weights` is imagenet, timm's tag or a file in timm's format.
+    """Return the state dict of timm's classifier; `weights`: imagenet, timm's tag or a file in timm's format.
 
-    `imagenet` is the tag that "imagenet" stands for; None: timm's default.
+    `imagenet`: the tag that "imagenet" stands for; None: timm's default.
     """
     if Path(weights).is_file():
         return read_file(Path(weights))
@@ -64,7 +64,7 @@ def timm_state(variant: str, weights: str, imagenet: str | None) -> dict[str, Te
         )
     try:
         source = timm.create_model(f"{variant}.{tag}", pretrained=True)
-    except Exception as error:  # the hub lets its HTTP library's own exceptions through
+    except Exception as error:  # any of the hub's HTTP library
         raise UserError(
             f"backbone.weights={weights}: cannot get timm's {variant}.{tag} "
             f"({str(error).partition(chr(10))[0]}); give a local copy of its file as backbone.weights=<file>, "
@@ -75,17 +75,17 @@ def timm_state(variant: str, weights: str, imagenet: str | None) -> dict[str, Te
     return source.state_dict()
 
 
-def import_timm(wanted: str) -> ModuleType:
-    """The optional library timm; fails with what it is wanted for."""
+def import_timm(reason: str) -> ModuleType:
+    """Return the optional library timm; UserError with the reason it is needed if it is not installed."""
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"{wanted}, which is not installed: pip install -e '.[timm]'") from error
+        raise UserError(f"{reason}, which is not installed: pip install -e '.[timm]'") from error
     return timm
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file of torch.save's, or of a .safetensors file (timm's hub) where timm is installed."""
+    """Return the state dict of a torch.save file, or of a .safetensors file (timm's hub) if timm is installed."""
     if path.suffix != ".safetensors":
         return load_state_dict(path)
     try:
@@ -100,7 +100,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads every tensor of `net` from `state`; the classifier's layers that `net` lacks are left out."""
+    """Load every tensor of `net` from `state`, ignoring layers that `net` lacks (the classifier)."""
     own = net.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     if missing:

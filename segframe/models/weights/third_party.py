@@ -1,4 +1,4 @@
-"""Weights to start from: segframe's own, and those of other projects under the names of our modules."""
+"""Initial weights: from segframe's checkpoints, and from other projects' files with their names translated."""
 
 import re
 from collections.abc import Callable
@@ -14,29 +14,29 @@ from segframe.models.weights import checkpoint
 
 State = dict[str, Tensor]
 Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]
-"""Regular expressions of another project's names, and ours; the first that matches counts."""
+"""Regular expressions of another project's names with their replacements; the first match is used."""
 
 
 class Weights(NamedTuple):
-    """Weights to start another run from."""
+    """Initial weights of a run."""
 
     state: State
     classes: tuple[str, ...] | None
-    """What they score, where the file says it."""
+    """None if the file does not name them."""
     normalize: dict[str, Any]
-    """The normalisation of images they were trained with, as in the config."""
+    """The image normalisation they were trained with, as in the config."""
     origin: str
-    """What the file was recognised as."""
+    """The recognised kind of file."""
     expects: dict[str, Any]
-    """Settings they were trained with, without which they load but answer otherwise."""
+    """Settings they were trained with; with others they load, but predictions differ."""
 
 
 class Format(NamedTuple):
-    """A kind of file that another project writes."""
+    """Another project's kind of checkpoint."""
 
     origin: str
     has: tuple[str, ...]
-    """Names that tell it from the formats after it."""
+    """Tensor names that distinguish it from the formats after it."""
     names: Names
     normalize: str
     """An option of configs/normalize."""
@@ -45,24 +45,24 @@ class Format(NamedTuple):
 
 
 VGG16_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-"""Where torchvision's `features` of VGG-16 have their convolutions."""
+"""Indices of the convolutions in torchvision's VGG-16 `features`."""
 
 
 def vgg16_names() -> Names:
-    """Caffe's conv1_1 ... conv5_3 and fc6, fc7."""
+    """Return the translation of Caffe's conv1_1 ... conv5_3, fc6, fc7."""
     caffe = [f"conv{block}_{k}" for block, depth in enumerate((2, 2, 3, 3, 3), start=1) for k in range(1, depth + 1)]
     convs = [(rf"{name}\.", f"backbone.layers.{index}.") for name, index in zip(caffe, VGG16_CONVS, strict=True)]
     return [*convs, (r"(fc[67])\.", r"backbone.\1.")]
 
 
 def fcn_names(*upscores: str) -> Names:
-    """pytorch-fcn's networks, whose transposed convolutions are named after their place."""
+    """Return the translation of pytorch-fcn's networks; `upscores`: its transposed convolutions, coarsest first."""
     scores = [(r"score_fr\.", "head.score.c5."), (r"score_pool([34])\.", r"head.score.c\1.")]
     return [*vgg16_names(), *scores, *((rf"{name}\.", f"head.upscore.{k}.") for k, name in enumerate(upscores))]
 
 
 def aspp_names(theirs: str) -> Names:
-    """torchvision's ASPP under a prefix."""
+    """Return the translation of torchvision's ASPP under a prefix."""
     return [
         (rf"{theirs}convs\.4\.1\.", "head.aspp.convs.4.conv."),
         (rf"{theirs}convs\.4\.2\.", "head.aspp.convs.4.bn."),
@@ -71,7 +71,7 @@ def aspp_names(theirs: str) -> Names:
 
 
 def deeplabv3_names(theirs: str) -> Names:
-    """torchvision's DeepLabV3 head under a prefix."""
+    """Return the translation of torchvision's DeepLabV3 head under a prefix."""
     return [
         *aspp_names(rf"{theirs}0\."),
         (rf"{theirs}([12])\.", lambda m: f"head.conv.{int(m[1]) - 1}."),
@@ -179,7 +179,7 @@ FORMATS = [
 
 
 def read_weights(path: str | Path) -> Weights:
-    """The weights of a run's folder, a segframe checkpoint, or another project's file of one of FORMATS."""
+    """Return the weights of a run's folder, a segframe checkpoint, or another project's file in one of FORMATS."""
     path = checkpoint.find_checkpoint(path)
     content = checkpoint.load_file(path)
     if checkpoint.KEY in content:
@@ -191,13 +191,13 @@ def read_weights(path: str | Path) -> Weights:
     for format_ in FORMATS:
         if all(name in state for name in format_.has):
             normalize = normalization(format_.normalize)
-            return Weights(renamed(state, format_.names), None, normalize, format_.origin, format_.expects)
+            return Weights(translate(state, format_.names), None, normalize, format_.origin, format_.expects)
     known = "; ".join(format_.origin.partition(" (")[0] for format_ in FORMATS)
     raise UserError(f"{path} is neither a segframe checkpoint nor one of these: {known}")
 
 
-def renamed(state: State, names: Names) -> State:
-    """A state dict under our names; what no name matches keeps its own, to be told as left out."""
+def translate(state: State, names: Names) -> State:
+    """Return a state dict with translated names; others stay, to be reported as left out."""
     found = {}
     for name, tensor in state.items():
         pair = next((pair for pair in names if re.match(pair[0], name)), None)
@@ -206,28 +206,28 @@ def renamed(state: State, names: Names) -> State:
 
 
 def normalization(option: str) -> dict[str, Any]:
-    """The content of one of configs/normalize."""
+    """Return the content of one of configs/normalize."""
     node = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "normalize" / f"{option}.yaml"))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
 
 
 def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    """Copies every tensor of equal name and shape; returns the ones left out and the net's that stay.
+    """Copy every tensor of equal name and shape; return descriptions of those left out, and the net's others.
 
-    `of_other_classes`: how the names of those begin that mean something else here. Those left out are told with the
-    reason, e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
+    `of_other_classes`: prefixes of tensors that belong to other classes and are left out. Descriptions have the reason,
+    e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
     """
     own = net.state_dict()
     fits, left_out = {}, []
     for name, tensor in state.items():
-        told = f"{name} {tuple(tensor.shape)}"
+        text = f"{name} {tuple(tensor.shape)}"
         if name not in own:
-            left_out.append(f"{told}, not in this network")
+            left_out.append(f"{text}, not in this network")
         elif own[name].shape != tensor.shape:
-            left_out.append(f"{told}, here {tuple(own[name].shape)}")
+            left_out.append(f"{text}, here {tuple(own[name].shape)}")
         elif name.startswith(of_other_classes):
-            left_out.append(f"{told}, of other classes")
+            left_out.append(f"{text}, of other classes")
         else:
             fits[name] = tensor
     net.load_state_dict(fits, strict=False)
