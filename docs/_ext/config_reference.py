@@ -170,13 +170,13 @@ def group_section(group: str) -> str:
     """One config group: its options, then the settings that they introduce."""
     options = read_group(group)
     parts = [f"(group-{group})=\n## {group}\n"]
+    if group == "experiment":
+        return "\n".join([*parts, *(recipe(option) for option in options.values() if option.name[0] != "_")])
     rows = ["| option | what it is | built on, sets |", "|---|---|---|"]
     for option in options.values():
         if option.name.startswith("_"):
             continue
-        first = re.split(
-            r"(?<=[.;:]) (?=[A-Z])|(?<=\.)$", " ".join(line.strip() for line in option.header), maxsplit=1
-        )[0]
+        first = re.split(r"(?<=[.;]) (?=[A-Z])", " ".join(option.header), maxsplit=1)[0]
         built = f"`{option.bases[0]}`" if option.bases and option.bases[0] in options else ""
         values = [f"`{s.name}={s.default}`" for s in option.settings if s.default and s.default != "???"]
         overriding = bool(built) or group in PRESETS
@@ -195,6 +195,11 @@ def group_section(group: str) -> str:
             parts.append(f"### {title}\n\n{prose(option.header)}{shared}\n")
             parts.append(table(option, options, f"{group}.", schema_of.get(group)))
     return "\n".join(parts)
+
+
+def recipe(option: Option) -> str:
+    """A recipe's own description; its values are in its file."""
+    return f"**`{option.name}`**\n\n{prose(option.header)}\n"
 
 
 def table(option: Option, group: dict[str, Option], prefix: str, root: type | None) -> str:
@@ -235,7 +240,10 @@ def spell(hint: Any) -> str:
     """A type annotation in the words of YAML."""
     if hint in ("", Any) or isinstance(hint, typing.TypeVar):
         return ""
-    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
+    members = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Union:
+        return " | ".join(map(spell, members))
+    text = hint.__name__ if inspect.isclass(hint) and not members else str(hint)
     text = re.sub(r"(?:[a-z]\w*\.)+(?=[A-Za-z])", "", text.replace("NoneType", "None"))
     return text.replace("None", "null").replace("Sequence", "list").replace("Mapping", "dict") if len(text) < 70 else ""
 
