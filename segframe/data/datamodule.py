@@ -164,6 +164,6 @@ def _exit_on_sigterm_of_parent() -> None:
 def _on_send_error(queue: "Queue[Any]", error: Exception, item: tuple[int, Any]) -> None:
     # Batches are sent through shared memory, file descriptors and a socket in the folder for temporary files.
     if isinstance(error, OSError):
-        message = f"a data loading worker cannot send a batch ({error}): free shared memory, or set data.num_workers=0"
+        message = f"a data loading worker cannot send a batch: {error}; set data.num_workers=0, which sends none"
         error = UserError(message).with_traceback(error.__traceback__)
     queue.put((item[0], ExceptionWrapper((type(error), error, error.__traceback__))))

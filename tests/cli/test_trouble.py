@@ -62,7 +62,7 @@ def test_a_batch_that_cannot_be_sent_is_told(monkeypatch):
 
     monkeypatch.setattr("multiprocessing.util.get_temp_dir", full)
     loader = image_loader(Shapes(split="val", size=32, num_images={"val": 4}), 2)
-    with pytest.raises(UserError, match=r"^a worker of the loader cannot hand on a batch: .*No space .*'/tmp/pymp'; "):
+    with pytest.raises(UserError, match=r"^a data loading worker cannot send a batch: .*No space .*'/tmp/pymp'; "):
         list(loader)
     loader._iterator._shutdown_workers()  # the garbage collector would wait for them in vain
 

@@ -1,10 +1,10 @@
-"""The stream of batches: complete epochs, the same for any number of workers and after any restart."""
+"""The stream of training batches: complete epochs, the same for any number of workers and after any restart."""
 
 from itertools import chain
 
 import pytest
 import torch
-from PIL import Image
+from dataset_files import check_error, put_pair
 
 from segframe.data import DataModule, Folder, RandomScaleCrop, Shapes, Transform
 from segframe.data.datamodule import collate
@@ -12,8 +12,8 @@ from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
 
 
-@pytest.mark.parametrize(("num_samples", "batch_size"), [(10, 4), (3, 8), (8, 4), (1, 1)])
-def test_every_epoch_holds_every_sample_once(num_samples, batch_size):
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(10, 4), (3, 8), (1, 1)])
+def test_every_epoch_contains_every_sample_once(num_samples, batch_size):
     batches = list(BatchSampler(num_samples, batch_size, 7, seed=0))
     assert [len(batch) for batch in batches] == [batch_size] * 7
     stream = list(chain(*batches))
@@ -24,13 +24,13 @@ def test_every_epoch_holds_every_sample_once(num_samples, batch_size):
         assert sorted(key[1] for key in part) == list(range(num_samples))
 
 
-@pytest.mark.parametrize("start", [0, 1, 4, 6, 7])
-def test_a_start_skips_batches_and_changes_none(start):
+def test_start_skips_batches():
     sampler = BatchSampler(10, 4, 7, seed=0)
-    whole = list(sampler)
-    sampler.start = start
-    assert list(sampler) == whole[start:]
-    assert len(sampler) == 7
+    batches = list(sampler)
+    for start in (0, 1, 4, 6, 7):
+        sampler.start = start
+        assert list(sampler) == batches[start:]
+        assert len(sampler) == 7
 
 
 def test_the_order_depends_on_seed_and_epoch():
@@ -39,80 +39,70 @@ def test_the_order_depends_on_seed_and_epoch():
     assert [index for _, index in first[0]] != [index for _, index in first[1]]
 
 
-def module(num_workers, **changes):
+def make_module(num_workers, **changes):
     transform = Transform([RandomScaleCrop(32)])
     settings = {"batch_size": 3, "num_batches": 5, "seed": 7} | changes
     train = Shapes(None, "train", transform, seed=7, size=48, num_images={"train": 4})
-    return DataModule(train, Shapes(None, "val", size=48), num_workers=num_workers, **settings)
+    val = Shapes(None, "val", size=48, num_images={"val": 3})
+    return DataModule(train, val, num_workers=num_workers, **settings)
 
 
-def test_the_stream_is_the_same_for_any_number_of_workers_and_after_a_restart():
-    lock_run_dir = list(module(0).train_dataloader())
-    together = list(module(2).train_dataloader())
-    loader = module(0).train_dataloader()
+def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart():
+    expected = list(make_module(0).train_dataloader())
+    loaded_by_workers = list(make_module(2).train_dataloader())
+    loader = make_module(0).train_dataloader()
     loader.load_state_dict({"batches": 2})
     resumed = list(loader)
-    assert len(lock_run_dir) == len(together) == 5
-    for first, second in [*zip(lock_run_dir, together, strict=True), *zip(lock_run_dir[2:], resumed, strict=True)]:
+    assert len(expected) == len(loaded_by_workers) == 5
+    for first, second in [*zip(expected, loaded_by_workers, strict=True), *zip(expected[2:], resumed, strict=True)]:
         assert first["name"] == second["name"]
         assert (first["image"] == second["image"]).all()
         assert (first["mask"] == second["mask"]).all()
         assert second["image"].is_contiguous(memory_format=torch.channels_last)
-    # Sample 0 of epoch 0 and of epoch 1 are augmented differently.
-    dataset = module(0).train
+    # Sample 0 of epochs 0 and 1 are augmented differently.
+    dataset = make_module(0).train
     assert not (dataset[0, 0]["image"] == dataset[1, 0]["image"]).all()
     assert (dataset[0]["image"] == dataset[0, 0]["image"]).all()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_loader_counts_what_it_hands_out(num_workers):
-    loader = module(num_workers).train_dataloader()
+def test_the_loader_counts_batches(num_workers):
+    loader = make_module(num_workers).train_dataloader()
     assert len(loader) == 5
     assert loader.state_dict() == {"batches": 0}
     batches = iter(loader)
     next(batches)
     next(batches)
     assert loader.state_dict() == {"batches": 2}
-    restarted = module(num_workers).train_dataloader()
-    restarted.load_state_dict(loader.state_dict())
-    assert restarted.state_dict() == {"batches": 2}
-    for count, _ in enumerate(restarted, start=3):
-        assert restarted.state_dict() == {"batches": count}
-    assert restarted.state_dict() == {"batches": 5}
-    assert len(restarted) == 5
+    resumed = make_module(num_workers).train_dataloader()
+    resumed.load_state_dict(loader.state_dict())
+    assert resumed.state_dict() == {"batches": 2}
+    for count, _ in enumerate(resumed, start=3):
+        assert resumed.state_dict() == {"batches": count}
+    assert resumed.state_dict() == {"batches": 5}
+    assert len(resumed) == 5
 
 
-def test_validation_is_single_in_order_and_at_the_images_own_size():
-    loader = module(0).val_dataloader()
-    names = []
-    for batch in loader:
-        assert batch["image"].shape == (1, 3, 48, 48)
-        assert batch["mask"].shape == (1, 48, 48)
-        names += batch["name"]
-    assert names == [f"val_{index:04}" for index in range(100)]
+def test_validation_images_come_one_by_one_in_order():
+    batches = list(make_module(0).val_dataloader())
+    assert [batch["name"] for batch in batches] == [["val_0000"], ["val_0001"], ["val_0002"]]
+    assert {tuple(batch["image"].shape) for batch in batches} == {(1, 3, 48, 48)}
+    assert {tuple(batch["mask"].shape) for batch in batches} == {(1, 48, 48)}
 
 
-def test_batches_of_different_sizes_are_explained():
-    items = [Shapes(None, "val", size=size)[0] for size in (48, 64)]
-    with pytest.raises(UserError, match=r"\(48, 48\), \(64, 64\).*crop"):
-        collate(items)
-
-
-def test_an_error_in_a_worker_is_still_one_sentence():
-    loader = module(1, num_batches=1)
-    loader.train.transform = None
-    loader.train.read = lambda index: (_ for _ in ()).throw(UserError("x.png is bad"))
+def test_errors_in_a_worker_are_one_sentence():
+    module = make_module(1, num_batches=1)
+    module.train.read = lambda index: (_ for _ in ()).throw(UserError("x.png is bad"))
     with pytest.raises(UserError) as error:
-        list(loader.train_dataloader())
+        list(module.train_dataloader())
     assert str(error.value) == "x.png is bad"
 
 
 def test_mistakes(tmp_path):
-    assert 1 <= module(None).train_dataloader().num_workers <= 8
-    for part in ("images", "masks"):
-        (tmp_path / part / "train").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "images/train/a.png")
-    Image.new("L", (8, 8)).save(tmp_path / "masks/train/a.png")
-    folder = Folder(tmp_path, "train", classes=["x", "y"])
-    with pytest.raises(UserError, match="training has the classes"):
-        DataModule(folder, Shapes(None, "val"), batch_size=1, num_workers=0, num_batches=1, seed=0)
+    assert 1 <= make_module(None).train_dataloader().num_workers <= 8
+    items = [Shapes(None, "val", size=size)[0] for size in (48, 64)]
+    check_error(lambda: collate(items), "(48, 48), (64, 64)", "crop")
+    put_pair(tmp_path, "a", "train")
+    train, val = Folder(tmp_path, "train", classes=["x", "y"]), Shapes(None, "val")
+    settings = {"batch_size": 1, "num_workers": 0, "num_batches": 1, "seed": 0}
+    check_error(lambda: DataModule(train, val, **settings), "training has the classes")
