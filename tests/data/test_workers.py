@@ -1,0 +1,51 @@
+"""Data loading workers: death, signals, batches that cannot be sent."""
+
+import errno
+import os
+import signal
+
+import pytest
+
+from segframe.data import Shapes
+from segframe.data.datamodule import Loader, image_loader
+from segframe.errors import UserError, translate_errors
+from segframe.preemption import SIGNALS
+
+
+class KillingShapes(Shapes):
+    def read(self, index):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+def test_death_of_a_worker():
+    dataset = KillingShapes(split="val", size=32, num_images={"val": 8})
+    handler = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(UserError, match=r"worker exited unexpectedly.*data.num_workers=0"), translate_errors():
+        list(image_loader(dataset, 2))
+    assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+class BlockedSignalsShapes(Shapes):
+    def read(self, index):
+        assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return super().read(index)
+
+
+def test_workers_start_with_blocked_signals():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    dataset = BlockedSignalsShapes(split="val", size=32, num_images={"val": 2})
+    assert len(list(Loader(dataset, num_workers=1, multiprocessing_context="fork"))) == 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_batches_that_cannot_be_sent(monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/pymp")
+
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", full)
+    loader = image_loader(Shapes(split="val", size=32, num_images={"val": 4}), 2)
+    with pytest.raises(UserError, match=r"^a data loading worker cannot send a batch: .*No space .*'/tmp/pymp'; "):
+        list(loader)
+    loader._iterator._shutdown_workers()  # the garbage collector would wait for them in vain
