@@ -14,15 +14,13 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from PIL import Image
 
+from benchmark import schema as benchmark_schema
 from segframe.cli.main import PROGRAMS
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
 from segframe.data.build import build_datasets
+from segframe.models import Logits
 from segframe.models.backbones.base import Feature
-from segframe.models.logits import Logits
-
-sys.path.append(str(ROOT / "scripts"))
-from benchmark import schema as benchmark_schema
 
 GENERATED = "configuration_reference.md"
 PATHS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
