@@ -16,10 +16,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from segframe.config import schema as schema
+from segframe.errors import UserError
 from segframe.models.build import build_normalize, build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
 
@@ -74,7 +75,7 @@ def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """Runs train.py or a script: run("train.py", "data=voc") -> code, out (both streams)."""
+    """Run train.py or a script: run("train.py", "data=voc") -> code, out (both streams), error (the line of it)."""
     monkeypatch.chdir(tmp_path)
 
     def call(script: str, *arguments: object) -> SimpleNamespace:
@@ -93,15 +94,17 @@ def run(tmp_path, monkeypatch, capfd):
                 logging.root.removeHandler(handler)
                 handler.close()
         captured = capfd.readouterr()
-        return SimpleNamespace(code=code, out=captured.out + captured.err)
+        out = captured.out + captured.err
+        errors = [line for line in out.splitlines() if line.startswith("error: ")]
+        if errors:
+            assert (code, len(errors), "Traceback" in out) == (1, 1, False), out
+        return SimpleNamespace(code=code, out=out, error="".join(errors))
 
     return call
 
 
-# A run of seconds: a small ResNet on a few small images.
-TINY = (
-    "backbone=resnet18",
-    "head=fcn",
+# A few small images, and networks that learn them in a second or two.
+IMAGES = (
     "data.dataset.size=32",
     "data.dataset.num_images={train: 12, val: 3, test: 2}",
     "data.crop_size=32",
@@ -109,6 +112,8 @@ TINY = (
     "data.num_workers=0",
     "trainer.accelerator=cpu",
 )
+TINY = ("backbone=resnet18", "head=fcn", *IMAGES)
+UNET = ("backbone=unet", "head=unet", "backbone.channels=[4,4,4,4,4]", "head.channels=[4,4,4,4]", *IMAGES)
 # And how long it runs.
 RUN = ("trainer.max_steps=5", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none")
 
@@ -126,10 +131,32 @@ def trained(run, tmp_path, tmp_path_factory):
     if kept.is_dir():
         shutil.copytree(kept, folder)
     else:
-        result = run("train.py", *TINY, *RUN, "output_dir=first")
+        result = run("train.py", *UNET, *RUN, "output_dir=first")
         assert result.code == 0, result.out
         shutil.copytree(folder, kept)
     return folder
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """The error of a run that does not start: refused("aux_head=fcn", {"trainer.max_steps": 0}) -> message."""
+    from segframe.training.run import train
+    from segframe.training.run_dir import RunDir
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr("segframe.training.run.open_run_dir", lambda config: RunDir(tmp_path / "run", False))
+
+    def call(*words: str | dict) -> str:
+        config = composed(*UNET, *(word for word in words if isinstance(word, str)))
+        for settings in (word for word in words if isinstance(word, dict)):
+            for key, value in settings.items():
+                OmegaConf.update(config, key, value, force_add=True)
+        with pytest.raises(UserError) as error:
+            train(config)
+        assert not [path for path in (tmp_path / "run").iterdir() if not path.name.startswith("events.")]
+        return str(error.value)
+
+    return call
 
 
 SIZE = (48, 64)

@@ -1,195 +1,205 @@
-"""Which runs are gone on with, and how: moved ones and old ones, the jobs of sweeps; nothing is lost in a refusal."""
+"""Resuming: what continues exactly, what follows the new settings, and what is refused without touching the run."""
 
-import csv
-import io
+import copy
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import RUN, TINY, rows
+from conftest import ROOT, RUN, UNET, composed, rows
 from omegaconf import OmegaConf
+from torch import nn
 
+from segframe.errors import UserError
+from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint
+from segframe.training import resume
+from segframe.training.schedulers import constant_lr
+
+
+def last(folder):
+    return checkpoint.load_file(folder / "checkpoints/last.ckpt")
+
+
+def files(folder):
+    """The contents of a run's files but for its log, which says what was tried."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
+    common = (*UNET, *RUN[1:], "scheduler=constant")
+    assert run("train.py", *common, "trainer.max_steps=4", "output_dir=whole").code == 0
+    assert run("train.py", *common, "trainer.max_steps=2", "output_dir=parts").code == 0
+    resumed = run("train.py", "resume=parts", "trainer.max_steps=4", "data.num_workers=1")
+    assert resumed.code == 0, resumed.out
+    whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
+    assert whole["global_step"] == parts["global_step"] == 4
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, parts["state_dict"][name]), name
+    whole_rows, part_rows = (rows(tmp_path / name / "metrics.csv") for name in ("whole", "parts"))
+    assert [row["step"] for row in part_rows] == ["2", "4"]
+    assert [row["val/miou"] for row in whole_rows] == [row["val/miou"] for row in part_rows]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_another_accumulation_of_gradients(run, tmp_path):
+    common = (*UNET, *RUN[1:], "trainer.max_steps=3", "trainer.accumulate_grad_batches=2", "output_dir=parts")
+    assert run("train.py", *common).code == 0
+    for step, accumulate in ((6, 1), (8, 3)):
+        words = (f"trainer.max_steps={step}", f"trainer.accumulate_grad_batches={accumulate}")
+        resumed = run("train.py", "resume=parts", *words)
+        assert resumed.code == 0, resumed.out
+        assert last(tmp_path / "parts")["global_step"] == step
 
 
 def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
     best = json.loads((trained / "result.json").read_text())["best"]
     scores = [row["val/miou"] for row in rows(trained / "metrics.csv")]
-    trained.rename(tmp_path / "elsewhere (2)")
-    result = run(
-        "train.py", "resume=elsewhere (2)", "trainer.max_steps=6", "optimizer.lr=0", "trainer.val_every_n_steps=1"
-    )
+    folder = trained.rename(tmp_path / "elsewhere (2)")
+    words = ("trainer.max_steps=6", "optimizer.lr=0", "trainer.val_every_n_steps=1")
+    result = run("train.py", "resume=elsewhere (2)", *words)
     assert result.code == 0, result.out
-    folder = tmp_path / "elsewhere (2)"
-    after = rows(folder / "metrics.csv")
-    assert [row["val/miou"] for row in after][: len(scores)] == scores
+    assert [row["val/miou"] for row in rows(folder / "metrics.csv")][: len(scores)] == scores
     assert json.loads((folder / "result.json").read_text())["best"] >= best
-    stored = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["global_step"]
-    assert stored == max(after, key=lambda row: float(row["val/miou"]))["step"] or stored < 6
     assert not trained.exists()
 
 
-def test_a_run_from_before_a_setting_goes_on(trained, run):
-    path = trained / "config.yaml"
-    config = OmegaConf.load(path)
-    del config["batch_norm"], config["input_scales"], config["normalize"]["bgr"]
-    del config["param_groups"]["decay_depthwise"], config["backbone"]["multi_grid"], config["loss"]["reduction"]
-    OmegaConf.save(config, path)
-    result = run("train.py", "resume=first", "trainer.max_steps=6")
+def test_a_run_of_an_older_version(run, tmp_path):
+    shutil.copytree(ROOT / "tests/fixtures/run_0.1", tmp_path / "old")
+    result = run("train.py", "resume=old", "trainer.max_steps=6")
     assert result.code == 0, result.out
-    assert OmegaConf.load(path).batch_norm == {"frozen": None, "backbone_momentum": 0.1, "head_momentum": 0.1}
+    assert last(tmp_path / "old")["global_step"] == 6
+    config = OmegaConf.load(tmp_path / "old/config.yaml")
+    assert config.backbone._target_ == "segframe.models.backbones.UNetEncoder"
+    assert config.callbacks.curves._target_ == "segframe.training.callbacks.TrainingCurves"
+    assert [row["step"] for row in rows(tmp_path / "old/metrics.csv")][-1] == "6"
 
 
-def test_a_resumed_run_follows_its_new_settings(trained, run):
+def test_new_settings_of_the_optimizer(trained, run):
     words = ("optimizer.lr=0.5", "optimizer.weight_decay=0.25", "head.lr_multiplier=4", "scheduler.min_factor=0.5")
     result = run("train.py", "resume=first", "trainer.max_steps=6", *words)
     assert result.code == 0, result.out
-    after = checkpoint.load_file(trained / "checkpoints/last.ckpt")
-    groups = {group["name"]: group for group in after["optimizer_states"][0]["param_groups"]}
+    groups = {group["name"]: group for group in last(trained)["optimizer_states"][0]["param_groups"]}
     assert groups["backbone/weight"]["lr"] == 0.25
     assert groups["head/weight"]["lr"] == 1.0
     assert {group["weight_decay"] for group in groups.values()} == {0.25, 0.0}
 
 
-@pytest.mark.parametrize("word", ["batch_norm.frozen=all", "param_groups.decay_norm=true"])
-def test_a_resumed_run_needs_the_same_parameter_groups(trained, run, word):
-    result = run("train.py", "resume=first", "trainer.max_steps=6", word)
-    assert result.code == 1
-    assert "error: the checkpoint's optimizer has " in result.out
-    assert "by the config there are " in result.out
-    assert "Traceback" not in result.out
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_an_optimizers_state_takes_the_memory_format_of_its_parameters(name):
+    """Fused steps read parameter and state in one order, whatever their strides are."""
+    torch.manual_seed(0)
+    weight, gradients = torch.randn(8, 4, 3, 3), torch.randn(3, 8, 4, 3, 3)
+    settings = {"lr": 0.1, **({"momentum": 0.9} if name == "SGD" else {})}
+
+    def steps(optimizer, parameter, numbers):
+        for k in numbers:
+            parameter.grad = torch.empty_like(parameter).copy_(gradients[k])
+            optimizer.step()
+
+    first = nn.Parameter(weight.clone())
+    optimizer = getattr(torch.optim, name)([first], fused=False, **settings)
+    steps(optimizer, first, (0, 1))
+    second = nn.Parameter(first.detach().clone(memory_format=torch.channels_last))
+    other = getattr(torch.optim, name)([second], fused=True, **settings)
+    own_settings = resume.group_settings(other)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resume.apply_group_settings(other, constant_lr(other, 10, 0, 0.0), own_settings)
+    assert other.param_groups[0]["fused"], "as its config has it, not as the other's had"
+    steps(optimizer, first, (2,))
+    steps(other, second, (2,))
+    torch.testing.assert_close(second.detach(), first.detach())
 
 
-def test_a_resumed_run_needs_the_same_classes(run, photos):
-    data = ("data=folder", "data.root=photos", "data.dataset.classes=[a,b,c]", "data.batch_size=2")
-    words = (*TINY[:2], *data, "backbone.weights=null", "data.num_workers=0", "trainer.accelerator=cpu")
-    assert run("train.py", *words, *RUN, "output_dir=first").code == 0
-    for classes, sentence in {
-        "[b,a,c]": "class 0 is a there, b in the data",
-        "[a,b,d]": "class 2 is c there, d in the data",
-        "[a,b,c,d]": "class 3 is missing there, d in the data",
-    }.items():
-        result = run("train.py", "resume=first", "trainer.max_steps=6", f"data.dataset.classes={classes}")
-        assert result.code == 1
-        assert f"error: the checkpoint has other classes: {sentence}; leave them as they were" in result.out
-        assert "Traceback" not in result.out
-    again = run("train.py", "resume=first", "trainer.max_steps=6", "data.dataset.classes=[a,b,c]")
-    assert again.code == 0, again.out
-
-
-def contents(folder):
-    """The files of a run but for its log, where it says what was tried."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+def test_monitor_mode_of_another_metric(trained, run):
+    assert OmegaConf.load(trained / "config.yaml").monitor_mode == "max"
+    more = ("resume=first", "trainer.max_steps=6", "monitor=val/loss")
+    assert "monitor_mode=max: val/loss is best where it is lowest" in run("train.py", *more).error
+    result = run("train.py", *more, "monitor_mode=auto")
+    assert result.code == 0, result.out
+    assert OmegaConf.load(trained / "config.yaml").monitor_mode == "min"
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("words", "message"),
     [
-        ("data.val_split=nothing", "no split 'nothing'"),
-        ("batch_norm.frozen=all", "the checkpoint's optimizer has "),
-        ("backbone.variant=resnet34", "the checkpoint is of another network: "),
-        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
-        ("output_dir=second", "output_dir=second: a run goes on in its own folder"),
-        ("-m", "resume=first: a sweep cannot continue one run"),
+        (("data.val_split=nothing",), "no split 'nothing'"),
+        (("batch_norm.frozen=all",), "the checkpoint's optimizer has "),
+        (("backbone.channels=[4,4,4,4,8]",), "the checkpoint is of another network: "),
+        (("optimizer.lr=-1",), "optimizer: Invalid learning rate: -1"),
+        (("optimizer._target_=torch.optim.AdamW",), "optimizer"),
+        (("trainer.max_step=9",), "did you mean trainer.max_steps?"),
     ],
 )
-def test_a_refused_resume_leaves_the_run_as_it_was(trained, run, word, message):
-    before = contents(trained)
-    result = run("train.py", "resume=first", "trainer.max_steps=9", word)
-    assert result.code == 1
-    assert message in result.out
-    assert "Traceback" not in result.out
-    assert contents(trained) == before
+def test_a_refused_run_is_left_as_it_was(trained, run, words, message):
+    before = files(trained)
+    assert message in run("train.py", "resume=first", "trainer.max_steps=9", *words).error
+    assert files(trained) == before
     assert {path.name for path in trained.parent.iterdir()} == {"first"}
 
 
-@pytest.mark.parametrize("flags", [("--cfg=job",), ("--cfg", "job"), ("--help",)])
-@pytest.mark.parametrize("resume", [("resume=first",), ("resume=auto", "output_dir=first")])
-def test_a_run_is_shown_without_being_resumed(trained, run, flags, resume):
-    before = contents(trained)
-    result = run("train.py", *resume, *flags, "trainer.max_steps=9")
-    assert result.code == 0, result.out
-    assert ("max_steps: 9" in result.out) == ("--help" not in flags)
-    assert contents(trained) == before
-
-
-def test_resume_takes_the_folder_of_a_checkpoint(trained, run):
-    result = run("train.py", "resume=first/checkpoints/last.ckpt")
-    assert result.code == 1
-    assert f"give the run's folder, resume={trained}" in result.out
-
-
-def test_resume_given_where_it_is_not_read_first(trained, run, tmp_path):
-    result = run("train.py", *TINY, *RUN, "++resume=first", "output_dir=second")
-    assert result.code == 1
-    assert "error: resume=first: give it on the command line as resume=" in result.out
-    result = run("train.py", *TINY, *RUN, "++resume=auto", "output_dir=first", "optimizer=adamw")
-    assert result.code == 1
-    assert "error: the checkpoint's optimizer is torch.optim.SGD, by the config it is torch.optim.AdamW" in result.out
-    (tmp_path / "recipes/experiment").mkdir(parents=True)
-    (tmp_path / "recipes/experiment/mine.yaml").write_text(
-        "# @package _global_\nresume: auto\noutput_dir: third\ntrainer: {max_steps: 2}\n"
-    )
-    mine = (f"--config-dir={tmp_path / 'recipes'}", *TINY, *RUN[1:], "experiment=mine")
-    for step in (2, 4):
-        result = run("train.py", *mine, *(() if step == 2 else ("trainer.max_steps=4",)))
-        assert result.code == 0, result.out
-        assert checkpoint.load_file(tmp_path / "third/checkpoints/last.ckpt")["global_step"] == step
-
-
-def test_a_foreign_config_is_not_overwritten(run, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/config.yaml").write_text("my: notes\n")
-    result = run("train.py", *TINY, *RUN, "output_dir=mine")
-    assert result.code == 1
-    assert "error: mine/config.yaml is no run's and would be overwritten" in result.out
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
-
-
-def test_two_processes_do_not_train_in_one_folder(trained, run):
-    holder = (
-        "import fcntl, sys; f = open('first/.lock', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
-    )
-    with subprocess.Popen([sys.executable, "-c", holder], stdin=-1, stdout=-1, cwd=trained.parent) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        before = (trained / "config.yaml").read_bytes()
-        result = run("train.py", "resume=first", "trainer.max_steps=9")
-        assert result.code == 1
-        assert "error: another process is training in first" in result.out
-        assert (trained / "config.yaml").read_bytes() == before
-        other.communicate(b"\n")
-    assert run("train.py", "resume=first", "trainer.max_steps=6").code == 0
-    assert not (trained / ".lock").exists()
-
-
-def test_a_sweep_goes_on(run, tmp_path):
-    sweep = ("-m", *TINY, *RUN[1:], "trainer.max_steps=2", "output_dir=sweep", "optimizer.lr=0.01,0.001")
-    assert run("train.py", *sweep).code == 0
-    table = (tmp_path / "sweep/sweep.csv").read_text()
-    result = run("train.py", *sweep)
-    assert result.code == 1
-    assert "error: sweep already holds a sweep; resume=auto goes on with it" in result.out
-    assert (tmp_path / "sweep/sweep.csv").read_text() == table
-    _, second = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-    shutil.rmtree(second)  # as if the sweep had been killed
-    result = run("train.py", *sweep, "resume=auto")
-    assert result.code == 0, result.out
-    again = rows(tmp_path / "sweep/sweep.csv")
-    assert [{**row, "seconds": ""} for row in again] == [
-        {**row, "seconds": ""} for row in csv.DictReader(io.StringIO(table))
-    ]
-    assert second.is_dir()
-
-
-def test_a_run_whose_checkpoints_are_damaged_is_left_as_it_is(trained, run):
+def test_damaged_checkpoints_leave_the_run_as_it_was(trained, run):
     for path in (trained / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
-    before = (trained / "config.yaml").read_text()
-    result = run("train.py", "resume=first", "trainer.max_steps=9")
-    assert result.code == 1
-    assert "last.ckpt is damaged" in result.out
-    assert (trained / "config.yaml").read_text() == before
+    before = files(trained)
+    assert "last.ckpt is damaged" in run("train.py", "resume=first", "trainer.max_steps=9").error
+    assert files(trained) == before
+
+
+def test_a_checkpoints_file_names_are_moved_into_the_runs_folder(trained, run):
+    """They are deleted once there is a better one."""
+    path = trained / "checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    state = next(state for name, state in content["callbacks"].items() if "val/miou" in name)
+    worst = torch.tensor(-1.0)
+    state |= {"best_k_models": {"/x/config.yaml": worst}, "kth_best_model_path": "/x/config.yaml", "kth_value": worst}
+    state |= {"best_model_path": "/x/..", "best_model_score": worst, "last_model_path": "/x/thesis.odt"}
+    torch.save(content, path)
+    other = trained / "checkpoints/config.yaml"
+    other.write_text("mine")
+    result = run("train.py", "resume=first", "trainer.max_steps=6")
+    assert result.code == 0, result.out
+    assert other.read_text() == "mine"
+    state = next(state for name, state in last(trained)["callbacks"].items() if "val/miou" in name)
+    assert [name.rpartition("/")[2] for name in state["best_k_models"]] == ["best.ckpt"]
+
+
+def test_lightnings_own_loggers_and_checkpoints(tmp_path, run):
+    several = "+callbacks.all={_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: '${monitor}', "
+    several += "mode: '${monitor_mode}', dirpath: '${output_dir}/all', save_top_k: -1, filename: '{step}'}"
+    logger = "+logger.more={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${output_dir}/more'}"
+    for steps in (2, 4):
+        command = ("resume=auto", "output_dir=mine", several, logger, f"trainer.max_steps={steps}")
+        result = run("train.py", *UNET, *command, "trainer.val_every_n_steps=2")
+        assert result.code == 0, result.out
+    assert sorted(path.name for path in (tmp_path / "mine/all").iterdir()) == ["step=2.ckpt", "step=4.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["b", "a", "c"], "class 0 is a there, b in the data; leave them as they were"),
+        (["a", "b", "d"], "class 2 is c there, d in the data"),
+        (["a", "b", "c", "d"], "class 3 is missing there, d in the data"),
+        (["a", "b"], "class 2 is c there, missing in the data"),
+    ],
+)
+def test_other_classes(classes, message):
+    resume.check_classes(["a", "b", "c"], ["a", "b", "c"])
+    with pytest.raises(UserError, match=f"the checkpoint has other classes: {message}"):
+        resume.check_classes(classes, ["a", "b", "c"])
+
+
+def test_other_networks_and_groups():
+    network = build_segmenter(composed(*UNET), 3)
+    state = network.state_dict()
+    resume.check_shapes(network, state)
+    name = "head.classifier.bias"
+    with pytest.raises(UserError, match=rf"another network: {name} is \(4,\) there, \(3,\) by config.yaml"):
+        resume.check_shapes(network, state | {name: torch.zeros(4)})
+    with pytest.raises(UserError, match=rf"another network: {name} is missing there"):
+        resume.check_shapes(network, {key: value for key, value in state.items() if key != name})
+    groups = [{"name": "head/weight", "params": [0, 1]}, {"name": "head/bias", "params": [2]}]
+    resume.check_groups(groups, groups[::-1])
+    with pytest.raises(UserError, match="optimizer has 0 parameters in head/bias, by the config there are 1"):
+        resume.check_groups(groups, groups[:1])

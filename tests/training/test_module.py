@@ -1,0 +1,80 @@
+"""The module: one training step, seeds, and the description of its network."""
+
+import pytest
+import torch
+from conftest import UNET, composed
+
+from segframe.data.build import RunLength, build_data_module, build_datasets
+from segframe.models.build import build_segmenter
+from segframe.models.weights import checkpoint
+from segframe.training.module import build_module
+
+
+def built(*words):
+    config = composed(*UNET, *words)
+    train_set, val_set = build_datasets(config.data, config.transforms, config.seed)
+    torch.manual_seed(0)
+    segmenter = build_segmenter(config, len(train_set.classes))
+    data, length = build_data_module(config, train_set, val_set)
+    return build_module(config, segmenter, train_set, length), data
+
+
+def test_a_few_images_are_learned_by_heart():
+    wide = ("backbone.channels=[16,16,16,16,16]", "head.channels=[16,16,16,16]", "optimizer=adamw", "optimizer.lr=0.01")
+    module, data = built(*wide, "transforms=none", "scheduler=constant")
+    optimizer = module.configure_optimizers()["optimizer"]
+    batch = next(iter(data.train_dataloader()))
+    module.train()
+    for step in range(40):
+        optimizer.zero_grad()
+        loss = module.training_step(batch, step)
+        loss.backward()
+        optimizer.step()
+    valid = batch["mask"] != 255
+    found = module.segmenter.outputs(batch["image"])["main"].classes()
+    assert (found == batch["mask"])[valid].float().mean() > 0.95
+
+
+def test_dropout_depends_on_seed_and_batch_alone():
+    module, data = built("backbone.dropout=0.5")
+    batch = next(iter(data.train_dataloader()))
+    losses = [module.train().training_step(batch, index).item() for index in (3, 4, 3)]
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_losses_of_several_outputs_are_weighted():
+    losses = {}
+    for weights in ("{main: 1.0, aux: 0.0}", "{main: 0.0, aux: 1.0}", "{main: 1.0, aux: 0.5}"):
+        module, data = built("aux_head=fcn", f"output_weights={weights}")
+        losses[weights] = module.train().training_step(next(iter(data.train_dataloader())), 0).item()
+    main, aux, both = losses.values()
+    assert both == pytest.approx(main + 0.5 * aux)
+
+
+def test_the_length_of_a_run_reaches_the_scheduler():
+    module, _ = built("trainer.max_steps=7", "trainer.val_every_n_steps=3")
+    assert module.length == RunLength(7, 3, 3)
+    scheduler = module.configure_optimizers()["lr_scheduler"]
+    assert scheduler["interval"] == "step"
+    assert scheduler["scheduler"].lr_lambdas[0](7) == 0
+
+
+def test_a_description_is_what_a_checkpoint_is_read_by():
+    module, _ = built()
+    metadata, _ = checkpoint.parse_run({checkpoint.KEY: module.description, "state_dict": {}}, "x.ckpt")
+    assert metadata.classes == module.classes
+    assert metadata.config["backbone"]["channels"] == [4] * 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (({"input_scales": [0.7]},), "output_weights has no entry scale_100, an output of this network"),
+        (({"output_weights.main": -1.0},), "output_weights.main"),
+        (({"output_weights.mian": 1.0},), "output_weights.mian is no output of this network; did you mean main?"),
+        (({"output_weights.main": 0.0},), "output_weights are all 0"),
+    ],
+    ids=str,
+)
+def test_wrong_output_weights(refused, words, message):
+    assert message in refused(*words)

@@ -1,0 +1,43 @@
+"""Lightning's Trainer: arguments that are passed on, and callbacks side by side."""
+
+import pytest
+from conftest import composed
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from segframe.training import trainer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trainer.lightning.max_stepz": 1}, "trainer.lightning.max_stepz=1: Lightning's Trainer has no such argument"),
+        ({"trainer.lightning.devices": 2}, "trainer.lightning.devices=2: segframe sets it; a run uses one process"),
+        ({"trainer.lightning.max_steps": 9}, "segframe sets it; trainer.max_steps=..."),
+        ({"trainer.lightning.detect_anomaly": 3}, "trainer.lightning.detect_anomaly=3: it must be bool"),
+        ({"trainer.lightning.limit_train_batches": 2, "trainer.val_every_n_steps": 3}, "limit_train_batches=2 ends"),
+        ({"trainer.lightning.limit_train_batches": 0.01}, "limit_train_batches=0.01 ends the run before its first"),
+        ({"callbacks.best_checkpoint.save_top_k": 3}, "callbacks.best_checkpoint.save_top_k=3: there is one best.ckpt"),
+        ({"trainer.checkpoint_every": "5h"}, "trainer.checkpoint_every=5h"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(refused, settings, message):
+    assert message in refused(settings)
+
+
+def test_arguments_are_passed_on():
+    config = composed("trainer.accelerator=cpu", "trainer.precision=32-true", "+trainer.lightning.detect_anomaly=true")
+    config.monitor_mode = "max"
+    made = trainer.build_trainer(config, trainer.RunLength(10, 5, 3), on_start=lambda trainer: None)
+    assert made._detect_anomaly
+    assert made.val_check_interval == 3
+    assert made.default_root_dir == config.output_dir
+
+
+def test_callbacks_with_one_state_key_get_classes_of_their_own():
+    callbacks = {name: ModelCheckpoint(monitor="val/miou") for name in ("first", "second")}
+    trainer.disambiguate_callbacks(callbacks)
+    keys = [callback.state_key for callback in callbacks.values()]
+    assert len(set(keys)) == 2
+    assert type(callbacks["second"]).__name__ == "second"
+    assert isinstance(callbacks["second"], ModelCheckpoint)
