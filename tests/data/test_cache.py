@@ -1,6 +1,7 @@
-"""The cache of decoded samples: the same items, shared, kept, and given up where files change."""
+"""The cache of decoded samples: same items, shared between workers and runs, invalidated when files change."""
 
 import os
+import pickle
 from itertools import count
 
 import numpy as np
@@ -16,12 +17,12 @@ from segframe.data.cache_setup import add_caches
 
 SIZES = ((40, 52), (64, 33), (35, 35), (50, 80))
 CLASSES = ["a", "b", "c"]
-KINDS = ("ram", "disk")
+both_kinds = pytest.mark.parametrize("kind", ["ram", "disk"])
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Four images in train, one of them on its side, and one in val."""
+    """Four images in train, one of them rotated by EXIF, and one in val."""
     rng = np.random.default_rng(0)
     for split, sizes in (("train", SIZES), ("val", SIZES[:1])):
         for folder in ("images", "masks"):
@@ -43,8 +44,8 @@ def make(root, kind=None, split="train", transform=True, folder=None, **settings
     return dataset
 
 
-def no_files(dataset):
-    """Let a dataset's files not be read any more."""
+def forbid_files(dataset):
+    """Fail if the dataset reads its files from now on."""
     dataset._load = lambda index: pytest.fail("read from its files")
     return dataset
 
@@ -53,43 +54,45 @@ def same(first, second):
     return all(torch.equal(first[key], second[key]) for key in ("image", "mask")) and first["name"] == second["name"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@both_kinds
 @pytest.mark.parametrize("transform", [True, False])
-def test_items_are_the_same_with_and_without(root, kind, transform):
+def test_items_are_the_same_as_without_a_cache(root, kind, transform):
     plain, cached = make(root, transform=transform), make(root, kind, transform=transform)
     for epoch in range(3):
         for index in range(4):
             assert same(plain[epoch, index], cached[epoch, index])
-        no_files(cached)
+        forbid_files(cached)
     cached[0]["image"].zero_()
     assert same(plain[0], cached[0])
+    image, mask = cached.read(0)
+    assert np.shares_memory(image, cached.read(0)[0])
+    assert not image.flags.writeable
+    assert not mask.flags.writeable
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_workers_fill_it_for_each_other_and_batches_are_the_same(root, kind):
+@both_kinds
+def test_workers_share_the_cache(root, kind):
     def batches(dataset, num_workers):
         data = DataModule(dataset, dataset, batch_size=2, num_workers=num_workers, num_batches=6, seed=0)
         return list(data.train_dataloader())
 
-    plain = batches(make(root), 0)
-    for num_workers in (2, 0):
-        cached = make(root, kind)
-        for first, second in zip(plain, batches(cached, num_workers), strict=True):
-            assert torch.equal(first["image"], second["image"])
-            assert torch.equal(first["mask"], second["mask"])
-        assert cached.cache.index["filled"].all()
-    no_files(cached)
+    cached = make(root, kind)
+    for first, second in zip(batches(make(root), 0), batches(cached, 2), strict=True):
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["mask"], second["mask"])
+    assert cached.cache.index["filled"].all()
+    forbid_files(cached)
     assert len(batches(cached, 2)) == 6
 
 
-def test_a_file_is_found_again_by_later_runs(root, tmp_path):
+def test_later_runs_reuse_the_file(root, tmp_path):
     folder = tmp_path / "elsewhere"
     first = make(root, "disk", folder=str(folder))
     expected = [first[index] for index in range(4)]
     assert [path.suffix for path in folder.iterdir()] == [".cache"]
-    again = no_files(make(root, "disk", folder=str(folder)))
+    again = forbid_files(make(root, "disk", folder=str(folder)))
     assert all(same(expected[index], again[index]) for index in range(4))
-    # What one run fills another sees at once.
+    # Simultaneous runs share it.
     first.cache.index["filled"] = 0
     assert not again.cache.index["filled"].any()
     first[1]
@@ -106,7 +109,7 @@ def test_a_file_is_found_again_by_later_runs(root, tmp_path):
         {"split": "val"},
     ],
 )
-def test_other_labels_classes_and_splits_have_files_of_their_own(root, settings):
+def test_other_labels_classes_and_splits_have_other_files(root, settings):
     make(root, "disk")[0]
     other = make(root, "disk", **settings)
     assert not other.cache.index["filled"].any()
@@ -114,10 +117,9 @@ def test_other_labels_classes_and_splits_have_files_of_their_own(root, settings)
     assert len(list((root / ".segframe").iterdir())) == 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [SIZES[0], (20, 20), (400, 500)])
-def test_a_changed_file_is_read_again(root, kind, size):
-    """Of the same size, of a smaller one, and of one for which there is no room."""
+@pytest.mark.parametrize(("kind", "size"), [("ram", SIZES[0]), ("disk", (20, 20)), ("ram", (400, 500))])
+def test_changed_files_are_read_again(root, kind, size):
+    """Files of the same size, of a smaller one, and of one that exceeds the reserved space."""
     dataset = make(root, kind, transform=False)
     before = [dataset[index]["image"] for index in range(4)]
     Image.new("RGB", size[::-1], (200, 0, 0)).save(root / "images/train/0.jpg")
@@ -132,7 +134,7 @@ def test_a_changed_file_is_read_again(root, kind, size):
     check_error(lambda: dataset[0], "0.png", "No such file")
 
 
-def test_a_damaged_file_is_made_anew(root):
+def test_damaged_cache_files_are_replaced(root):
     expected = make(root, "disk")[0]
     [file] = (root / ".segframe").iterdir()
     for damage in (file.read_bytes()[:5000], b"x" * file.stat().st_size):
@@ -142,25 +144,8 @@ def test_a_damaged_file_is_made_anew(root):
         assert same(dataset[0], expected)
 
 
-def test_an_error_of_a_sample_is_the_same(root):
-    Image.new("L", (9, 9)).save(root / "masks/train/2.png")
-    dataset = make(root, "ram")
-    for _ in range(2):
-        check_error(lambda: dataset[2], "2.jpg", "2.png 9x9")
-
-
-def test_a_hit_hands_out_views(root):
-    """Nothing of the image is copied before the crop."""
-    dataset = make(root, "ram")
-    image, mask = dataset.read(0)
-    again, _ = dataset.read(0)
-    assert np.shares_memory(image, again)
-    assert not image.flags.writeable
-    assert not mask.flags.writeable
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_train_and_val_of_a_config(root, kind):
+@both_kinds
+def test_build_datasets(root, kind):
     words = ["data=folder", f"data.root={root}", "data.dataset.classes=[a,b,c]", "data.crop_size=32"]
     config = composed(*words, f"data.cache={kind}")
     train, val = build_datasets(config)
@@ -176,9 +161,7 @@ def test_train_and_val_of_a_config(root, kind):
 
 def test_mistakes(root, tmp_path, monkeypatch):
     check_error(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
-    words = ["data.cache=ram"]
-    config = composed(*words)
-    check_error(lambda: build_datasets(config), "Shapes reads no files", "data.cache=null")
+    check_error(lambda: build_datasets(composed("data.cache=ram")), "Shapes reads no files", "data.cache=null")
     (tmp_path / "file").write_text("")
     check_error(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)
@@ -187,8 +170,11 @@ def test_mistakes(root, tmp_path, monkeypatch):
     check_error(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
 
 
-def test_a_full_disk_while_filling(root, monkeypatch):
+def test_errors_while_filling(root, monkeypatch):
+    Image.new("L", (9, 9)).save(root / "masks/train/2.png")
     dataset, calls = make(root, "disk"), count()
+    for _ in range(2):
+        check_error(lambda: dataset[2], "2.jpg", "2.png 9x9")
 
     def pwrite(descriptor, data, at):
         if next(calls):
@@ -200,12 +186,10 @@ def test_a_full_disk_while_filling(root, monkeypatch):
     assert not dataset.cache.index["filled"].any()
 
 
-def test_workers_that_are_not_forked(root):
-    """Pickling is what spawning does with a dataset."""
-    import pickle
-
+def test_pickled_datasets(root):
+    """Spawned workers get pickled datasets."""
     check_error(lambda: pickle.dumps(make(root, "ram", transform=False)), "data.cache=ram", "data.num_workers=0")
     dataset = make(root, "disk", transform=False)
     expected = dataset[0]
-    other = no_files(pickle.loads(pickle.dumps(dataset)))
+    other = forbid_files(pickle.loads(pickle.dumps(dataset)))
     assert same(other[0], expected)
