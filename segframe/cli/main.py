@@ -104,6 +104,8 @@ def run_program(program: Program) -> None:
             print(help_text(program, words), flush=True)
         else:
             main(partial(run_job, program, debug))()
+    except BrokenPipeError:
+        raise
     except (HydraException, OmegaConfBaseException, UserError, OSError, yaml.YAMLError, ValueError) as error:
         message = error_message(error, words, program)
         if debug or message is None:
@@ -116,6 +118,8 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
     try:
         with translate_errors(program.memory_advice):
             return load(program.function)(config)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         remove_empty_run_dir()
         show_traceback = debug or not isinstance(error, USER_ERRORS)

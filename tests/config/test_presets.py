@@ -1,11 +1,105 @@
-"""Every preset learns: four images by heart, in a small variant."""
+"""Every YAML composes, names public parts and keeps to the rules of its folder; every preset learns."""
 
 import csv
+from functools import cache
 
+import hydra.utils
 import numpy as np
 import pytest
-from conftest import options
+from conftest import ROOT, composed, options
+from omegaconf import OmegaConf
 from PIL import Image
+
+from segframe.config import validate
+
+GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
+OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+OF_SCRIPTS = {"inference", "postprocess"}
+"""Groups of inference: evaluate.yaml and predict.yaml list them, train.yaml does not."""
+
+
+@cache
+def plain(path):
+    return OmegaConf.to_container(OmegaConf.load(path))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option):
+    if group in OF_SCRIPTS:
+        config = composed(f"{group}={option}", "checkpoint=x", "input=x", "output=x", name="predict")
+    else:
+        folder = ["data.root=photos", "data.dataset.classes=[road,sky]"] if option == "folder" else []
+        config = composed(f"{group}={option}", *folder)
+        validate.check_keys(config)
+    validate.check_targets(config)
+
+
+def test_every_target_is_public():
+    nodes = [node for path in (ROOT / "configs").rglob("*.yaml") for _, node in validate.walk(plain(path), "")]
+    targets = {node["_target_"] for node in nodes if "_target_" in node}
+    assert len(targets) > 40
+    for target in targets:
+        assert callable(hydra.utils.get_object(target)), target
+        package, _, name = target.rpartition(".")
+        if target.startswith("segframe."):
+            room = hydra.utils.get_object(package)
+            assert hasattr(room, "__path__"), f"{target}: named by its package, so that files can move"
+            assert name in room.__all__, target
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_models_only_choose(model):
+    assert set(plain(ROOT / f"configs/model/{model}.yaml")) == {"defaults"}
+
+
+def tuned_and_pinned(experiment):
+    """The groups that a recipe and those it builds on set values of, and those they choose."""
+    recipe = dict(plain(ROOT / f"configs/experiment/{experiment}.yaml"))
+    pinned, tuned = set(), set(GROUPS)
+    for line in recipe.pop("defaults", []):
+        if isinstance(line, str):
+            base_tuned, base_pinned = tuned_and_pinned(line)
+            recipe |= dict.fromkeys(base_tuned)
+            pinned |= base_pinned
+        else:
+            pinned |= {key.removeprefix("override /") for key in line}
+    return tuned & recipe.keys(), pinned
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_experiments_choose_the_groups_they_set_values_of(experiment):
+    tuned, pinned = tuned_and_pinned(experiment)
+    assert tuned <= pinned | {"trainer"}
+
+
+def test_presets_begin_with_their_package():
+    for group in ("model", "experiment"):
+        for path in (ROOT / "configs" / group).glob("*"):
+            assert path.read_text().startswith("# @package _global_\n"), path
+
+
+def test_every_group_is_listed_where_it_is_used():
+    def keys(name):
+        defaults = plain(ROOT / f"configs/{name}.yaml")["defaults"]
+        return {key for line in defaults if isinstance(line, dict) for key in line if "@" not in key}
+
+    assert keys("train") == set(GROUPS) - OF_SCRIPTS
+    assert keys("evaluate") >= OF_SCRIPTS
+    assert keys("predict") >= OF_SCRIPTS
+
+
+def test_the_command_line_wins_over_presets_in_any_order():
+    for words in (["model=fcn8s", "backbone=resnet101"], ["backbone=resnet101", "model=fcn8s"]):
+        config = composed(*words)
+        assert config.backbone.variant == "resnet101"
+        assert list(config.head.reads) == ["c5", "c4", "c3"]
+
+
+def test_pretrained_weights_follow_the_data_and_strides_the_head():
+    assert composed("model=fcn8s", "data=voc").backbone.weights == "imagenet"
+    assert composed("model=fcn8s").backbone.weights is None
+    assert composed("model=deeplabv3", "head.output_stride=16").backbone.output_stride == 16
+
 
 VGG = ("backbone.dropout=0", "backbone.lr_multiplier=1", "head.lr_multiplier=1", "optimizer.lr=0.0003")
 VGG_FC = ("backbone.fc_channels=64", *VGG)

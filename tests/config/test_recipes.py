@@ -167,7 +167,7 @@ def test_length_batch_and_crop_are_the_published_ones(experiment):
     ],
 )
 def test_what_a_recipe_starts_from_must_be_given(experiment, key):
-    with pytest.raises(UserError, match=rf"{key} must be given: this recipe starts from it.*needs=\[\]"):
+    with pytest.raises(UserError, match=rf"{key} must be given: this recipe needs it.*needs=\[\]"):
         check_needs(composed(f"experiment={experiment}"))
     check_needs(composed(f"experiment={experiment}", f"{key}=file.pth"))
     check_needs(composed(f"experiment={experiment}", "needs=[]"))

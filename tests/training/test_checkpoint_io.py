@@ -73,7 +73,7 @@ def test_small_files_are_replaced_atomically(tmp_path):
 
 def test_checkpoints_of_something_else(tmp_path):
     torch.save(CONTENT, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match=r"last.ckpt holds no segframe: it is not the checkpoint of a run"):
+    with pytest.raises(UserError, match=r"last.ckpt has no segframe: it is not the checkpoint of a run"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
 
 

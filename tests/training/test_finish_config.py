@@ -17,7 +17,7 @@ from segframe.training import finish_config
 
 def finished(folder, *words, resumes=False, weights=None):
     config = composed(*UNET, *words)
-    train_set, _ = build_datasets(config.data, config.transforms, config.seed)
+    train_set, _ = build_datasets(config)
     return finish_config.finish_config(config, folder, resumes, train_set, weights)
 
 
@@ -100,15 +100,3 @@ def test_monitor_mode(monitor, mode, expected):
 def test_wrong_monitors(monitor, mode, message):
     with pytest.raises(UserError, match=message):
         finish_config.find_monitor_mode(OmegaConf.create({"monitor": monitor, "monitor_mode": mode}), ("background",))
-
-
-def test_a_resumed_config_gets_settings_and_names_added_since():
-    config = OmegaConf.create(OmegaConf.to_container(composed(*UNET)))
-    del config["batch_norm"], config["input_scales"], config["normalize"]["bgr"]
-    config.loss._target_ = "segframe.losses.cross_entropy.CrossEntropy"
-    config.transforms.train[0]._target_ = "segframe.data.transforms.RandomScaleCrop"
-    finish_config.check_config(config, resumes=True)
-    assert config.batch_norm == {"frozen": None, "backbone_momentum": 0.1, "head_momentum": 0.1}
-    assert config.normalize.bgr is False
-    assert config.loss._target_ == "segframe.models.losses.CrossEntropy"
-    assert config.transforms.train[0]._target_ == "segframe.data.RandomScaleCrop"

@@ -12,7 +12,7 @@ from segframe.training.module import build_module
 
 def built(*words):
     config = composed(*UNET, *words)
-    train_set, val_set = build_datasets(config.data, config.transforms, config.seed)
+    train_set, val_set = build_datasets(config)
     torch.manual_seed(0)
     segmenter = build_segmenter(config, len(train_set.classes))
     data, length = build_data_module(config, train_set, val_set)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import UNET, agree, composed
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,7 +31,8 @@ class NoHead(nn.Module):
 def optimized(network, **settings):
     """A copy of a network with only these settings on."""
     network = copy.deepcopy(network)
-    performance.optimize_segmenter(TrainerConfig(**settings), network)
+    config = OmegaConf.create({"deterministic": False, "trainer": OmegaConf.structured(TrainerConfig(**settings))})
+    performance.set_up_performance(config, network)
     return network
 
 
@@ -106,7 +108,7 @@ def test_a_step_on_the_gpu_does_not_wait_for_it():
     """Nothing in it reads a value back, so that the next steps are queued while this one runs."""
     config = composed("backbone=resnet18", "head=deeplabv3plus", "trainer.precision=bf16-mixed")
     segmenter = build_segmenter(config, 8).cuda().train()
-    performance.optimize_segmenter(config.trainer, segmenter)
+    performance.set_up_performance(config, segmenter)
     loss = instantiate(config.loss, "loss").cuda()
     optimizer = torch.optim.SGD(segmenter.parameters(), 0.01, fused=True)
     images = torch.randint(0, 256, (2, 65, 65, 3), dtype=torch.uint8).permute(0, 3, 1, 2).pin_memory()
@@ -126,10 +128,9 @@ def test_a_step_on_the_gpu_does_not_wait_for_it():
 
 @pytest.fixture
 def deterministic():
-    performance.set_up_process(composed("deterministic=true", "trainer.tf32=false", "trainer.keep_freed_memory=false"))
+    torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.allow_tf32 = True
 
 
 # What PyTorch lists as refusing on CUDA, of what segmentation networks and losses are made of (torch 2.15,
@@ -189,6 +190,9 @@ def test_deterministic_operators_compute_the_same(deterministic):
 
 
 def test_process_settings(deterministic):
-    assert torch.are_deterministic_algorithms_enabled()
-    assert not torch.backends.cudnn.allow_tf32
-    performance.keep_freed_memory()  # glibc accepts it
+    network = build_segmenter(composed(*UNET), 3)
+    for on in (True, False):
+        optimized(network, tf32=on, keep_freed_memory=on)
+        assert torch.backends.cudnn.allow_tf32 == on
+        assert not torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.allow_tf32 = True

@@ -128,7 +128,7 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
         ({"batch_norm.head_momentum": 2.0}, "batch_norm.head_momentum"),
         ({"head.reads": ["c7"]}, "c7"),
         ({"monitor": "val/mIoU"}, "did you mean val/miou?"),
-        ({"callbacks.mine": {"a": 1}}, "callbacks.mine makes a dict, which is no Callback"),
+        ({"callbacks.mine": {"a": 1}}, "callbacks.mine: it makes a dict, not a Callback"),
         ({"logger.mine": 1}, "logger.mine"),
         ({"trainer.precision": "17"}, "trainer: Precision '17' is invalid"),
         ({"trainer.gradient_clip_val": -1.0}, "trainer.gradient_clip_val"),

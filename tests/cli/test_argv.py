@@ -1,0 +1,104 @@
+"""The words of a command line before anything is composed: flags, paths, and those of a resumed run."""
+
+from pathlib import Path
+
+import pytest
+
+from segframe.cli import argv
+from segframe.cli.resume_argv import repeated, resume_arguments
+
+
+def test_flags_are_split_from_settings():
+    flags, words = argv.split_flags(["model=unet", "--cfg", "job", "-m", "seed=1", "--config-dir=own", "--help"])
+    assert flags == ["--cfg", "job", "-m", "--config-dir=own", "--help"]
+    assert words == ["model=unet", "seed=1"]
+
+
+def test_debug():
+    words = ["train.py", "debug=true", "seed=1"]
+    assert argv.take_debug(words)
+    assert words == ["train.py", "seed=1"]
+    assert not argv.take_debug(["train.py", "debug=false"])
+    with pytest.raises(SystemExit, match="error: debug=yes: it is true or false"):
+        argv.take_debug(["debug=yes"])
+
+
+def test_the_users_own_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words: list[str] = []
+    assert argv.take_config_dir(words) is None
+    (tmp_path / "configs").mkdir()
+    assert argv.take_config_dir(words) == Path("configs")
+    assert words == ["--config-dir=configs"]
+    assert argv.take_config_dir(["--config-dir", "own"]) == argv.take_config_dir(["--config-dir=own"]) == Path("own")
+
+
+def test_paths_are_quoted_for_hydra():
+    words = ["output_dir=a run (2)", "data.root=photos", "resume=it's", "input='quoted already'", "optimizer.lr=[1, 2]"]
+    expected = ["output_dir='a run (2)'", "data.root=photos", r"resume='it\'s'", *words[3:]]
+    assert argv.quote_paths(words) == expected
+    assert argv.given_path("resume", ["resume=a", "resume=b"]) == Path("b")
+    assert argv.given_path("resume", ["resume=null"]) is None
+    with pytest.raises(SystemExit, match="error: output_dir=: the value is empty"):
+        argv.check_values(["output_dir="])
+
+
+def test_settings_that_the_command_line_repeats():
+    words = ["++a.b={c: 1, d: {e: 2}}", "seed=1", "+x._target_=y", "cannot be read"]
+    assert repeated(words) == ["a.b.c", "a.b.d.e", "seed", "x._target_"]
+
+
+def test_a_resumed_run_is_composed_from_its_own_config(trained):
+    words = resume_arguments(["resume=first", "trainer.max_steps=9", "--cfg", "job"])
+    assert words[:2] == [f"--config-path={trained}", "--config-name=config.yaml"]
+    assert words[2:6] == ["--cfg", "job", "resume=first", "trainer.max_steps=9"]
+    assert "hydra.run.dir=first" in words
+
+
+def test_resume_auto(trained):
+    """Groups and removed parts are in the run's config by then; what was added is set there again."""
+    words = ["resume=auto", "model=unet", "~callbacks.images", "+callbacks.mine._target_=a.B", "seed=1"]
+    assert resume_arguments([*words, "output_dir=new"]) == [*words, "output_dir=new"]
+    sweep = [*words, "output_dir=first", "-m"]
+    assert resume_arguments(sweep) == sweep
+    resumed = resume_arguments([*words, "output_dir=first"])
+    assert resumed[2:5] == ["++callbacks.mine._target_=a.B", "seed=1", "resume=first"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resume=auto"], "resume=auto: it needs the folder"),
+        (["resume=first", "-m"], "resume=first: a sweep cannot continue one run"),
+        (["resume=nowhere"], "resume=nowhere: there is no nowhere/config.yaml"),
+        (["resume=empty"], "resume=empty: there is no empty/checkpoints/last.ckpt"),
+        (["resume=first/checkpoints/last.ckpt"], "give the run's folder, resume=.*/first$"),
+        (["resume=first", "output_dir=second"], "output_dir=second: a run continues in its own folder"),
+        (["resume=first", "backbone=resnet34"], "backbone=resnet34: resume continues a run with its own parts"),
+    ],
+)
+def test_refused_words_of_a_resumed_run(trained, words, message):
+    (trained.parent / "empty").mkdir()
+    (trained.parent / "empty/config.yaml").touch()
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        resume_arguments(words)
+
+
+def test_foreign_code_in_a_resumed_run(trained, run):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().replace("callbacks:", "callbacks:\n  evil: {_target_: torch.hub.load}", 1))
+    for word in ("callbacks=default", "+callbacks.evil.interval=step", "trainer.max_steps=9"):
+        result = run("train.py", "resume=auto", "output_dir=first", word)
+        assert result.error.startswith("error: resume=first: callbacks.evil._target_=torch.hub.load: ")
+    words = resume_arguments(["resume=auto", "output_dir=first", "+callbacks.evil={_target_: mine.Part}"])
+    assert "++callbacks.evil={_target_: mine.Part}" in words
+
+
+@pytest.mark.parametrize("flags", [("--cfg", "job"), ("--help",)])
+@pytest.mark.parametrize("resume", [("resume=first",), ("resume=auto", "output_dir=first")])
+def test_a_run_is_shown_without_being_resumed(trained, run, flags, resume):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    result = run("train.py", *resume, *flags, "trainer.max_steps=9")
+    assert result.code == 0, result.out
+    assert ("max_steps: 9" in result.out) == ("--help" not in flags)
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before

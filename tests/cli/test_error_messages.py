@@ -1,0 +1,94 @@
+"""Messages for command lines and YAML files that cannot be composed: one line, with the closest match."""
+
+import pytest
+import yaml
+from conftest import composed
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from segframe.cli.main import PROGRAMS, error_message
+from segframe.config import schema
+from segframe.errors import UserError
+
+
+def message(*words):
+    """The error message of a training whose config cannot be composed."""
+    with pytest.raises((HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)) as error:
+        composed(*words)
+    return error_message(error.value, list(words), PROGRAMS["train"])
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("optimizer.lrr=3", "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
+        ("lr=0.1", "lr is not a setting; did you mean optimizer.lr?"),
+        ("bakbone=resnet18", "bakbone is not a setting; did you mean backbone?"),
+        ("trainer.max_step=3", "trainer.max_step is not a setting; did you mean trainer.max_steps?"),
+        ("transforms.crop=3", "transforms.crop is not a setting; did you mean transforms.crop_size?"),
+        ("nothing.like_it=3", "nothing.like_it is not a setting; `--cfg job` shows all of them"),
+        ("data.zzz=3", "data.zzz is not a setting; there is data.dataset, "),
+        ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo="),
+        ("backbone=resnet999", "backbone=resnet999: there is no such option; did you mean resnet"),
+        ("aux_head=null", "aux_head=null: there is no such option; there is fcn, none"),
+        ("~loss=5", "loss=5: there is no such option"),
+        ("model=fcn8", "model=fcn8: there is no such option; did you mean fcn8s?"),
+        ("model=fcn8s,fcn9s", "model=fcn9s: there is no such option; did you mean fcn8s?"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("trainer.max_epochs=null", "trainer.max_epochs cannot be null: give a value"),
+        ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("optimizer.lr=[1,", "cannot read 'optimizer.lr=[1,' on the command line: "),
+        ("model", "cannot read 'model' on the command line: a setting is given as name=value"),
+    ],
+)
+def test_words(word, expected):
+    assert message(word).startswith(expected)
+
+
+def test_a_right_word_is_not_blamed_for_a_wrong_one():
+    assert message("transforms.train.1.p=0.3", "trainer.max_epochs=abc").startswith("trainer.max_epochs: Value 'abc'")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"# @package _global_\ntrainer: {max_step: 3}\n", "trainer.max_step is not a setting; did you mean max_steps?"),
+        (b"# @package _global_\ntrainer: [1]\n", "a mapping is expected; write its settings as name: value"),
+        (b"palette: [{road: #804080}]\n", "mine.yaml, line 2: "),
+        (b"palette: [{road: #804080}]\n", "; a # begins a comment"),
+        (b"a: \xff\n", "mine.yaml is not UTF-8 text"),
+    ],
+)
+def test_files(run, tmp_path, content, expected):
+    (tmp_path / "configs/experiment").mkdir(parents=True)
+    (tmp_path / "configs/experiment/mine.yaml").write_bytes(content)
+    try:
+        result = run("train.py", "experiment=mine", "--cfg", "job")
+    finally:
+        schema.register()
+    assert expected in result.error
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("scripts/summary.py", ["receptive_field=false"]),
+        ("scripts/check_data.py", []),
+        ("scripts/evaluate.py", ["checkpoint=first"]),
+        ("scripts/predict.py", ["checkpoint=first", "input=x", "output=y"]),
+    ],
+)
+def test_settings_that_a_script_does_not_know(run, trained, script, words):
+    assert run(script, *words, "+accelerater=1").error.startswith("error: accelerater is not a setting")
+
+
+def test_a_missing_checkpoint(run):
+    for script, more in (("scripts/evaluate.py", ()), ("scripts/predict.py", ("input=.", "output=out"))):
+        assert "there is no checkpoint absent.ckpt" in run(script, "checkpoint=absent.ckpt", *more).error
+    assert "checkpoint must be given" in run("scripts/evaluate.py").error
+
+
+def test_an_error_passed_on_by_a_worker_is_its_last_line():
+    assert str(UserError("a backbone a.UserError: b")) == "a backbone a.UserError: b"
+    text = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\nsegframe.errors.UserError: bad\n"
+    assert str(UserError(text)) == "bad"

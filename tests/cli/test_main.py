@@ -1,0 +1,113 @@
+"""Programs as a whole: help, exit codes, tracebacks on demand, and output that nobody reads."""
+
+import errno
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+from time import perf_counter
+
+import pytest
+from conftest import ROOT, UNET
+
+from segframe.cli import main
+from segframe.errors import UserError
+
+SCRIPTS = ("train.py", *(f"scripts/{name}.py" for name in ("evaluate", "predict", "check_data", "summary", "replay")))
+HELP = """
+import runpy, sys
+sys.argv = [{script!r}, "--help"]
+runpy.run_path({script!r}, run_name="__main__")
+sys.exit("torch was imported" if "torch" in sys.modules else 0)
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_quick_and_imports_no_torch(script):
+    seconds = []
+    for _ in range(3):
+        start, before = perf_counter(), os.times().children_user
+        code = HELP.format(script=str(ROOT / script))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        # Its own time, where the machine is busy with other things.
+        seconds.append(min(perf_counter() - start, 2 * (os.times().children_user - before)))
+        if seconds[-1] < 1.5:
+            break
+    assert min(seconds) < 1.5
+    if script == "train.py":
+        assert re.search(r"^model +deeplabv1, deeplabv2", done.stdout, re.MULTILINE)
+        assert "python train.py model=fcn8s data=voc" in done.stdout
+        assert "shift_and_stitch" not in done.stdout
+
+
+def test_the_console_command(monkeypatch, capsys):
+    for words in ([], ["--help"]):
+        monkeypatch.setattr(sys, "argv", ["segframe", *words])
+        main.main()
+        assert "programs: train, evaluate, predict, check-data, summary, replay" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["segframe", "trian"])
+    with pytest.raises(SystemExit, match="error: segframe trian: unknown program; choose one of train"):
+        main.main()
+    ran = []
+    monkeypatch.setattr(main, "run", ran.append)
+    monkeypatch.setattr(sys, "argv", ["segframe", "check_data", "data=voc"])
+    main.main()
+    assert ran == ["check-data"]
+    assert sys.argv == ["segframe", "data=voc"]
+
+
+def test_every_program_has_a_function_and_a_config():
+    for program in main.PROGRAMS.values():
+        assert callable(main.load(program.function))
+        assert (program.config_dir / f"{program.config}.yaml").is_file()
+
+
+def test_output_that_is_not_read_to_its_end():
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, ROOT / "train.py", "--help"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
+    def interrupted(program):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "run_program", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main.run("summary")
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_debug_shows_the_traceback(run):
+    words = (*UNET, "monitor=val/mIoU", "output_dir=wrong")
+    with pytest.raises(UserError, match="monitor=val/mIoU: there is no such metric"):
+        run("train.py", *words, "debug=true")
+    assert "monitor=val/mIoU" in run("train.py", *words, "debug=false").error
+
+
+def test_a_refused_run_leaves_no_folder(run, tmp_path):
+    assert run("train.py", "data=folder", "data.root=nowhere", "data.dataset.classes=[a]").error
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_a_bug_keeps_its_traceback(run, monkeypatch):
+    monkeypatch.setattr("segframe.training.run.build_datasets", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("train.py", *UNET, "output_dir=bug")
+
+
+def test_a_log_on_a_full_disk_is_no_further_error(run, monkeypatch, capfd):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    assert run("scripts/check_data.py", "data=null").code == 1
+    logging.StreamHandler(Full()).handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capfd.readouterr().err == ""

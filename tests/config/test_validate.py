@@ -1,0 +1,116 @@
+"""Validation of composed configs: every mistake is found before anything is built, and named with the closest match."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytest
+from conftest import UNET, composed
+from omegaconf import OmegaConf
+
+from segframe.config import validate
+from segframe.config.argument_types import accepts, annotation, describe_type
+from segframe.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimizer.lrr", 3, "optimizer.lrr: torch.optim.SGD has no such argument; did you mean lr?"),
+        ("optimizer.lr", "fast", "optimizer.lr=fast: torch.optim.SGD expects float"),
+        ("optimizer.lr", float("nan"), "optimizer.lr=nan: it must be a finite number"),
+        ("transforms.scale", [1.0, float("inf")], "transforms.scale[1]=inf: it must be a finite number"),
+        ("optimizer.lr", 10**30, f"optimizer.lr={10**30}: it must be a finite number"),
+        ("optimizer.nesterov", 2, "optimizer.nesterov=2: torch.optim.SGD expects bool"),
+        ("optimizer._target_", "torch.optim.SDG", "optimizer._target_=torch.optim.SDG: "),
+        ("data.crop_size", [144, "x"], "data.crop_size=[144, 'x']: segframe.data.RandomScaleCrop expects int | list["),
+        ("transforms.crop_size", "abc", "transforms.crop_size=abc: segframe.data.RandomScaleCrop expects int"),
+        ("transforms.train[0].sice", 3, "transforms.train[0].sice: segframe.data.RandomScaleCrop has no such argument"),
+        ("transforms.train", None, "transforms.train=null: "),
+        ("head.channels", "many", "head.channels=many: segframe.models.heads.UNet expects "),
+        ("data.dataset", 5, "data.dataset=5: "),
+        ("data.dataset", None, "data.dataset=null: a run needs it"),
+        ("data.dataset.num_images", {"train": "x"}, "data.dataset.num_images={'train': 'x', 'val': 3, 'test': 2}: "),
+        ("trainer.lightning", [1], "trainer.lightning=[1]: "),
+        ("loss", [1], "loss=[1]: a mapping of settings is expected"),
+        ("optimzer.lr", 3, "optimzer is not a setting; did you mean optimizer?"),
+        ("data.batchsize", 3, "data.batchsize is not a setting; did you mean batch_size?"),
+        ("trainer.max_step", 3, "trainer.max_step is not a setting; did you mean max_steps?"),
+        ("param_groups.x", 1, "param_groups.x is not a setting; there is bias_lr_multiplier, "),
+        ("seed", -1, "seed=-1: it must be 0 or more and below 2**32"),
+        ("seed", 2**32, f"seed={2**32}: "),
+        ("needs", ["init_from"], "init_from must be given: "),
+    ],
+)
+def test_mistakes(key, value, message):
+    config = composed(*UNET)
+    if key in ("loss", "trainer.lightning"):  # which the command line cannot replace, but a resumed run's file can
+        config = OmegaConf.create(OmegaConf.to_container(config))
+    OmegaConf.update(config, key, value, force_add=True, merge=not isinstance(value, list))
+    with pytest.raises(UserError) as error:
+        validate.validate_config(config)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["~optimizer", "~data.batch_size", "data=folder"])
+def test_missing_settings(word):
+    with pytest.raises(Exception, match=r"batch_size|optimizer|classes|root"):
+        validate.validate_config(composed(*UNET[:4], word))
+
+
+def test_a_config_of_an_older_run_is_upgraded():
+    config = OmegaConf.create(OmegaConf.to_container(composed(*UNET)))
+    del config["batch_norm"], config["input_scales"], config["normalize"]["bgr"]
+    config.loss._target_ = "segframe.losses.cross_entropy.CrossEntropy"
+    config.transforms.train[0]._target_ = "segframe.data.transforms.RandomScaleCrop"
+    validate.validate_config(config, resumes=True)
+    assert config.batch_norm == {"frozen": None, "backbone_momentum": 0.1, "head_momentum": 0.1}
+    assert config.normalize.bgr is False
+    assert config.loss._target_ == "segframe.models.losses.CrossEntropy"
+    assert config.transforms.train[0]._target_ == "segframe.data.RandomScaleCrop"
+
+
+def test_initial_weights_replace_those_of_the_backbone():
+    config = composed("experiment=fcn32s_voc")
+    with pytest.raises(UserError, match=r"backbone.weights must be given: this recipe .*needs=\[\]"):
+        validate.check_needs(config)
+    config.init_from = "runs/before"
+    validate.check_needs(config)
+
+
+def test_a_value_is_blamed_on_the_setting_that_it_refers_to():
+    config = OmegaConf.create({"a": {"b": "${c.d}"}, "c": {"d": "${e}"}, "e": 1, "f": ["${e}"]})
+    assert validate.find_source(config, "a.b") == "e"
+    assert validate.find_source(config, "e") == "e"
+
+
+@pytest.mark.parametrize(
+    ("hint", "right", "wrong"),
+    [
+        (int, [1], [1.5, "1", True, None, [1]]),
+        (float, [1, 1.5], ["1", True, None]),
+        (bool, [True], [1, "true"]),
+        (str, ["a"], [1, ["a"]]),
+        (int | None, [1, None], ["a"]),
+        (list[int], [[1], []], [[1.5], "1", {"a": 1}]),
+        (Sequence[str], [["a"]], ["a", [1]]),
+        (tuple[float, float], [[1, 2.0]], [[1], [1, 2, 3]]),
+        (tuple[int, ...], [[], [1, 2, 3]], [["a"]]),
+        (dict[str, int], [{"a": 1}], [{"a": "b"}, [1]]),
+        (Literal["a", "b"], ["a"], ["c", 1]),
+        (Any, [1, None, "a"], []),
+    ],
+)
+def test_annotations(hint, right, wrong):
+    for value in right:
+        assert accepts(hint, value), value
+    for value in wrong:
+        assert not accepts(hint, value), value
+    assert accepts(hint, {"_target_": "x"}), "an object's type is not known yet"
+
+
+def test_types_in_messages():
+    def function(a: int, b: list[int] | None, c, d: "Unknown"): ...  # noqa: F821
+
+    assert describe_type(int) == "int"
+    assert describe_type(list[int] | None) == "list[int] | null"
+    assert annotation(function, "c") is annotation(function, "d") is Any
