@@ -52,7 +52,10 @@ def test_a_right_word_is_not_blamed_for_a_wrong_one():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"# @package _global_\ntrainer: {max_step: 3}\n", "trainer.max_step is not a setting; did you mean max_steps?"),
+        (
+            b"# @package _global_\ntrainer: {max_step: 3}\n",
+            "trainer.max_step is not a setting; did you mean max_steps?",
+        ),
         (b"# @package _global_\ntrainer: [1]\n", "a mapping is expected; write its settings as name: value"),
         (b"palette: [{road: #804080}]\n", "mine.yaml, line 2: "),
         (b"palette: [{road: #804080}]\n", "; a # begins a comment"),
