@@ -57,10 +57,6 @@ MASKS: dict[str, tuple[Damage, str]] = {
     "of floats": (pixels(lambda m: m.astype(np.float32) / 2, ".tif"), ""),
     "gone": (Path.unlink, "no mask"),
 }
-IMAGES: dict[str, Damage] = {
-    "of 16 bits": pixels(lambda m: m[..., 0].astype(np.uint16) * 256),
-    "of floats": pixels(lambda m: m[..., 0].astype(np.float32), ".tif"),
-}
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -78,10 +74,6 @@ def cases(rng: random.Random) -> Iterator[Case]:
             prepare = partial(damage_all, f"photos/masks/{part}", ".png", damage)
             culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
             yield Case(f"{words[0]}: {part} masks {title}", words, culprit, prepare)
-    for title, damage in IMAGES.items():
-        for words in (train_photos(), PREDICT):
-            prepare = partial(damage_all, "photos/images/val", ".png", damage)
-            yield Case(f"{words[0]}: images {title}", words, "8 bits", prepare)
     yield from lists(rng)
     yield from folders()
 
@@ -101,17 +93,17 @@ def check_data_cases(rng: random.Random) -> Iterator[Case]:
 
 def damages(rng: random.Random) -> dict[str, Damage]:
     """Damage that makes a file of any format unreadable."""
+    share, noise = rng.uniform(0.3, 0.7), rng.randbytes(3000)
+    contents: dict[str, Callable[[bytes], bytes]] = {
+        "empty": lambda content: b"",
+        "of noise": lambda content: noise,
+        "cut": lambda content: content[: int(share * len(content))],
+    }
 
-    def write(content: bytes, path: Path) -> None:
-        path.write_bytes(content)
+    def change(new: Callable[[bytes], bytes], path: Path) -> None:
+        path.write_bytes(new(path.read_bytes()))
 
-    def cut(share: float, path: Path) -> None:
-        content = path.read_bytes()
-        path.write_bytes(content[: int(share * len(content))])
-
-    contents = {"empty": b"", "of noise": rng.randbytes(3000), "of HTML": b"<html>404 Not Found</html>" * 9}
-    damages_: dict[str, Damage] = {title: partial(write, content) for title, content in contents.items()}
-    return damages_ | {"cut early": partial(cut, 0.02), "cut": partial(cut, rng.uniform(0.3, 0.7))}
+    return {title: partial(change, new) for title, new in contents.items()}
 
 
 def damage_all(below: str, suffix: str, damage: Damage, folder: Path) -> None:
@@ -125,23 +117,17 @@ def damage_all(below: str, suffix: str, damage: Damage, folder: Path) -> None:
 
 
 def lists(rng: random.Random) -> Iterator[Case]:
-    """Split lists and files of class names that do not fit the data."""
+    """Split lists that do not fit the data."""
     for title, content in {
         "with an unknown name": b"x0\nx1\nzebra\n",
         "empty": b"",
         "of noise": rng.randbytes(400),
-        "in UTF-16": "x0\nx1\n".encode("utf-16"),
         "with duplicates": b"x0\nx1\nx0\n",
-        "with commas": b"x0,x1,x2\n",
         "of missing files": b"images/x0.png masks/nowhere.png\n",
         "of absolute paths": b"/etc/passwd.png /etc/passwd\n",
     }.items():
         prepare = partial(write, "photos/flat/list.txt", content)
         yield Case(f"train: a list {title}", train_photos(*LISTS), r"list\.txt|photos/flat|nowhere", prepare)
-    for title, content in {"empty": b"", "of noise": rng.randbytes(400), "with duplicates": b"a\nb\na\n"}.items():
-        words = train_photos("data.dataset.classes=names.txt")
-        named = r"classes|names\.txt|holds the value"
-        yield Case(f"train: class names {title}", words, named, partial(write, "photos/names.txt", content))
 
 
 def write(name: str, content: bytes, folder: Path) -> None:
@@ -150,25 +136,19 @@ def write(name: str, content: bytes, folder: Path) -> None:
 
 
 def folders() -> Iterator[Case]:
-    """Folders that are empty, missing, or files."""
+    """Folders that are empty or missing, and two files of one name."""
+
+    def remove(below: str, folder: Path) -> None:
+        shutil.rmtree(folder / below)
 
     def empty(below: str, folder: Path) -> None:
         shutil.rmtree(folder / below)
         (folder / below).mkdir()
 
-    def missing(below: str, folder: Path) -> None:
-        shutil.rmtree(folder / below)
-
-    def file(below: str, folder: Path) -> None:
-        shutil.rmtree(folder / below)
-        (folder / below).write_text("a file")
-
-    for damage in (empty, missing, file):
+    for damage in (remove, empty):
         for below in ("photos", "photos/images", "photos/images/train", "photos/masks/val"):
             prepare = partial(damage, below)
             yield Case(f"train: {below} {damage.__name__}", train_photos(), below.split("/")[-1], prepare)
-    for words, below in ((EVALUATE, "photos"), (PREDICT, "photos/images/val")):
-        yield Case(f"{words[0]}: {below} missing", words, below, partial(missing, below))
     for name in ("voc", "camvid"):
         for root in ("nowhere", "run"):
             words = ("train.py", f"data={name}", f"data.root={root}", "output_dir=out")

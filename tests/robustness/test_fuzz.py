@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segframe.config.saved_run import check_saved_run
-from segframe.data.datasets.folder import Folder
 from segframe.data.file_listing import pair
 from segframe.data.image_io import read_image, read_raw
 from segframe.data.label_map import LabelTable, voc_palette
@@ -151,28 +150,6 @@ def test_split_lists(folder, content):
     if names is not None:
         assert all(name == name.strip() and name for name in names)
         read_or_refuse(pair, names, {"a": path}, {"a": path}, "here")
-
-
-@profile
-@given(
-    st.binary(max_size=60)
-    | st.lists(st.sampled_from(["a", "b.png", "../a", "/", "a b"])).map("\n".join).map(str.encode),
-    st.lists(NAMES, max_size=5),
-    PLAIN,
-    st.none() | st.lists(st.lists(st.integers(-2, 300), max_size=4), max_size=4),
-)
-def test_folder_datasets(tmp_path_factory, listed, classes, label_map, palette):
-    root = tmp_path_factory.getbasetemp() / "folder_dataset"
-    if not root.exists():
-        for name in ("images/a", "images/b", "masks/a", "masks/b"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.zeros((4, 4), np.uint8)).save(root / f"{name}.png")
-    (root / "list.txt").write_bytes(listed)
-    label_map = label_map if isinstance(label_map, dict) else None
-    options = {"classes": classes, "palette": palette, "label_map": label_map, "splits": {"train": "list.txt"}}
-    dataset = read_or_refuse(lambda: Folder(root, "train", **options))
-    if dataset is not None:
-        read_or_refuse(dataset.read, 0)
 
 
 @profile
