@@ -70,7 +70,8 @@ SETTINGS = {
     "fcn8s-atonce_voc": SBD | SUMMED | FIXED | BGR | WHOLE | {"head.scales": [1.0, 0.01, 0.0001]},
     "fcn_alexnet_voc": SBD | MEAN | FIXED | BGR | WHOLE,
     "deeplabv1_voc": VOC | COARSE | BGR | MIRROR
-    | {"scheduler._target_": "segframe.training.step_lr", "scheduler.milestones": [2000, 4000], "scheduler.factor": 0.1},
+    | {"scheduler._target_": "segframe.training.step_lr", "scheduler.milestones": [2000, 4000]}
+    | {"scheduler.factor": 0.1},
     "deeplabv2_vgg16_voc": VOC | COARSE | POLY | BGR | MIRROR | {"backbone.rates": [6, 12, 18, 24]},
     "deeplabv2_vgg16_s_voc": VOC | COARSE | POLY | BGR | MIRROR | {"backbone.rates": [2, 4, 8, 12]},
     "deeplabv2_voc": VOC | COARSE | POLY | BGR

@@ -1,3 +1,5 @@
+"""Loggers: metrics.csv and TensorBoard events, continued by a resumed run."""
+
 import errno
 import threading
 from pathlib import Path
@@ -60,7 +62,7 @@ def test_a_continued_file_has_no_overlap(tmp_path: Path) -> None:
     assert lines(tmp_path) == ["step,loss,miou", "10,10,", "20,1,", "40,2,0.5"]
 
 
-def test_a_continued_file_without_overlap_is_kept_whole(tmp_path: Path) -> None:
+def test_a_continued_file_without_overlap(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         logger = CSVLogger(str(tmp_path))
         logger.resume(step - 5)
@@ -78,7 +80,7 @@ def test_tensorboard_writes_only_event_files(tmp_path: Path) -> None:
     assert path.name.startswith("events.out.tfevents")
 
 
-def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(tmp_path: Path) -> None:
+def test_tensorboard_drops_steps_after_the_checkpoint_of_a_killed_run(tmp_path: Path) -> None:
     """Though Lightning makes the writer before it reads the checkpoint."""
     for names in (("2", "4"), ("4", "6")):
         logger = TensorBoard(str(tmp_path))
@@ -95,7 +97,7 @@ def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(tmp
 
 
 @pytest.mark.parametrize("text", ["hello\n1\n", "step,a\n1\n", "step,a\nx,1\n", "step,step\n1,1\n", "step,a\n1,2,3\n"])
-def test_a_damaged_table_is_told(tmp_path: Path, text: str) -> None:
+def test_a_damaged_table(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(UserError, match=r"metrics.csv is damaged .*: move it away"):
         CSVLogger(str(tmp_path))
@@ -105,7 +107,7 @@ def full(*arguments: object, **keywords: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_told_of_once_and_no_figure_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_no_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = CSVLogger(str(tmp_path))
     logger.log_metrics({"loss": 1.0}, step=1)
     logger.save()
@@ -119,7 +121,7 @@ def test_a_full_disk_is_told_of_once_and_no_figure_is_lost(tmp_path: Path, monke
     assert lines(tmp_path) == ["step,loss", "1,1", "2,2"]
 
 
-def test_the_thread_that_writes_events_leaves_telling_of_a_full_disk_to_the_run(
+def test_a_full_disk_met_by_the_thread_that_writes_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
