@@ -24,7 +24,8 @@ ONE_DEVICE = "a run uses one process and one device"
 RESERVED = {
     **{name: f"trainer.{name}=..." for name in ("precision", "accelerator", "max_epochs", "max_steps")},
     **{name: f"trainer.{name}=..." for name in ("accumulate_grad_batches", "gradient_clip_val")},
-    "val_check_interval": "trainer.val_every_n_steps=...",
+    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch"), "trainer.val_every_n_steps=..."),
+    "limit_train_batches": "trainer.max_steps=... makes a run shorter",
     **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), ONE_DEVICE),
     **{name: f"see configs/{name}" for name in ("callbacks", "logger")},
     "default_root_dir": "output_dir=...",

@@ -72,6 +72,7 @@ def build_data_module(
         batch_size=config.data.batch_size,
         num_workers=config.data.num_workers,
         num_batches=length.total_steps * config.trainer.accumulate_grad_batches,
+        epoch_batches=length.steps_per_epoch * config.trainer.accumulate_grad_batches,
         seed=config.seed,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )

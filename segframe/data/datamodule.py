@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -50,31 +51,39 @@ class Loader(DataLoader[dict[str, Any]]):
                 signal.signal(signal.SIGCHLD, handler)
 
 
-class ResumableLoader(Loader):
-    """A loader over a BatchSampler that counts the batches of the run and can be resumed."""
+class StreamLoader(Loader):
+    """The loader of a whole run, which hands out one epoch of `epoch_batches` batches per iteration.
+
+    The epochs share one iterator, so that workers prefetch across their borders.
+    """
 
     batch_sampler: BatchSampler
-    batches = 0
+    epoch_batches: int
+    _stream: Iterator[Any] | None = None
+
+    def __len__(self) -> int:
+        return self.epoch_batches
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self.batches = self.batch_sampler.start
-        for batch in super().__iter__():
-            self.batches += 1
-            yield batch
+        first = 0
+        if self._stream is None:
+            self._stream = super().__iter__()
+            first = self.batch_sampler.start % self.epoch_batches
+        return islice(self._stream, self.epoch_batches - first)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of batches since the start of the run; Lightning stores it in the checkpoint."""
-        return {"batches": self.batches}
+        """Return nothing: the position follows from the trainer's step. Without it Lightning warns at a resume."""
+        return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next iteration after that many batches."""
-        self.batch_sampler.start = self.batches = state["batches"]
+        """Do nothing."""
 
 
 class DataModule(pl.LightningDataModule):
     """Training and validation loaders of two datasets with the same classes.
 
-    `num_batches` is the length of the whole run on this process; `num_workers` None means one per core, at most 8.
+    `num_batches` is the length of the whole run on this process, `epoch_batches` that of an epoch; `num_workers` None
+    means one per core, at most 8.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         num_workers: int | None,
         num_batches: int,
+        epoch_batches: int | None = None,
         seed: int,
         pin_memory: bool = False,
     ) -> None:
@@ -94,13 +104,18 @@ class DataModule(pl.LightningDataModule):
         self.train = train
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)
+        self.epoch_batches = epoch_batches or num_batches
         self.num_workers = num_workers
         self.pin_memory = pin_memory
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Return the loader of the augmented batches; they are the same for any number of workers."""
+    def train_dataloader(self) -> StreamLoader:
+        """Return the loader of the augmented batches from the trainer's step on; equal for any number of workers."""
+        if self.trainer is not None:
+            self.sampler.start = self.trainer.global_step * self.trainer.accumulate_grad_batches
         settings = loader_settings(self.num_workers, self.pin_memory)
-        return ResumableLoader(self.train, batch_sampler=self.sampler, **settings)
+        loader = StreamLoader(self.train, batch_sampler=self.sampler, **settings)
+        loader.epoch_batches = self.epoch_batches
+        return loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of the validation images."""

@@ -63,8 +63,9 @@ class SegmentationModule(pl.LightningModule):
         return checkpoint.describe(self.config, self.classes, self.palette)
 
     def step_seed(self, batch_idx: int) -> int:
-        """The seed of a batch's forward pass, in which dropout draws."""
-        return int(self.config.seed) + batch_idx
+        """The seed of the forward pass of an epoch's batch, in which dropout draws."""
+        epoch_batches = self.length.steps_per_epoch * self.trainer.accumulate_grad_batches
+        return int(self.config.seed) + self.trainer.current_epoch * epoch_batches + batch_idx
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all outputs."""

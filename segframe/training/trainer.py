@@ -40,23 +40,28 @@ def disambiguate_callbacks(callbacks: dict[str, pl.Callback]) -> None:
         keys.add(callback.state_key)
 
 
-def check_limit(trainer: pl.Trainer, num_batches: int) -> None:
-    """UserError where Lightning's limits end a run of `num_batches` before its first validation."""
-    limit, first = trainer.limit_train_batches or 0, trainer.val_check_interval
-    # Lightning: counts are int, shares are float.
-    taken = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
-    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
-    if validates and isinstance(first, int) and taken < first:
-        raise UserError(
-            f"trainer.lightning.limit_train_batches={limit} ends the run before its first validation, after {first} "
-            "batches: trainer.max_steps=... makes a run shorter, trainer.val_every_n_steps=... has it validate earlier"
-        )
+def check_callbacks(callbacks: dict[str, pl.Callback]) -> None:
+    """UserError for Lightning's callbacks that a run counted in optimizer steps cannot follow."""
+    refused = {
+        pl.callbacks.GradientAccumulationScheduler: "a run's steps must be of equal length; set "
+        "trainer.accumulate_grad_batches=...",
+        pl.callbacks.StochasticWeightAveraging: "its average would be in no checkpoint; take "
+        "pytorch_lightning.callbacks.WeightAveraging or EMAWeightAveraging",
+    }
+    for name, callback in callbacks.items():
+        for cls, reason in refused.items():
+            if isinstance(callback, cls):
+                raise UserError(f"{name}={cls.__name__}: {reason}")
 
 
 def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.Trainer], None]) -> pl.Trainer:
-    """Lightning's Trainer, for one epoch that is the whole run; `on_start` is called when training begins."""
+    """Lightning's Trainer; `on_start` is called when training begins.
+
+    An epoch is `length.steps_per_epoch` whole steps; ResumeState ends the run, also within one.
+    """
     settings = config.trainer
     chosen = instantiate_all(config.callbacks, "callbacks", pl.Callback)
+    check_callbacks(chosen)
     disambiguate_callbacks(chosen)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     callbacks = [
@@ -71,8 +76,9 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     with error_context("trainer", MisconfigurationException, ImportError):
-        trainer = pl.Trainer(
-            max_epochs=1,
+        return pl.Trainer(
+            max_epochs=-(-length.total_steps // length.steps_per_epoch),
+            check_val_every_n_epoch=None,  # a validation's interval does not begin anew with an epoch
             val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
             accumulate_grad_batches=settings.accumulate_grad_batches,
             gradient_clip_val=settings.gradient_clip_val,
@@ -90,8 +96,6 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
             use_distributed_sampler=False,
             **settings.lightning,
         )
-    check_limit(trainer, length.total_steps * settings.accumulate_grad_batches)
-    return trainer
 
 
 def best_score(trainer: pl.Trainer, monitor: str) -> float | None:

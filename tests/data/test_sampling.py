@@ -51,7 +51,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart():
     expected = list(make_module(0).train_dataloader())
     loaded_by_workers = list(make_module(2).train_dataloader())
     loader = make_module(0).train_dataloader()
-    loader.load_state_dict({"batches": 2})
+    loader.batch_sampler.start = 2
     resumed = list(loader)
     assert len(expected) == len(loaded_by_workers) == 5
     for first, second in [*zip(expected, loaded_by_workers, strict=True), *zip(expected[2:], resumed, strict=True)]:
@@ -66,21 +66,14 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_loader_counts_batches(num_workers):
-    loader = make_module(num_workers).train_dataloader()
-    assert len(loader) == 5
-    assert loader.state_dict() == {"batches": 0}
-    batches = iter(loader)
-    next(batches)
-    next(batches)
-    assert loader.state_dict() == {"batches": 2}
-    resumed = make_module(num_workers).train_dataloader()
-    resumed.load_state_dict(loader.state_dict())
-    assert resumed.state_dict() == {"batches": 2}
-    for count, _ in enumerate(resumed, start=3):
-        assert resumed.state_dict() == {"batches": count}
-    assert resumed.state_dict() == {"batches": 5}
-    assert len(resumed) == 5
+def test_epochs_cut_the_stream_of_the_run(num_workers):
+    names = [batch["name"] for batch in make_module(0).train_dataloader()]
+    loader = make_module(num_workers, epoch_batches=2).train_dataloader()
+    assert len(loader) == 2
+    assert [[batch["name"] for batch in loader] for _ in range(3)] == [names[:2], names[2:4], names[4:]]
+    resumed = make_module(num_workers, epoch_batches=2).train_dataloader()
+    resumed.batch_sampler.start = 1
+    assert [[batch["name"] for batch in resumed] for _ in range(2)] == [names[1:2], names[2:4]]
 
 
 def test_validation_images_come_one_by_one_in_order():

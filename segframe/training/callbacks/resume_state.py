@@ -32,14 +32,16 @@ class ResumeState(Callback):
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Apply the config's optimizer settings; stop again a run that had stopped early, unless its patience grew."""
         apply_group_settings(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self._settings)
+        if trainer.global_step >= module.length.total_steps:
+            trainer.should_stop = True
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and had_stopped(callback, self._scores):
                 trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        every: Any = trainer.val_check_batch
-        if (batch_idx + 1) % every == 0:
-            self._validates_at = (batch_idx + 1) // trainer.accumulate_grad_batches
+        step = trainer.global_step + 1
+        if step % module.length.val_every_n_steps == 0:
+            self._validates_at = step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop after the last step: Lightning then validates, wherever that step falls."""
@@ -67,22 +69,38 @@ class ResumeState(Callback):
                 move_checkpoints(state, str(callback.dirpath))
             if isinstance(callback, EarlyStopping) and state:
                 state["patience"] = callback.patience
-        set_progress(checkpoint["loops"]["fit_loop"], step * trainer.accumulate_grad_batches, bool(validates))
+        validated = step >= total or step % module.length.val_every_n_steps == 0
+        sizes = module.length.steps_per_epoch, trainer.accumulate_grad_batches
+        set_progress(checkpoint["loops"]["fit_loop"], min(step, total), *sizes, validated, bool(validates))
 
 
-def set_progress(loop: dict[str, Any], batches: int, validates: bool) -> None:
-    """Set Lightning's stored progress to so many finished batches; `validates`: a validation is still to be made.
+def set_progress(
+    loop: dict[str, Any], step: int, epoch_steps: int, step_batches: int, validated: bool, validates: bool
+) -> None:
+    """Set the progress of Lightning's loops, as a checkpoint stores it, to so many finished steps.
 
-    Between two validations a checkpoint is written before Lightning counts the step's batch as completed, and after a
-    run's last batch Lightning would not go on with a longer run. There is no public way to set the progress.
+    Lightning's own is of a moment within the step, and counts batches, whose number per step and per epoch may have
+    changed. There is no public way to set it. `validated`: the step is one with a validation; `validates`: which is
+    still to be made. An epoch's last step belongs to that epoch while such a validation or the epoch's end is to come.
     """
-    done = dict.fromkeys(("ready", "started", "processed", "completed"), batches)
-    loop["epoch_loop.batch_progress"] |= {"total": dict(done), "current": dict(done), "is_last_batch": False}
+    epoch, steps = divmod(step, epoch_steps)
+    current = loop["epoch_progress"]["current"]
+    if epoch and not steps and validated and current["processed"] == current["completed"]:
+        epoch, steps = epoch - 1, epoch_steps
+    loop["epoch_progress"] |= counts(epoch + (steps > 0), epoch)
+    batches, total = counts(steps * step_batches), counts(step * step_batches)["total"]
+    loop["epoch_loop.batch_progress"] |= {**batches, "total": total, "is_last_batch": False}
+    # Steps for Lightning's own logging, counted after the validation.
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - (validated and steps > 0)
     if validates:  # as if only its first image had been begun
-        begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-        loop["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
-    for loader in loop["state_dict"]["combined_loader"]:
-        loader["batches"] = batches
+        loop["epoch_loop.val_loop.batch_progress"] |= counts(1, 0)
+
+
+def counts(started: int, completed: int | None = None) -> dict[str, dict[str, int]]:
+    """Lightning's progress of so many epochs or batches; without `completed` all of them are."""
+    completed = started if completed is None else completed
+    count = {"ready": started, "started": started, "processed": completed, "completed": completed}
+    return {"total": count, "current": dict(count)}
 
 
 def last_scores(states: dict[str, Any]) -> dict[str, Tensor]:
