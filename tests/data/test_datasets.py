@@ -1,4 +1,4 @@
-"""Contract of every dataset in configs/data."""
+"""Interface of every dataset in configs/data."""
 
 import pytest
 from conftest import composed, options
@@ -9,7 +9,7 @@ from segframe.errors import UserError
 
 
 @pytest.mark.parametrize("name", options("data"))
-def test_contract(name, tmp_path):
+def test_interface(name, tmp_path):
     own = ["data.dataset.classes=[road,sky]"] if name == "folder" else []
     config = composed(f"data={name}", *([] if name == "shapes" else [f"data.root={tmp_path}"]), *own).data
     make = instantiate(config.dataset, "data.dataset")
@@ -18,12 +18,12 @@ def test_contract(name, tmp_path):
     try:
         dataset = make(root=config.root, split=config.val_split)
     except UserError as error:
-        dataset, sentence = None, str(error)
+        dataset, message = None, str(error)
     if dataset is None:
-        # Nothing is there: the sentence says where it was looked for, and what to do.
-        assert str(tmp_path) in sentence
-        assert "\n" not in sentence
-        assert len(sentence) > len(str(tmp_path)) + 30
+        # Without files the error names the folder and what to do.
+        assert str(tmp_path) in message
+        assert "\n" not in message
+        assert len(message) > len(str(tmp_path)) + 30
         return
     item = dataset[0]
     assert len(dataset.palette) == len(dataset.classes) == len(set(dataset.classes))
