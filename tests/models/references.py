@@ -1,4 +1,4 @@
-"""Logits that other projects' networks gave, stored without their code: which weights, which image, which answer.
+"""Reference logits of other projects' networks, stored without their code.
 
 `references/<name>.npz` holds a network's key list, a seed and its logits; weights and image are drawn again from the
 seed. They are uniform floats and integers of torch's CPU generator, the same bits on every machine. Written with
@@ -23,7 +23,7 @@ Keys = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Reference(NamedTuple):
-    """A network of another project: what went in and what came out."""
+    """A network of another project: weights, input and logits."""
 
     keys: Keys
     seed: int
@@ -49,14 +49,14 @@ def load(name: str) -> Reference:
 
 
 def state(reference: Reference) -> dict[str, Tensor]:
-    """The state dict with which the network gave its logits."""
+    """The state dict of which the logits are stored."""
     return seeded_state(reference.keys, reference.seed, reference.gains)
 
 
 def seeded_state(keys: Keys, seed: int, gains: dict[str, float]) -> dict[str, Tensor]:
     """A state dict of random tensors under which activations keep their size from layer to layer.
 
-    Each depends on (seed, name, shape) alone. `gains` scales the tensors whose names end in such parts, e.g. the last
+    Each depends only on (seed, name, shape). `gains` scales the tensors whose names end in such parts, e.g. the last
     norm of residual branches, whose sum would grow with depth, or transposed convolutions, where fewer inputs meet in
     a pixel.
     """

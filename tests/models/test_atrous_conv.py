@@ -1,4 +1,4 @@
-"""Convolutions without their products with padding against PyTorch's own."""
+"""AtrousConv2d against PyTorch's convolution."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch import nn
 from segframe.models.ops.atrous_conv import AtrousConv2d, share_of_pixels
 
 
-def both(layer, x, cotangent):
-    """The answer, and the gradients of input, weight and bias."""
+def forward_and_backward(layer, x, cotangent):
+    """The output, and the gradients of input, weight and bias."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     layer.zero_grad()
     y = layer(x)
@@ -18,22 +18,22 @@ def both(layer, x, cotangent):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("groups", [1, 6])
-@pytest.mark.parametrize("size", [(1, 1), (5, 9), (13, 13), (16, 7), (25, 31)])
-@pytest.mark.parametrize("dilation", [1, 2, 6, 9, 12, 18, 36])
-def test_it_is_the_dilated_convolution(dilation, size, groups, memory_format):
+@pytest.mark.parametrize(
+    ("dilation", "size"), [(1, (16, 7)), (2, (25, 31)), (6, (13, 13)), (9, (5, 9)), (18, (25, 31)), (36, (1, 1))]
+)
+def test_equal_to_the_dilated_convolution(dilation, size, groups, memory_format):
     torch.manual_seed(0)
     conv = AtrousConv2d(6, 6, 3, padding=dilation, dilation=dilation, groups=groups).double()
     x = torch.randn(2, 6, *size, dtype=torch.double).contiguous(memory_format=memory_format)
     cotangent = torch.randn(2, 6, *size, dtype=torch.double)
-    found = both(conv, x, cotangent)
+    found = forward_and_backward(conv, x, cotangent)
     conv.__class__ = nn.Conv2d
-    for ours, theirs in zip(found, both(conv, x, cotangent), strict=True):
+    for ours, theirs in zip(found, forward_and_backward(conv, x, cotangent), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("groups", [1, 64])
-@pytest.mark.parametrize("dilation", [2, 12, 24])
-def test_under_autocast_it_is_as_near_to_float32_as_pytorchs(dilation, groups):
+@pytest.mark.parametrize(("groups", "dilation"), [(1, 2), (1, 24), (64, 2), (64, 12)])
+def test_autocast_is_as_precise_as_pytorchs(dilation, groups):
     torch.manual_seed(0)
     conv = AtrousConv2d(64, 64, 3, padding=dilation, dilation=dilation, groups=groups)
     x = torch.randn(2, 64, 16, 16).contiguous(memory_format=torch.channels_last)
@@ -41,10 +41,10 @@ def test_under_autocast_it_is_as_near_to_float32_as_pytorchs(dilation, groups):
     errors = {}
     for kind in (AtrousConv2d, nn.Conv2d):
         conv.__class__ = nn.Conv2d
-        exact = both(conv, x, cotangent)
+        exact = forward_and_backward(conv, x, cotangent)
         conv.__class__ = kind
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = both(conv, x, cotangent.bfloat16())
+            rounded = forward_and_backward(conv, x, cotangent.bfloat16())
         assert rounded[0].dtype == torch.bfloat16
         errors[kind] = [((a - b).norm() / b.norm()).item() for a, b in zip(rounded, exact, strict=True)]
     for ours, theirs in zip(errors[AtrousConv2d], errors[nn.Conv2d], strict=True):
@@ -57,8 +57,8 @@ def test_the_share_of_pixels():
     assert share_of_pixels(10, 10) == share_of_pixels(10, 99) == pytest.approx(1 / 3)
 
 
-def test_only_what_lies_in_the_map_is_multiplied():
-    """A 3x3 kernel that reaches beyond the map on all sides costs a ninth."""
+def test_padding_is_not_multiplied():
+    """A 3x3 kernel whose outer taps all read padding takes a ninth of the operations."""
     from torch.utils.flop_counter import FlopCounterMode
 
     flops = {}

@@ -1,4 +1,4 @@
-"""Banded cross-entropy and classes against the plain forms at full size."""
+"""Bilinear resizing, banded cross-entropy and banded argmax against PyTorch's plain forms at full size."""
 
 import pytest
 import torch
@@ -9,10 +9,10 @@ from torch.utils._pytree import tree_leaves
 
 from segframe.models.logits import Logits
 from segframe.models.losses.cross_entropy import CrossEntropy
-from segframe.models.ops.bilinear import resize
+from segframe.models.ops.bilinear import axis, matrix, resize
 
-# Cells, pixels, aligned_stride: odd ones, single cells, cropped and continued ones, several products along each axis,
-# full size already, larger than the image.
+# Cells, pixels, aligned_stride: odd sizes, single cells, cropped and padded ones, several products along each axis,
+# full size, larger than the image.
 SHAPES = [
     ((5, 6), (17, 23), None),
     ((1, 1), (9, 7), None),
@@ -26,14 +26,31 @@ SHAPES = [
     ((20, 30), (13, 11), None),
 ]
 CLASSES = [1, 2, 3, 19, 150, 255]
-shapes = pytest.mark.parametrize(("cells", "size", "stride"), SHAPES)
+BANDS = [1 << 12, 1 << 18, 2 << 20]  # bytes: single rows, some rows, several images
+shapes = pytest.mark.parametrize(("cells", "size", "stride"), SHAPES[::3])
+# Every shape, with the numbers of classes and the bands in turn.
+cases = pytest.mark.parametrize(
+    ("cells", "size", "stride", "classes", "band"),
+    [(*shape, CLASSES[k % 6], BANDS[k // 2 % 3]) for k, shape in enumerate(SHAPES)],
+)
 
 
-@pytest.fixture(params=[1 << 12, 1 << 18, 2 << 20])
-def band(request, monkeypatch):
-    """Bands of single rows, of some rows, of several images."""
+def set_band(monkeypatch, size):
     for module in ("row_bands", "argmax"):
-        monkeypatch.setattr(f"segframe.models.ops.{module}.CPU_BAND", request.param)
+        monkeypatch.setattr(f"segframe.models.ops.{module}.CPU_BAND", size)
+
+
+@pytest.mark.parametrize("aligned_stride", [None, 8])
+@pytest.mark.parametrize(("cells", "pixels"), [(1, 9), (5, 17), (9, 65), (17, 100), (33, 33)])
+def test_interpolation_matrices_resize_as_torch(cells, pixels, aligned_stride):
+    x = torch.randn(2, 3, cells, cells + 2, generator=torch.Generator().manual_seed(cells))
+    size, cpu = (pixels, pixels + 5), torch.device("cpu")
+    rows, columns = (matrix(n, c, aligned_stride, cpu) for n, c in zip(size, x.shape[-2:], strict=True))
+    torch.testing.assert_close(rows @ x @ columns.T, resize(x, size, aligned_stride))
+    low, high, share = axis(size[0], cells, aligned_stride, cpu)
+    assert ((high - low) <= 1).all()
+    assert (low.diff() >= 0).all()
+    assert 0 <= share.min() <= share.max() <= 1
 
 
 def sample(classes, cells, size, dtype=torch.float32, layout=torch.contiguous_format, seed=0):
@@ -50,9 +67,9 @@ def plain(values, size, stride, mask, **settings):
     return F.cross_entropy(full, mask.long(), ignore_index=255, **settings)
 
 
-@shapes
-@pytest.mark.parametrize("classes", CLASSES)
-def test_cross_entropy_and_its_gradient(classes, cells, size, stride, band):
+@cases
+def test_cross_entropy_and_its_gradient(cells, size, stride, classes, band, monkeypatch):
+    set_band(monkeypatch, band)
     values, mask = sample(classes, cells, size)
     loss = CrossEntropy(None, 0.0)(Logits(values, size, stride), mask)
     loss.backward()
@@ -81,11 +98,19 @@ def test_any_memory_format_and_precision(cells, size, stride):
             assert difference <= 4 * error * values.grad.abs().max()
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("reduction", ["mean", "pixel_mean", "sum"])
-@pytest.mark.parametrize("index", [3, 7])
-def test_weights_smoothing_reductions(weighted, smoothing, reduction, index, band):
+@pytest.mark.parametrize(
+    ("weighted", "smoothing", "reduction", "index", "band"),
+    [
+        (False, 0.1, "mean", 3, BANDS[0]),
+        (True, 0.0, "mean", 7, BANDS[1]),
+        (True, 0.1, "pixel_mean", 3, BANDS[2]),
+        (False, 0.0, "pixel_mean", 7, BANDS[0]),
+        (True, 0.1, "sum", 7, BANDS[2]),
+        (False, 0.0, "sum", 3, BANDS[1]),
+    ],
+)
+def test_weights_smoothing_and_reductions(weighted, smoothing, reduction, index, band, monkeypatch):
+    set_band(monkeypatch, band)
     cells, size, stride = SHAPES[index]
     values, mask = sample(19, cells, size, seed=1)
     weights = torch.linspace(0, 3, 19) if weighted else torch.ones(19)
@@ -101,9 +126,8 @@ def test_weights_smoothing_reductions(weighted, smoothing, reduction, index, ban
     agree(values.grad.double(), exact.grad)
 
 
-@pytest.mark.parametrize("size", [(40, 50), (5, 6)])
-@pytest.mark.parametrize("reduction", ["mean", "pixel_mean", "sum"])
-def test_nothing_but_void_costs_nothing(size, reduction):
+@pytest.mark.parametrize(("size", "reduction"), [((40, 50), "mean"), ((5, 6), "pixel_mean"), ((40, 50), "sum")])
+def test_masks_of_void_alone_give_zero_loss(size, reduction):
     values, mask = sample(4, (5, 6), size)
     for weights in (None, [1.0, 2.0, 0.0, 1.0]):
         loss = CrossEntropy(weights, 0.1, reduction)(Logits(values, size, None), torch.full_like(mask, 255))
@@ -112,7 +136,7 @@ def test_nothing_but_void_costs_nothing(size, reduction):
         assert (values.grad == 0).all()
 
 
-def test_a_class_that_is_ruled_out():
+def test_logits_of_minus_infinity():
     values, mask = sample(5, (9, 11), (9, 11))
     with torch.no_grad():
         values[:, 0] = -torch.inf
@@ -126,7 +150,7 @@ def test_a_class_that_is_ruled_out():
     torch.testing.assert_close(values.grad, exact.grad)
 
 
-def test_without_a_graph_and_again():
+def test_without_gradient_repeated_and_not_contiguous():
     values, mask = sample(19, (9, 11), (70, 81))
     logits = Logits(values, (70, 81), None)
     loss = CrossEntropy(None, 0.0)
@@ -143,7 +167,7 @@ def test_without_a_graph_and_again():
 
 
 class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that is made."""
+    """Records the number of elements of the largest tensor."""
 
     elements = 0
 
@@ -155,7 +179,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("stride", [None, 8])
-def test_full_logits_are_never_made(stride):
+def test_full_logits_are_never_stored(stride):
     values, mask = sample(60, (33, 33), (257, 257))
     logits = Logits(smooth(values.detach()), (257, 257), stride)
     with Largest() as largest:
@@ -167,14 +191,14 @@ def test_full_logits_are_never_made(stride):
 
 
 def smooth(values):
-    """Scores of regions: most neighbours have the same best class."""
+    """Logits of regions, in which most neighbours have the same argmax."""
     return F.interpolate(values[..., :3, :3].float(), values.shape[-2:], mode="bicubic").to(values.dtype)
 
 
-@shapes
-@pytest.mark.parametrize("classes", CLASSES)
+@cases
 @pytest.mark.parametrize("kind", ["noise", "regions", "ties"])
-def test_classes_are_those_of_full_logits(classes, cells, size, stride, kind, band):
+def test_classes_equal_the_argmax_of_full_logits(cells, size, stride, classes, band, kind, monkeypatch):
+    set_band(monkeypatch, band)
     values = sample(classes, cells, size)[0].detach()
     if kind != "noise":
         values = smooth(values)
@@ -186,13 +210,13 @@ def test_classes_are_those_of_full_logits(classes, cells, size, stride, kind, ba
         assert found.dtype == torch.uint8
         if min(size) > 64 and other.is_contiguous():
             assert torch.equal(found, full.argmax(1).to(torch.uint8))
-        # torch's kernels for tiny maps and for channels_last round otherwise: then two best scores may be equal but
-        # for that.
+        # torch's kernels for tiny maps and for channels_last round differently, which may decide between equal logits.
         gap = full.amax(1) - full.gather(1, found.long()[:, None])[:, 0]
         assert gap.max() <= 1e-6 * full.abs().max()
 
 
-def test_a_lower_class_may_catch_up_by_rounding(band):
+def test_the_first_of_classes_that_are_equal_after_rounding_is_returned(monkeypatch):
+    set_band(monkeypatch, BANDS[1])
     best = torch.randn(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
     below = best.nextafter(torch.tensor(-torch.inf))
     below[..., 10:] -= 1
@@ -202,7 +226,8 @@ def test_a_lower_class_may_catch_up_by_rounding(band):
     assert torch.equal(logits.classes(), expected.to(torch.uint8))
 
 
-def test_scores_that_are_no_numbers_are_some_class(band):
+def test_logits_that_are_not_finite_give_a_class(monkeypatch):
+    set_band(monkeypatch, BANDS[1])
     values = smooth(torch.randn(1, 5, 40, 40))
     for bad in (torch.nan, torch.inf, -torch.inf):
         values[0, 1, 20, 20] = bad

@@ -1,4 +1,4 @@
-"""The stored references themselves: complete, small, and drawn again as the same bits."""
+"""The stored reference logits: complete, small, and drawn again as the same bits."""
 
 import zlib
 
@@ -87,8 +87,8 @@ def test_images_are_the_same_bits_everywhere():
 
 def test_a_tensor_depends_on_its_name_and_the_seed_alone():
     state = seeded_state(KEYS, 3, {})
-    lock_run_dir = seeded_state({"conv.weight": KEYS["conv.weight"]}, 3, {})
-    assert torch.equal(lock_run_dir["conv.weight"], state["conv.weight"])
+    alone = seeded_state({"conv.weight": KEYS["conv.weight"]}, 3, {})
+    assert torch.equal(alone["conv.weight"], state["conv.weight"])
     assert not torch.equal(state["conv.weight"], state["up_conv.weight"])
     assert not torch.equal(state["conv.weight"], seeded_state(KEYS, 4, {})["conv.weight"])
 

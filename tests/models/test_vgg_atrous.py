@@ -6,14 +6,13 @@ from conftest import composed
 from torchvision.models import vgg16
 
 from segframe.config.instantiate import instantiate
-from segframe.errors import UserError
 
 
 def make(*overrides):
     return instantiate(composed(*overrides).backbone, "backbone")
 
 
-def test_the_release_has_these_sizes():
+def test_map_sizes_are_the_releases():
     """321 -> 161 -> 81 -> 41, and no further."""
     with torch.device("meta"):
         maps = make("backbone=vgg16_aspp")(torch.empty(1, 3, 321, 321))
@@ -38,16 +37,16 @@ def test_dilations(backbone, rates):
     assert isinstance(network.average, torch.nn.AvgPool2d) == (backbone == "vgg16_largefov")
 
 
-def test_fc6_and_fc7_are_a_choice_of_the_classifiers_units(tmp_path):
+def test_fc6_and_fc7_are_chosen_units_of_the_classifier(tmp_path):
     torch.manual_seed(1)
     state = vgg16().state_dict()
     torch.save(state, tmp_path / "vgg16.pth")
     network = make("backbone=vgg16_aspp", f"backbone.weights={tmp_path / 'vgg16.pth'}", "backbone.fc_channels=4")
     torch.testing.assert_close(network.stages[4][4].weight, state["features.28.weight"])
-    whole6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[:, :, ::3, ::3].flatten(1)
+    classifier6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[:, :, ::3, ::3].flatten(1)
     choices = []
     for fc6, fc7 in zip(network.fc6, network.fc7, strict=True):
-        units = [int((whole6 == row).all(1).nonzero()) for row in fc6.weight.detach().flatten(1)]
+        units = [int((classifier6 == row).all(1).nonzero()) for row in fc6.weight.detach().flatten(1)]
         assert len(set(units)) == 4
         torch.testing.assert_close(fc6.bias, state["classifier.0.bias"][units])
         rows = state["classifier.3.weight"][:, units]
@@ -55,12 +54,3 @@ def test_fc6_and_fc7_are_a_choice_of_the_classifiers_units(tmp_path):
         torch.testing.assert_close(fc7.bias, state["classifier.3.bias"][outputs])
         choices.append(tuple(units))
     assert len(set(choices)) == 4
-
-
-def test_impossible_settings_are_told():
-    with pytest.raises(
-        UserError, match=r"backbone\.fc_channels must lie between 1 and the classifier's 4096, got 5000"
-    ):
-        make("backbone=vgg16_largefov", "backbone.fc_channels=5000")
-    with pytest.raises(UserError, match=r"backbone\.rates must be at least one dilation"):
-        make("backbone=vgg16_largefov", "backbone.rates=[]")
