@@ -69,17 +69,17 @@ def require(path: Path, advice: str) -> Path:
     return path
 
 
-def check_file(path: Path, kind: str, most: int) -> None:
-    """UserError if the path is no regular file or larger than `most` bytes; OSError if it does not exist.
+def check_file(path: Path, kind: str, max_bytes: int) -> None:
+    """UserError if the path is no regular file or larger than `max_bytes`; OSError if it does not exist.
 
     Reading a device may fill the memory, reading a pipe without a writer never ends.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is no regular file, but a folder, a pipe or a device: put a file there")
-    if status.st_size > most:
+    if status.st_size > max_bytes:
         raise UserError(
-            f"{path} has {status.st_size:,} bytes, and no {kind} has more than {most:,}: is it another file?"
+            f"{path} has {status.st_size:,} bytes, and no {kind} has more than {max_bytes:,}: is it another file?"
         )
 
 

@@ -34,10 +34,10 @@ SBD_SOURCE = (
 class VOC(SegmentationDataset):
     """VOC 2012: 1,464 train and 1,449 val images, 21 classes.
 
-    `root` holds VOCdevkit, or is VOCdevkit, or is VOC2012. The split `trainaug` is VOC train and all of SBD without
-    VOC val, 10,582 images: SBD's own lists contain images of VOC val. FCN's published figures are of networks trained
-    on `sbdtrain`, SBD's train list (8,498, some of VOC val among them), and evaluated on `seg11valid` (736, VOC 2011's
-    val without those), a list that comes with the FCN release.
+    `root` contains VOCdevkit, or is VOCdevkit or VOC2012. The split `trainaug` is VOC train and all of SBD without VOC
+    val (10,582 images): SBD's own lists contain images of VOC val. FCN's published networks are trained on `sbdtrain`,
+    SBD's train list (8,498 images, including some of VOC val), and evaluated on `seg11valid` (736 images: VOC 2011's
+    val without those), a list in the FCN release.
     """
 
     classes = (
@@ -110,7 +110,8 @@ class VOC(SegmentationDataset):
 
 
 def _read_sbd(path: Path) -> np.ndarray:
-    contents = loadmat(path, variable_names=["GTcls"], mat_dtype=False)
+    # GTcls is a struct of Segmentation, Boundaries and CategoriesPresent.
+    contents = loadmat(path, variable_names=["GTcls"])
     mask = contents["GTcls"]["Segmentation"][0, 0]
     if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"its Segmentation is {mask.dtype} of shape {mask.shape}, expected a matrix of uint8")
