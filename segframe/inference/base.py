@@ -1,4 +1,4 @@
-"""The contract of an inference, of the scores that it gives, of what may follow, and the classes that all lead to."""
+"""Interfaces of inference: Inference, the Scores it returns, and Postprocess; the classes computed from them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,57 +11,56 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segframe.config.validate import did_you_mean
-from segframe.errors import UserError
+from segframe.errors import UserError, check_range
 from segframe.models.segmenter import Segmenter, logit_stride
 
 Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
 
 MODES = ("exact", "fast")
-MOST_AT_ONCE = 1_000_000
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _strides: WeakKeyDictionary[Segmenter, int] = WeakKeyDictionary()
 
 
 class Scores(Protocol):
-    """What a network says of images, scores whose softmax are the probabilities: a head's Logits, or a mean of many."""
+    """Scores of images, whose softmax gives probabilities: a head's Logits, or a mean over several runs."""
 
     @property
     def values(self) -> Tensor:
-        """(N, C, h, w), as fine or coarse as they are known."""
+        """(N, C, h, w), at the resolution at which they were computed."""
 
     @property
     def aligned_stride(self) -> int | None:
-        """Where the cells of `values` lie: see heads.base.resize."""
+        """The positions of the cells of `values`: see models.ops.bilinear.resize."""
 
     def classes(self) -> Tensor:
-        """The best class of every pixel (N, H, W), uint8."""
+        """The class with the highest score at every pixel, uint8 (N, H, W)."""
 
     def full(self) -> Tensor:
-        """(N, C, H, W), float32."""
+        """Scores at the images' size, float32 (N, C, H, W)."""
 
 
 class Inference(ABC):
-    """How a trained network is run on images: as they are, shifted, in windows, at several scales, ..."""
+    """A way to run a trained network on images: whole, shifted, in sliding windows, at several scales, ..."""
 
     @abstractmethod
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
-        """Images uint8 (N, 3, H, W), on the network's device, to scores for that (H, W).
+        """Return scores of size (H, W) for images uint8 (N, 3, H, W) on the network's device.
 
-        The network may run as late as when the scores are asked for, then each time.
+        The network may run only when the scores are used, then once for each use.
         """
 
     @abstractmethod
     def __str__(self) -> str:
-        """What is done, in words: for the terminal and metrics.json."""
+        """A description with all settings, for the terminal and metrics.json."""
 
     def with_training_defaults(self, config: dict[str, Any]) -> Self:
-        """This for a network that was trained by such a config: what is not given may follow from it."""
+        """Return this inference with settings that are null taken from the config a network was trained with."""
         return self
 
 
 def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) -> Tensor:
-    """The best class of every pixel of images (N, 3, H, W): (N, H, W) uint8, after `postprocess` of each if given."""
+    """Return the classes uint8 (N, H, W) of images (N, 3, H, W), after `postprocess` of each image if given."""
     if postprocess is None:
         return scores.classes()
     classes = []
@@ -73,26 +72,23 @@ def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) ->
 
 
 def autocast_dtype(precision: str | None, trained_with: dict[str, Any]) -> torch.dtype | None:
-    """What a network multiplies in by Lightning's name for it; null: as in training, by its config. None: float32."""
+    """Return the dtype of autocast for a Lightning precision, by default the training's; None for float32."""
     if precision not in (None, *PRECISIONS):
-        raise UserError(f"precision={precision}: it is null, {', '.join(PRECISIONS)}")
+        raise UserError(f"precision={precision}: unknown; choose null (as in training), {', '.join(PRECISIONS)}")
     # A checkpoint may hold anything.
     trainer = trained_with.get("trainer")
     return PRECISIONS.get(str(precision or (trainer.get("precision") if isinstance(trainer, dict) else None)))
 
 
 def stride_of(segmenter: Segmenter) -> int:
-    """The input pixels per cell of a network's logits, measured once."""
+    """Return the input pixels per cell of a network's logits, measured once per network."""
     if segmenter not in _strides:
         _strides[segmenter] = logit_stride(segmenter)
     return _strides[segmenter]
 
 
-def check_run(mode: str, batch_size: int) -> None:
-    """Fails on values of the settings that sliding windows and augmentation share."""
+def check_settings(mode: str, batch_size: int) -> None:
+    """Raise UserError for wrong values of the settings that SlidingWindow and TTA share."""
     if mode not in MODES:
-        raise UserError(f"inference.mode={mode}: there is no such mode{did_you_mean(mode, MODES)}")
-    if batch_size < 1:
-        raise UserError(f"inference.batch_size must be at least 1, got {batch_size}")
-    if batch_size > MOST_AT_ONCE:
-        raise UserError(f"inference.batch_size must be at most {MOST_AT_ONCE:,}, got {batch_size}")
+        raise UserError(f"inference.mode={mode}: unknown mode{did_you_mean(mode, MODES)}")
+    check_range("inference.batch_size", batch_size, 1, 1_000_000)

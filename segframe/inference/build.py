@@ -1,4 +1,4 @@
-"""What a trained network is used with, from a script's config: a dataset, a way of inference, a device."""
+"""Build what a trained network is used with from a config: dataset, inference, post-processing, device."""
 
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,20 @@ from segframe.errors import UserError, error_context
 from segframe.inference.base import Inference, Postprocess
 from segframe.models.from_checkpoint import arguments, find_class
 
-MAX_LIST = 1 << 26  # bytes: some million names
+MAX_LIST = 1 << 26  # bytes, enough for millions of names
 
 
 def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored: bool) -> SegmentationDataset:
-    """A split as it is, of the dataset a checkpoint was trained on (`stored`: then one of ours only) or of another."""
+    """Return a dataset's split without augmentation, which must have the checkpoint's classes.
+
+    `stored`: `data` comes from the checkpoint, so that only segframe's own datasets are built.
+    """
     if not data.dataset:
-        raise UserError("the checkpoint names no dataset; choose one with data=...")
+        raise UserError("data: the checkpoint names no dataset; choose one with data=...")
     if stored:
         node = OmegaConf.to_container(data.dataset, resolve=True) if OmegaConf.is_dict(data.dataset) else None
         if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-            raise UserError("the checkpoint's data.dataset names no dataset; choose one with data=...")
+            raise UserError("data.dataset: the checkpoint names no dataset; choose one with data=...")
         plain = {str(key): value for key, value in node.items()}
         check_lists(plain, Path(data.root or ""))
         make_dataset = partial(find_class(plain, segframe.data, SegmentationDataset), **arguments(plain))
@@ -36,13 +39,13 @@ def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored
         dataset = make_dataset(root=data.root, split=split)
     if dataset.classes != classes:
         raise UserError(
-            f"the checkpoint knows the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"
+            f"data: the checkpoint has the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"
         )
     return dataset
 
 
 def check_lists(node: dict[str, Any], root: Path) -> None:
-    """UserError where what a checkpoint has read as lists of names is no file, or larger than any list."""
+    """Raise UserError if a text file that a checkpoint names is no regular file, or too large."""
     for key, name in list_files(node):
         file = root.expanduser() / name
         if file.exists() and not (file.is_file() and file.stat().st_size <= MAX_LIST):
@@ -50,26 +53,26 @@ def check_lists(node: dict[str, Any], root: Path) -> None:
 
 
 def build_inference(config: DictConfig) -> tuple[Inference, Postprocess | None]:
-    """How a script's config runs a network, and what follows."""
+    """Return the inference of a config, and its post-processing if it has one."""
     check_targets(OmegaConf.create({"inference": config.inference, "postprocess": config.postprocess}))
     inference = instantiate(config.inference, "inference")
     return inference, instantiate(config.postprocess, "postprocess") if config.postprocess else None
 
 
 def pick_device(accelerator: str = "auto") -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """Return the device of an `accelerator` setting; auto: the GPU if there is one, else the CPU."""
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise UserError(f"accelerator={accelerator}: it is auto, cpu or gpu")
+        raise UserError(f"accelerator={accelerator}: unknown; choose auto, cpu or gpu")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError(f"accelerator={accelerator}: there is no GPU here")
+        raise UserError(f"accelerator={accelerator}: this machine has no GPU; choose auto or cpu")
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def list_files(dataset: Any) -> list[tuple[str, str]]:
-    """The text files that a stored dataset node names, each with the setting that names it."""
+    """Return the text files that a stored dataset node names, as pairs (setting, file)."""
     if not isinstance(dataset, dict):
         return []
     splits = dataset.get("splits")
-    named = {f"splits.{name}": file for name, file in splits.items()} if isinstance(splits, dict) else {}
-    named["classes"] = dataset.get("classes")
-    return [(f"data.dataset.{key}", file) for key, file in named.items() if isinstance(file, str)]
+    files = {f"splits.{name}": file for name, file in splits.items()} if isinstance(splits, dict) else {}
+    files["classes"] = dataset.get("classes")
+    return [(f"data.dataset.{key}", file) for key, file in files.items() if isinstance(file, str)]

@@ -1,4 +1,4 @@
-"""Fully connected CRF (Kraehenbuehl & Koltun, 2011): makes class probabilities follow the image's colours and edges."""
+"""Fully connected CRF (Kraehenbuehl & Koltun, 2011): refines class probabilities along the image's edges."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,15 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 
-from segframe.errors import UserError
+from segframe.errors import check_range
 
 Filter = Callable[[np.ndarray], np.ndarray]
-"""Values (N, C) of N pixels, row by row, to weighted sums over all pixels."""
+"""Maps values (N, C) of N pixels, row by row, to weighted sums over all pixels."""
 
-SMALLEST_STD, LARGEST_STD = 0.01, 10_000
-"""In pixels and grey levels: far less and more than any edge is wide, and still exact in the lattice's integers."""
-LARGEST_WEIGHT = 1_000_000
-"""Published ones are 3 to 10."""
+MIN_STD, MAX_STD = 0.01, 10_000
+"""In pixels and grey levels; within these limits the lattice's integers are exact."""
+MAX_WEIGHT = 1_000_000
+"""Published weights are 3 to 10."""
 
 
 class DenseCRF:
@@ -35,13 +35,10 @@ class DenseCRF:
         self, pos_xy_std: float, pos_w: float, bi_xy_std: float, bi_rgb_std: float, bi_w: float, iterations: int
     ) -> None:
         for name, std in (("pos_xy_std", pos_xy_std), ("bi_xy_std", bi_xy_std), ("bi_rgb_std", bi_rgb_std)):
-            if not SMALLEST_STD <= std <= LARGEST_STD:
-                raise UserError(f"postprocess.{name} must lie between {SMALLEST_STD} and {LARGEST_STD:,}, got {std}")
+            check_range(f"postprocess.{name}", std, MIN_STD, MAX_STD)
         for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
-            if not 0 <= weight <= LARGEST_WEIGHT:
-                raise UserError(f"postprocess.{name} must lie between 0 and {LARGEST_WEIGHT:,}, got {weight}")
-        if iterations < 0:
-            raise UserError(f"postprocess.iterations must not be negative, got {iterations}")
+            check_range(f"postprocess.{name}", weight, 0, MAX_WEIGHT)
+        check_range("postprocess.iterations", iterations, 0)
         self.pos_xy_std = pos_xy_std
         self.pos_w = pos_w
         self.bi_xy_std = bi_xy_std
@@ -50,34 +47,34 @@ class DenseCRF:
         self.iterations = iterations
 
     def __call__(self, image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Refines probabilities (C, H, W), float32, by the image, uint8 RGB (H, W, 3); same shape and dtype."""
+        """Return refined probabilities for probabilities float32 (C, H, W) and their image, uint8 RGB (H, W, 3)."""
         num_classes, *size = probabilities.shape
         assert image.shape == (*size, 3)
         kernels = [
             (self.pos_w, normalized(lambda values: self.smooth(values, size), image.size // 3)),
             (self.bi_w, normalized(Lattice(self.features(image)).filter, image.size // 3)),
         ]
-        # A class of probability 0 would be lost for good; the smallest number keeps its logarithm finite.
-        given = np.maximum(probabilities.reshape(num_classes, -1).T, np.finfo(np.float32).tiny)
-        unary = np.log(given, dtype=np.float32, order="C")
-        beliefs = softmax(unary, axis=1)
+        # A probability of 0 would have no finite logarithm.
+        positive = np.maximum(probabilities.reshape(num_classes, -1).T, np.finfo(np.float32).tiny)
+        unary = np.log(positive, dtype=np.float32, order="C")
+        marginals = softmax(unary, axis=1)
         for _ in range(self.iterations):
-            beliefs = softmax(sum((weight * kernel(beliefs) for weight, kernel in kernels), start=unary), axis=1)
-        return np.ascontiguousarray(beliefs.T).reshape(probabilities.shape)
+            marginals = softmax(sum((weight * kernel(marginals) for weight, kernel in kernels), start=unary), axis=1)
+        return np.ascontiguousarray(marginals.T).reshape(probabilities.shape)
 
     def smooth(self, values: np.ndarray, size: list[int]) -> np.ndarray:
-        """The kernel of positions: values (N, C), a Gaussian along rows and columns, nothing beyond the image."""
+        """Apply the kernel of positions to values (N, C): a Gaussian along rows and columns, zero beyond the image."""
         maps = values.reshape(*size, -1)
         return gaussian_filter(maps, self.pos_xy_std, mode="constant", axes=(0, 1)).reshape(values.shape)
 
     def features(self, image: np.ndarray) -> np.ndarray:
-        """Position and colour of every pixel (N, 5), in stds."""
+        """Return the position and colour of every pixel (N, 5), divided by their stds."""
         positions = np.indices(image.shape[:2]).reshape(2, -1).T
         return np.hstack([positions / self.bi_xy_std, image.reshape(-1, 3) / self.bi_rgb_std])
 
 
 def normalized(kernel: Filter, num_pixels: int) -> Filter:
-    """D^-1/2 K D^-1/2 of a kernel K, D its row sums."""
+    """Return the filter D^-1/2 K D^-1/2 of a kernel K, D its row sums."""
     scale = kernel(np.ones((num_pixels, 1), np.float32)) ** -0.5
     return lambda values: scale * kernel(scale * values)
 
@@ -85,32 +82,32 @@ def normalized(kernel: Filter, num_pixels: int) -> Filter:
 class Lattice:
     """Permutohedral lattice (Adams et al., 2010): a Gaussian filter of std 1 between N points in d dimensions, O(N d).
 
-    A point spreads its values over the d + 1 vertices of the simplex around it; vertices are blurred along the
-    lattice's d + 1 directions and read back. Each of these steps is a sparse matrix, made once for all classes.
+    Splat: each point adds its values to the d + 1 vertices of the simplex around it; blur: along the lattice's d + 1
+    directions; slice: each point reads its vertices back. Each step is a sparse matrix, the same for all classes.
     """
 
     def __init__(self, features: np.ndarray) -> None:
         hashes, weights, steps = embed(features)
         occupied, vertex = np.unique(hashes, return_inverse=True)
-        # The blur also passes through empty vertices; those between occupied ones make it more exact.
+        # Empty vertices between occupied ones, through which the blur passes, make it more exact.
         around, count = np.unique(np.concatenate([occupied + s for s in (*steps, *-steps)]), return_counts=True)
         vertices = np.union1d(occupied, around[count > 1])
         columns = np.searchsorted(vertices, occupied)[vertex.ravel()]
         rows = np.arange(0, weights.size + 1, weights.shape[1])
-        self.read = sparse.csr_matrix((weights.ravel(), columns, rows), (len(features), len(vertices)))
-        self.spread = self.read.T.tocsr()
+        self.slice = sparse.csr_matrix((weights.ravel(), columns, rows), (len(features), len(vertices)))
+        self.splat = self.slice.T.tocsr()
         self.blurs = [blur(vertices, step) for step in steps]
 
     def filter(self, values: np.ndarray) -> np.ndarray:
-        """Values (N, C) of the points, float32, to their weighted sums, up to a common factor."""
-        spread = self.spread @ values
+        """Return the weighted sums of the points' values float32 (N, C), up to a common factor."""
+        vertices = self.splat @ values
         for matrix in self.blurs:
-            spread = matrix @ spread
-        return self.read @ spread
+            vertices = matrix @ vertices
+        return self.slice @ vertices
 
 
 def blur(vertices: np.ndarray, step: np.ndarray) -> sparse.csr_matrix:
-    """A vertex's value and half of its two neighbours' along one direction; `vertices` are sorted hashes."""
+    """Return the matrix of the kernel (1/2, 1, 1/2) along one direction; `vertices` are sorted hashes."""
     neighbours = np.searchsorted(vertices, vertices + step) % len(vertices)
     found = np.flatnonzero(vertices[neighbours] == vertices + step)
     shape = (len(vertices), len(vertices))
@@ -119,21 +116,21 @@ def blur(vertices: np.ndarray, step: np.ndarray) -> sparse.csr_matrix:
 
 
 def embed(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, d) to the vertices around them: hashes (N, d + 1), weights (N, d + 1), hashes of steps (d + 1).
+    """Return the vertices around points (N, d): hashes (N, d + 1), weights (N, d + 1), hashes of the steps (d + 1).
 
     A vertex has d + 1 integer coordinates that sum to 0 and all have the same remainder modulo d + 1: 0 for the first
-    vertex of a simplex, 1 for the second ... The hash is a linear one modulo 2^64, so that a neighbour's is a sum; its
-    factors are random 64-bit numbers, so that two vertices practically never share one.
+    vertex of a simplex, 1 for the second ... The hash is linear modulo 2^64, so that a neighbour's hash is a sum; its
+    factors are random 64-bit numbers, so that two vertices practically never have the same one.
     """
     n, d = features.shape
     axes = np.arange(d)
-    # Onto the plane of sum 0 in d + 1 dimensions, scaled so that spread, blur and read add up to a std of 1.
+    # Onto the plane of sum 0 in d + 1 dimensions, scaled so that splat, blur and slice add up to a std of 1.
     basis = np.triu(np.ones((d + 1, d))) - np.diag(axes + 1.0, -1)[:, :d]
     points = features @ (basis * np.sqrt(2 / 3 / ((axes + 1) * (axes + 2)))).T
     nearest = np.rint(points)  # in units of d + 1 from here on
     rest = points - nearest
     ranks = np.argsort(np.argsort(-rest, axis=1), axis=1)
-    # Rounding may have left the plane: the coordinates that it moved farthest go back by one.
+    # Rounding may have left the plane: the coordinates that it moved farthest are moved back by one.
     moved, ranks = np.divmod(ranks + nearest.sum(1, keepdims=True).astype(np.int64), d + 1)
     nearest -= moved
     rest += moved
@@ -146,7 +143,7 @@ def embed(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weights = -np.diff(by_rank, axis=1)[:, ::-1]
     step_by_rank = np.empty((n, d + 1), np.int64)
     np.put_along_axis(step_by_rank, ranks, np.broadcast_to(steps, (n, d + 1)), axis=1)
-    # From vertex to vertex all coordinates rise by 1, but the last by rank that has not yet fallen falls by d.
+    # From one vertex to the next all coordinates increase by 1, except one, in the order of the ranks: by -d.
     origin = (nearest.astype(np.int64) * (d + 1)) @ factors
     hashes = origin[:, None] + np.cumsum(step_by_rank[:, ::-1], axis=1) - step_by_rank[:, ::-1]
     return hashes, weights.astype(np.float32), steps

@@ -1,8 +1,11 @@
-"""The confusion matrix of a network on a dataset."""
+"""Evaluation of a checkpoint on a split of a dataset."""
 
 import json
 import sys
+from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +26,33 @@ from segframe.models.segmenter import Segmenter
 from segframe.visualization.tables import metrics_table, print_table
 
 
+def evaluate_checkpoint(config: DictConfig) -> None:
+    """Print a table of metrics per class and write metrics.json."""
+    check_keys(config, EvaluateConfig)
+    inference, postprocess = build_inference(config)
+    segmenter, metadata, path = restore(config.checkpoint, config.output_stride)
+    inference = inference.with_training_defaults(metadata.config)
+    segmenter.autocast_dtype = autocast_dtype(config.precision, metadata.config)
+    choices, split = HydraConfig.get().runtime.choices, config.split or config.data.val_split
+    dataset = build_dataset(config.data, split, metadata.classes, stored=choices["data"] == "checkpoint")
+    device = pick_device(config.accelerator)
+
+    matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
+    metrics = compute_metrics(matrix, dataset.classes, split)
+    print_table(metrics_table(metrics, matrix.numpy(), dataset.classes, f"{path}, {split}", f"{split}/"))
+    settings = {
+        "images": len(dataset),
+        "checkpoint": str(path),
+        "inference": choices["inference"],
+        "postprocess": choices["postprocess"],
+        "output_stride": config.output_stride,
+        "inference_in_words": str(inference),
+    }
+    file = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
+    write_metrics(file, metrics, settings)
+    print(f"inference: {inference}; also in {file}")
+
+
 def evaluate(
     segmenter: Segmenter,
     dataset: SegmentationDataset,
@@ -31,7 +61,7 @@ def evaluate(
     num_workers: int | None,
     device: torch.device,
 ) -> Tensor:
-    """Counts every image at its original size: int64 (C, C) on the CPU, rows the truth."""
+    """Return the confusion matrix of all images at their original sizes: int64 (C, C) on the CPU, rows = truth."""
     segmenter = segmenter.to(device)
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
     batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
@@ -43,26 +73,7 @@ def evaluate(
     return confusion.matrix.cpu()
 
 
-def evaluate_checkpoint(config: DictConfig) -> None:
-    """Evaluate a checkpoint on a split: a table per class on the terminal, and metrics.json."""
-    check_keys(config, EvaluateConfig)
-    inference, postprocess = build_inference(config)
-    restored = restore(config.checkpoint, config.output_stride)
-    inference = inference.with_training_defaults(restored.metadata.config)
-    split = config.split or config.data.val_split
-    choices = HydraConfig.get().runtime.choices
-    stored = choices["data"] == "checkpoint"
-    dataset = build_dataset(config.data, split, restored.metadata.classes, stored)
-    device = pick_device(config.accelerator)
-    restored.segmenter.autocast_dtype = autocast_dtype(config.precision, restored.metadata.config)
-    matrix = evaluate(restored.segmenter, dataset, inference, postprocess, config.data.num_workers, device)
-    found = compute_metrics(matrix, dataset.classes, split)
-    print_table(metrics_table(found, matrix.numpy(), dataset.classes, f"{restored.path}, {split}", f"{split}/"))
-    path = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
-    # JSON knows no NaN: a class that does not occur is null.
-    known = {name: value if value == value else None for name, value in found.items()}
-    how = {name: choices[name] for name in ("inference", "postprocess")} | {"output_stride": config.output_stride}
-    how["inference_in_words"] = str(inference)
-    told = {**known, "images": len(dataset), "checkpoint": str(restored.path), **how}
-    write_text(path, json.dumps(told, indent=2) + "\n")
-    print(f"inference: {inference}; also in {path}")
+def write_metrics(path: Path, metrics: Mapping[str, float], settings: Mapping[str, Any]) -> None:
+    """Write metrics and settings as JSON; NaN (a class that does not occur), which JSON lacks, becomes null."""
+    values = {name: None if isnan(value) else value for name, value in metrics.items()}
+    write_text(path, json.dumps({**values, **settings}, indent=2) + "\n")

@@ -14,28 +14,26 @@ class ShiftAndStitch(Inference):
     Cell (factor * i + p, factor * j + q) of the result is cell (i, j) for the image without its first p * s / factor
     rows and q * s / factor columns. Where the network does not pad, that equals the network whose last strides are
     replaced by dilation (backbone.output_stride / factor); where it pads, cells that see the upper or left border
-    differ, and so does all that depends on the whole image (the image mean of DeepLab's ASPP).
+    differ, and so does everything that depends on the whole image (the image mean of DeepLab's ASPP).
     """
 
     def __init__(self, factor: int) -> None:
         if factor < 1:
-            raise UserError(f"inference.factor must be at least 1, got {factor}")
+            raise UserError(f"inference.factor={factor}: it must be 1 or more")
         self.factor = factor
 
     def __str__(self) -> str:
-        """See Inference."""
         return f"shift-and-stitch, {self.factor} times as dense"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
-        """See Inference."""
         stride = stride_of(segmenter)
         if stride == 1:
             raise UserError(
-                "inference=shift_and_stitch needs a head with coarse logits (fcn, deeplabv3, ...); "
-                "this one's are as large as the image"
+                "inference=shift_and_stitch: the logits of this head are as large as the image; choose a head with "
+                "coarse logits (fcn, deeplabv3, ...)"
             )
         if stride % self.factor:
-            raise UserError(f"inference.factor={self.factor} does not divide the stride of this network, {stride}")
+            raise UserError(f"inference.factor={self.factor}: it does not divide the stride of this network, {stride}")
         step = stride // self.factor
         height, width = images.shape[-2:]
         # Cropped, not padded: the layers before the dilated network's first dilation see the same pixels then.
@@ -49,15 +47,15 @@ class ShiftAndStitch(Inference):
 
 
 def interlace(parts: list[Tensor], dim: int) -> Tensor:
-    """One tensor that takes its slices along `dim` from the parts in turn, the first ones being longer by one at most.
+    """Return a tensor whose slices along `dim` are taken from the parts in turn.
 
-    E.g. parts of 3, 3 and 2 slices become 8.
+    Parts of 3, 3 and 2 slices become 8; the first parts may be longer than the last ones by one slice.
     """
     lengths = [part.shape[dim] for part in parts]
     if lengths != sorted(lengths, reverse=True) or lengths[0] - lengths[-1] > 1:
         raise UserError(
             f"inference=shift_and_stitch: the logits of shifted images have {lengths} rows or columns, which cannot be "
-            "interlaced: this network rounds sizes in its own way"
+            "interlaced: this network rounds sizes in another way"
         )
     shape = list(parts[0].shape)
     shape[dim] = sum(lengths)

@@ -1,4 +1,4 @@
-"""Sliding windows: the network on overlapping pieces of the image, as large as those it was trained on."""
+"""Sliding-window inference, by default with windows of the size of the training crops."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from segframe.errors import UserError
-from segframe.inference.banded_scores import BandedScores, Cropped, band_rows
-from segframe.inference.base import Inference, Scores, check_run, stride_of
+from segframe.inference.banded_scores import BandedScores, CroppedLogits, band_rows
+from segframe.inference.base import Inference, Scores, check_settings, stride_of
 from segframe.models.logits import Logits
 from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
 from segframe.models.segmenter import Segmenter
@@ -25,56 +25,55 @@ class SlidingWindow(Inference):
     of the window, mmsegmentation's usual choice), the last ones moved back to the border; an image that is smaller than
     the window along an axis has one window there. `batch_size` windows run at a time.
 
-    "exact": logits are enlarged window by window, then averaged; in bands of rows, from one row of windows at a time,
-    so that memory depends on the image's width alone (beside the image and its classes). "fast": the coarse logits
-    are averaged, then enlarged. For that the windows lie on the logits' grid (the stride is rounded down to it; the
-    image's border is repeated by less than a cell); scores differ by the blend at the windows' borders.
+    "exact": logits are resized to full size, then averaged, in bands of rows and one row of windows at a time, so that
+    memory depends on the image's width alone (beside the image and its classes). "fast": the coarse logits are
+    averaged, then resized. For that the windows lie on the logits' grid (the stride is rounded down to it; the image's
+    border is repeated by less than a cell); scores differ from "exact" near the windows' borders.
     """
 
     def __init__(self, window: int | list[int] | None, stride: int | list[int] | None, mode: str, batch_size: int):
-        check_run(mode, batch_size)
+        check_settings(mode, batch_size)
         self.window = None if window is None else pair("window", window)
-        self.given_stride = None if stride is None else pair("stride", stride)
+        self._stride = None if stride is None else pair("stride", stride)
         self.mode = mode
         self.batch_size = batch_size
         if self.window and any(s > w for s, w in zip(self.stride, self.window, strict=True)):
             raise UserError(
-                f"inference.stride={list(self.stride)} leaves gaps between windows of {list(self.window)} pixels: "
-                "it must not be larger"
+                f"inference.stride={list(self.stride)}: it leaves gaps between windows of {list(self.window)} pixels; "
+                "choose one that is not larger than inference.window"
             )
 
     @property
     def stride(self) -> Pair:
-        """Pixels between windows, down and to the right."""
-        if self.given_stride is not None:
-            return self.given_stride
+        """(down, right) in pixels."""
+        if self._stride is not None:
+            return self._stride
         height, width = self.required_window()
         return max(1, height * 2 // 3), max(1, width * 2 // 3)
 
     def required_window(self) -> Pair:
-        """The window; fails where neither the settings nor the training tell one."""
+        """Return the window; UserError if neither the settings nor the training config give one."""
         if self.window is None:
-            raise UserError("inference.window must be given: this network was not trained on crops of one size")
+            raise UserError("inference.window=null: this network was not trained on crops of one size; set it")
         return self.window
 
     def with_training_defaults(self, config: dict[str, Any]) -> Self:
-        """See Inference: a window as large as the training crops."""
+        """Return this inference with windows of the size of the training crops, if `window` is null."""
         if self.window is not None:
             return self
         transforms = config.get("transforms")
         crop = transforms.get("crop_size") if isinstance(transforms, dict) else None
-        given = None if self.given_stride is None else list(self.given_stride)
-        suited = type(self)(crop, given, self.mode, self.batch_size)
-        suited.required_window()
-        return suited
+        stride = None if self._stride is None else list(self._stride)
+        inference = type(self)(crop, stride, self.mode, self.batch_size)
+        inference.required_window()
+        return inference
 
     def __str__(self) -> str:
-        """See Inference."""
         (height, width), (down, right) = self.required_window(), self.stride
         return f"sliding windows of {height}x{width} pixels every {down} down and {right} to the right, {self.mode}"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
-        """See Inference; "exact" runs the network when its scores are asked for."""
+        """Return the scores; "exact" runs the network only when they are used."""
         self.required_window()
         if self.mode == "exact":
             size = (images.shape[-2], images.shape[-1])
@@ -84,20 +83,20 @@ class SlidingWindow(Inference):
     def run(
         self, segmenter: Segmenter, images: Tensor, top: int, lefts: list[int], size: Pair
     ) -> Iterator[tuple[int, Logits]]:
-        """The windows of a row with their logits (N, C, h, w), `batch_size` at a time."""
-        at_once = max(1, self.batch_size // len(images))
-        for k in range(0, len(lefts), at_once):
-            some = lefts[k : k + at_once]
-            crops = torch.cat([images[..., top : top + size[0], left : left + size[1]] for left in some])
+        """Yield the left edge and the logits (N, C, h, w) of each window of a row; `batch_size` windows run at once."""
+        step = max(1, self.batch_size // len(images))
+        for k in range(0, len(lefts), step):
+            chunk = lefts[k : k + step]
+            crops = torch.cat([images[..., top : top + size[0], left : left + size[1]] for left in chunk])
             logits = segmenter.outputs(crops)["main"]
-            for left, values in zip(some, logits.values.split(len(images)), strict=True):
+            for left, values in zip(chunk, logits.values.split(len(images)), strict=True):
                 yield left, logits._replace(values=values)
 
     def bands(self, segmenter: Segmenter, images: Tensor) -> Iterator[Tensor]:
-        """The mean logits of full size, (N, some rows, C, W) each.
+        """Yield the mean logits at full size in bands (N, rows, C, W).
 
-        Windows of one row share what their rows become, so they are enlarged to the right first and added up; the
-        number of windows over a pixel is that of its row times that of its column.
+        Windows of one row have the same interpolation along the height, so they are first resized along the width and
+        summed; the number of windows over a pixel is that of its row times that of its column.
         """
         height, width = images.shape[-2:]
         window = self.required_window()
@@ -110,22 +109,22 @@ class SlidingWindow(Inference):
             strips = {top: strip for top, strip in strips.items() if top in covering}
             for top in covering:
                 if top not in strips:
-                    strip, rows = side_by_side(self.run(segmenter, images, top, lefts, size), width)
+                    strip, rows = sum_row(self.run(segmenter, images, top, lefts, size), width)
                     strips[top] = (strip.div_(over_columns), rows)
-                    del strip  # so that it is freed when its windows end
+                    del strip  # so that it is freed after its last row
             channels = strips[covering[0]][0].shape[2]
             step = band_rows(channels * len(images), width)
-            for above in range(start, end, step):
-                below = min(above + step, end)
-                parts = [rows.rows(strip, above - top, below - top) for top, (strip, rows) in strips.items()]
+            for first in range(start, end, step):
+                last = min(first + step, end)
+                parts = [rows.rows(strip, first - top, last - top) for top, (strip, rows) in strips.items()]
                 yield functools.reduce(Tensor.add_, parts).div_(len(parts))
 
     def coarse(self, segmenter: Segmenter, images: Tensor) -> Scores:
-        """The mean logits on the network's own grid."""
+        """Return the mean logits on the network's own grid."""
         cell = stride_of(segmenter)
         if cell == 1:
             raise UserError(
-                "inference.mode=fast needs a head with coarse logits; this one's are as large as the image: use exact"
+                "inference.mode=fast: the logits of this head are as large as the image; choose inference.mode=exact"
             )
         height, width = images.shape[-2:]
         window = self.required_window()
@@ -145,11 +144,11 @@ class SlidingWindow(Inference):
                 canvas[..., top // cell : top // cell + h, left // cell : left // cell + w] += logits.values
         canvas /= coverage([top // cell for top in tops], h, canvas.shape[-2], canvas.device)[:, None]
         canvas /= coverage([left // cell for left in lefts], w, canvas.shape[-1], canvas.device)
-        return Cropped(logits._replace(values=canvas, size=extent), (height, width))
+        return CroppedLogits(logits._replace(values=canvas, size=extent), (height, width))
 
 
-def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Tensor, InterpolationMatrix]:
-    """A row of windows, enlarged to the right and added up: (N, h, C, width); and what is left to do to its rows."""
+def sum_row(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Tensor, InterpolationMatrix]:
+    """Return a row of windows resized along the width and summed, (N, h, C, width), and its rows' interpolation."""
     total = torch.zeros(0)
     for left, logits in windows:
         lines = by_rows(logits.values)
@@ -161,40 +160,40 @@ def side_by_side(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Ten
 
 
 def origins(pixels: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along an axis; the last one ends with it."""
+    """Return the first pixels of the windows along an axis; the last window ends at the border."""
     last = pixels - window
     return [*range(0, last, stride), last]
 
 
 def grid_origins(pixels: int, window: int, stride: int, cell: int) -> list[int]:
-    """The same in whole cells; the last window ends with the axis or up to a cell beyond."""
+    """Return origins that are multiples of `cell`; the last window ends less than a cell beyond the border."""
     last = -(-(pixels - window) // cell) * cell
     return [*range(0, last, max(1, stride // cell) * cell), last]
 
 
-def coverage(begins: list[int], length: int, total: int, device: torch.device) -> Tensor:
-    """How many windows cover each of the `total` places of an axis: float32 (total,)."""
+def coverage(first: list[int], length: int, total: int, device: torch.device) -> Tensor:
+    """Return the number of windows over each of the `total` positions of an axis: float32 (total,)."""
     counts = torch.zeros(total)
-    for begin in begins:
-        counts[begin : begin + length] += 1
+    for start in first:
+        counts[start : start + length] += 1
     return counts.to(device)
 
 
-def check_grid(logits: Logits, cell: int, several: tuple[bool, bool]) -> None:
-    """Fails where cells do not lie `cell` pixels apart, so that windows along an axis have no grid in common."""
-    for name, pixels, cells, many in zip(
-        ("height", "width"), logits.size, logits.values.shape[-2:], several, strict=True
+def check_grid(logits: Logits, cell: int, overlapping: tuple[bool, bool]) -> None:
+    """Raise UserError if cells are not exactly `cell` pixels apart along an axis with several windows."""
+    for name, pixels, cells, check in zip(
+        ("height", "width"), logits.size, logits.values.shape[-2:], overlapping, strict=True
     ):
-        if many and logits.aligned_stride is None and cells * cell != pixels:
+        if check and logits.aligned_stride is None and cells * cell != pixels:
             raise UserError(
-                f"inference.mode=fast: the {name} of inference.window must be a multiple of {cell}, this network's "
-                f"stride, got {pixels}: e.g. {max(1, pixels // cell) * cell}; or use inference.mode=exact"
+                f"inference.mode=fast: the {name} of inference.window, {pixels}, is no multiple of this network's "
+                f"stride, {cell}; set it to {max(1, pixels // cell) * cell}, or inference.mode=exact"
             )
 
 
 def pair(name: str, value: int | Sequence[int]) -> Pair:
-    """A setting in pixels, one number or [height, width], as (height, width)."""
+    """Return a setting in pixels, one number or [height, width], as (height, width)."""
     numbers = list(value) if isinstance(value, Sequence) else [value, value]
     if len(numbers) != 2 or any(not isinstance(n, int) or n < 1 for n in numbers):
-        raise UserError(f"inference.{name} must be a positive number of pixels or [height, width], got {value}")
+        raise UserError(f"inference.{name}={value}: it must be a positive number of pixels or [height, width]")
     return numbers[0], numbers[1]

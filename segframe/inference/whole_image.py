@@ -1,4 +1,4 @@
-"""The network on the image as it is."""
+"""Inference on the whole image at once."""
 
 from torch import Tensor
 
@@ -11,9 +11,7 @@ class WholeImage(Inference):
     """One run of the network on whole images."""
 
     def __str__(self) -> str:
-        """See Inference."""
         return "whole images"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
-        """See Inference."""
         return segmenter.outputs(images)["main"]

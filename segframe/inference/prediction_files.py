@@ -1,0 +1,89 @@
+"""Predictions as PNG files: class indices, colours, overlays, heat maps and feature maps."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segframe.data.label_map import Palette
+from segframe.files import write_text
+from segframe.inference.base import Scores
+from segframe.models.segmenter import Segmenter
+from segframe.visualization.heatmaps import feature_grid, heat_map
+from segframe.visualization.overlays import colorize, legend, overlay, save_png
+
+STAGES = ("c1", "c2", "c3", "c4", "c5")
+
+
+class Prediction(NamedTuple):
+    """An image with its predicted classes and scores."""
+
+    image: np.ndarray
+    """uint8 RGB (H, W, 3)"""
+    classes: np.ndarray
+    """uint8 (H, W)"""
+    scores: Scores
+    """Scores of a batch of this one image, before post-processing."""
+
+
+def write_key(folder: Path, classes: tuple[str, ...], palette: Palette) -> None:
+    """Write the meaning of values and colours: classes.txt, line k + 1 for value k, and legend.png."""
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+    save_png(folder / "legend.png", legend(classes, palette, range(len(classes)), 640))
+
+
+def write_masks(folder: Path, name: Path, prediction: Prediction, palette: Palette, alpha: float) -> None:
+    """Write index/<name>.png, colour/<name>.png and overlay/<name>.png."""
+    image, classes = prediction.image, prediction.classes
+    save_png(folder / "index" / f"{name}.png", classes)
+    save_png(folder / "colour" / f"{name}.png", colorize(classes, palette))
+    save_png(folder / "overlay" / f"{name}.png", overlay(image, classes, palette, alpha))
+
+
+def write_heatmaps(
+    folder: Path, name: Path, prediction: Prediction, chosen: list[int], classes: tuple[str, ...]
+) -> None:
+    """Write heatmaps/<class>/<name>.png: the softmax scores of the chosen classes, one block of pixels per cell."""
+    if not chosen:
+        return
+    with torch.inference_mode():
+        scores = prediction.scores.values[0].float().softmax(0)[chosen].cpu().numpy()
+    height, width = scores.shape[1:]
+    folders = class_folders(classes)
+    for index, score in zip(chosen, scores, strict=True):
+        title = f"{classes[index]}: softmax score, {height} x {width} cells"
+        picture = heat_map(prediction.image, score, title, prediction.scores.aligned_stride)
+        save_png(folder / "heatmaps" / folders[index] / f"{name}.png", picture)
+
+
+def class_folders(classes: tuple[str, ...]) -> list[str]:
+    """Return a folder name for each class, with the class index where names would be equal or empty: `a_b (1)`."""
+    # Class names are arbitrary text; a letter takes up to 4 of the 255 bytes of a file name.
+    names = [re.sub(r"[^\w +-]+", "_", name).strip()[:50] for name in classes]
+    count = Counter(name.casefold() for name in names)
+    return [name if name and count[name.casefold()] == 1 else f"{name} ({k})".strip() for k, name in enumerate(names)]
+
+
+def write_feature_maps(
+    folder: Path, name: Path, image: np.ndarray, segmenter: Segmenter, channels: int, device: torch.device
+) -> None:
+    """Write features/<name>/c1.png ... c5.png: `channels` channels of each of the backbone's stages."""
+    with torch.inference_mode():
+        maps = segmenter.backbone(segmenter.normalize(as_batch(image, device)))
+    for stage in (stage for stage in STAGES if stage in maps):
+        features = maps[stage][0].float().cpu().numpy()
+        count, height, width = features.shape
+        title = (
+            f"{stage}: {count} channels of {height} x {width} cells, stride {segmenter.backbone.features[stage].stride}"
+            f"; the {min(channels, count)} that vary most, each on its own scale"
+        )
+        save_png(folder / "features" / name / f"{stage}.png", feature_grid(features, channels, title))
+
+
+def as_batch(image: np.ndarray, device: torch.device) -> Tensor:
+    """Return an image uint8 (H, W, 3) as a batch (1, 3, H, W) on `device`."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
