@@ -1,4 +1,4 @@
-"""A network run such that its gradients tell which inputs an output depends on."""
+"""A torch function mode in which gradients show which inputs an output depends on."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,10 +12,10 @@ from segframe.models.ops.atrous_conv import atrous_conv2d
 
 
 class GradientSupport(TorchFunctionMode):
-    """Runs a network such that a gradient is positive exactly where an output depends on an input.
+    """Run a network such that a gradient is positive exactly where an output depends on an input.
 
-    Weights count as positive, channels as mixed, maxima as means, norms as identities; no activation saturates.
-    `cut_means`: means over a whole map count as constants.
+    Kernels become uniform over all channels, maxima means, norms identities, and no activation saturates.
+    `cut_means`: treat means over a whole map as constants.
     """
 
     def __init__(self, cut_means: bool) -> None:
@@ -25,36 +25,35 @@ class GradientSupport(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Replaces what RULES names."""
         result = RULES.get(func, func)(*args, **(kwargs or {}))
-        over_the_map = func in MEANS and args[0].dim() == 4 and (result.dim() == 2 or result.shape[-2:] == (1, 1))
-        return result.detach() if self.cut_means and over_the_map else result
+        global_mean = func in MEANS and args[0].dim() == 4 and (result.dim() == 2 or result.shape[-2:] == (1, 1))
+        return result.detach() if self.cut_means and global_mean else result
 
 
-def mixed(x: Tensor) -> Tensor:
-    """One channel (N, 1, h, w) that depends on all that any channel of `x` depends on."""
-    one = x.mean(1, keepdim=True)
-    if one.requires_grad:
-        # Else the far ends of a deep network's field, products of many small weights, would underflow.
-        one.register_hook(lambda gradient: (gradient > 1e-6 * gradient.max()).to(gradient.dtype))
-    return one
+def mean_channel(x: Tensor) -> Tensor:
+    """Return one channel (N, 1, h, w) that depends on everything that any channel of `x` depends on."""
+    mean = x.mean(1, keepdim=True)
+    if mean.requires_grad:
+        # Without this, gradients at the border of a deep network's field, products of many small weights, underflow.
+        mean.register_hook(lambda gradient: (gradient > 1e-6 * gradient.max()).to(gradient.dtype))
+    return mean
 
 
 def window(height: int, width: int) -> Tensor:
-    """A kernel of equal weights."""
+    """Return a kernel of equal weights."""
     return torch.full((1, 1, height, width), 1 / (height * width))
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width of what may be one number for both."""
+    """Return (height, width) of a size that may be one number."""
     return (size, size) if isinstance(size, int) else size
 
 
 def conv2d(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor:
-    """F.conv2d, each output a mean of all it reads."""
-    y = F.conv2d(mixed(x), window(*weight.shape[-2:]), None, stride, padding, dilation)
+    """Replace F.conv2d by the mean of all inputs of each output."""
+    y = F.conv2d(mean_channel(x), window(*weight.shape[-2:]), None, stride, padding, dilation)
     return y.repeat(1, weight.shape[0], 1, 1)
 
 
@@ -68,9 +67,9 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    """F.conv_transpose2d likewise."""
+    """Replace F.conv_transpose2d by a transposed mean."""
     kernel = window(*weight.shape[-2:])
-    y = F.conv_transpose2d(mixed(x), kernel, None, stride, padding, output_padding, 1, dilation)
+    y = F.conv_transpose2d(mean_channel(x), kernel, None, stride, padding, output_padding, 1, dilation)
     return y.repeat(1, weight.shape[1] * groups, 1, 1)
 
 
@@ -83,39 +82,39 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """F.max_pool2d with means for maxima."""
+    """Replace F.max_pool2d by an average pooling with the same windows; indices stay those of the maxima."""
     real, indices = F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
     kernel, (down, right) = pair(kernel_size), pair(stride or kernel_size)
-    # Rounding up asks for windows that begin within the map and end beyond it.
-    more = F.pad(mixed(x), (0, right, 0, down))
-    y = F.conv2d(more, window(*kernel), None, (down, right), padding, dilation)
+    # With ceil_mode, windows may end beyond the map.
+    padded = F.pad(mean_channel(x), (0, right, 0, down))
+    y = F.conv2d(padded, window(*kernel), None, (down, right), padding, dilation)
     y = y[..., : real.shape[-2], : real.shape[-1]].repeat(1, x.shape[1], 1, 1)
     return (y, indices) if return_indices else y
 
 
 def max_pool2d_with_indices(x: Tensor, kernel_size: Any, *more: Any, **options: Any) -> Any:
-    """What F.max_pool2d is called as where indices are wanted."""
+    """Replace the function that F.max_pool2d calls for return_indices=True."""
     return max_pool2d(x, kernel_size, *more, **(options | {"return_indices": True}))
 
 
 def max_unpool2d(
     x: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
 ) -> Tensor:
-    """F.max_unpool2d as if a value went to its whole window."""
+    """Replace F.max_unpool2d: each value is spread over its whole window."""
     height, width = F.max_unpool2d(x, indices, kernel_size, stride, padding, output_size).shape[-2:]
     kernel = window(*pair(kernel_size))
-    y = F.conv_transpose2d(mixed(x), kernel, None, stride or kernel_size, padding)
+    y = F.conv_transpose2d(mean_channel(x), kernel, None, stride or kernel_size, padding)
     y = F.pad(y, (0, width - y.shape[-1], 0, height - y.shape[-2]))
     return y.repeat(1, x.shape[1], 1, 1)
 
 
 def unchanged(x: Tensor, *settings: Any, **options: Any) -> Tensor:
-    """The input."""
+    """Return the input."""
     return x
 
 
 def bounded(x: Tensor) -> Tensor:
-    """Below 1, so that what is multiplied by it does not grow from gate to gate, but never saturated."""
+    """Return x / (x + 1): below 1, so that products with gates do not overflow, with a gradient that never vanishes."""
     return x / (x.detach() + 1)
 
 

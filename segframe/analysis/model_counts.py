@@ -20,11 +20,11 @@ PARTS = ("backbone", "head", "aux_head")
 
 
 ASSUMED_CLASSES = 21
-"""VOC's, as most published counts."""
+"""Of PASCAL VOC, used for most published counts."""
 
 
 class Parameters(NamedTuple):
-    """How many numbers a part has; trained: those that get gradients."""
+    """Numbers of parameters of a part; trained: those with gradients."""
 
     trained: int
     fixed: int
@@ -36,41 +36,41 @@ class Map(NamedTuple):
     name: str
     channels: int
     stride: int
-    """Nominal: input pixels per cell at sizes that it divides."""
+    """Input pixels per cell, for sizes that it divides."""
     shape: tuple[int, int]
-    """(h, w) at the summary's image size."""
+    """(h, w) for the image size of the summary."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of one network."""
+    """Counts of a network."""
 
     num_classes: int
     size: tuple[int, int]
     parameters: Mapping[str, Parameters]
     flops: int
-    """2 x multiply-accumulate of convolutions and matrix products, one image, as evaluated: without aux_head."""
+    """2 x multiply-accumulates of convolutions and matrix products for one image, without aux_head."""
     maps: tuple[Map, ...]
     """The logits last."""
 
     @property
     def total(self) -> int:
-        """All parameters, those of aux_head too."""
+        """All parameters, including those of aux_head."""
         return sum(trained + fixed for trained, fixed in self.parameters.values())
 
 
 def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
-    """The classes' names (numbers where only their number is known), and whether that number is assumed."""
+    """Return the class names (numbers if only their number is known), and whether that number is assumed."""
     if config.num_classes is not None:
         if config.num_classes < 1:
-            raise UserError(f"num_classes must be 1 or more, got {config.num_classes}")
+            raise UserError(f"num_classes={config.num_classes}: it must be 1 or more")
         return tuple(map(str, range(config.num_classes))), False
     dataset = OmegaConf.select(config, "data.dataset")
-    # An experiment may set a dataset's size, say, though none is chosen here.
+    # An experiment may change settings of a dataset although none is chosen.
     if dataset is None or (OmegaConf.is_dict(dataset) and "_target_" not in dataset):
         return tuple(map(str, range(ASSUMED_CLASSES))), True
     make_dataset = instantiate(dataset, "data.dataset")
-    # Most datasets say so in their class; of the others the files must be there.
+    # A class attribute of most datasets; the others read it from files.
     classes = vars(make_dataset.func).get("classes")
     if classes is None:
         with error_context("data"):
@@ -79,15 +79,15 @@ def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
 
 
 def height_width(size: Any) -> tuple[int, int]:
-    """An image size given as one number or as [height, width]."""
+    """Return an image size, one number or [height, width], as (height, width)."""
     sides = list(size) if OmegaConf.is_list(size) else [size, size]
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
-        raise UserError(f"size is {size}: give one integer of at least 32, or [height, width]")
+        raise UserError(f"size={size}: it must be an integer of at least 32, or [height, width]")
     return sides[0], sides[1]
 
 
 def summarize(config: DictConfig, num_classes: int) -> Summary:
-    """Counts on torch's meta device, which needs next to no memory."""
+    """Count parameters and FLOPs on the meta device, without memory for tensors."""
     size = height_width(config.size)
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in PARTS if config[name]}
     check_targets(OmegaConf.create(parts))
@@ -103,24 +103,24 @@ def summarize(config: DictConfig, num_classes: int) -> Summary:
     rows = [
         Map(name, feature.channels, feature.stride, cells(maps[name]))
         for name, feature in segmenter.backbone.features.items()
-        if maps[name].is_floating_point()  # pooling indices are no features
+        if maps[name].is_floating_point()  # not pooling indices
     ]
     rows.append(Map("logits", num_classes, stride, cells(logits)))
     return Summary(num_classes, size, count_parameters(segmenter), counter.get_total_flops(), tuple(rows))
 
 
 def cells(values: Tensor) -> tuple[int, int]:
-    """(h, w) of a map (N, C, h, w)."""
+    """Return (h, w) of a map (N, C, h, w)."""
     return values.shape[-2], values.shape[-1]
 
 
 def count_parameters(segmenter: Segmenter) -> dict[str, Parameters]:
-    """The parameters of each part that there is."""
-    found = {}
+    """Count the parameters of each part."""
+    counted = {}
     for name, part in segmenter.named_children():
         if name in PARTS:
             counts = {True: 0, False: 0}
             for parameter in part.parameters():
                 counts[parameter.requires_grad] += parameter.numel()
-            found[name] = Parameters(counts[True], counts[False])
-    return found
+            counted[name] = Parameters(counts[True], counts[False])
+    return counted

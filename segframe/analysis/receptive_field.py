@@ -1,4 +1,4 @@
-"""How far a network sees: its theoretical receptive field, and the effective one (Luo et al., 2016)."""
+"""The theoretical receptive field of a network, and the effective one (Luo et al., 2016)."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,23 +12,23 @@ from segframe.models.segmenter import Segmenter
 STRIP_LENGTHS = (1024, 2048, 4096, 8192)
 STRIP_WIDTH = 64
 EFFECTIVE_SHARE = 1 - 0.9545
-"""Of the largest gradient; a pixel above it is in the effective field (Luo et al., section 4.1: two sigmas)."""
+"""Share of the largest gradient above which a pixel is in the effective field (Luo et al., section 4.1: 2 sigma)."""
 
 
 class Field(NamedTuple):
     """A theoretical receptive field in pixels, the side of a square."""
 
     side: int | None
-    """Without poolings over the whole image; None where it is larger than any strip that was tried."""
+    """Without global pooling; None if it is larger than the longest strip."""
     whole_image: bool
-    """Whether something (a global pooling) makes it the whole image."""
+    """Whether it is the whole image, because of a global pooling."""
 
 
 def theoretical(segmenter: Segmenter) -> dict[str, Field]:
-    """The fields of each feature map's and the logits' centre cell, by the map's name and "logits".
+    """Return the fields of the centre cells of all feature maps and of the logits, by their names.
 
-    Measured, not assumed: the support of the centre's gradient in a network of the same layers whose weights are all
-    positive, on strips so long that no end is reached. Kernels are taken to be square.
+    Measured as the support of the centre cell's gradient in a network of the same layers with positive weights, on
+    strips of increasing length until the field does not reach their ends. Kernels are assumed to be square.
     """
     for length in STRIP_LENGTHS:
         local = supports(segmenter, length, cut_means=True)
@@ -43,32 +43,32 @@ def theoretical(segmenter: Segmenter) -> dict[str, Field]:
 
 
 def supports(segmenter: Segmenter, length: int, cut_means: bool) -> dict[str, tuple[int, int]]:
-    """First and last image row that each map's centre cell depends on, in a strip of `length` rows."""
+    """Return the first and last image row that each map's centre cell depends on, in a strip of `length` rows."""
     images = torch.full((1, 3, length, STRIP_WIDTH), 255.0, requires_grad=True)
     with GradientSupport(cut_means):
         maps = dict(segmenter.backbone(segmenter.normalize(images)))
         maps["logits"] = segmenter.outputs(images)["main"].values
     rows = {}
     for name, values in maps.items():
-        if values.is_floating_point():  # pooling indices are no features
+        if values.is_floating_point():  # not pooling indices
             gradient = centre_gradient(values, images, retain_graph=True)
-            (seen,) = gradient.abs().sum((0, 1, 3)).nonzero(as_tuple=True)
-            assert len(seen), f"{name} seems to depend on no pixel: segframe/dependence.py lacks a rule"
-            rows[name] = int(seen[0]), int(seen[-1])
+            (support,) = gradient.abs().sum((0, 1, 3)).nonzero(as_tuple=True)
+            assert len(support), f"{name} depends on no pixel: segframe/analysis/gradient_support.py lacks a rule"
+            rows[name] = int(support[0]), int(support[-1])
     return rows
 
 
 def centre_gradient(values: Tensor, images: Tensor, retain_graph: bool = False) -> Tensor:
-    """The gradient of the centre cell's values (N, C, h, w), summed over channels, with respect to the images."""
+    """Return the gradient of the centre cell of `values` (N, C, h, w), summed over channels, by the images."""
     centre = values[..., values.shape[-2] // 2, values.shape[-1] // 2].sum()
     return torch.autograd.grad(centre, images, retain_graph=retain_graph)[0]
 
 
 def effective(segmenter: Segmenter, size: int, images: Iterable[int]) -> Tensor:
-    """Mean absolute gradient (size, size) of the centre cell's summed logits, over so many images of uniform noise.
+    """Return the mean absolute gradient (size, size) of the centre cell's summed logits over images of uniform noise.
 
-    Score layers that start from zero, which would let nothing through, get random weights first. `images` is only
-    counted through, so that a progress bar can be one. The network is left in evaluation mode, without gradients.
+    Layers with zero weights (score layers) get random weights first. There is one image per element of `images`, which
+    may be a progress bar. The network is left in evaluation mode, without gradients.
     """
     segmenter.eval().requires_grad_(False)
     for layer in segmenter.modules():
@@ -82,12 +82,12 @@ def effective(segmenter: Segmenter, size: int, images: Iterable[int]) -> Tensor:
 
 
 def diameter(gradient: Tensor) -> int:
-    """Side in pixels of the square that has as many pixels as the effective field (Luo et al., section 4.1)."""
+    """Return the side of the square with as many pixels as the effective field (Luo et al., section 4.1)."""
     return round(float((gradient > EFFECTIVE_SHARE * gradient.max()).sum()) ** 0.5)
 
 
-def describe_field(field: Field) -> str:
-    """A theoretical field in words, in pixels."""
+def format_field(field: Field) -> str:
+    """Return a theoretical field as text, in pixels."""
     if field.whole_image:
         return f"whole image (locally {field.side:,})" if field.side else "whole image"
     return f"{field.side:,}" if field.side else "larger than 8,000"

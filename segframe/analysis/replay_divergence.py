@@ -1,4 +1,4 @@
-"""A step whose loss was not finite, computed again: in which image, in which layer."""
+"""Replay of a step whose loss was not finite: finds the image and the layer that caused it."""
 
 from functools import partial
 from math import isfinite
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segframe import IGNORE_INDEX
 from segframe.config.schema import ReplayConfig
 from segframe.config.validate import check_keys
-from segframe.errors import UserError, translate_errors
+from segframe.errors import UserError
 from segframe.inference.base import autocast_dtype
 from segframe.inference.build import pick_device
 from segframe.models.from_checkpoint import restore, restore_loss
@@ -28,7 +28,7 @@ from segframe.visualization.tables import plain_table, print_table
 
 
 class DivergedStep(NamedTuple):
-    """A step as its run left it, ready to be computed again."""
+    """The content of diverged.pt, with its network and loss."""
 
     segmenter: Segmenter
     loss: Loss
@@ -41,52 +41,79 @@ class DivergedStep(NamedTuple):
     """The loss in training."""
 
 
-class Image(NamedTuple):
-    """What became of one image of the batch."""
+class ImageResult(NamedTuple):
+    """The result of a replay for one image of the batch."""
 
     name: str
     loss: float
     """Of this image alone, after the forward pass of the whole batch."""
     void: float
-    """The share of its pixels that no loss sees."""
-    broken: str
-    """The first layer whose output for it is not finite; empty where all are."""
+    """The share of void pixels."""
+    layer: str
+    """The first layer whose output for this image is not finite; empty if all are finite."""
 
 
-class Replay(NamedTuple):
-    """A step, computed again."""
+class ReplayResult(NamedTuple):
+    """The result of a replay."""
 
     loss: float
-    images: list[Image]
+    images: list[ImageResult]
     layer: str
-    """The first whose output is not finite, for whatever image; empty where all are."""
+    """The first layer whose output is not finite for any image; empty if all are finite."""
     weights: list[str]
     """The parameters that are not finite."""
     gradient: float
-    """The norm of the gradient of all parameters together."""
+    """The norm of the gradient of all parameters."""
 
 
-def locate(path: Path) -> Path:
-    """The file that is meant: itself, or a run folder's."""
-    found = path / FILE if path.is_dir() else path
-    if not found.is_file():
-        raise UserError(f"there is no {found}: a run leaves it where its loss was not finite")
-    return found
+def replay_step(config: DictConfig) -> None:
+    """Repeat the forward and backward pass of diverged.pt; print where it fails, write images and masks as PNG."""
+    check_keys(config, ReplayConfig)
+    path = find_file(Path(config.checkpoint))
+    diverged = load_step(path)
+    device = pick_device(config.accelerator)
+    result = replay(diverged, device, config.precision)
+    rates = ", ".join(f"{part} {rate:g}" for part, rate in diverged.step.rates.items())
+    precision = config.precision or diverged.config["trainer"]["precision"]
+    print(f"step {diverged.step.number}, learning rate {rates}: the loss was {diverged.value}")
+    print(f"computed again on {device}, {precision}: {result.loss:g}, norm of the gradient {result.gradient:g}")
+    rows = [
+        {
+            "image": image.name,
+            "loss": f"{image.loss:.4g}",
+            "void %": f"{100 * image.void:.1f}",
+            "first not finite": image.layer or "-",
+        }
+        for image in result.images
+    ]
+    print_table(plain_table(rows, str(path)))
+    print(diagnose(result))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    for k, name in enumerate(diverged.step.batch["name"]):
+        save_png(folder / f"{k:02}_{Path(name).stem}.png", draw_image(diverged, k))
+    print(f"images and masks as the network got them: {folder}")
 
 
-def read(path: Path) -> DivergedStep:
-    """What divergence.py wrote; its network and loss are built from our own parts alone."""
+def find_file(path: Path) -> Path:
+    """Return diverged.pt of a run's folder, or the file itself."""
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"checkpoint={path}: there is no {file}, which a run writes when its loss is not finite")
+    return file
+
+
+def load_step(path: Path) -> DivergedStep:
+    """Read diverged.pt; its network and loss are built only from parts that segframe exports."""
     segmenter, metadata, _ = restore(path, diverged=True)
     content, config = checkpoint.load_file(path), metadata.config
     try:
         batch = content["batch"]
-        image, mask, names = batch["image"], batch["mask"], batch["name"]
-        shapes = image.dim() == 4 and image.shape[1] == 3 and mask.shape == (len(names), *image.shape[2:])
-        if not shapes or len(image) != len(names) or {image.dtype, mask.dtype} != {torch.uint8}:
-            raise ValueError("images (N, 3, H, W), masks (N, H, W) and N names")
+        image, mask, names = batch["image"], batch["mask"], [str(name) for name in batch["name"]]
+        if {image.dtype, mask.dtype} != {torch.uint8} or mask.shape != (len(names), *image.shape[2:]):
+            raise ValueError("a batch holds images (N, 3, H, W), masks (N, H, W) and N names")
         rates = {str(part): float(rate) for part, rate in content["learning_rates"].items()}
-        kept = {"image": image, "mask": mask, "name": [str(name) for name in names]}
-        step = Step(int(content["step"]), kept, rates, int(content["seed"]))
+        batch = {"image": image, "mask": mask, "name": names}
+        step = Step(int(content["step"]), batch, rates, int(content["seed"]))
         value = float(content["loss"])
         weights = {str(name): float(weight) for name, weight in config["output_weights"].items()}
         segmenter.frozen_norm = config.get("batch_norm", {}).get("frozen")
@@ -98,92 +125,68 @@ def read(path: Path) -> DivergedStep:
     return DivergedStep(segmenter, loss, weights, config, metadata.classes, metadata.palette, step, value)
 
 
-def replay(step_data: DivergedStep, device: torch.device, precision: str | None) -> Replay:
-    """The step's forward and backward pass as in training; `precision` None: in the training's, else as it says."""
-    segmenter, loss = step_data.segmenter.to(device).train(), step_data.loss.to(device)
-    segmenter.autocast_dtype = autocast_dtype(precision, step_data.config)
-    images, masks = step_data.step.batch["image"].to(device), step_data.step.batch["mask"].to(device)
-    broken: dict[int, str] = {}
+def replay(diverged: DivergedStep, device: torch.device, precision: str | None) -> ReplayResult:
+    """Repeat the step's forward and backward pass as in training; `precision` None: that of the training."""
+    segmenter, loss = diverged.segmenter.to(device).train(), diverged.loss.to(device)
+    segmenter.autocast_dtype = autocast_dtype(precision, diverged.config)
+    images, masks = diverged.step.batch["image"].to(device), diverged.step.batch["mask"].to(device)
+    first_layers: dict[int, str] = {}
     for name, layer in segmenter.named_modules():
         if not list(layer.children()):
-            layer.register_forward_hook(partial(note_broken, broken, name))
-    torch.manual_seed(step_data.step.seed)
+            layer.register_forward_hook(partial(record_non_finite, first_layers, name))
+    torch.manual_seed(diverged.step.seed)
     outputs = segmenter.outputs(images)
 
-    def weighted(chosen: slice) -> Tensor:
-        parts = [
-            step_data.output_weights[name] * loss(logits._replace(values=logits.values[chosen]), masks[chosen])
+    def weighted_loss(part: slice) -> Tensor:
+        losses = [
+            diverged.output_weights[name] * loss(logits._replace(values=logits.values[part]), masks[part])
             for name, logits in outputs.items()
         ]
-        return torch.stack(parts).sum()
+        return torch.stack(losses).sum()
 
-    total = weighted(slice(None))
-    each = [
-        Image(name, weighted(slice(k, k + 1)).item(), void_share(masks[k]), broken.get(k, ""))
-        for k, name in enumerate(step_data.step.batch["name"])
+    total = weighted_loss(slice(None))
+    results = [
+        ImageResult(name, weighted_loss(slice(k, k + 1)).item(), void_share(masks[k]), first_layers.get(k, ""))
+        for k, name in enumerate(diverged.step.batch["name"])
     ]
     total.backward()
-    named = dict(segmenter.named_parameters())
-    gradients = [parameter.grad for parameter in named.values() if parameter.grad is not None]
+    parameters = dict(segmenter.named_parameters())
+    gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients).item()
-    weights = [name for name, parameter in named.items() if not parameter.isfinite().all()]
-    return Replay(total.item(), each, next(iter(broken.values()), ""), weights, norm)
+    weights = [name for name, parameter in parameters.items() if not parameter.isfinite().all()]
+    return ReplayResult(total.item(), results, next(iter(first_layers.values()), ""), weights, norm)
 
 
-def note_broken(broken: dict[int, str], name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
-    """Notes the images for which a layer is the first whose output is not finite."""
+def record_non_finite(first_layers: dict[int, str], name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+    """Record the layer for the images whose output is not finite here for the first time (a forward hook)."""
     if isinstance(output, Tensor) and output.is_floating_point():
         for k in (~output.isfinite().flatten(1).all(1)).nonzero().flatten().tolist():
-            broken.setdefault(k, f"{name} ({type(layer).__name__})")
+            first_layers.setdefault(k, f"{name} ({type(layer).__name__})")
 
 
 def void_share(mask: Tensor) -> float:
-    """The share of a mask's pixels that count nowhere."""
+    """Return the share of void pixels of a mask."""
     return (mask == IGNORE_INDEX).float().mean().item()
 
 
-def verdict(step_data: DivergedStep, found: Replay) -> str:
-    """What it comes to, in a sentence."""
-    if found.weights:
-        more = f" and {len(found.weights) - 1} more" if len(found.weights) > 1 else ""
-        return f"the weights were broken before this step: {found.weights[0]}{more} not finite"
-    if found.layer:
-        return f"the weights are finite: {found.layer} made what is not"
-    if not isfinite(found.loss):
-        return "weights and scores are finite: the loss of these scores is not"
-    if not isfinite(found.gradient):
-        return "the loss is finite here, its gradient is not"
-    return "loss and gradient are finite here: what differs from training, device or precision, made the difference"
+def diagnose(result: ReplayResult) -> str:
+    """Return one sentence that names the first thing that is not finite."""
+    if result.weights:
+        more = f" and {len(result.weights) - 1} more" if len(result.weights) > 1 else ""
+        return f"the weights were not finite before this step: {result.weights[0]}{more}"
+    if result.layer:
+        return f"the weights are finite; the first output that is not finite is that of {result.layer}"
+    if not isfinite(result.loss):
+        return "weights and logits are finite; the loss is not"
+    if not isfinite(result.gradient):
+        return "the loss is finite here; its gradient is not"
+    return "loss and gradient are finite here; the difference to training is the device or the precision"
 
 
-def picture(step_data: DivergedStep, k: int) -> NDArray[np.uint8]:
-    """The k-th image as the network got it, beside its mask's colours, over a legend."""
-    image = fit_height(step_data.step.batch["image"][k].permute(1, 2, 0).cpu().numpy())
-    mask = fit_height(step_data.step.batch["mask"][k].cpu().numpy())
-    panels = np.hstack([image, overlay(image, mask, step_data.palette)])
-    present = [int(index) for index in np.unique(mask) if index < len(step_data.classes) or index == IGNORE_INDEX]
-    return np.vstack([panels, legend(step_data.classes, step_data.palette, present, panels.shape[1])])
-
-
-def replay_step(config: DictConfig) -> None:
-    """One forward and backward pass over the batch in diverged.pt."""
-    check_keys(config, ReplayConfig)
-    path = locate(Path(config.checkpoint))
-    step_data = read(path)
-    device = pick_device(config.accelerator)
-    with translate_errors(less="accelerator=cpu has more of it"):
-        found = replay(step_data, device, config.precision)
-    rates = ", ".join(f"{part} {rate:g}" for part, rate in step_data.step.rates.items())
-    precision = config.precision or step_data.config["trainer"]["precision"]
-    print(f"step {step_data.step.number}, learning rate {rates}: the loss was {step_data.value}")
-    print(f"computed again on {device}, {precision}: {found.loss:g}, norm of the gradient {found.gradient:g}")
-    rows = [
-        {"image": i.name, "loss": f"{i.loss:.4g}", "void %": f"{100 * i.void:.1f}", "first not finite": i.broken or "-"}
-        for i in found.images
-    ]
-    print_table(plain_table(rows, str(path)))
-    print(verdict(step_data, found))
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    for k, name in enumerate(step_data.step.batch["name"]):
-        save_png(folder / f"{k:02}_{Path(name).stem}.png", picture(step_data, k))
-    print(f"images and masks as the network got them: {folder}")
+def draw_image(diverged: DivergedStep, k: int) -> NDArray[np.uint8]:
+    """Draw the k-th image as the network got it, beside its mask, over a legend."""
+    image = fit_height(diverged.step.batch["image"][k].permute(1, 2, 0).cpu().numpy())
+    mask = fit_height(diverged.step.batch["mask"][k].cpu().numpy())
+    panels = np.hstack([image, overlay(image, mask, diverged.palette)])
+    present = [int(index) for index in np.unique(mask) if index < len(diverged.classes) or index == IGNORE_INDEX]
+    return np.vstack([panels, legend(diverged.classes, diverged.palette, present, panels.shape[1])])

@@ -1,4 +1,4 @@
-"""What a composed network is, without data or training: parameters, FLOPs, feature maps, receptive field."""
+"""Summary of a composed network, without data or training: parameters, FLOPs, feature maps, receptive field."""
 
 import sys
 from collections.abc import Mapping
@@ -11,20 +11,81 @@ from rich.progress import track
 from rich.table import Table
 
 from segframe.analysis.model_counts import Summary, find_classes, summarize
-from segframe.analysis.receptive_field import Field, describe_field, diameter, effective, theoretical
+from segframe.analysis.receptive_field import Field, diameter, effective, format_field, theoretical
 from segframe.analysis.summary_figure import summary_picture
 from segframe.config.resolvers import model_name
 from segframe.config.schema import SummaryConfig
 from segframe.config.validate import check_keys, check_targets
-from segframe.errors import UserError
+from segframe.errors import check_range
 from segframe.models.build import build_segmenter, load_initial_weights
+from segframe.models.segmenter import Segmenter
 from segframe.models.weights.third_party import read_weights
 from segframe.visualization.overlays import save_png
 from segframe.visualization.tables import print_table
 
+MAX_FIELD = 8192
+"""Pixels per side: the longest strip on which theoretical fields are measured."""
+
+
+def summarize_model(config: DictConfig) -> dict[str, object]:
+    """Build the network, measure it, print tables; return the columns of a sweep's table."""
+    check_keys(config, SummaryConfig)
+    check_targets(config, without=("data", "transforms", "callbacks", "logger"))
+    if config.receptive_field:
+        check_range("effective_field.size", config.effective_field.size, 32, MAX_FIELD)
+        check_range("effective_field.num_images", config.effective_field.num_images, 1)
+    classes, assumed = find_classes(config)
+    summary = summarize(config, len(classes))
+    note = " (assumed; data=... or num_classes=... change it)" if assumed else ""
+    print(f"{model_name(HydraConfig.get())}, {len(classes)} classes{note}")
+    print_table(parameters_table(summary))
+    height, width = summary.size
+    print(f"{summary.flops / 1e9:,.1f} GFLOPs for an image of {height}x{width}, without aux_head:")
+    print("2 x the multiply-accumulates of convolutions and matrix products")
+    metrics: dict[str, object] = {
+        "parameters": summary.total,
+        "GFLOPs": f"{summary.flops / 1e9:.1f}",
+        "stride": summary.maps[-1].stride,
+    }
+    if config.receptive_field:
+        return metrics | measure_receptive_field(config, summary, classes)
+    print_table(maps_table(summary, {}))
+    return metrics
+
+
+def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple[str, ...]) -> dict[str, object]:
+    """Measure both receptive fields, print them and write summary.png; return the columns of a sweep's table."""
+    seed_everything(config.seed, verbose=False)
+    segmenter = initialized_segmenter(config, classes)
+    fields = theoretical(segmenter)
+    print_table(maps_table(summary, fields))
+    size, num_images = config.effective_field.size, config.effective_field.num_images
+    images = track(range(num_images), "effective receptive field", disable=not sys.stderr.isatty())
+    gradient = effective(segmenter, size, images)
+    side = diameter(gradient)
+    field = format_field(fields["logits"])
+    print("receptive field of the logits at the image's centre, side of a square in pixels:")
+    print(f"  theoretical {field}")
+    print(f"  effective   {side} (on {num_images} images of noise of {size}x{size})")
+    path = Path(HydraConfig.get().runtime.output_dir) / "summary.png"
+    save_png(path, summary_picture(model_name(HydraConfig.get()), summary, fields, gradient.numpy(), side))
+    print(f"also in {path}")
+    return {"theoretical RF": field.partition(" (")[0], "effective RF": side}
+
+
+def initialized_segmenter(config: DictConfig, classes: tuple[str, ...]) -> Segmenter:
+    """Build the network in evaluation mode, with the weights of `init_from` if set."""
+    weights = read_weights(config.init_from) if config.init_from else None
+    if weights is not None:
+        config.normalize = weights.normalize
+    segmenter = build_segmenter(config, len(classes)).eval()
+    if weights is not None:
+        load_initial_weights(segmenter, weights, config, classes)
+    return segmenter
+
 
 def parameters_table(summary: Summary) -> Table:
-    """A row per part, and their sum."""
+    """Return a table with a row per part, and their sum."""
     table = Table()
     table.add_column("part")
     for name in ("parameters", "trained", "fixed"):
@@ -38,7 +99,7 @@ def parameters_table(summary: Summary) -> Table:
 
 
 def maps_table(summary: Summary, fields: Mapping[str, Field]) -> Table:
-    """A row per feature map, the logits last; with the theoretical receptive fields where these were measured."""
+    """Return a table with a row per feature map, the logits last, and their receptive fields if given."""
     height, width = summary.size
     table = Table()
     table.add_column("map")
@@ -48,57 +109,5 @@ def maps_table(summary: Summary, fields: Mapping[str, Field]) -> Table:
         if row.name == "logits":
             table.add_section()
         values = [row.name, f"{row.channels:,}", str(row.stride), "{}x{}".format(*row.shape)]
-        table.add_row(*values, *([describe_field(fields[row.name])] if fields else []))
+        table.add_row(*values, *([format_field(fields[row.name])] if fields else []))
     return table
-
-
-LARGEST_FIELD = 8192
-"""Pixels of a side: the longest strip on which theoretical fields are measured."""
-
-
-def summarize_model(config: DictConfig) -> dict[str, object]:
-    """Build the network, measure it, print tables; returns the columns of a sweep's table."""
-    check_keys(config, SummaryConfig)
-    check_targets(config, without=("data", "transforms", "callbacks", "logger"))
-    settings = config.effective_field
-    if config.receptive_field and not (32 <= settings.size <= LARGEST_FIELD and settings.num_images >= 1):
-        raise UserError(
-            f"effective_field needs a size of at least 32 and at most {LARGEST_FIELD:,}, and at least 1 of num_images"
-        )
-    classes, assumed = find_classes(config)
-    summary = summarize(config, len(classes))
-    name = model_name(HydraConfig.get())
-    why = " (assumed; data=... or num_classes=... change it)" if assumed else ""
-    print(f"{name}, {len(classes)} classes{why}")
-    print_table(parameters_table(summary))
-    height, width = summary.size
-    print(f"{summary.flops / 1e9:,.1f} GFLOPs for an image of {height}x{width}, without aux_head:")
-    print("2 x the multiply-accumulates of convolutions and matrix products")
-    metrics: dict[str, object] = {
-        "parameters": summary.total,
-        "GFLOPs": f"{summary.flops / 1e9:.1f}",
-        "stride": summary.maps[-1].stride,
-    }
-    if not config.receptive_field:
-        print_table(maps_table(summary, {}))
-        return metrics
-
-    seed_everything(config.seed, verbose=False)
-    weights = read_weights(config.init_from) if config.init_from else None
-    if weights is not None:
-        config.normalize = weights.normalize
-    segmenter = build_segmenter(config, len(classes)).eval()
-    if weights is not None:
-        load_initial_weights(segmenter, weights, config, classes)
-    fields = theoretical(segmenter)
-    print_table(maps_table(summary, fields))
-    images = track(range(settings.num_images), "effective receptive field", disable=not sys.stderr.isatty())
-    gradient = effective(segmenter, settings.size, images)
-    side = diameter(gradient)
-    print("receptive field of the logits at the image's centre, side of a square in pixels:")
-    print(f"  theoretical {describe_field(fields['logits'])}")
-    print(f"  effective   {side} (on {settings.num_images} images of noise of {settings.size}x{settings.size})")
-    path = Path(HydraConfig.get().runtime.output_dir) / "summary.png"
-    save_png(path, summary_picture(name, summary, fields, gradient.numpy(), side))
-    print(f"also in {path}")
-    return metrics | {"theoretical RF": describe_field(fields["logits"]).partition(" (")[0], "effective RF": side}

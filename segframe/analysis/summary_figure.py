@@ -1,4 +1,4 @@
-"""A network's receptive field as a picture, beside its figures."""
+"""The picture of a model summary: receptive fields and the table of feature maps."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from segframe.analysis.model_counts import Summary
-from segframe.analysis.receptive_field import EFFECTIVE_SHARE, Field, describe_field
+from segframe.analysis.receptive_field import EFFECTIVE_SHARE, Field, format_field
 from segframe.visualization.heatmaps import inferno
 from segframe.visualization.overlays import INK, Color, Picture, canvas, font
 
@@ -23,12 +23,12 @@ EFFECTIVE: Color = (96, 255, 128)
 def summary_picture(
     name: str, summary: Summary, fields: Mapping[str, Field], gradient: NDArray[np.float32], effective: int
 ) -> Picture:
-    """The centre's gradient (size, size) as a heat map with both fields; sizes are in image pixels."""
+    """Draw the centre cell's gradient (size, size) as a heat map with both receptive fields; sizes in image pixels."""
     side = fields["logits"].side
     view = min(len(gradient), max(64, 2 * effective, ceil(1.15 * side) if side else 0))
     first = (len(gradient) - view) // 2
     shares = gradient[first : first + view, first : first + view] / gradient.max()
-    # Roots, since a gradient falls so steeply that its tails would be black.
+    # Square roots: gradients fall off so steeply that their tails would be black.
     heat = Image.fromarray(inferno(np.sqrt(shares))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
     image, draw = canvas(TOP + SIDE + 124, LEFT + SIDE + 104 + TABLE_WIDTH + GAP)
     draw.text((LEFT, 30), name, fill=INK, font=font(26), anchor="lm")
@@ -45,7 +45,7 @@ def summary_picture(
             draw.rectangle((LEFT + near, TOP + near, LEFT + far, TOP + far), outline=color, width=3)
     beyond = "" if side and side <= view else ", beyond this picture"
     legend = {
-        THEORETICAL: f"theoretical receptive field: {describe_field(fields['logits'])}{beyond}",
+        THEORETICAL: f"theoretical receptive field: {format_field(fields['logits'])}{beyond}",
         EFFECTIVE: f"effective: {effective} (as many pixels exceed {EFFECTIVE_SHARE:.2%} of the largest gradient)",
     }
     for k, (color, text) in enumerate(legend.items()):
@@ -57,20 +57,20 @@ def summary_picture(
 
 
 def draw_axes(draw: ImageDraw.ImageDraw, view: int) -> None:
-    """Distances from the centre below and left of the heat map."""
+    """Draw the distances from the centre below and left of the heat map."""
     step = next(step for step in (8, 16, 32, 64, 128, 256, 512) if view / step <= 9 or step == 512)
     for k in range(-(view // 2 // step), view // 2 // step + 1):
-        place = SIDE / 2 + k * step * SIDE / view
-        draw.line((LEFT + place, TOP + SIDE, LEFT + place, TOP + SIDE + 5), fill=INK)
-        draw.text((LEFT + place, TOP + SIDE + 9), str(k * step), fill=INK, font=font(13), anchor="mt")
-        draw.line((LEFT - 6, TOP + place, LEFT - 1, TOP + place), fill=INK)
-        draw.text((LEFT - 10, TOP + place), str(k * step), fill=INK, font=font(13), anchor="rm")
+        position = SIDE / 2 + k * step * SIDE / view
+        draw.line((LEFT + position, TOP + SIDE, LEFT + position, TOP + SIDE + 5), fill=INK)
+        draw.text((LEFT + position, TOP + SIDE + 9), str(k * step), fill=INK, font=font(13), anchor="mt")
+        draw.line((LEFT - 6, TOP + position, LEFT - 1, TOP + position), fill=INK)
+        draw.text((LEFT - 10, TOP + position), str(k * step), fill=INK, font=font(13), anchor="rm")
     text = "pixels from the image's centre"
     draw.text((LEFT + SIDE / 2, TOP + SIDE + 38), text, fill=GREY, font=font(14), anchor="mm")
 
 
 def draw_colour_bar(image: Image.Image, draw: ImageDraw.ImageDraw) -> None:
-    """What the colours mean, right of the heat map."""
+    """Draw the colour bar right of the heat map."""
     left = LEFT + SIDE + GAP
     ramp = np.linspace(1, 0, SIDE, dtype=np.float32)[:, None].repeat(14, axis=1)
     image.paste(Image.fromarray(inferno(ramp)), (left, TOP))
@@ -81,7 +81,7 @@ def draw_colour_bar(image: Image.Image, draw: ImageDraw.ImageDraw) -> None:
 
 
 def draw_maps(draw: ImageDraw.ImageDraw, summary: Summary, fields: Mapping[str, Field]) -> None:
-    """The table of feature maps, at the right."""
+    """Draw the table of feature maps at the right."""
     left, line = LEFT + SIDE + 104, 28
     ends = (left + 50, left + 150, left + 215, left + 310, left + TABLE_WIDTH)
     rows = [("map", "channels", "stride", "cells", "field")]

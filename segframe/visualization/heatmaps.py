@@ -1,4 +1,4 @@
-"""Pictures of what is inside a network: the scores of a class, the channels of feature maps; (H, W, 3) uint8."""
+"""Pictures, uint8 (H, W, 3), of a class's scores (heat maps) and of the channels of feature maps."""
 
 from math import ceil
 
@@ -10,14 +10,14 @@ from PIL import Image
 from segframe.visualization.overlays import INK, Picture, canvas, fit_height, font
 
 TOP, GAP, BAR = 28, 6, 64
-"""Pixels of a title, between panels, and of a colour bar with its numbers."""
+"""Height of a title, space between panels, width of a colour bar with its numbers; in pixels."""
 GRID_WIDTH = 1024
 HEAT = 0.7
-"""The colours' share over the image."""
+"""Opacity of a heat map over the image."""
 
 
 def heat_map(image: Picture, scores: NDArray[np.float32], title: str, aligned_stride: int | None) -> Picture:
-    """Scores 0 ... 1 (h, w) as colours over the image (H, W, 3) in grey, each cell as the block that it covers."""
+    """Draw scores 0 ... 1 (h, w) as colours over the image (H, W, 3) in grey, each cell as the block that it covers."""
     enlarged = len(fit_height(image, largest=len(image))) / len(image)
     image = fit_height(image, largest=len(image))
     spacing = None if aligned_stride is None else aligned_stride * enlarged
@@ -29,7 +29,7 @@ def heat_map(image: Picture, scores: NDArray[np.float32], title: str, aligned_st
     picture.paste(Image.fromarray(_mix(grey, _heat(scores[rows][:, columns]), HEAT)), (0, TOP))
     draw.text((GAP, TOP // 2), title, fill=INK, font=font(15), anchor="lm")
 
-    # The scale as it looks over a medium grey.
+    # The colour bar, mixed with a medium grey.
     scale = _heat(np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(18, axis=1))
     picture.paste(Image.fromarray(_mix(np.full_like(scale, 128), scale, HEAT)), (width + GAP, TOP))
     for value in (0, 0.25, 0.5, 0.75, 1):
@@ -41,14 +41,14 @@ def heat_map(image: Picture, scores: NDArray[np.float32], title: str, aligned_st
 
 
 def nearest_cells(cells: int, pixels: int, spacing: float | None) -> NDArray[np.int64]:
-    """For each pixel of a side the nearest cell: cells fill the side, or lie `spacing` pixels apart from pixel 0."""
+    """Return the nearest cell of each pixel of a side; cells fill it, or lie `spacing` pixels apart from pixel 0."""
     x = np.arange(pixels)
     centre = (x + 0.5) * cells / pixels - 0.5 if spacing is None else x / spacing
     return np.floor(centre + 0.5).astype(np.int64).clip(0, cells - 1)
 
 
 def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Picture:
-    """The `count` channels of a map (C, h, w) that vary most over the image, each from its minimum to its maximum."""
+    """Draw the `count` channels of a map (C, h, w) that vary most, each scaled from its minimum to its maximum."""
     spread = features.std(axis=(1, 2))
     chosen = np.argsort(-spread, kind="stable")[:count]
     columns = ceil(len(chosen) ** 0.5)
@@ -72,13 +72,13 @@ def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Pictu
 
 
 def _heat(values: NDArray[np.float32]) -> Picture:
-    """White (0) over yellow and orange to dark red (1), through which the image shows: (h, w) -> (h, w, 3)."""
+    """Map (h, w) to colours (h, w, 3): white (0), yellow, orange, dark red (1)."""
     stops = np.array([[255, 255, 255], [254, 217, 98], [253, 141, 40], [227, 26, 28], [110, 0, 38]])
     return np.stack([np.interp(values, np.linspace(0, 1, 5), channel) for channel in stops.T], axis=-1).astype(np.uint8)
 
 
 def inferno(values: NDArray[np.float32]) -> Picture:
-    """Black (0) over violet and orange to pale yellow (1): (h, w) -> (h, w, 3)."""
+    """Map (h, w) to colours (h, w, 3): black (0), violet, orange, pale yellow (1)."""
     colors = cv2.applyColorMap((values * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 

@@ -1,4 +1,4 @@
-"""Pictures of masks and of confusion matrices, as numpy arrays: (H, W, 3) uint8."""
+"""Pictures, uint8 (H, W, 3), of masks, predictions and confusion matrices."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -19,18 +19,18 @@ VOID: Color = (224, 224, 224)
 INK: Color = (32, 32, 32)
 PAPER: Color = (255, 255, 255)
 NUMBERED_CLASSES = 25
-"""Up to so many classes the cells of a confusion matrix are large enough for numbers."""
+"""Most classes for which the cells of a confusion matrix are large enough for numbers."""
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture, or a mask, and the folders that it lies in."""
+    """Write a picture or a mask, creating its folder."""
     with atomic_write(path) as file:
         Image.fromarray(picture).save(file, "PNG")
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of all pictures, at a size in pixels."""
+    """Return the font of all pictures; `size` in pixels."""
     return ImageFont.load_default(size)
 
 
@@ -39,20 +39,20 @@ def _text_width(text: str, size: int) -> int:
 
 
 def canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty picture, and what draws on it."""
+    """Return an empty picture and its drawing interface."""
     image = Image.new("RGB", (width, height), PAPER)
     return image, ImageDraw.Draw(image)
 
 
 def colorize(classes: NDArray[np.uint8], palette: Sequence[Color]) -> Picture:
-    """Colours for a map of class indices: (H, W) -> (H, W, 3); void and unknown indices are light grey."""
+    """Return the colours (H, W, 3) of class indices (H, W); void and unknown indices are light grey."""
     table = np.full((256, 3), VOID, dtype=np.uint8)
     table[: len(palette)] = palette
     return table[classes]
 
 
 def overlay(image: Picture, classes: NDArray[np.uint8], palette: Sequence[Color], alpha: float = 0.5) -> Picture:
-    """The image (H, W, 3) tinted with the colours of its classes (H, W); `alpha` is the colours' share."""
+    """Return the image (H, W, 3) blended with the colours of its classes (H, W); `alpha` is the colours' opacity."""
     colors = colorize(classes, palette)
     return ((1 - alpha) * image.astype(np.float32) + alpha * colors + 0.5).astype(np.uint8)
 
@@ -60,7 +60,7 @@ def overlay(image: Picture, classes: NDArray[np.uint8], palette: Sequence[Color]
 def legend(
     names: Sequence[str], palette: Sequence[Color], present: Iterable[int], width: int, size: int = 14
 ) -> Picture:
-    """A strip `width` pixels wide with swatch and name of each class index in `present` (255: void), in columns."""
+    """Draw a strip `width` pixels wide with the colour and name of each class index in `present` (255: void)."""
     entries = [("void", VOID) if i == IGNORE_INDEX else (names[i], palette[i]) for i in present]
     line, swatch, gap = size + 8, size, 8
     column = max((_text_width(name, size) for name, _ in entries), default=0) + swatch + 3 * gap
@@ -82,16 +82,16 @@ def comparison(
     names: Sequence[str],
     palette: Sequence[Color],
 ) -> Picture:
-    """Image (H, W, 3), truth (H, W) and prediction (H, W) side by side, with a legend of the classes that occur."""
+    """Draw image (H, W, 3), truth (H, W) and prediction (H, W) side by side, with a legend of the classes present."""
     present = np.union1d(truth, prediction)
-    image, truth, prediction = (fit_height(each) for each in (image, truth, prediction))
+    image, truth, prediction = (fit_height(array) for array in (image, truth, prediction))
     panels = {
         "image": image,
         "truth": overlay(image, truth, palette),
         "prediction": overlay(image, prediction, palette),
     }
     height, width = truth.shape
-    # TensorBoard shows it some 350 pixels wide, where letters must still be told apart.
+    # Readable in TensorBoard, which shows it about 350 pixels wide.
     size, gap = max(16, width // 16), 6
     top = size + 10
     picture, draw = canvas(top + height, 3 * width + 2 * gap)
@@ -102,19 +102,19 @@ def comparison(
 
 
 def fit_height(array: NDArray[np.uint8], smallest: int = 256, largest: int = 512) -> NDArray[np.uint8]:
-    """Enlarges small pictures, for the titles' sake, and shrinks huge ones, which would swell the event files."""
+    """Enlarge small pictures, so that titles fit, and shrink large ones, which would make event files huge."""
     height, width = array.shape[:2]
     if height < smallest:
         factor = ceil(smallest / height)
         return array.repeat(factor, axis=0).repeat(factor, axis=1)
     if height > largest:
-        how = Image.Resampling.BOX if array.ndim == 3 else Image.Resampling.NEAREST
-        return np.asarray(Image.fromarray(array).resize((round(width * largest / height), largest), how))
+        filter_ = Image.Resampling.BOX if array.ndim == 3 else Image.Resampling.NEAREST
+        return np.asarray(Image.fromarray(array).resize((round(width * largest / height), largest), filter_))
     return array
 
 
 def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Picture:
-    """A confusion matrix (C, C), rows = truth, as percent of each row's pixels; classes without pixels are grey."""
+    """Draw a confusion matrix (C, C), rows = truth, as percent of each row's pixels; rows without pixels are grey."""
     count = len(names)
     numbered = count <= NUMBERED_CLASSES
     cell, size = (max(40, 240 // count), 14) if numbered else (12, 10)
@@ -133,13 +133,13 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Pictur
     image.paste(Image.fromarray(grid), (label, top + label))
     draw.text((margin, top // 2), title, fill=INK, font=font(14), anchor="lm")
 
-    upright, draw_upright = canvas(side, label)
+    labels, draw_labels = canvas(side, label)
     for k, name in enumerate(names):
         middle = k * cell + cell // 2
         draw.text((label - margin, top + label + middle), name, fill=INK, font=font(size), anchor="rm")
-        draw_upright.text((margin, middle), name, fill=INK, font=font(size), anchor="lm")
-    # Drawn as a column of lines and turned, so that they read from the cells upwards.
-    image.paste(upright.transpose(Image.Transpose.ROTATE_90), (label, top))
+        draw_labels.text((margin, middle), name, fill=INK, font=font(size), anchor="lm")
+    # Column labels: drawn horizontally, then rotated to read upwards.
+    image.paste(labels.transpose(Image.Transpose.ROTATE_90), (label, top))
     if numbered:
         for row, column in np.argwhere(shares >= 0.005):
             share = shares[row, column]
@@ -150,6 +150,6 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Pictur
 
 
 def _blues(values: NDArray[np.float64]) -> Picture:
-    """A colour map from white (0) to dark blue (1), steep at its beginning, where confusions lie: (...) -> (..., 3)."""
+    """Map (...) to colours (..., 3): white (0) to dark blue (1), steep near 0, where most confusions are."""
     stops = np.array([[250, 252, 255], [189, 215, 238], [91, 155, 213], [8, 48, 107]])
     return np.stack([np.interp(values, [0, 0.1, 0.5, 1], channel) for channel in stops.T], axis=-1).astype(np.uint8)

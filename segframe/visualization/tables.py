@@ -1,4 +1,4 @@
-"""Tables for the terminal: figures per class, and the runs of a sweep."""
+"""Tables for the terminal: metrics per class, and the jobs of a sweep."""
 
 from collections.abc import Mapping, Sequence
 from math import inf, isnan, nan
@@ -11,15 +11,12 @@ from rich.table import Table
 
 
 def console(**settings: Any) -> Console:
-    """Rich's standard output, where `[b]` and `:car:` in a class's name or a path are letters, no styles or emoji."""
+    """Return a rich console that prints `[b]` and `:car:` literally, which may be part of class names and paths."""
     return Console(markup=False, emoji=False, **settings)
 
 
 def print_table(table: Table, **settings: Any) -> None:
-    """Prints (to standard output), the title in one piece: rich would break it at the table's width, paths too.
-
-    `settings` are the console's.
-    """
+    """Print a table, its title without line breaks, which rich would put into paths; `settings` of the console."""
     out, title = console(**settings), table.title
     if title:
         out.print(title, style="italic", highlight=False, soft_wrap=True)
@@ -34,9 +31,9 @@ def metrics_table(
     title: str = "",
     prefix: str = "val/",
 ) -> Table:
-    """IoU, accuracy and share of the true pixels per class, in percent; `matrix` is (C, C), rows = truth.
+    """Return IoU, accuracy and share of the true pixels per class, in percent; `matrix` is (C, C), rows = truth.
 
-    `figures` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
+    `metrics` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
     `<prefix>pixel_accuracy`.
     """
     table = Table(title=title or None, title_justify="left")
@@ -61,7 +58,7 @@ def metrics_table(
 
 
 def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
-    """Rows of equal keys as they are, under their keys; all but the first column aligned to the right."""
+    """Return rows with equal keys as a table with these keys as header; all but the first column right-aligned."""
     table = Table(title=title, title_justify="left")
     for k, name in enumerate(rows[0]):
         table.add_column(name, justify="right" if k else "left")
@@ -71,10 +68,10 @@ def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
 
 
 def sweep_table(rows: Sequence[Any], metric: str, mode: str) -> Table:
-    """The jobs of a sweep (cli.sweep.SweepRow), those with the best `metric` first, failed ones last.
+    """Return the jobs of a sweep (cli.sweep.SweepRow), sorted by `metric`, the best first, failed ones last.
 
-    A column for each key that the sweep changed and for each metric. Where `metric` is none of them, the jobs stay in
-    their order, without time and folder. `mode`: max or min, where `metric` is best.
+    Columns: the keys that the sweep changed, the metrics, time and folder. If no job has `metric`, the jobs keep their
+    order, and time and folder are left out. `mode`: max or min, the better end of `metric`.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
@@ -90,20 +87,20 @@ def sweep_table(rows: Sequence[Any], metric: str, mode: str) -> Table:
     elif any(row.error for row in rows):
         table.add_column("error", overflow="fold")
 
-    def place(row: Any) -> tuple[bool, float]:
+    def sort_key(row: Any) -> tuple[bool, float]:
         score = float(row.metrics.get(metric, nan))
         return bool(row.error), inf if isnan(score) else -score if mode == "max" else score
 
-    for row in sorted(rows, key=place):
+    for row in sorted(rows, key=sort_key):
         minutes, seconds = divmod(round(row.seconds), 60)
         values = [row.overrides.get(key, "") for key in keys]
-        values += [_figure(row.metrics.get(name, nan)) for name in names]
+        values += [_format(row.metrics.get(name, nan)) for name in names]
         values += [f"{minutes}:{seconds:02}", row.error or row.folder] if ranked else [row.error] if row.error else []
         table.add_row(*values, style="red" if row.error else "")
     return table
 
 
-def _figure(value: float | str) -> str:
+def _format(value: float | str) -> str:
     if isinstance(value, float):
         return "-" if isnan(value) else f"{value:.4f}"
     return value if isinstance(value, str) else f"{value:,}"

@@ -1,21 +1,19 @@
-"""Test-time augmentation: the mean of full-size probabilities, without ever storing those."""
+"""Test-time augmentation against the mean of full-size probabilities of every augmentation."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import agree, options
-from test_inference import images
-from test_sliding_window import Cells, Peak, network
+from small_networks import Cells, PeakElements, images, network
 
 from segframe.errors import UserError
-from segframe.inference.tta import TTA
-from segframe.inference.whole_image import WholeImage
+from segframe.inference import TTA, WholeImage
 
 SCALES = [0.5, 1.0, 1.75]
 
 
-def averaged(segmenter, batch, sizes, flip):
-    """The plain way: every augmentation's probabilities at full size."""
+def reference(segmenter, batch, sizes, flip):
+    """The mean of every augmentation's probabilities at full size."""
     size, parts = batch.shape[-2:], []
     for other in sizes:
         scaled = F.interpolate(batch.float(), other, mode="bilinear") if other != size else batch.float()
@@ -33,28 +31,26 @@ def test_exact_is_the_mean_of_full_size_probabilities(head):
     sizes = [(33, 38), (66, 75), (116, 131)]
     with torch.inference_mode():
         scores = TTA(SCALES, True, "exact", 2)(segmenter, batch)
-        expected = averaged(segmenter, batch, sizes, flip=True)
+        expected = reference(segmenter, batch, sizes, flip=True)
     assert len(expected.unique()) > 100
     agree(scores.full().softmax(1), expected)
     assert torch.equal(scores.classes(), expected.argmax(1).to(torch.uint8))
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("aligned", "flip"), [(False, True), (True, False)])
 def test_exact_of_several_images(aligned, flip):
     segmenter = Cells(channels=7, aligned=aligned)
     batch = images(45, 83, n=2)
     # 0.25: sides of no less than 32 pixels.
     sizes = [(32, 32), (45, 83), (68, 124)]
-    expected = averaged(segmenter, batch, sizes, flip)
-    for batch_size in (1, 3, 100):
+    expected = reference(segmenter, batch, sizes, flip)
+    for batch_size in (3, 100):
         scores = TTA([0.25, 1.0, 1.5], flip, "exact", batch_size)(segmenter, batch)
         agree(scores.full().softmax(1), expected)
         assert torch.equal(scores.classes(), expected.argmax(1).to(torch.uint8))
 
 
-@pytest.mark.parametrize("mode", ["exact", "fast"])
-@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(("mode", "aligned"), [("exact", False), ("fast", True)])
 def test_one_scale_is_the_whole_image(mode, aligned):
     for segmenter in (Cells(aligned=aligned), network("deeplabv2" if aligned else "deeplabv3plus")):
         batch = images(75, 93, n=2)
@@ -66,8 +62,7 @@ def test_one_scale_is_the_whole_image(mode, aligned):
         assert torch.equal(found.classes(), expected.classes())
 
 
-@pytest.mark.parametrize("mode", ["exact", "fast"])
-@pytest.mark.parametrize("head", ["fcn", "fcn8s", "unet"])
+@pytest.mark.parametrize(("head", "mode"), [("fcn", "fast"), ("fcn8s", "exact"), ("unet", "fast")])
 def test_a_mirrored_image_has_mirrored_probabilities(head, mode):
     segmenter, inference = network(head), TTA([0.75, 1.0, 1.25], True, mode, 2)
     batch = images(50, 63)
@@ -92,7 +87,7 @@ def test_fast_is_the_mean_on_the_coarse_grid(head):
     assert (found.classes() == exact.classes()).float().mean() > 0.9
 
 
-def test_scales_without_the_image_itself():
+def test_fast_without_scale_1():
     segmenter = Cells()
     found = TTA([0.5, 1.25, 2.0], False, "fast", 1)(segmenter, images(80, 96))
     assert found.values.shape[-2:] == (13, 15)
@@ -102,7 +97,7 @@ def test_scales_without_the_image_itself():
 def test_full_size_scores_are_never_stored():
     peaks = []
     for height in (128, 1280):
-        with Peak() as peak:
+        with PeakElements() as peak:
             TTA([0.5, 1.0], True, "exact", 1)(Cells(channels=200), images(height, 128)).classes()
         peaks.append(peak.elements / height)
     assert max(peaks) < 128 * 200 / 4
@@ -111,15 +106,12 @@ def test_full_size_scores_are_never_stored():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"scales": []}, r"inference\.scales must be one or several numbers from 0\.05 to 20, got \[\]"),
-        ({"scales": [float("inf")]}, r"inference\.scales must be one or several numbers from 0\.05 to 20, got \[inf\]"),
-        ({"scales": [1e9]}, "numbers from"),
-        ({"scales": [1e-9]}, "numbers from"),
-        ({"scales": [1.0, 0]}, r"inference\.scales must be one or several numbers from 0\.05 to 20, got \[1.0, 0\]"),
-        ({"mode": "exakt"}, r"inference\.mode=exakt: there is no such mode; did you mean exact\?"),
-        ({"batch_size": -1}, r"inference\.batch_size must be at least 1, got -1"),
+        ({"scales": []}, r"inference\.scales=\[\]: it must be numbers between 0\.05 and 20"),
+        ({"scales": [1.0, 0]}, r"inference\.scales=\[1.0, 0\]: it must be numbers between 0\.05 and 20"),
+        ({"mode": "exakt"}, r"inference\.mode=exakt: unknown mode; did you mean exact\?"),
+        ({"batch_size": -1}, r"inference\.batch_size=-1: it must be between 1 and"),
     ],
 )
-def test_wrong_settings_are_told(settings, sentence):
+def test_wrong_settings(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         TTA(**({"scales": [1.0], "flip": True, "mode": "exact", "batch_size": 1} | settings))

@@ -6,7 +6,6 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from scipy.special import softmax
 
-from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 from segframe.inference.dense_crf import DenseCRF, Lattice, normalized
 
@@ -56,9 +55,8 @@ def brute_force(model, image, probabilities):
     return beliefs.reshape(probabilities.shape)
 
 
-@pytest.mark.parametrize("changed", [{}, *OTHERS])
-@pytest.mark.parametrize("noise", [8, 60])
-def test_the_lattice_filters_as_a_gaussian_does(changed, noise):
+@pytest.mark.parametrize(("changed", "noise"), [({}, 60), (OTHERS[0], 8), (OTHERS[1], 60)])
+def test_lattice_approximates_a_gaussian_filter(changed, noise):
     """Tolerances of the approximation: 3 % of the mean sum on average, 30 % for the worst pixel."""
     model = crf(**changed)
     features = model.features(picture((24, 32), noise=noise)[0])
@@ -71,16 +69,17 @@ def test_the_lattice_filters_as_a_gaussian_does(changed, noise):
     assert error.max() < 0.3
 
 
-@pytest.mark.parametrize("std", [1.0, 3.0, 20.0])
-def test_the_kernel_of_positions_is_exact(std):
+@pytest.mark.parametrize("std", [1.0, 20.0])
+def test_kernel_of_positions_is_exact(std):
     size = [15, 22]
     values = np.random.default_rng(1).random((15 * 22, 3), np.float32)
     found = normalized(lambda v: crf(pos_xy_std=std).smooth(v, size), 15 * 22)(values)
     np.testing.assert_allclose(found, kernel(position(size) / std) @ values, rtol=1e-3)
 
 
-@pytest.mark.parametrize("changed", [{}, *OTHERS])
-@pytest.mark.parametrize(("size", "num_classes"), [((12, 16), 2), ((24, 32), 5), ((31, 17), 21)])
+@pytest.mark.parametrize(
+    ("changed", "size", "num_classes"), [({}, (31, 17), 21), (OTHERS[0], (12, 16), 2), (OTHERS[1], (24, 32), 5)]
+)
 def test_marginals_are_those_of_brute_force(changed, size, num_classes):
     """Tolerances of the approximation: probabilities within 0.01 on average, classes equal on 97 % of the pixels."""
     image, disc = picture(size)
@@ -89,12 +88,12 @@ def test_marginals_are_those_of_brute_force(changed, size, num_classes):
     found, expected = model(image, probabilities), brute_force(model, image, probabilities)
     assert np.abs(found - expected).mean() < 0.01
     assert (found.argmax(0) == expected.argmax(0)).mean() > 0.97
-    # That it does something is part of the comparison.
+    # The refinement changes classes.
     assert (probabilities.argmax(0) != expected.argmax(0)).mean() > 0.1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (20, 13)])
-def test_the_answer_is_a_distribution(size):
+def test_result_is_a_distribution(size):
     image, disc = picture(size)
     probabilities = guesses(disc.astype(int), 4)
     probabilities[0] = 0
@@ -112,7 +111,7 @@ def test_without_weights_or_iterations_nothing_changes(changed):
     np.testing.assert_allclose(crf(**changed)(image, probabilities), probabilities, atol=1e-6)
 
 
-def test_noise_is_cleaned_along_the_edge():
+def test_noise_is_removed_up_to_the_edge():
     """Two colours; a quarter of the pixels guessed wrong, and a coarse boundary 2 pixels off: the colours decide."""
     image, disc = picture((40, 48), noise=3)
     image = np.where(disc[..., None], image, (40, 90, 160)).astype(np.uint8)
@@ -123,23 +122,15 @@ def test_noise_is_cleaned_along_the_edge():
     assert (crf()(image, probabilities).argmax(0) == disc).all()
 
 
-def test_the_yaml_names_it():
-    assert isinstance(instantiate(YAML, "postprocess"), DenseCRF)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"pos_xy_std": 0.0}, r"postprocess\.pos_xy_std must lie between 0\.01 and 10,000, got 0\.0"),
-        ({"bi_xy_std": -1.0}, r"postprocess\.bi_xy_std must lie between 0\.01 and 10,000, got -1\.0"),
-        ({"bi_rgb_std": float("nan")}, r"postprocess\.bi_rgb_std must lie between 0\.01 and 10,000, got nan"),
-        ({"pos_xy_std": 1e30}, r"postprocess\.pos_xy_std must lie between 0\.01 and 10,000, got 1e\+30"),
-        ({"bi_rgb_std": float("inf")}, r"postprocess\.bi_rgb_std must lie between"),
-        ({"pos_w": float("inf")}, r"postprocess\.pos_w must lie between 0 and 1,000,000, got inf"),
-        ({"bi_w": float("nan")}, r"postprocess\.bi_w must lie between 0 and 1,000,000, got nan"),
-        ({"iterations": -1}, r"postprocess\.iterations must not be negative, got -1"),
+        ({"pos_xy_std": 0.0}, r"postprocess\.pos_xy_std=0\.0: it must be between 0\.01 and 10000"),
+        ({"bi_rgb_std": 1e30}, r"postprocess\.bi_rgb_std=1e\+30: it must be between 0\.01 and 10000"),
+        ({"bi_w": float("nan")}, r"postprocess\.bi_w=nan: it must be between 0 and"),
+        ({"iterations": -1}, r"postprocess\.iterations=-1: it must be 0 or more"),
     ],
 )
-def test_wrong_settings_are_told(changed, message):
+def test_wrong_settings(changed, message):
     with pytest.raises(UserError, match=message):
         crf(**changed)

@@ -1,0 +1,111 @@
+"""Evaluation from the command line, with data that a checkpoint names."""
+
+import json
+import os
+
+import pytest
+import torch
+from conftest import TINY
+from small_networks import save_checkpoint, save_image
+
+from segframe.cli.checkpoint_data import stored_data
+from segframe.data.datasets.shapes import Shapes
+from segframe.inference import evaluate
+from segframe.models.weights import checkpoint
+
+FOLDER = {"_target_": "segframe.data.Folder", "classes": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "description", "predicted", "end"),
+    [
+        (
+            ("inference=sliding_window", "inference.stride=16"),
+            "sliding windows of 32x32 pixels every 16 down and 16 to the right, exact",
+            ("inference=sliding_window", "inference.mode=fast", "inference.stride=32"),
+            "32 to the right, fast",
+        ),
+        (
+            ("inference=tta", "inference.scales=[0.5,1]", "inference.mode=fast", "inference.batch_size=4"),
+            "test-time augmentation at scales 0.5, 1, mirrored, fast",
+            ("inference=tta", "inference.scales=[1]", "inference.flip=false"),
+            "at scales 1, not mirrored, exact",
+        ),
+        (
+            ("inference=shift_and_stitch", "inference.factor=4", "output_stride=16"),
+            "shift-and-stitch, 4 times as dense",
+            ("inference=whole", "postprocess=dense_crf"),
+            "whole images",
+        ),
+    ],
+    ids=["sliding_window", "tta", "shift_and_stitch"],
+)
+def test_inference_from_the_command_line(run, tmp_path, evaluated, description, predicted, end):
+    save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
+    result = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", *evaluated, "output_dir=a")
+    assert result.code == 0, result.out
+    assert f"inference: {description}" in result.out
+    found = json.loads((tmp_path / "a/metrics.json").read_text())
+    assert (found["inference"], found["inference_in_words"]) == (evaluated[0].partition("=")[2], description)
+    assert (found["postprocess"], found["output_stride"]) == ("none", 16 if "output_stride=16" in evaluated else None)
+
+    save_image(tmp_path / "a.png")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out", *predicted, "heatmaps=all")
+    assert result.code == 0, result.out
+    assert end in result.out
+    assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)
+
+
+def evaluate_with_data(run, tmp_path, data, *words):
+    """Evaluate x.ckpt with changed data settings."""
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    content[checkpoint.KEY]["config"]["data"] |= data
+    torch.save(content, tmp_path / "y.ckpt")
+    return run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a", *words)
+
+
+def test_unsafe_data_settings_of_a_checkpoint_are_refused(run, tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
+    monkeypatch.setenv("SECRET", "hidden-words")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/zero").symlink_to("/dev/zero")
+    (tmp_path / "data/names").touch()
+    os.truncate(tmp_path / "data/names", 1 << 30)
+    here = {"root": str(tmp_path / "data")}
+    for data, message in [
+        ({"root": "${oc.env:SECRET}", "dataset": FOLDER}, "computes values"),
+        ({"dataset": {"_target_": ["x"]}}, "data.dataset: the checkpoint names no dataset"),
+        (
+            {**here, "dataset": {**FOLDER, "classes": "/dev/zero"}},
+            "data.dataset.classes=/dev/zero: the checkpoint reads",
+        ),
+        (
+            {**here, "dataset": {**FOLDER, "splits": {"val": "../x.ckpt"}}},
+            "data.dataset.splits.val=../x.ckpt: the checkpoint reads",
+        ),
+        ({**here, "dataset": {**FOLDER, "classes": "zero"}}, "data/zero is no list of names"),
+        ({**here, "dataset": {**FOLDER, "classes": "names"}}, "data/names is no list of names"),
+        ({"dataset": {"_target_": "segframe.data.Shapes", "num_images": {"val": 10**9}}}, "at most 1,000,000"),
+    ]:
+        result = evaluate_with_data(run, tmp_path, data)
+        assert result.code == 1
+        assert message in result.out
+        assert "Traceback" not in result.out
+        assert "hidden-words" not in result.out
+
+
+def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):
+    workers_used = []
+    monkeypatch.setattr(evaluate, "image_loader", lambda data, workers, pin_memory: workers_used.append(workers) or [])
+    save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
+    for number, words in [(0, ()), (4000, ()), (-3, ()), (4000, ("data.num_workers=9",))]:
+        assert evaluate_with_data(run, tmp_path, {"num_workers": number}, *words).code == 0
+    assert workers_used == [0, None, None, 9]
+
+
+def test_split_lists_outside_the_root_are_read_if_the_command_names_them(tmp_path):
+    data = {"root": str(tmp_path), "dataset": {**FOLDER, "splits": {"val": "/lists/val.txt"}}}
+    assert stored_data(data, ["data.dataset.splits={val: /lists/val.txt}"])["dataset"] == data["dataset"]
+    assert stored_data(data, ["data.dataset.splits.val=/lists/val.txt"])["dataset"] == data["dataset"]
+    below = {"root": str(tmp_path), "dataset": {**FOLDER, "classes": str(tmp_path / "lists/classes.txt")}}
+    assert stored_data(below, [])["dataset"] == below["dataset"]

@@ -1,0 +1,158 @@
+"""Prediction of image files and of what is inside a network; another output stride; post-processing."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, build_network
+from small_networks import NAMES, images, save_checkpoint, save_image
+
+from segframe.errors import UserError
+from segframe.inference.base import classify
+from segframe.inference.predict import choose_classes, find_images
+from segframe.inference.prediction_files import class_folders
+from segframe.models.from_checkpoint import restore
+from segframe.models.logits import Logits
+
+
+def test_output_names_are_unique(tmp_path):
+    for name in ("x.jpg", "x.png", "x.jpg.png", "x.jpg.png.bmp", "y.png", "y.bmp.png", "deep/x.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {str(path.relative_to(tmp_path)): str(name) for path, name in find_images(tmp_path, tmp_path / "o").items()}
+    kept = ("x.jpg", "x.jpg.png", "x.jpg.png.bmp", "x.png")
+    assert found == {"deep/x.jpg": "deep/x", "y.bmp.png": "y.bmp", "y.png": "y"} | {name: name for name in kept}
+
+
+def test_output_stride_of_a_trained_network_can_be_changed(tmp_path):
+    trained = save_checkpoint(tmp_path, "backbone=resnet18", "head=deeplabv3plus", "head.rates=[6,12,18]")
+    same, dense = (restore(tmp_path / "x.ckpt", stride).segmenter for stride in (16, 8))
+    assert dense.backbone.features["c5"].stride == 8
+    assert [conv[0].dilation[0] for conv in dense.head.aspp.convs[1:4]] == [12, 24, 36]
+    with torch.no_grad():
+        assert torch.equal(same(images()), trained(images()))
+        coarse, fine = (n.backbone(n.normalize(images()))["c5"] for n in (trained, dense))
+    torch.testing.assert_close(fine[..., ::2, ::2], coarse)
+
+
+@pytest.mark.parametrize(
+    ("head", "stride", "rates"),
+    [("deeplabv3", 16, [6, 12, 18]), ("deeplabv3", 8, [12, 24, 36]), ("deeplabv3plus", 32, [3, 6, 9])],
+)
+def test_explicit_rates_follow_the_backbones_stride(head, stride, rates):
+    overrides = ("head.output_stride=16", f"backbone.output_stride={stride}", "head.rates=[6,12,18]")
+    with torch.device("meta"):
+        aspp = build_network("backbone=resnet18", f"head={head}", *overrides, classes=3).head.aspp
+    assert [conv[0].dilation[0] for conv in aspp.convs[1:4]] == rates
+
+
+def test_postprocess_gets_image_and_probabilities():
+    logits, batch, calls = Logits(torch.randn(2, 3, 5, 6), (10, 12), aligned_stride=None), images(10, 12, n=2), []
+
+    def record(image, probabilities):
+        calls.append((image, probabilities))
+        return probabilities
+
+    assert torch.equal(classify(logits, batch, record), logits.classes())
+    for k, (image, probabilities) in enumerate(calls):
+        assert np.array_equal(image, batch[k].permute(1, 2, 0).numpy())
+        assert (image.dtype, probabilities.dtype) == (np.uint8, np.float32)
+        np.testing.assert_allclose(probabilities, logits.full()[k].softmax(0), rtol=1e-5)
+    first = classify(logits, batch, lambda image, probabilities: probabilities * [[[1]], [[0]], [[0]]])
+    assert first.sum() == 0
+    assert first.dtype == torch.uint8
+
+
+def test_classes_of_heat_maps():
+    assert choose_classes("all", NAMES) == [0, 1, 2]
+    assert choose_classes("k1", NAMES) == [1]
+    assert choose_classes(["k2", "k0"], NAMES) == [2, 0]
+    assert choose_classes([], NAMES) == choose_classes(None, NAMES) == []
+    with pytest.raises(UserError, match=r"heatmaps=k: the checkpoint has no such class; did you mean k0\?"):
+        choose_classes(["k"], ("k0", "road"))
+
+
+def test_folders_of_heat_maps_are_unique():
+    folders = class_folders(("a/b", "a_b", "road", "", "  ", "..", "Sky", "sky", "道路", "x" * 300))
+    assert folders == ["a_b (0)", "a_b (1)", "road", "(3)", "(4)", "_", "Sky (6)", "sky (7)", "道路", "x" * 50]
+
+
+def test_heat_maps_and_feature_maps(run, tmp_path):
+    save_checkpoint(tmp_path, "backbone=resnet18", "head=fcn")
+    save_image(tmp_path / "a.png")
+    more = ("heatmaps=[k2]", "feature_maps=true", "feature_channels=5", "output_stride=16")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out", *more)
+    assert result.code == 0, result.out
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    masks = {"index/a.png", "colour/a.png", "overlay/a.png", "legend.png", "classes.txt", "heatmaps/k2/a.png"}
+    assert files == masks | {f"features/a/c{k}.png" for k in range(1, 6)}
+    plain = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=two", "inference=shift_and_stitch")
+    assert plain.code == 0, plain.out
+    assert {path.name for path in (tmp_path / "two").iterdir() if path.is_dir()} == {"index", "colour", "overlay"}
+
+
+def test_full_disk(run, tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, *TINY)
+    save_image(tmp_path / "a.png")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=a.png", "output=out")
+    assert result.code == 1
+    assert result.out.endswith("error: cannot write out/classes.txt (No space left on device)\n")
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_images_that_cannot_be_predicted_are_skipped(run, tmp_path):
+    save_checkpoint(tmp_path, "model=unet", *TINY[2:], "backbone.channels=[4,4,8,8,8]", "head.channels=[8,8,4,4]")
+    save_image(tmp_path / "in/a.png", height=5)
+    save_image(tmp_path / "in/b.png")
+    (tmp_path / "in/c.png").symlink_to("missing.png")
+    os.mkfifo(tmp_path / "in/d.png")
+    (tmp_path / "in/e.png").write_text("no image")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=in", "output=in/out")
+    assert result.code == 1
+    assert "skipped: in/a.png: the images are too small for this network (" in result.out
+    assert "skipped: in/c.png is a broken link" in result.out
+    assert "skipped: in/d.png is no regular file" in result.out
+    assert "in/e.png" in result.out
+    assert "1 of 5 images predicted" in result.out
+
+
+WRONG_SETTINGS = [
+    ("inference=sliding", "inference=sliding: there is no such option"),
+    ("postprocess=crf", "postprocess=crf: there is no such option"),
+    ("+inference.factor=2", "inference.factor: segframe.inference.WholeImage has no such argument"),
+    ("output_strid=8", "output_strid is not a setting; did you mean output_stride?"),
+    ("output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
+    ("output_stride=8", "belongs to one output stride"),
+    ("inference=shift_and_stitch", "choose a head with coarse logits"),
+    ("heatmaps=5", "heatmaps=5: the checkpoint has no such class; there is k0, "),
+    ("heatmaps=[[k0]]", "heatmaps=[['k0']]: it must be a list of class names, one name, or all"),
+    ("alpha=2", "alpha=2.0: it must be between 0 and 1"),
+    ("feature_channels=0", "feature_channels=0: it must be 1 or more"),
+    ("precision=8", "precision=8: unknown; choose null"),
+    ("accelerator=tpu", "accelerator=tpu: unknown; choose auto, cpu or gpu"),
+    ("input=nowhere", "input=nowhere: no such file or folder"),
+    ("input=.", "input=.: there is no image in this folder"),
+    ("output=.", "input=in lies within output=."),
+]
+
+
+def test_wrong_settings_end_with_one_sentence(run, tmp_path):
+    save_checkpoint(tmp_path, "backbone=resnet18", "head=fcn8s")
+    save_image(tmp_path / "in/a.png")
+    for word, sentence in WRONG_SETTINGS:
+        inputs = [] if word.startswith("input=") else ["input=in"]
+        if word == "input=.":
+            (tmp_path / "in/a.png").unlink()
+        result = run("scripts/predict.py", "checkpoint=x.ckpt", *inputs, "output=out", word)
+        assert result.code == 1, word
+        lines = [line for line in result.out.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, result.out
+        assert sentence in lines[0]
+        assert "Traceback" not in result.out
