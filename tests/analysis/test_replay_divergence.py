@@ -27,8 +27,8 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.parametrize("where", ["weight", "layer", "loss", "nowhere"])
-def test_the_verdict(path, where, monkeypatch):
-    step = replay_divergence.read(path)
+def test_diagnosis(path, where, monkeypatch):
+    step = replay_divergence.load_step(path)
     layers = dict(step.segmenter.backbone.named_modules())
     name, layer = [(name, layer) for name, layer in layers.items() if isinstance(layer, torch.nn.Conv2d)][1]
     if where == "weight":
@@ -40,15 +40,15 @@ def test_the_verdict(path, where, monkeypatch):
         monkeypatch.setattr(CrossEntropy, "forward", lambda self, logits, mask: logits.values.sum() * float("inf"))
     again = replay_divergence.replay(step, torch.device("cpu"), "32-true")
     expected = {"weight": f"backbone.{name}.weight", "layer": f"backbone.{name} (Conv2d)", "loss": "loss"}
-    verdict = replay_divergence.verdict(step, again)
-    assert expected.get(where, "finite here") in verdict
-    assert ("finite here" in verdict) == (where == "nowhere")
+    sentence = replay_divergence.diagnose(again)
+    assert expected.get(where, "finite here") in sentence
+    assert ("finite here" in sentence) == (where == "nowhere")
     if where == "layer":
-        assert again.images[2].broken == f"backbone.{name} (Conv2d)"
-        assert again.images[1].broken != again.images[2].broken  # batch norm carries it on
+        assert again.images[2].layer == f"backbone.{name} (Conv2d)"
+        assert again.images[1].layer != again.images[2].layer  # batch norm carries it on
     if where == "nowhere":
         assert sum(image.loss for image in again.images) > 0
-        assert not any(image.broken for image in again.images)
+        assert not any(image.layer for image in again.images)
 
 
 @pytest.mark.parametrize("key", ["batch", "seed", "learning_rates", "step"])
@@ -57,7 +57,7 @@ def test_incomplete_files(path, key, tmp_path):
     del content[key]
     torch.save(content, tmp_path / "less.pt")
     with pytest.raises(UserError, match=r"less\.pt"):
-        replay_divergence.read(tmp_path / "less.pt")
+        replay_divergence.load_step(tmp_path / "less.pt")
 
 
 def test_only_losses_of_segframe_are_built(path, tmp_path):
@@ -65,4 +65,18 @@ def test_only_losses_of_segframe_are_built(path, tmp_path):
     content["segframe"]["config"]["loss"] = {"_target_": "os.mkdir", "path": "ran"}
     torch.save(content, tmp_path / "foreign.pt")
     with pytest.raises(UserError, match=r"os\.mkdir"):
-        replay_divergence.read(tmp_path / "foreign.pt")
+        replay_divergence.load_step(tmp_path / "foreign.pt")
+
+
+def test_replay_from_the_command_line(run, path, tmp_path):
+    result = run("scripts/replay.py", f"checkpoint={path.parent}", "output_dir=pictures", "accelerator=cpu")
+    assert result.code == 0, result.out
+    assert "step 3, learning rate backbone 0.1: the loss was nan" in result.out
+    assert "are finite here" in result.out
+    names = checkpoint.load_file(path)["batch"]["name"]
+    assert {file.name for file in (tmp_path / "pictures").glob("*.png")} == {
+        f"{k:02}_{n}.png" for k, n in enumerate(names)
+    }
+    missing = run("scripts/replay.py", "checkpoint=.", "output_dir=pictures")
+    assert missing.code == 1
+    assert "error: checkpoint=.: there is no diverged.pt" in missing.out

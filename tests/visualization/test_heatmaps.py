@@ -1,11 +1,11 @@
-"""Pictures of scores and of feature maps."""
+"""Heat maps and pictures of feature maps."""
 
 import numpy as np
 
 from segframe.visualization.heatmaps import HEAT, feature_grid, heat_map, nearest_cells
 
 
-def test_heat_maps_show_every_cell_as_a_block():
+def test_heat_map_shows_every_cell_as_a_block():
     scores = np.array([[0, 1], [0.5, 0.25]], np.float32)
     picture = heat_map(np.zeros((300, 400, 3), np.uint8), scores, "car", aligned_stride=None)
     shown = picture[28 : 28 + 300, :400]
@@ -14,14 +14,14 @@ def test_heat_maps_show_every_cell_as_a_block():
     assert heat_map(np.zeros((40, 50, 3), np.uint8), scores, "car", aligned_stride=8).shape[0] > 256
 
 
-def test_cells_lie_as_resizing_has_them():
+def test_nearest_cells():
     assert nearest_cells(2, 6, spacing=None).tolist() == [0, 0, 0, 1, 1, 1]
     assert nearest_cells(3, 6, spacing=2).tolist() == [0, 1, 1, 2, 2, 2]
     assert nearest_cells(3, 9, spacing=4).tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
     assert nearest_cells(1, 3, spacing=8).tolist() == [0, 0, 0]
 
 
-def test_the_channels_that_vary_most_are_shown():
+def test_feature_grid_shows_the_channels_that_vary_most():
     features = np.random.default_rng(0).random((9, 4, 6), dtype=np.float32)
     features[2:] *= 0.01
     few, more = feature_grid(features, 2, "c5"), feature_grid(features, 99, "c5")
