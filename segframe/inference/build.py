@@ -1,8 +1,6 @@
 """Build what a trained network is used with from a config: dataset, inference, post-processing, device."""
 
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,8 +13,6 @@ from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError, error_context
 from segframe.inference.base import Inference, Postprocess
 from segframe.models.from_checkpoint import arguments, find_class
-
-MAX_LIST = 1 << 26  # bytes, enough for millions of names
 
 
 def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored: bool) -> SegmentationDataset:
@@ -31,7 +27,6 @@ def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored
         if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
             raise UserError("data.dataset: the checkpoint names no dataset; choose one with data=...")
         plain = {str(key): value for key, value in node.items()}
-        check_lists(plain, Path(data.root or ""))
         make_dataset = partial(find_class(plain, segframe.data, SegmentationDataset), **arguments(plain))
     else:
         make_dataset = instantiate(data.dataset, "data.dataset")
@@ -42,14 +37,6 @@ def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored
             f"data: the checkpoint has the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"
         )
     return dataset
-
-
-def check_lists(node: dict[str, Any], root: Path) -> None:
-    """Raise UserError if a text file that a checkpoint names is no regular file, or too large."""
-    for key, name in list_files(node):
-        file = root.expanduser() / name
-        if file.exists() and not (file.is_file() and file.stat().st_size <= MAX_LIST):
-            raise UserError(f"{key}={name}: {file} is no list of names")
 
 
 def build_inference(config: DictConfig) -> tuple[Inference, Postprocess | None]:
@@ -66,13 +53,3 @@ def pick_device(accelerator: str = "auto") -> torch.device:
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(f"accelerator={accelerator}: this machine has no GPU; choose auto or cpu")
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def list_files(dataset: Any) -> list[tuple[str, str]]:
-    """Return the text files that a stored dataset node names, as pairs (setting, file)."""
-    if not isinstance(dataset, dict):
-        return []
-    splits = dataset.get("splits")
-    files = {f"splits.{name}": file for name, file in splits.items()} if isinstance(splits, dict) else {}
-    files["classes"] = dataset.get("classes")
-    return [(f"data.dataset.{key}", file) for key, file in files.items() if isinstance(file, str)]
