@@ -1,41 +1,24 @@
-"""FCN's skip decoder: the papers' geometry, counts and first weights."""
+"""FCN's skip decoder: the papers' geometry and initial weights."""
 
 import numpy as np
 import pytest
 import torch
 from conftest import build_network, composed
-from test_heads import SIZES, count
 
 from segframe.config.instantiate import instantiate
-from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
 from segframe.models.heads.fcn import FCN, bilinear_kernel
 
 
-@pytest.mark.parametrize("stride", [4, 8, 16])
-@pytest.mark.parametrize("head", ["fcn32s", "fcn16s", "fcn8s"])
-@pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "vgg16_fc", "vgg16_fc_original"])
-def test_skip_decoder_reads_dilated_backbones_too(backbone, head, stride):
+@pytest.mark.parametrize(
+    ("backbone", "head", "stride"),
+    [("resnet18", "fcn32s", 16), ("vgg11", "fcn16s", 4), ("vgg16_fc", "fcn8s", 8), ("vgg16_fc_original", "fcn8s", 4)],
+)
+def test_skip_decoder_reads_dilated_backbones(backbone, head, stride):
     with torch.device("meta"):
         segmenter = build_network(f"backbone={backbone}", f"head={head}", f"backbone.output_stride={stride}", classes=3)
-        for size in SIZES:
+        for size in ((32, 32), (33, 101), (97, 50)):
             assert segmenter(torch.empty(1, 3, *size)).shape == (1, 3, *size)
-
-
-@pytest.mark.parametrize(
-    ("model", "parameters"),
-    [("fcn8s", 134_489_759), ("fcn8s-atonce", 134_489_759), ("fcn16s", 134_815_994), ("fcn32s", 136_152_917)],
-)
-@pytest.mark.parametrize("form", ["", "_original"])
-def test_fcn_has_the_published_number_of_parameters(model, form, parameters):
-    with torch.device("meta"):
-        assert count(build_network(f"model={model}{form}")) == parameters
-
-
-@pytest.mark.parametrize(("model", "parameters"), [("fcn8s", 33_826_463), ("fcn32s", 35_489_621)])
-def test_fc6_as_1x1(model, parameters):
-    with torch.device("meta"):
-        assert count(build_network(f"model={model}", "backbone.fc6_kernel=1")) == parameters
 
 
 def vgg_original_sizes(n):
@@ -49,7 +32,7 @@ def vgg_original_sizes(n):
 
 
 @pytest.mark.parametrize("reads", [["c5"], ["c5", "c4"], ["c5", "c4", "c3"]])
-def test_original_fcn_gives_full_size_for_every_size(reads):
+def test_original_fcn_covers_images_of_any_size(reads):
     """The sizes of maps, crops and transposed convolutions by exact arithmetic, and published crop offsets."""
     with torch.device("meta"):
         backbone = instantiate(composed("model=fcn8s_original").backbone, "backbone")
@@ -90,8 +73,8 @@ def test_map_sizes_of_the_original_are_as_computed():
 @pytest.mark.parametrize(
     "backbone", ["vgg11", "resnet18", "vgg16_fc", "vgg16_fc_original", "alexnet_fc", "alexnet_fc_original"]
 )
-def test_skip_decoder_places_scores_where_their_cells_lie(backbone):
-    """A ramp over the image's coordinates, given as maps, comes out as the same ramp."""
+def test_skip_decoder_aligns_scores_with_the_image(backbone):
+    """Maps that hold a ramp over the image's coordinates give the same ramp as logits."""
     size = 160
     with torch.device("meta"):
         features = instantiate(composed(f"backbone={backbone}", "head.output_stride=32").backbone, "backbone")
@@ -119,8 +102,3 @@ def test_upsampling_weights():
     np.testing.assert_allclose(bilinear_kernel(4)[0], np.array([0.25, 0.75, 0.75, 0.25]) * 0.25)
     np.testing.assert_allclose(bilinear_kernel(3)[1], [0.5, 1.0, 0.5])
     assert all(layer.weight.abs().sum() == 0 for layer in head.score.values())
-
-
-def test_the_coarsest_map_comes_first():
-    with pytest.raises(UserError, match=r"head\.reads must name the coarsest map first, got c3, c5"):
-        build_network("head=fcn8s", "head.reads=[c3,c5]")

@@ -57,7 +57,7 @@ def test_dice_by_hand():
     torch.testing.assert_close(loss, torch.tensor(1 - (2 / 3 + 4 / 5) / 2))
 
 
-def test_the_sum_is_the_sum():
+def test_weighted_sum():
     logits, mask = sample(2)
     both = instantiate(composed("loss=cross_entropy_dice", "loss.weights.dice=0.5").loss, "loss")
     torch.testing.assert_close(
@@ -65,20 +65,20 @@ def test_the_sum_is_the_sum():
     )
 
 
-def test_classes_of_no_weight_cost_nothing():
+def test_classes_of_weight_0_do_not_count():
     logits, mask = sample(3)
     value = CrossEntropy([0.0, 1.0, 1.0, 1.0, 1.0], 0.1)(logits, torch.zeros_like(mask))
     assert value == 0
 
 
-def test_wrong_numbers_of_weights_are_told():
+def test_impossible_settings_are_refused():
     with pytest.raises(UserError, match="class_weights has 2 entries for 5 classes"):
         CrossEntropy([1.0, 2.0], 0.0)(*sample())
     with pytest.raises(UserError, match="label_smoothing must lie in"):
         CrossEntropy(None, 1.5)
 
 
-def test_the_coarse_loss_takes_every_eighth_pixel_of_deeplabs_crops():
+def test_coarse_labels_are_every_eighth_pixel_of_deeplabs_crops():
     generator = torch.Generator().manual_seed(0)
     mask = torch.randint(0, 5, (2, 321, 321), generator=generator).to(torch.uint8)
     values = torch.randn(2, 5, 41, 41, generator=generator)

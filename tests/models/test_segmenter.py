@@ -49,7 +49,7 @@ def test_momentum_by_part():
     assert network.head.aspp.project[1].momentum == 0.3
 
 
-def test_the_largest_score_over_the_scales_wins():
+def test_input_scales_are_fused_by_their_maximum():
     torch.manual_seed(0)
     network = make("multi_scale=deeplabv2").eval()
     images = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -70,7 +70,7 @@ def test_the_largest_score_over_the_scales_wins():
     assert single["scale_50"].full().shape == (1, 3, 64, 96)
 
 
-def test_a_smaller_images_scores_cover_the_whole_image():
+def test_logits_of_smaller_scales_cover_the_whole_image():
     """Also where the recipe aligns corners: the last column of the scaled image's cells ends up at the right."""
     network = make("multi_scale=deeplabv2", "head.align_corners=true").eval()
     with torch.no_grad():
@@ -85,12 +85,12 @@ def test_a_smaller_images_scores_cover_the_whole_image():
 
 
 @pytest.mark.parametrize("scales", ["[0.5,-1]", "[1.5]", "[0.75,0.751]"])
-def test_impossible_scales_are_told(scales):
+def test_impossible_scales_are_refused(scales):
     with pytest.raises(UserError, match="input_scales must lie between 0 and 1"):
         make(f"input_scales={scales}")
 
 
-def test_an_unknown_way_of_freezing_is_told():
+def test_unknown_frozen_batch_norm_is_refused():
     with pytest.raises(UserError, match=r"batch_norm\.frozen must be null, statistics or all, got weights"):
         make("batch_norm.frozen=weights")
 

@@ -1,15 +1,14 @@
-"""SegNet: maxima go back to where they were, sizes are kept."""
+"""SegNet's decoder: max unpooling and the other upsampling modes."""
 
 import pytest
 import torch
 from conftest import composed
 from torch import nn
 
-from segframe.errors import UserError
 from segframe.models.build import build_segmenter
 
 
-def test_maxima_go_back_to_where_they_were():
+def test_values_are_unpooled_to_the_positions_of_the_maxima():
     """Without convolutions, the head leaves each channel of c5 at the pixels that the encoder's poolings chose."""
     torch.manual_seed(0)
     network = build_segmenter(composed("model=segnet", "backbone.variant=vgg11_bn"), 5).eval()
@@ -31,7 +30,7 @@ def test_maxima_go_back_to_where_they_were():
 
 
 class FirstChannels(nn.Module):
-    """Hands on the first channels, as many as the next stage's indices have."""
+    """Returns the first channels, as many as the next stage's indices have."""
 
     def __init__(self, width):
         super().__init__()
@@ -41,19 +40,11 @@ class FirstChannels(nn.Module):
         return x[:, : self.width]
 
 
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear", "nearest_conv"])
-@pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "unet"])
-def test_other_ways_up_need_no_indices(backbone, upsampling):
+@pytest.mark.parametrize(
+    ("backbone", "upsampling"), [("resnet18", "transposed"), ("vgg11", "bilinear"), ("unet", "nearest_conv")]
+)
+def test_other_upsampling_modes_need_no_indices(backbone, upsampling):
     with torch.device("meta"):
         network = build_segmenter(composed(f"backbone={backbone}", "head=segnet", f"head.upsampling={upsampling}"), 3)
         for size in ((33, 50), (64, 64)):
             assert network(torch.empty(2, 3, *size)).shape == (2, 3, *size)
-
-
-def test_what_segnet_needs_is_told():
-    with pytest.raises(UserError, match="choose backbone=vgg16_bn_indices"):
-        build_segmenter(composed("backbone=vgg16_bn", "head=segnet"), 3)
-    with pytest.raises(UserError, match=r"needs backbone\.output_stride=32.*got 8"):
-        build_segmenter(composed("model=segnet", "backbone.output_stride=8"), 3)
-    with pytest.raises(UserError, match=r"head\.depths must be five numbers"):
-        build_segmenter(composed("model=segnet", "head.depths=[3,3]"), 3)

@@ -4,20 +4,22 @@ import sys
 
 import pytest
 import torch
-from conftest import TINY, agree, composed
-from test_backbones import assert_equal_at_every_cell_of_the_plain_one, count, make, random_statistics
+from conftest import agree, build_network, composed
+from test_backbones import assert_dilation_is_exact, count, make, random_statistics
 
 from segframe.errors import UserError
 from segframe.models.backbones.timm import centres
 from segframe.models.build import build_segmenter
+from segframe.models.from_checkpoint import restore
+from segframe.models.weights import checkpoint
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 SAFETENSORS = pytest.importorskip("safetensors.torch")
 
 
-@pytest.mark.parametrize("stride", [8, 16, 32])
-def test_xception_is_timms(stride, tmp_path):
-    """Its state dict, the classifier included, loads from a file; maps agree at odd sizes."""
+@pytest.mark.parametrize("stride", [8, 32])
+def test_xception_equals_timms(stride, tmp_path):
+    """Its state dict, with the classifier, is loaded from a file; maps agree at odd sizes."""
     torch.manual_seed(0)
     theirs = random_statistics(timm.create_model("xception65", output_stride=stride))
     torch.save(theirs.state_dict(), tmp_path / "xception65.pth")
@@ -47,7 +49,7 @@ def test_xception_is_timms(stride, tmp_path):
         ("cspnext_tiny", 32, "pth"),  # stages.0 is model.stages.0
     ],
 )
-def test_a_file_of_the_classifier_is_loaded(variant, stride, suffix, tmp_path):
+def test_files_of_classifiers_are_loaded(variant, stride, suffix, tmp_path):
     torch.manual_seed(1)
     source = random_statistics(timm.create_model(variant))
     path = tmp_path / f"weights.{suffix}"
@@ -65,7 +67,7 @@ def test_a_file_of_the_classifier_is_loaded(variant, stride, suffix, tmp_path):
     agree(found, expected)
 
 
-def test_a_file_that_does_not_fit_is_told(tmp_path):
+def test_files_that_do_not_fit_are_refused_by_timm_backbones(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(UserError, match=r"has no tensor 'conv_stem\.weight'"):
         make("mobilenetv2", f"backbone.weights={tmp_path / 'resnet18.pth'}")
@@ -78,14 +80,12 @@ def test_a_file_that_does_not_fit_is_told(tmp_path):
     ("name", "weights", "asked"),
     [
         ("mobilenetv2", "imagenet", "mobilenetv2_100.ra_in1k"),
-        ("mobilenetv2", "IMAGENET1K_V1", "mobilenetv2_100.ra_in1k"),
         ("convnext_tiny", "in12k", "convnext_tiny.in12k"),
         ("xception41", "imagenet", "xception41.tf_in1k"),
-        ("xception65", "ra3_in1k", "xception65.ra3_in1k"),
     ],
 )
 def test_weights_by_name_are_timms(name, weights, asked, monkeypatch):
-    """Which of timm's weights a name stands for; and what is said offline."""
+    """By the error that names them offline."""
     create = timm.create_model
 
     def offline(model, pretrained=False, **options):
@@ -111,10 +111,8 @@ def test_weights_by_name_are_loaded(monkeypatch):
     ("overrides", "message"),
     [
         (["variant=resnet50x"], r"backbone\.variant=resnet50x: timm has no such model; did you mean .*resnet50"),
-        (["variant=hf-hub:timm/resnet18"], "timm has no such model"),
         (["variant=resnet18", "weights=mine"], r"weights=mine: neither a file nor weights of timm's resnet18.*a1_in1k"),
         (["variant=resnet18", "output_stride=4"], r"output_stride=4: timm cannot dilate resnet18.*output_stride=32"),
-        (["variant=vgg11", "output_stride=16"], r"output_stride=16: timm cannot dilate vgg11"),
         (["variant=resnet18", "output_stride=5"], "output_stride must be 4, 8, 16 or 32, got 5"),
         (["variant=vit_tiny_patch16_224"], r"each half the size .* have the strides \[16, 16, 16\]"),
         (["variant=nextvit_small", "output_stride=16"], r"output_stride=16: timm cannot dilate"),
@@ -122,12 +120,12 @@ def test_weights_by_name_are_loaded(monkeypatch):
         (["variant=swin_tiny_patch4_window7_224"], r"for images of any size; it fails for one of \(97, 50\)"),
     ],
 )
-def test_what_cannot_be_is_told(overrides, message):
+def test_unsupported_models_are_refused(overrides, message):
     with torch.device("meta"), pytest.raises(UserError, match=message):
         make("timm", *(f"backbone.{word}" for word in overrides))
 
 
-def test_without_timm_one_sentence_says_how_to_get_it(monkeypatch):
+def test_without_timm_the_error_names_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"variant=mobilenetv2_100 needs timm, which is not installed: pip install -e "):
         make("mobilenetv2")
@@ -140,13 +138,12 @@ def test_deeplabv3_of_the_paper_has_the_published_number_of_parameters():
         assert count(build_segmenter(config, 21)) == 58_164_437
 
 
-@pytest.mark.parametrize("size", [(63, 95), (64, 33)])
-def test_dilation_of_resnets_is_exact(size):
+def test_dilation_of_resnets_is_exact():
     torch.manual_seed(0)
     plain = make("timm", "backbone.variant=resnet50", "backbone.output_stride=32")
     plain = random_statistics(plain).double()
     dilated = make("timm", "backbone.variant=resnet50", "backbone.output_stride=8").double().eval()
-    assert_equal_at_every_cell_of_the_plain_one(dilated, plain, size)
+    assert_dilation_is_exact(dilated, plain, (63, 95))
 
 
 @pytest.mark.parametrize(
@@ -185,9 +182,11 @@ def test_offsets_are_where_the_gradient_lies():
         assert centre.item() == pytest.approx(offsets[stride] + cell * stride, abs=0.05)
 
 
-def test_a_run_and_its_checkpoint(run):
-    """Trains a step, then evaluates from the checkpoint alone."""
-    words = ("backbone=timm", "backbone.variant=mobilenetv3_small_050", *TINY[1:], "trainer.max_steps=1")
-    assert run("train.py", *words, "output_dir=first").code == 0
-    result = run("scripts/evaluate.py", "checkpoint=first", "accelerator=cpu", "output_dir=second")
-    assert result.code == 0, result.out
+def test_checkpoints_restore_the_network(tmp_path):
+    words = ("backbone=timm", "backbone.variant=mobilenetv3_small_050", "head=fcn")
+    network = build_network(*words, classes=2).eval()
+    state = {f"segmenter.{name}": tensor for name, tensor in network.state_dict().items()}
+    metadata = checkpoint.describe(composed(*words), ("a", "b"), [(0, 0, 0)] * 2)
+    torch.save({checkpoint.KEY: metadata, "state_dict": state}, tmp_path / "x.ckpt")
+    images = torch.randint(0, 256, (1, 3, 64, 70), dtype=torch.uint8)
+    assert torch.equal(restore(tmp_path / "x.ckpt").segmenter(images), network(images))
