@@ -1,12 +1,10 @@
-"""scripts/summary.py: published counts, FLOPs by hand, receptive fields by the textbook's recursion."""
+"""Model summary: published parameter counts, FLOPs by formula, receptive fields by the recursion of textbooks."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, composed
+from conftest import composed
 from PIL import Image
 from torch import nn
 
@@ -41,7 +39,7 @@ class Gate(nn.Module):
         return x * x.mean((2, 3), keepdim=True).sigmoid()
 
 
-class Scores(Head):
+class Identity(Head):
     """The map as it is."""
 
     def forward(self, maps, size):
@@ -50,24 +48,21 @@ class Scores(Head):
 
 def network(*layers):
     normalize = Normalize([0.0] * 3, [1.0] * 3)
-    return Segmenter(Layers(nn.Sequential(*layers), 1, 1), Scores(), None, normalize).eval()
+    return Segmenter(Layers(nn.Sequential(*layers), 1, 1), Identity(), None, normalize).eval()
 
 
 def field(*layers):
     return theoretical(network(*layers))["logits"]
 
 
-@pytest.mark.parametrize(
-    ("model", "parameters"),
-    [("fcn32s", 136_152_917), ("fcn16s", 134_815_994), ("fcn8s", 134_489_759), ("deeplabv3", 39_638_869)],
-)
-def test_published_counts(model, parameters):
+@pytest.mark.parametrize(("model", "parameters"), [("fcn8s", 134_489_759), ("deeplabv3", 39_638_869)])
+def test_published_parameter_counts(model, parameters):
     summary = summarize(composed(f"model={model}", name="summary"), 21)
     assert summary.total == parameters
     assert [row.stride for row in summary.maps][-1] == (8 if model == "deeplabv3" else 1)
 
 
-def test_flops_by_hand():
+def test_flops_by_formula():
     config = composed("backbone=vgg11", "head=fcn32s", "size=[64,96]", name="summary")
     convolutions = [(3, 64, 1), (64, 128, 2), (128, 256, 4), (256, 256, 4)]
     convolutions += [(256, 512, 8), (512, 512, 8), (512, 512, 16), (512, 512, 16)]
@@ -88,6 +83,7 @@ def test_flops_by_hand():
         # Dilated: 2 * 8 for a 3x3 and 2 * 8 * dilation for the others keep what strides gave.
         ("backbone=resnet18 head=fcn", {"c4": 211, "c5": 435, "logits": 435 + 2 * 8}),
         ("model=segnet", {"c5": 212}),
+        ("backbone=vgg16_fc head=fcn backbone.fc_channels=8 backbone.output_stride=8", {"c5": 404}),
     ],
 )
 def test_textbook_receptive_fields(words, sides):
@@ -97,12 +93,7 @@ def test_textbook_receptive_fields(words, sides):
     assert not any(f.whole_image for f in fields.values())
 
 
-def test_dilation_keeps_the_receptive_field_of_vgg():
-    config = composed("backbone=vgg16_fc", "head=fcn", "backbone.fc_channels=8", "backbone.output_stride=8")
-    assert theoretical(build_segmenter(config, 2).eval())["c5"].side == 404
-
-
-def test_pooling_over_the_image_sees_all_of_it():
+def test_global_pooling_sees_the_whole_image():
     fields = theoretical(build_segmenter(composed("backbone=resnet18", "head=deeplabv3"), 2).eval())
     assert fields["logits"].whole_image
     # ASPP's largest rate, and torchvision's last 3x3, at stride 8.
@@ -111,21 +102,19 @@ def test_pooling_over_the_image_sees_all_of_it():
 
 
 def test_receptive_fields_of_single_layers():
-    assert field(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU6(), nn.Conv2d(4, 1, 3, dilation=3, padding=3)) == Field(
-        11, False
-    )
+    assert field(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU6(), nn.Conv2d(4, 1, 3, dilation=3, padding=3)).side == 11
     assert field(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.Sigmoid()) == Field(1, False)
     assert field(nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), nn.MaxPool2d(2)) == Field(5, False)
     assert field(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ConvTranspose2d(4, 1, 4, stride=2, padding=1)).side == 5
     assert field(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60))) == Field(121, False)  # nothing underflows
 
 
-def test_many_gates_by_the_whole_image_neither_overflow_nor_hide_the_local_field():
+def test_many_global_gates_neither_overflow_nor_hide_the_local_field():
     layers = [layer for _ in range(30) for layer in (nn.Conv2d(3, 3, 3, padding=1), Gate())]
     assert field(*layers) == Field(61, True)
 
 
-def test_a_maximum_depends_on_all_its_members():
+def test_maximum_depends_on_all_inputs():
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     with GradientSupport(cut_means=False):
         highest = torch.stack([x[0], x[1]]).amax(0)
@@ -133,7 +122,7 @@ def test_a_maximum_depends_on_all_its_members():
     assert (x.grad > 0).all()
 
 
-def test_the_effective_field_of_a_plain_mean_is_its_kernel():
+def test_effective_field_of_a_mean_is_its_kernel():
     layer = nn.Conv2d(3, 1, 9, padding=4)
     nn.init.ones_(layer.weight)
     gradient = effective(network(layer), 64, range(1))
@@ -143,40 +132,27 @@ def test_the_effective_field_of_a_plain_mean_is_its_kernel():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 36, 28, 36)
 
 
-def test_scores_that_start_from_zero_let_the_gradient_through():
-    segmenter = build_segmenter(composed("backbone=vgg11", "head=fcn32s"), 2)
-    assert 0 < diameter(effective(segmenter, 64, range(1))) <= 64
-
-
-def test_fcn8s_from_the_command_line(run, tmp_path):
-    result = run("scripts/summary.py", "model=fcn8s", "receptive_field=false", "output_dir=told")
-    assert result.code == 0, result.out
-    assert "134,489,759" in result.out
-    assert "21 classes (assumed; data=... or num_classes=... change it)" in result.out
-    assert "222.6 GFLOPs for an image of 512x512" in result.out
-
-
 def test_tables_and_picture(run, tmp_path):
-    result = run("scripts/summary.py", *SMALL, "aux_head=fcn", "data=camvid", "output_dir=told")
+    result = run("scripts/summary.py", *SMALL, "aux_head=fcn", "data=camvid", "output_dir=out")
     assert result.code == 0, result.out
     assert "resnet18_fcn, 11 classes\n" in result.out
     assert "aux_head" in result.out
     assert "effective" in result.out
-    assert "Traceback" not in result.out
-    with Image.open(tmp_path / "told/summary.png") as picture:
+    with Image.open(tmp_path / "out/summary.png") as picture:
         assert picture.width > picture.height > 500
 
 
-def test_data_and_overrides_count(run):
+def test_data_and_overrides_are_used(run):
     off = "receptive_field=false"
     result = run("scripts/summary.py", *SMALL[:2], "num_classes=5", "backbone.output_stride=16", "size=[64,128]", off)
     assert "5 classes\n" in result.out
     assert "4x8" in result.out
-    assert "21 classes (assumed" in run("scripts/summary.py", "experiment=upsampling", "size=64", off).out
-    assert composed("model=fcn8s", "data=voc", name="summary").backbone.weights is None
+    result = run("scripts/summary.py", "model=fcn8s", off)
+    for text in ("134,489,759", "21 classes (assumed; data=...", "222.6 GFLOPs for an image of 512x512"):
+        assert text in result.out
 
 
-def test_a_sweep_ends_with_one_table(run, tmp_path):
+def test_sweep_ends_with_one_table(run, tmp_path):
     words = ("receptive_field=false", "num_classes=3", "hydra.sweep.dir=sweep")
     result = run("scripts/summary.py", "-m", "backbone=resnet18,vgg11,vgg16_fc_original", "head=fcn", *words)
     assert result.code == 1  # the last one cannot work
@@ -192,33 +168,17 @@ def test_a_sweep_ends_with_one_table(run, tmp_path):
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("model=fcn8", "model=fcn8: there is no such option; did you mean fcn8s?"),
-        ("sise=3", "sise is not a setting; did you mean size?"),
-        ("size=16", "size is 16: give one integer of at least 32, or [height, width]"),
-        ("size=[64,x]", "size is [64, 'x']: give one integer"),
-        ("num_classes=0", "num_classes must be 1 or more, got 0"),
-        ("num_classes=many", "num_classes: Value 'many'"),
-        ("effective_field.num_images=0", "effective_field needs a size of at least 32"),
-        ("effective_field.size=100000000", "effective_field needs a size of at least 32 and at most 8,192"),
-        ("+head.rate=3", "head.rate: segframe.models.heads.DilatedFCN takes no such argument"),
-        ("backbone.output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
-        ("data=folder", "data.root must be given"),
+        ("size=[64,x]", "size=[64, 'x']: it must be an integer of at least 32, or [height, width]"),
+        ("num_classes=0", "num_classes=0: it must be 1 or more"),
+        ("effective_field.num_images=0", "effective_field.num_images=0: it must be 1 or more"),
+        ("effective_field.size=100000000", "effective_field.size=100000000: it must be between 32 and 8192"),
+        ("data=folder", "data.root"),
     ],
 )
-def test_one_sentence(run, word, sentence):
-    result = run("scripts/summary.py", *(SMALL if "model" not in word else ()), word)
+def test_wrong_settings_end_with_one_sentence(run, word, sentence):
+    result = run("scripts/summary.py", *SMALL, word)
     assert result.code == 1
     lines = [line for line in result.out.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, result.out
     assert sentence in lines[0]
     assert "Traceback" not in result.out
-
-
-def test_help_needs_no_torch():
-    code = (
-        f"import sys, runpy; sys.argv = ['summary.py', '--help']; runpy.run_path({str(ROOT / 'scripts/summary.py')!r}, "
-    )
-    code += "run_name='__main__'); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "model=fcn8s,deeplabv3,deeplabv3plus" in done.stdout

@@ -1,4 +1,6 @@
-"""The dense CRF against brute force (every pair of pixels, double precision) and by its properties."""
+"""The dense CRF against a computation over all pairs of pixels in double precision."""
+
+import re
 
 import numpy as np
 import pytest
@@ -49,10 +51,10 @@ def brute_force(model, image, probabilities):
     pairwise = model.pos_w * kernel(where / model.pos_xy_std)
     pairwise += model.bi_w * kernel(np.hstack([where / model.bi_xy_std, colour / model.bi_rgb_std]))
     unary = -np.log(probabilities.reshape(len(probabilities), -1).astype(float))
-    beliefs = softmax(-unary, axis=0)
+    marginals = softmax(-unary, axis=0)
     for _ in range(model.iterations):
-        beliefs = softmax(-unary + beliefs @ pairwise, axis=0)
-    return beliefs.reshape(probabilities.shape)
+        marginals = softmax(-unary + marginals @ pairwise, axis=0)
+    return marginals.reshape(probabilities.shape)
 
 
 @pytest.mark.parametrize(("changed", "noise"), [({}, 60), (OTHERS[0], 8), (OTHERS[1], 60)])
@@ -69,9 +71,8 @@ def test_lattice_approximates_a_gaussian_filter(changed, noise):
     assert error.max() < 0.3
 
 
-@pytest.mark.parametrize("std", [1.0, 20.0])
-def test_kernel_of_positions_is_exact(std):
-    size = [15, 22]
+def test_kernel_of_positions_is_exact():
+    size, std = [15, 22], 3.0
     values = np.random.default_rng(1).random((15 * 22, 3), np.float32)
     found = normalized(lambda v: crf(pos_xy_std=std).smooth(v, size), 15 * 22)(values)
     np.testing.assert_allclose(found, kernel(position(size) / std) @ values, rtol=1e-3)
@@ -122,15 +123,8 @@ def test_noise_is_removed_up_to_the_edge():
     assert (crf()(image, probabilities).argmax(0) == disc).all()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"pos_xy_std": 0.0}, r"postprocess\.pos_xy_std=0\.0: it must be between 0\.01 and 10000"),
-        ({"bi_rgb_std": 1e30}, r"postprocess\.bi_rgb_std=1e\+30: it must be between 0\.01 and 10000"),
-        ({"bi_w": float("nan")}, r"postprocess\.bi_w=nan: it must be between 0 and"),
-        ({"iterations": -1}, r"postprocess\.iterations=-1: it must be 0 or more"),
-    ],
-)
-def test_wrong_settings(changed, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("changed", [{"pos_xy_std": 0.0}, {"bi_rgb_std": 1e30}, {"bi_w": -1.0}, {"iterations": -1}])
+def test_wrong_settings(changed):
+    ((name, value),) = changed.items()
+    with pytest.raises(UserError, match=re.escape(f"postprocess.{name}={value}: it must be ")):
         crf(**changed)

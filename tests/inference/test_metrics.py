@@ -1,4 +1,4 @@
-"""The figures against ten lines of NumPy."""
+"""Metrics against NumPy."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics
 
 
-def numpy_figures(predictions, masks, num_classes):
+def numpy_metrics(predictions, masks, num_classes):
     hist = np.zeros((num_classes, num_classes))
     for prediction, mask in zip(predictions, masks, strict=True):
         valid = mask < num_classes
@@ -19,8 +19,8 @@ def numpy_figures(predictions, masks, num_classes):
     return np.nanmean(iou), np.diag(hist).sum() / hist.sum(), np.nanmean(accuracy), np.nansum(share * iou), iou
 
 
-@pytest.mark.parametrize("num_classes", [2, 21, 150, 255])
-def test_figures_agree_with_numpy(num_classes):
+@pytest.mark.parametrize("num_classes", [2, 255])
+def test_metrics_agree_with_numpy(num_classes):
     rng = np.random.default_rng(num_classes)
     masks = [rng.integers(0, num_classes, (37, 50)).astype(np.uint8) for _ in range(3)]
     for mask in masks:
@@ -32,22 +32,21 @@ def test_figures_agree_with_numpy(num_classes):
         confusion.update(torch.from_numpy(prediction)[None], torch.from_numpy(mask)[None])
     names = tuple(f"k{k}" for k in range(num_classes))
     found = compute_metrics(confusion.matrix, names, "val")
-    miou, pixel, mean, fwiou, iou = numpy_figures(predictions, masks, num_classes)
+    miou, pixel, mean, fwiou, iou = numpy_metrics(predictions, masks, num_classes)
     assert confusion.matrix.sum() == sum((mask < num_classes).sum() for mask in masks)
     keys = ("val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fwiou")
     np.testing.assert_allclose([found[key] for key in keys], [miou, pixel, mean, fwiou], rtol=1e-12)
     np.testing.assert_allclose([found[f"val/iou/{name}"] for name in names], iou, rtol=1e-12)
 
 
-def test_miou_is_of_the_dataset_not_of_the_images():
-    """Two images on which the mean of per-image values would be another number."""
+def test_miou_is_that_of_the_dataset_not_a_mean_over_images():
     confusion = ConfusionMatrix(2)
     confusion.update(torch.tensor([[[0, 0, 0, 1]]]), torch.tensor([[[0, 0, 0, 0]]]))
     confusion.update(torch.tensor([[[1, 1, 1, 1]]]), torch.tensor([[[1, 1, 1, 0]]]))
     assert compute_metrics(confusion.matrix, ("a", "b"), "val")["val/miou"] == pytest.approx((3 / 5 + 3 / 5) / 2)
 
 
-def test_a_class_that_nowhere_occurs_is_not_counted():
+def test_absent_classes_are_not_counted():
     confusion = ConfusionMatrix(3)
     confusion.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))
     found = compute_metrics(confusion.matrix, ("a", "b", "c"), "val")

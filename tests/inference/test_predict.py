@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, build_network
+from conftest import TINY
 from small_networks import NAMES, images, save_checkpoint, save_image
 
 from segframe.errors import UserError
@@ -35,17 +35,6 @@ def test_output_stride_of_a_trained_network_can_be_changed(tmp_path):
         assert torch.equal(same(images()), trained(images()))
         coarse, fine = (n.backbone(n.normalize(images()))["c5"] for n in (trained, dense))
     torch.testing.assert_close(fine[..., ::2, ::2], coarse)
-
-
-@pytest.mark.parametrize(
-    ("head", "stride", "rates"),
-    [("deeplabv3", 16, [6, 12, 18]), ("deeplabv3", 8, [12, 24, 36]), ("deeplabv3plus", 32, [3, 6, 9])],
-)
-def test_explicit_rates_follow_the_backbones_stride(head, stride, rates):
-    overrides = ("head.output_stride=16", f"backbone.output_stride={stride}", "head.rates=[6,12,18]")
-    with torch.device("meta"):
-        aspp = build_network("backbone=resnet18", f"head={head}", *overrides, classes=3).head.aspp
-    assert [conv[0].dilation[0] for conv in aspp.convs[1:4]] == rates
 
 
 def test_postprocess_gets_image_and_probabilities():
@@ -124,11 +113,6 @@ def test_images_that_cannot_be_predicted_are_skipped(run, tmp_path):
 
 
 WRONG_SETTINGS = [
-    ("inference=sliding", "inference=sliding: there is no such option"),
-    ("postprocess=crf", "postprocess=crf: there is no such option"),
-    ("+inference.factor=2", "inference.factor: segframe.inference.WholeImage has no such argument"),
-    ("output_strid=8", "output_strid is not a setting; did you mean output_stride?"),
-    ("output_stride=7", "backbone.output_stride must be 4, 8, 16 or 32, got 7"),
     ("output_stride=8", "belongs to one output stride"),
     ("inference=shift_and_stitch", "choose a head with coarse logits"),
     ("heatmaps=5", "heatmaps=5: the checkpoint has no such class; there is k0, "),

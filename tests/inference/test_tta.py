@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import agree, options
+from conftest import agree
 from small_networks import Cells, PeakElements, images, network
 
 from segframe.errors import UserError
@@ -24,7 +24,7 @@ def reference(segmenter, batch, sizes, flip):
     return torch.stack(parts).mean(0)
 
 
-@pytest.mark.parametrize("head", options("head"))
+@pytest.mark.parametrize("head", ["fcn", "fcn8s", "deeplabv2", "unet", "segnet"])
 def test_exact_is_the_mean_of_full_size_probabilities(head):
     segmenter = network(head)
     batch = images(66, 75)
