@@ -96,7 +96,7 @@ def test_weights_by_name_are_timms(name, weights, asked, monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with torch.device("meta"), pytest.raises(UserError) as caught:
         make(name, f"backbone.weights={weights}")
-    assert f"backbone.weights={weights}: cannot get timm's {asked} (no network for {asked}); give a" in str(caught.value)
+    assert f"backbone.weights={weights}: cannot get timm's {asked} (no network for {asked});" in str(caught.value)
 
 
 def test_weights_by_name_are_loaded(monkeypatch):
