@@ -14,7 +14,7 @@ from segframe import preemption
 from segframe.errors import UserError
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks import preemption_checkpoint
-from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint, parse
+from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint, parse_interval
 
 WORDS = (
     *(*UNET, "trainer.max_steps=10", "trainer.val_every_n_steps=5", "trainer.checkpoint_every=3"),
@@ -103,7 +103,7 @@ def test_asked_to_end(run, whole, handlers, tmp_path, monkeypatch, number, hook,
         result = run("train.py", *WORDS, "output_dir=parts", f"data.num_workers={workers}")
     assert result.code == preemption.exit_code(number), result.out
     is_written = "in" if kept == step else "not in"
-    assert f": step {step} is {is_written} parts/checkpoints/last.ckpt; go on with resume=parts" in result.out
+    assert f": step {step} is {is_written} parts/checkpoints/last.ckpt; continue with resume=parts" in result.out
     check_resumed(run, whole, tmp_path / "parts", workers, kept)
 
 
@@ -129,26 +129,26 @@ def test_asked_to_end_before_the_first_step(capsys, handlers, number):
     with pytest.raises(SystemExit) as end:
         signal.raise_signal(number)
     assert end.value.code == preemption.exit_code(number)
-    assert "ended before a further step" in capsys.readouterr().out
+    assert "ended before the first step" in capsys.readouterr().out
 
 
 def test_a_second_ctrl_c_ends_at_once(monkeypatch, capfd):
     ended = []
     monkeypatch.setattr(preemption_checkpoint, "end_at_once", lambda: ended.append(1))
     callback = PreemptionCheckpoint("x/checkpoints/last.ckpt", None)
-    callback._note(signal.SIGINT, None)
+    callback._on_signal(signal.SIGINT, None)
     assert "ends after the current step" in capfd.readouterr().err
     assert not ended
-    callback._note(signal.SIGINT, None)
+    callback._on_signal(signal.SIGINT, None)
     assert ended
 
 
 @pytest.mark.parametrize(("every", "found"), [(500, (500, float("inf"))), ("0.5min", (float("inf"), 30))])
 def test_every_so_many_steps_or_minutes(every, found):
-    assert parse(every) == found
+    assert parse_interval(every) == found
 
 
 @pytest.mark.parametrize("every", [0, -5, "min", "5h", "nan", "infmin", 0.5])
 def test_other_intervals_are_refused(every):
-    with pytest.raises(UserError, match=r"trainer.checkpoint_every=.*: give a number of optimizer steps"):
-        parse(every)
+    with pytest.raises(UserError, match=r"trainer.checkpoint_every=.*: it is a number of optimizer steps"):
+        parse_interval(every)
