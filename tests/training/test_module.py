@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import UNET, composed
+from pytorch_lightning import Trainer
 
 from segframe.data.build import RunLength, build_data_module, build_datasets
 from segframe.models.build import build_segmenter
@@ -16,7 +17,9 @@ def built(*words):
     torch.manual_seed(0)
     segmenter = build_segmenter(config, len(train_set.classes))
     data, length = build_data_module(config, train_set, val_set)
-    return build_module(config, segmenter, train_set, length), data
+    module = build_module(config, segmenter, train_set, length)
+    module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True)
+    return module, data
 
 
 def test_a_few_images_are_learned_by_heart():

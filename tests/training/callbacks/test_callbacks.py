@@ -44,7 +44,8 @@ def test_curves_images_and_lines(run, tmp_path, monkeypatch, accumulate, written
     best = [event.value for event in log.Scalars("best/miou")]
     scores = [event.value for event in log.Scalars("val/miou")]
     assert best == [scores[0], max(scores)]
-    assert [event.value for event in log.Scalars("epoch")] == pytest.approx([step / (3 // accumulate) for step in written])
+    epochs = [step / (3 // accumulate) for step in written]
+    assert [event.value for event in log.Scalars("epoch")] == pytest.approx(epochs)
     assert log.Tags()["images"] == ["validation/0_val_0000", "validation/1_val_0002", "validation/confusion"]
     for tag in log.Tags()["images"]:
         assert [event.step for event in log.Images(tag)] == [3, 6]
