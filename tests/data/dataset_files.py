@@ -48,6 +48,16 @@ def png_bytes(width, height, bits, colour_type, pixels, palette=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
+def damaged_copies(content):
+    """The content with a wrong byte, and cut off."""
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        data = bytearray(content)
+        data[rng.integers(len(data))] ^= 255
+        yield data
+        yield content[: rng.integers(len(content))]
+
+
 def voc_tree(home):
     """VOC train has a, b; val has v; SBD train has v (a val image) and s; SBD val has t and b."""
     for name in "abvst":

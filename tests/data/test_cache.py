@@ -78,8 +78,7 @@ def test_workers_share_the_cache(root, kind):
 
     cached = make(root, kind)
     for first, second in zip(batches(make(root), 0), batches(cached, 2), strict=True):
-        assert torch.equal(first["image"], second["image"])
-        assert torch.equal(first["mask"], second["mask"])
+        assert same(first, second)
     assert cached.cache.index["filled"].all()
     forbid_files(cached)
     assert len(batches(cached, 2)) == 6
@@ -100,14 +99,7 @@ def test_later_runs_reuse_the_file(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"label_map": {0: 1, 1: 0}},
-        {"label_map": {"#010203": 1}},
-        {"palette": [[k, k, k] for k in range(3)]},
-        {"classes": [*CLASSES, "d"]},
-        {"split": "val"},
-    ],
+    "settings", [{"label_map": {0: 1, 1: 0}}, {"palette": [[k, k, k] for k in range(3)]}, {"split": "val"}]
 )
 def test_other_labels_classes_and_splits_have_other_files(root, settings):
     make(root, "disk")[0]
@@ -117,9 +109,9 @@ def test_other_labels_classes_and_splits_have_other_files(root, settings):
     assert len(list((root / ".segframe").iterdir())) == 2
 
 
-@pytest.mark.parametrize(("kind", "size"), [("ram", SIZES[0]), ("disk", (20, 20)), ("ram", (400, 500))])
+@pytest.mark.parametrize(("kind", "size"), [("disk", (20, 20)), ("ram", (400, 500))])
 def test_changed_files_are_read_again(root, kind, size):
-    """Files of the same size, of a smaller one, and of one that exceeds the reserved space."""
+    """Files of a smaller size, and of one that exceeds the reserved space."""
     dataset = make(root, kind, transform=False)
     before = [dataset[index]["image"] for index in range(4)]
     Image.new("RGB", size[::-1], (200, 0, 0)).save(root / "images/train/0.jpg")
@@ -155,8 +147,6 @@ def test_build_datasets(root, kind):
     config.data.val_split = "train"
     train, val = build_datasets(config)
     assert train.cache is val.cache
-    config.data.cache = None
-    assert build_datasets(config)[0].cache is None
 
 
 def test_mistakes(root, tmp_path, monkeypatch):

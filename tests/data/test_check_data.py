@@ -1,7 +1,6 @@
 """check_data: each kind of damaged dataset gives its finding; the report."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -43,12 +42,6 @@ def put_mask(photos, name, mask):
 def change_masks(photos, change):
     for path in (photos / "masks").rglob("*.png"):
         Image.fromarray(change(np.array(Image.open(path)))).save(path)
-
-
-def test_valid_data(photos):
-    findings, found = check(photos)
-    assert findings == []
-    assert [split.name for split in found.splits] == ["train", "val"]
 
 
 def test_all_errors_are_found_at_once_by_any_number_of_processes(photos):
@@ -181,6 +174,7 @@ def test_duplicates(photos):
 def test_splits(photos):
     (photos / "images/extra").mkdir()
     findings, found = check(photos)
+    assert [finding.severity for finding in findings] == [NOTE]
     assert [split.name for split in found.splits] == ["train", "val"]
     assert "extra" in found.left_out
     findings, found = check(photos, "splits=[val,extra]")
@@ -211,8 +205,7 @@ def test_count_values():
 # the program
 
 
-def run_check(run, *words):
-    return run("scripts/check_data.py", *words, "data.num_workers=0", "output_dir=out")
+PROGRAM = ("scripts/check_data.py", "data.num_workers=0", "output_dir=out")
 
 
 def test_report(run, photos, tmp_path):
@@ -221,7 +214,7 @@ def test_report(run, photos, tmp_path):
         (photos / kind / "train/3.png").rename(photos / kind / "train/3[a].png")
     (photos / "masks/train/3[a].png").write_bytes(b"")
     words = ("data=folder", "data.root=photos", "data.dataset.classes=['a','x[/b]','c']")
-    result = run_check(run, *words, "json=copy.json")
+    result = run(*PROGRAM, *words, "json=copy.json")
     assert result.code == 1
     assert "1 error, 0 warnings, 0 notes; 9 images and masks" in result.out
     assert "photos/masks/train/3[a].png" in result.out
@@ -232,14 +225,12 @@ def test_report(run, photos, tmp_path):
     assert contents["splits"]["train"]["masks_read"] == 5
     assert contents["splits"]["val"]["classes"]["void"] == {"pixels": 0, "share": 0, "images": 0}
     assert [finding["severity"] for finding in contents["findings"]] == ["error"]
-    put_mask(photos, "train/3[a].png", np.full(SIZE, 7))
-    assert run_check(run, *words).out.count("no class") == 1
     put_mask(photos, "train/3[a].png", mask_of(3))
-    assert run_check(run, *words).code == 0
+    assert run(*PROGRAM, *words).code == 0
 
 
 def test_generated_data(run):
-    result = run_check(run, *TINY[2:4])
+    result = run(*PROGRAM, *TINY[2:4])
     assert result.code == 0, result.out
     assert "train: 12 images of 32x32" in result.out
 
@@ -247,25 +238,15 @@ def test_generated_data(run):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["data=foldr"], "did you mean folder?"),
         (["split=train"], "did you mean splits?"),
         (["data=folder", "data.root=no", "data.dataset.classes=[a,b]"], "no does not exist"),
         ([*FOLDER, "splits=[trian]"], "no split 'trian'"),
         ([*FOLDER, "splits=[]"], "splits=[]: name at least one"),
         ([*FOLDER, "data.num_workers=-1"], "data.num_workers=-1"),
-        ([*FOLDER, "+data.dataset.claases=3"], "data.dataset.claases"),
     ],
 )
 def test_mistakes(run, photos, words, sentence):
-    result = run("scripts/check_data.py", *words, "output_dir=out")
+    result = run(*PROGRAM, *words)
     assert result.code == 1
     (line,) = [line for line in result.out.splitlines() if line.startswith("error: ")]
     assert sentence in line
-
-
-@pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="CAMVID_ROOT does not name a folder with CamVid")
-def test_camvid(run):
-    result = run("scripts/check_data.py", "data=camvid", f"data.root={os.environ['CAMVID_ROOT']}", "output_dir=out")
-    assert result.code == 0, result.out
-    assert "0 errors, 0 warnings" in result.out
-    assert "its images are all in train and val" in result.out

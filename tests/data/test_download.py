@@ -87,12 +87,6 @@ def test_wrong_checksum(tmp_path, archive, url):
     assert files_below(tmp_path) <= {archive.name, f"root/{archive.name}.part"}
 
 
-def test_unreachable_server(tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    gone, root = "http://127.0.0.1:9/gone.tar", tmp_path / "root"
-    check_error(lambda: fetch_archive(gone, "0", root, "kit"), gone, "by hand", root / "gone.tar")
-
-
 @pytest.mark.parametrize(
     ("name", "attributes"),
     [
@@ -116,9 +110,8 @@ def test_full_disk(tmp_path, archive, monkeypatch):
 
 
 def test_damaged_archives(tmp_path, archive):
-    for name, content in (("cut", archive.read_bytes()[:120]), ("none", b"not an archive")):
-        (tmp_path / name).write_bytes(content)
-        check_error(lambda name=name: fetch_local(tmp_path / name, tmp_path / "root"), name, "cannot unpack")
+    archive.write_bytes(archive.read_bytes()[:120])
+    check_error(lambda: fetch_local(archive, tmp_path / "root"), archive.name, "cannot unpack")
     assert not (tmp_path / "root/kit").exists()
 
 

@@ -16,13 +16,11 @@ TWO = {"classes": ["x", "y"]}
 def test_folder_per_split(tmp_path):
     put_pair(tmp_path, "a", "train", 1)
     put_pair(tmp_path, "b", "val", [0] * 8 + [255] * 8)
-    train = Folder(tmp_path, "train", **TWO, palette=[[1, 2, 3], [4, 5, 6]])
-    item = train[0]
+    item = Folder(tmp_path, "train", **TWO)[0]
     assert item["name"] == "a"
     assert item["image"].shape == (3, *SIZE)
     assert item["image"].dtype == item["mask"].dtype == torch.uint8
     assert (item["mask"] == 1).all()
-    assert train.palette == ((1, 2, 3), (4, 5, 6))
     assert Folder(tmp_path, "val", **TWO)[0]["mask"].unique().tolist() == [0, 255]
     assert Folder(tmp_path, "val", **TWO, label_map={255: 1})[0]["mask"].unique().tolist() == [0, 1]
     check_error(lambda: Folder(tmp_path, "test", **TWO), "no split 'test'", "train, val")
@@ -45,10 +43,9 @@ def test_splits_by_ratio_are_stable_when_files_are_added(tmp_path):
 
 
 def test_images_and_suffixed_masks_in_one_folder(tmp_path):
-    put_image(tmp_path / "all" / "a.JPG")
-    put_image(tmp_path / "all" / "b.png")
-    put_mask(tmp_path / "all" / "a_mask.png")
-    put_mask(tmp_path / "all" / "b_mask.png")
+    for name in ("a.JPG", "b.png"):
+        put_image(tmp_path / "all" / name)
+        put_mask(tmp_path / "all" / f"{name[0]}_mask.png")
     put_lines(tmp_path / "t.txt", "b", "a")
     settings = TWO | {"images": "all", "masks": "all", "mask_suffix": "_mask"}
     dataset = Folder(tmp_path, "t", splits={"t": "t.txt"}, **settings)
@@ -66,20 +63,15 @@ def test_classes_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [
-        ({"classes": ["x"]}, ["1 names"]),
         ({"classes": ["x", "x"]}, ["1 of them different"]),
-        ({"classes": ["x", " "]}, ["classes holds ' ', which is no name"]),
         ({"classes": [True, False]}, ["classes holds True, which is no name", "quotes"]),
-        ({"classes": ["x", ["y"]]}, ["classes holds ['y'], which is no name"]),
         ({"classes": ["x", "ignore"]}, ["classes holds 'ignore', which is the void"]),
         ({"palette": [[1, 2, 3]]}, ["1 colours for 2 classes"]),
         ({"palette": [[1, 2, 3], [1, 2, 300]]}, ["0..255"]),
         ({"images": "pictures"}, ["pictures", "does not exist"]),
-        ({"masks": "labels"}, ["labels", "does not exist"]),
         ({"mask_suffix": "_x"}, ["'a' has no mask", "1 of 1"]),
         ({"val_ratio": 1.5}, ["1.5", "0.2"]),
         ({"val_ratio": 0.5, "splits": {"train": "t.txt"}}, ["choose one"]),
-        ({"label_map": {3: "z"}}, ["'z'"]),
     ],
 )
 def test_wrong_settings(tmp_path, settings, parts):
@@ -98,7 +90,6 @@ def test_wrong_files(tmp_path):
     put_pair(tmp_path, "a", "train")
     put_image(tmp_path / "images/train/b.jpg")
     put_image(tmp_path / "images/train/c.jpg")
-    check_error(lambda: Folder(tmp_path, "train", **TWO), "'b' has no mask", "2 of 3")
     put_mask(tmp_path / "masks/train/b.png", 5)
     put_mask(tmp_path / "masks/train/c.png", 0, size=(12, 15))
     dataset = Folder(tmp_path, "train", **TWO)

@@ -1,13 +1,12 @@
 """Reading images and masks: modes, orientation, bit depths, damaged and unusual files."""
 
 import os
-import struct
 import zlib
 from contextlib import suppress
 
 import numpy as np
 import pytest
-from dataset_files import SIZE, check_error, png_bytes, put_mask, put_pair, sbd_tree, voc_tree
+from dataset_files import SIZE, check_error, damaged_copies, png_bytes, put_mask, put_pair
 from PIL import Image, ImageOps
 
 from segframe.data import VOC, Folder
@@ -30,9 +29,7 @@ def test_orientation_is_applied_to_image_and_mask(tmp_path):
     assert (mask == image[..., 0] // 255).all()
 
 
-@pytest.mark.parametrize(
-    ("mode", "orientation"), [*(("RGB", orientation) for orientation in range(1, 9)), ("L", 6), ("CMYK", 1)]
-)
+@pytest.mark.parametrize(("mode", "orientation"), [*(("RGB", k) for k in range(1, 9)), ("L", 6), ("CMYK", 1)])
 def test_jpegs_are_read_as_pillow_reads_them(tmp_path, mode, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -87,22 +84,7 @@ def test_grey_and_palette_masks_of_few_bits_hold_indices(tmp_path, bits):
         assert (read_raw(tmp_path / "m.png") == values).all()
 
 
-@pytest.mark.parametrize(("mode", "size"), [("L", (1, 9)), ("L", (40, 33)), ("P", (1, 1)), ("P", (40, 33))])
-def test_png_masks_with_and_without_filters(tmp_path, mode, size):
-    """Pillow writes filters for grey images, not for palette images."""
-    values = np.add.outer(np.arange(size[0]), np.arange(size[1])).astype(np.uint8)
-    mask = Image.fromarray(values)
-    if mode == "P":
-        mask.putpalette(np.arange(768, dtype=np.uint8).tobytes())
-    mask.save(tmp_path / "m.png")
-    found = read_raw(tmp_path / "m.png")
-    assert (found == values).all()
-    assert found.flags.writeable
-
-
 def test_masks_of_other_modes(tmp_path):
-    Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
-    assert read_raw(tmp_path / "m.png").tolist() == [[1, 0]]
     Image.fromarray(np.array([[[3, 9], [4, 0]]], np.uint8), "LA").save(tmp_path / "m.png")
     assert read_raw(tmp_path / "m.png").tolist() == [[3, 4]]
     Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "m.tif")
@@ -118,26 +100,11 @@ def png_of_16_bits(values):
     return png_bytes(width, height, 16, {1: 0, 3: 2, 4: 6}[channels], pixels)
 
 
-def tiff_of_16_bits(values):
-    """A TIFF of three channels of 16 bits."""
-    height, width, channels = values.shape
-    data = values.astype("<u2").tobytes()
-    tags = [(256, width), (257, height), (259, 1), (262, 2), (277, channels), (278, height), (279, len(data))]
-    end = 8 + 2 + 12 * (len(tags) + 2) + 4
-    entries = [struct.pack("<2H2I", 258, 3, channels, end)]
-    entries += [struct.pack("<2H2I", tag, 4, 1, value) for tag, value in (*tags, (273, end + 8))]
-    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
-    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
-    return head + struct.pack("<4H", 16, 16, 16, 16) + data
-
-
-@pytest.mark.parametrize(
-    ("write", "channels"), [(png_of_16_bits, 1), (png_of_16_bits, 3), (png_of_16_bits, 4), (tiff_of_16_bits, 3)]
-)
-def test_masks_of_16_bits_have_one_channel(tmp_path, write, channels):
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_masks_of_16_bits_have_one_channel(tmp_path, channels):
     values = np.arange(6 * channels).reshape(2, 3, channels) * 999
-    path = tmp_path / f"m.{write.__name__.partition('_')[0]}"
-    path.write_bytes(write(values))
+    path = tmp_path / "m.png"
+    path.write_bytes(png_of_16_bits(values))
     if channels == 1:
         assert (read_raw(path) == values[..., 0]).all()
     else:
@@ -171,11 +138,7 @@ def test_overviews_in_a_tiff_are_no_further_pictures(tmp_path, kind):
 
 def test_damaged_png_masks(tmp_path):
     put_mask(tmp_path / "m.png", np.arange(16), palette=True)
-    content, rng = (tmp_path / "m.png").read_bytes(), np.random.default_rng(0)
-    damaged = [bytearray(content) for _ in range(60)]
-    for data in damaged:
-        data[rng.integers(len(data))] ^= 255
-    for data in (*(content[:length] for length in range(0, len(content), 7)), *damaged):
+    for data in damaged_copies((tmp_path / "m.png").read_bytes()):
         (tmp_path / "d.png").write_bytes(data)
         with suppress(UserError):
             assert (read_raw(tmp_path / "d.png") == np.arange(16)).all()
@@ -193,7 +156,6 @@ def test_damaged_files_are_named(tmp_path):
 @pytest.mark.parametrize(("suffix", "kind"), [(".png", "pipe"), (".jpg", "device"), (".tif", "folder")])
 def test_only_regular_files_are_read(tmp_path, suffix, kind):
     def put_special(path):
-        path.unlink(missing_ok=True)
         if kind == "pipe":
             os.mkfifo(path)
         elif kind == "device":
@@ -205,18 +167,14 @@ def test_only_regular_files_are_read(tmp_path, suffix, kind):
     put_special(path)
     for read in READERS:
         check_error(lambda read=read: read(path), f"{path} is no regular file")
-    put_pair(tmp_path, "a", "train")
     put_special(tmp_path / "list.txt")
     check_error(lambda: Folder(tmp_path, "train", classes="list.txt"), "list.txt is no regular file")
-    voc_tree(tmp_path)
-    sbd_tree(tmp_path / "sbd")
-    put_special(tmp_path / "sbd/cls/s.mat")
-    check_error(lambda: VOC.load_mask(None, tmp_path / "sbd/cls/s.mat"), "s.mat is no regular file")
+    put_special(tmp_path / "s.mat")
+    check_error(lambda: VOC.load_mask(None, tmp_path / "s.mat"), "s.mat is no regular file")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_files_larger_than_any_image_are_refused(tmp_path, suffix):
-    path = tmp_path / f"m{suffix}"
+def test_files_larger_than_any_image_are_refused(tmp_path):
+    path = tmp_path / "m.png"
     path.touch()
     os.truncate(path, MAX_BYTES + 1)  # sparse
     for read in READERS:

@@ -18,20 +18,17 @@ Image.init()  # Pillow's readers take memory too, once
 READERS = (read_image, read_raw, read_header, stored_area)
 
 
-def png(width, height, size, colour_type=0):
-    """A PNG with this header and `size` bytes of pixels."""
-    return png_bytes(width, height, 8, colour_type, zlib.compress(bytes(size)))
+def png(width, height, size):
+    """A grey PNG with this header and `size` bytes of pixels."""
+    return png_bytes(width, height, 8, 0, zlib.compress(bytes(size)))
 
 
 def patch_header(tmp_path, suffix, *changes):
     """A small image whose header claims other numbers."""
     path = tmp_path / f"bomb{suffix}"
     Image.new("L", (31, 33)).save(path)
-    data = path.read_bytes()
     for old, new in changes:
-        assert old in data
-        data = data.replace(old, new, 1)
-    path.write_bytes(data)
+        path.write_bytes(path.read_bytes().replace(old, new, 1))
     return path
 
 
@@ -46,14 +43,11 @@ def check_refused(path, *parts):
         tracemalloc.stop()
 
 
-HUGE_JPEG = (struct.pack(">2H", 33, 31), struct.pack(">2H", 65_000, 64_000))
-
-
 def test_huge_headers(tmp_path):
-    for colour_type in (0, 2, 3):
-        (tmp_path / "b.png").write_bytes(png(100_000, 90_000, 1 << 20, colour_type))
-        check_refused(tmp_path / "b.png", "100000x90000")
-    check_refused(patch_header(tmp_path, ".jpg", HUGE_JPEG), "64000x65000")
+    (tmp_path / "b.png").write_bytes(png(100_000, 90_000, 1 << 20))
+    check_refused(tmp_path / "b.png", "100000x90000")
+    change = struct.pack(">2H", 33, 31), struct.pack(">2H", 65_000, 64_000)
+    check_refused(patch_header(tmp_path, ".jpg", change), "64000x65000")
     tags = ((256, 31, 65_535), (257, 33, 65_000))  # ImageWidth and ImageLength, one LONG each
     changes = [[struct.pack("<2H2I", tag, 4, 1, value) for value in values] for tag, *values in tags]
     check_refused(patch_header(tmp_path, ".tif", *changes), "65535x65000")
@@ -86,7 +80,7 @@ def test_only_formats_with_a_listed_suffix_are_opened(tmp_path):
     inner = png(16, 16, 17 * 16)
     icon = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n"
-    for name, content in (("icon.png", icon), ("icon.jpg", icon), ("script.png", postscript)):
+    for name, content in (("icon.png", icon), ("script.jpg", postscript)):
         (tmp_path / name).write_bytes(content)
         for read in READERS:
             check_error(lambda read=read, name=name: read(tmp_path / name), tmp_path / name, "cannot identify")

@@ -23,9 +23,7 @@ def map_row(table, *values, dtype=np.uint8):
 
 
 def test_voc_palette():
-    assert voc_palette(21) == VOC.palette
-    assert VOC.palette[1] == (128, 0, 0)
-    assert VOC.palette[20] == (0, 64, 128)
+    assert VOC.palette[20] == voc_palette(21)[20] == (0, 64, 128)
     assert len(set(voc_palette(256))) == 256
 
 
@@ -55,9 +53,7 @@ def test_unlisted_values_may_not_share_a_class():
     ("label_map", "part"),
     [
         ({1: "catt"}, "did you mean 'cat'"),
-        ({1: 9}, "9"),
         ({-1: 0}, "-1"),
-        ({"x": 0}, "'x'"),
         ({True: 1, False: 0}, "label_map lists True: its keys are mask values"),
         ({"#12345": 0}, "#rrggbb"),
         ({"#aAbBcC": 0, "#AABBCC": 1}, "'#aAbBcC' and '#AABBCC', which are one colour"),
@@ -106,18 +102,9 @@ def test_advised_maps_with_colours_can_be_pasted(values):
         assert ((before == after) | (before == 254)).all()
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "label_map", "values"),
-    [
-        (3, {}, [0, 77, 99]),
-        (3, {5: 1}, [0, 5, 77]),
-        (3, {7: 1}, [0, 1, 7]),
-        (3, {}, [1, 2, 3, 77]),
-        (2, {}, [0, 200]),
-    ],
-)
-def test_advised_settings_solve_the_problem(num_classes, label_map, values):
-    classes, raw = [f"c{k}" for k in range(num_classes)], np.array(values, np.uint8)
+@pytest.mark.parametrize(("label_map", "values"), [({5: 1}, [0, 5, 77]), ({7: 1}, [0, 1, 7]), ({}, [1, 2, 3, 77])])
+def test_advised_settings_solve_the_problem(label_map, values):
+    classes, raw = ["c0", "c1", "c2"], np.array(values, np.uint8)
     table = make_table(classes, label_map)
     settings = re.findall(r"'\S*data\.dataset\.label_map=(\{.*?\})'", table.advice(raw))
     assert settings
@@ -163,21 +150,13 @@ def test_the_label_map_overrides_the_palette(tmp_path):
     assert map_row(table, 0, 1, 255) == [0, 1, 255]
 
 
-@pytest.mark.parametrize(
-    ("colours", "parts"),
-    [
-        ([CITY[0], (224, 224, 192)], ["#e0e0c0 (5 pixels), which", "3 classes", '{"#e0e0c0": ignore}']),
-        ([(9, k, 3) for k in range(20)], ["and 15 more", "JPEG"]),
-    ],
-)
-def test_advice_about_colours(tmp_path, colours, parts):
-    path = put_colours(tmp_path / "m.png", *colours)
-    check_error(lambda: read_city(path, {}), path, *parts)
-
-
-def test_black_and_white_masks(tmp_path):
+def test_advice_about_colours(tmp_path):
+    path = put_colours(tmp_path / "m.png", CITY[0], (224, 224, 192))
+    check_error(lambda: read_city(path, {}), path, "#e0e0c0 (5 pixels), which", "3 classes", '{"#e0e0c0": ignore}')
+    put_colours(path, *((9, k, 3) for k in range(20)))
+    check_error(lambda: read_city(path, {}), path, "and 15 more", "JPEG")
     black_and_white = ((0, 0, 0), (255, 255, 255))
-    path = put_colours(tmp_path / "m.png", *black_and_white)
+    put_colours(path, *black_and_white)
     check_error(lambda: read_city(path, {}, CITY[:2]), "palette=[[0,0,0],[255,255,255]]")
     assert read_city(path, {}, black_and_white)[:, 0].tolist() == [0, 1]
 

@@ -28,7 +28,7 @@ def bilinear(image, rows, cols):
     return upper * (1 - down) + (image[bottom][:, left] * (1 - right) + image[bottom][:, beside] * right) * down
 
 
-@pytest.mark.parametrize("shape", [(90, 130), (301, 77)])
+@pytest.mark.parametrize("shape", [(90, 130), (301, 77), (1, 1)])
 def test_crop_is_a_window_of_the_scaled_image(shape):
     """Every pixel is the source interpolated at the pixel's centre in the scaled image, up to rounding."""
     rng = np.random.default_rng(1)
@@ -86,15 +86,6 @@ def test_distribution_of_scales_and_windows():
     assert max(places) > 0.95
 
 
-def test_scale_one_is_a_plain_crop():
-    image, mask = smooth(50, 60), np.arange(3000).reshape(50, 60).astype(np.uint8)
-    crop = RandomScaleCrop(40, scale=(1, 1))
-    result = crop(image=image, mask=mask)
-    top, left = (span.start + span.skipped for span in crop.params["spans"])
-    assert (result["image"] == image[top : top + 40, left : left + 40]).all()
-    assert (result["mask"] == mask[top : top + 40, left : left + 40]).all()
-
-
 def test_scales_in_steps():
     crop = RandomScaleCrop((8, 8), scale=(0.5, 1.5), step=0.25)
     image, mask = smooth(40, 80), np.zeros((40, 80), np.uint8)
@@ -106,28 +97,10 @@ def test_scales_in_steps():
     assert heights == {20, 30, 40, 50, 60}
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 500)])
-def test_crops_of_any_image_have_the_exact_size(shape):
-    crop = Transform([RandomScaleCrop((32, 40))])
-    image, mask = crop(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), seed=0)
-    assert image.shape == (32, 40, 3)
-    assert mask.shape == (32, 40)
-
-
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"size": 0}, "size is 0"),
-        ({"size": (1, 2, 3)}, "height, width"),
-        ({"size": 1.5}, "1.5"),
-        ({"size": 9, "scale": (2, 1)}, "2, 1"),
-        ({"size": 9, "scale": (0, 1)}, "positive"),
-        ({"size": 9, "scale": 2}, "scale is 2"),
-        ({"size": 9, "step": 0}, "step is 0"),
-    ],
-)
-def test_wrong_crops(settings, part):
-    check_error(lambda: RandomScaleCrop(**settings), part)
+def test_wrong_crops():
+    check_error(lambda: RandomScaleCrop((1, 2, 3)), "height, width")
+    check_error(lambda: RandomScaleCrop(9, scale=(2, 1)), "2, 1")
+    check_error(lambda: RandomScaleCrop(9, step=0), "step is 0")
 
 
 def test_results_are_a_function_of_the_seed():
@@ -142,11 +115,10 @@ def test_results_are_a_function_of_the_seed():
     assert not (first[0] == other[0]).all()
 
 
-@pytest.mark.parametrize("wrap", [list, lambda steps: [A.Sequential(steps, p=1)]])
-def test_steps_draw_independently(wrap):
+def test_steps_draw_independently():
     image = np.zeros((2, 2, 3), np.uint8)
     image[:, 0] = 100
-    transform = Transform(wrap([A.HorizontalFlip(p=0.5), A.InvertImg(p=0.5)]))
+    transform = Transform([A.Sequential([A.HorizontalFlip(p=0.5), A.InvertImg(p=0.5)], p=1)])
     outputs = (transform(image, np.zeros((2, 2), np.uint8), seed)[0] for seed in range(60))
     assert {tuple(output[0, :, 0].tolist()) for output in outputs} == {(100, 0), (0, 100), (155, 255), (255, 155)}
 
@@ -189,11 +161,6 @@ def apply_jitters(image, seed, **ranges):
     return results[0][0], results[1][0]
 
 
-def mean_difference(images, **ranges):
-    pairs = (apply_jitters(image, seed, **ranges) for image in images for seed in range(20))
-    return np.mean([np.abs(theirs - ours).mean() for theirs, ours in pairs])
-
-
 def test_jitter_without_hue_equals_albumentations_up_to_one_level():
     for name in ("brightness", "contrast", "saturation"):
         for seed in range(10):
@@ -214,13 +181,6 @@ def test_hue_is_rotated_by_the_angle_of_albumentations():
         assert np.abs(theirs - ours).mean() < 6
 
 
-def test_jitter_is_close_to_albumentations():
-    """On images that no step clips; albumentations rounds down after each step."""
-    images = [np.clip(smooth(60, 80).astype(int) // 2 + shift, 0, 255).astype(np.uint8) for shift in (30, 60, 90)]
-    assert mean_difference(images, **RANGES) < 4
-    assert mean_difference(images, **RANGES | {"hue": 0}) < 1.2
-
-
 # errors
 
 
@@ -230,12 +190,10 @@ def test_unsuitable_steps():
     check_error(lambda: Transform([A.Normalize()])(image, mask, seed=0), "leave out Normalize")
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_errors_of_a_step_name_it_and_the_sample(num_workers):
+def test_errors_of_a_step_name_it_and_the_sample():
     shapes = Shapes(None, "train", Transform([A.HorizontalFlip(p=0), A.RandomCrop(64, 64)]), size=32)
-    loader = DataLoader(shapes, batch_size=2, num_workers=num_workers)
     with pytest.raises(UserError, match=r"RandomCrop fails \(CropSizeError: Crop size .*32") as error:
-        next(iter(loader))
+        next(iter(DataLoader(shapes, batch_size=2, num_workers=1)))
     assert str(error.value).startswith("Shapes train_0000 (32x32 pixels, sample 0): transforms: ")
 
 

@@ -17,7 +17,7 @@ EVALUATE = ("scripts/evaluate.py", "checkpoint=run", "accelerator=cpu", "output_
 PREDICT = ("scripts/predict.py", "checkpoint=run", "input=photos/images/val", "output=out", "accelerator=cpu")
 CHECK_DATA = ("scripts/check_data.py", *PHOTOS[:3], "data.num_workers=0", "output_dir=out")
 SUMMARY = ("scripts/summary.py", "receptive_field=false", "output_dir=out")
-REPLAY = ("scripts/replay.py", "checkpoint=run/checkpoints/last.ckpt", "output_dir=out")
+REPLAY = ("scripts/replay.py", "checkpoint=run/checkpoints/last.ckpt", "accelerator=cpu", "output_dir=out")
 
 
 @dataclass
