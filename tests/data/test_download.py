@@ -92,7 +92,6 @@ def test_wrong_checksum(tmp_path, archive, url):
     [
         ("../out.txt", {}),
         ("kit/link", {"type": tarfile.SYMTYPE, "linkname": "../../out.txt"}),
-        ("kit/device", {"type": tarfile.CHRTYPE}),
     ],
 )
 def test_unsafe_members_are_refused(tmp_path, name, attributes):
@@ -123,12 +122,11 @@ class Killed(BaseException):
 def test_a_kill_while_unpacking_or_moving_is_completed_by_the_next_run(tmp_path, archive, monkeypatch, moves):
     root = tmp_path / "root"
     (root / "kit").mkdir(parents=True)  # so that files are moved one by one
-    calls, replace = [], os.replace
+    results, replace = iter([None] * moves + [Killed]), os.replace
 
     def kill(source, target):
-        calls.append(target)
-        if len(calls) == 1 + moves:
-            raise Killed
+        if killed := next(results):
+            raise killed
         replace(source, target)
 
     monkeypatch.setattr("os.replace", kill)

@@ -79,14 +79,11 @@ def test_wrong_settings(tmp_path, settings, parts):
     check_error(lambda: Folder(tmp_path, "train", **TWO | settings), *parts)
 
 
-def test_missing_folders(tmp_path):
-    put_pair(tmp_path, "a")
-    check_error(lambda: Folder(tmp_path, "train", **TWO), "no sub-folders", "val_ratio")
+def test_wrong_files(tmp_path):
+    put_pair(tmp_path / "flat", "a")
+    check_error(lambda: Folder(tmp_path / "flat", "train", **TWO), "no sub-folders", "val_ratio")
     check_error(lambda: Folder(tmp_path / "no", "train", **TWO), tmp_path / "no", "data.root")
     check_error(lambda: Folder.download(tmp_path), "Folder has no automatic download")
-
-
-def test_wrong_files(tmp_path):
     put_pair(tmp_path, "a", "train")
     put_image(tmp_path / "images/train/b.jpg")
     put_image(tmp_path / "images/train/c.jpg")

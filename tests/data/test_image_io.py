@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from dataset_files import SIZE, check_error, damaged_copies, png_bytes, put_mask, put_pair
+from dataset_files import SIZE, check_error, damaged_copies, png_bytes, put_mask
 from PIL import Image, ImageOps
 
 from segframe.data import VOC, Folder
@@ -71,9 +71,6 @@ def test_images_of_16_bits_are_refused(tmp_path):
     check_error(lambda: read_image(tmp_path / "i.png"), "i.png has more than 8 bits per channel")
 
 
-# masks
-
-
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_grey_and_palette_masks_of_few_bits_hold_indices(tmp_path, bits):
     values = np.arange(35).reshape(5, 7) % 2**bits
@@ -133,9 +130,6 @@ def test_overviews_in_a_tiff_are_no_further_pictures(tmp_path, kind):
     assert (read_raw(tmp_path / "m.tif") == values).all()
 
 
-# files that cannot be read
-
-
 def test_damaged_png_masks(tmp_path):
     put_mask(tmp_path / "m.png", np.arange(16), palette=True)
     for data in damaged_copies((tmp_path / "m.png").read_bytes()):
@@ -179,10 +173,3 @@ def test_files_larger_than_any_image_are_refused(tmp_path):
     os.truncate(path, MAX_BYTES + 1)  # sparse
     for read in READERS:
         check_error(lambda read=read: read(path), path, f"{MAX_BYTES:,}", "another file?")
-
-
-def test_masks_may_be_links(tmp_path):
-    put_pair(tmp_path, "a", "train", 1)
-    (tmp_path / "masks/train/a.png").rename(tmp_path / "elsewhere.png")
-    (tmp_path / "masks/train/a.png").symlink_to(tmp_path / "elsewhere.png")
-    assert (Folder(tmp_path, "train", classes=["x", "y"]).read_mask(0) == 1).all()

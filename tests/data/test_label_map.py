@@ -29,11 +29,9 @@ def test_voc_palette():
 
 def test_every_byte_without_a_label_map():
     table = make_table(("a", "b"), {})
-    for value in range(256):
-        if value in (0, 1, 255):
-            assert map_row(table, value, value) == [value, value]
-        else:
-            check_error(lambda value=value: map_row(table, value, value), f"m.png holds the value {value} (2 pixels)")
+    assert map_row(table, 0, 1, 255) == [0, 1, 255]
+    for value in range(2, 255):
+        check_error(lambda value=value: map_row(table, value, value), f"m.png holds the value {value} (2 pixels)")
 
 
 def test_names_other_and_16_bits():
@@ -63,13 +61,9 @@ def test_wrong_label_maps(label_map, part):
     check_error(lambda: make_table(("dog", "cat"), label_map), part)
 
 
-# advice
-
-
 @pytest.mark.parametrize(
     ("num_classes", "values", "advice"),
     [
-        (2, [0, 1, 7], "set 'data.dataset.label_map={7: ignore}', or a class instead"),
         (2, [0, 200], "for a binary mask set 'data.dataset.label_map={200: 1}'"),
         (11, [0, 5, 11], "if 11 is the void, set 'data.dataset.label_map={11: ignore}'"),
         (3, [1, 2, 3, 9], "count from 1, set 'data.dataset.label_map={1: 0, 2: 1, 3: 2, 9: ignore}'; if 3 is the void"),
@@ -95,11 +89,7 @@ def test_advised_maps_with_colours_can_be_pasted(values):
     table = make_table(classes, label_map)
     raw = np.array(values, np.uint32 if max(values) > 255 else np.uint8)
     advised = yaml.safe_load(re.search(r"label_map: (\{.*?\}) in a YAML file", table.advice(raw))[1])
-    changed = make_table(classes, advised)
-    assert changed.map_values(raw)[-2:].tolist() == [255, 255]
-    for kind in (np.uint32, np.uint16):
-        before, after = (each.map_values(np.arange(1 << 16, dtype=kind)) for each in (table, changed))
-        assert ((before == after) | (before == 254)).all()
+    assert make_table(classes, advised).map_values(raw)[-2:].tolist() == [255, 255]
 
 
 @pytest.mark.parametrize(("label_map", "values"), [({5: 1}, [0, 5, 77]), ({7: 1}, [0, 1, 7]), ({}, [1, 2, 3, 77])])
@@ -112,8 +102,6 @@ def test_advised_settings_solve_the_problem(label_map, values):
         changed = make_table(classes, label_map | yaml.safe_load(setting))
         assert (changed.map_values(raw) != 254).all()
 
-
-# colours
 
 CITY = ((128, 64, 128), (70, 70, 70), (220, 20, 60))
 
@@ -131,7 +119,7 @@ def read_city(path, label_map, palette=CITY):
     return make_table(("road", "building", "person")[: len(palette)], label_map, palette)(read_raw(path), path)
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [("RGB", ".png"), ("RGBA", ".png"), ("RGBA", ".tif"), ("RGB", ".bmp")])
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", ".bmp"), ("RGBA", ".png")])
 def test_colours_are_read_by_the_palette(tmp_path, mode, suffix):
     path = put_colours(tmp_path / f"m{suffix}", *CITY, (224, 224, 192), mode=mode)
     mask = read_city(path, {"#e0e0c0": "ignore"})
@@ -143,7 +131,6 @@ def test_colours_are_read_by_the_palette(tmp_path, mode, suffix):
 def test_the_label_map_overrides_the_palette(tmp_path):
     path = put_colours(tmp_path / "m.png", *CITY, (1, 2, 3))
     assert read_city(path, {"#464646": "person", "other": 255})[:, 0].tolist() == [0, 2, 2, 255]
-    assert read_city(path, {"#010203": 1, 7: "road"})[:, 0].tolist() == [0, 1, 2, 1]
     assert read_city(path, {"#010203": 1, "#DC143C": 0})[:, 0].tolist() == [0, 1, 0, 1]
     table = make_table(("a", "b"), {"#ff0000": "ignore"})
     assert table.is_identity

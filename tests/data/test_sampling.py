@@ -74,8 +74,6 @@ def test_epochs_cut_the_stream_of_the_run(num_workers):
 def test_validation_images_come_one_by_one_in_order():
     batches = list(make_module(0).val_dataloader())
     assert [batch["name"] for batch in batches] == [["val_0000"], ["val_0001"], ["val_0002"]]
-    assert {tuple(batch["image"].shape) for batch in batches} == {(1, 3, 48, 48)}
-    assert {tuple(batch["mask"].shape) for batch in batches} == {(1, 48, 48)}
 
 
 def test_errors_in_a_worker_are_one_sentence():

@@ -43,6 +43,7 @@ def test_separators_of_pairs(tmp_path):
     ("content", "parts"),
     [
         (b"a\nzebra\n", ["t.txt", "'zebra'", "no image"]),
+        (b"a\na.jpg\n", ["'a' 2 times", "list it once"]),
         (b"images/a.jpg masks/lost.png\n", ["lost.png does not exist", "t.txt lists it"]),
         ("a\nstra\xdfe\n".encode("latin-1"), ["t.txt is no text in UTF-8", "at byte 6", ": save it as UTF-8"]),
         ("a\r\n".encode("utf-16-be"), ["t.txt is no text in UTF-8", ": save it as UTF-8"]),
@@ -76,20 +77,6 @@ def test_empty_splits(tmp_path):
     (tmp_path / "images/train").mkdir()
     (tmp_path / "masks/train").mkdir()
     check_error(lambda: folder("train"), f"{tmp_path / 'images/train'} holds no image", "configs/data/folder.yaml")
-
-
-def test_images_of_one_name_in_several_folders(tmp_path):
-    listed = ["one/0", "two/0", "two/1"]
-    for name in listed:
-        put_image(tmp_path / "images" / f"{name}.jpg")
-        put_mask(tmp_path / "masks" / f"{name}.png")
-    lines = [f"images/{name}.jpg masks/{name}.png" for name in listed]
-    put_lines(tmp_path / "t.txt", *lines)
-    assert names(make(tmp_path)) == ["one/0", "two/0", "1"]
-    put_lines(tmp_path / "t.txt", *lines[1:])
-    assert names(make(tmp_path)) == ["0", "1"]
-    put_lines(tmp_path / "t.txt", *lines, lines[0])
-    check_error(lambda: make(tmp_path), "'one/0' 2 times", "list it once")
 
 
 @pytest.mark.parametrize(("of_images", "of_masks"), [("NFC", "NFD"), ("NFD", "NFC")])

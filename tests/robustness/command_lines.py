@@ -121,7 +121,7 @@ RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
 OTHERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (RESNET, ("backbone.weights=nowhere.pth", "backbone.weights=run/config.yaml", "backbone.variant=resnet999")),
     (RESNET, ("backbone.output_stride=7", "backbone.multi_grid=[1]", "head.output_stride=0", "head.reads=c9")),
-    (EVALUATE, ("split=nosuch", "precision=7", "accelerator=tpu", "output_stride=3", "data=voc", "checkpoint=nowhere")),
+    (EVALUATE, ("split=nosuch", "precision=7", "output_stride=3", "data=voc", "checkpoint=nowhere")),
     ((*EVALUATE, "inference=sliding_window"), ("inference.window=0", "inference.mode=slow", "inference.stride=9999")),
     ((*EVALUATE, "inference=tta", "postprocess=dense_crf"), ("inference.scales=[]", "postprocess.iterations=-1")),
     (PREDICT, ("alpha=2", "feature_channels=0", "heatmaps=[dragon]", "input=nowhere", "output=run/config.yaml")),

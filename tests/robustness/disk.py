@@ -25,7 +25,7 @@ WORDS = (
     *("callbacks.curves.every_n_steps=1", "output_dir=disk/run"),
 )
 PAGE = 4096
-PREDICTION_PAGES = (0, 3, 7, 12)
+PREDICTION_PAGES = (0, 7)
 """Free pages for predictions of six images, which need about twenty."""
 CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE, MS_REMOUNT = 0x20000, 0x10000000, 0x4000, 1 << 18, 32
 libc = ctypes.CDLL(None, use_errno=True)
@@ -41,28 +41,22 @@ def run(settings: Settings, folder: Path) -> Part:
         part.add(-1, "the run on a large disk", [child.out])
         return part
     if reason := refused_mount():
-        part.skip(reason)
+        part.skipped = reason
         return part
     reference = place / "disk/run"
     size = (reference / "checkpoints/last.ckpt").stat().st_size
     expected = runs.digest(reference)
     images.write_dataset(folder / "photos")
     cases: list[tuple[str, int, Callable[[Path, Path], list[str]]]] = []
-
-    def add_training(title: str, room: int, due: str | None = None, left: int = 0) -> None:
-        cases.append((title, room, partial(train, due=due, left=left, size=room, expected=expected)))
-
     for share in (2.5, 1.5, 0.5):
-        add_training(f"room for {share} checkpoints", int(share * size))
-    for moment, due, pages in (
-        ("after the first checkpoint", "checkpoints/last.ckpt", (0, 1, 2, 5)),
-        ("after the first validation", "checkpoints/best.ckpt", (0, 1)),
-        ("when the run begins", "config.yaml", (0, 1)),
-    ):
+        room = int(share * size)
+        cases.append((f"room for {share} checkpoints", room, partial(train, None, 0, room, expected)))
+    for due, pages in (("checkpoints/last.ckpt", (0, 1, 5)), ("checkpoints/best.ckpt", (0, 1)), ("config.yaml", (0,))):
         for left in pages:
-            add_training(f"filled {moment} but for {left} pages", 9 * size, due, left)
+            title = f"filled after {due} exists but for {left} pages"
+            cases.append((title, 9 * size, partial(train, due, left, 9 * size, expected)))
     for room in PREDICTION_PAGES:
-        work = partial(predict, run=reference, images=folder / "photos/images", room=room)
+        work = partial(predict, reference, folder / "photos/images", room)
         cases.append((f"predictions on {room} pages", 99 * PAGE, work))
     for number, (title, room, work) in enumerate(cases):
         if settings.pick in (None, number):
@@ -74,7 +68,7 @@ def run(settings: Settings, folder: Path) -> Part:
 
 def refused_mount() -> str | None:
     """Why no small disk can be mounted here; None if it can."""
-    if sys.platform != "linux" or shutil.which("unshare") is None:
+    if shutil.which("unshare") is None:
         return "small disks need Linux's unshare"
     command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt || mount -t tmpfs none /tmp"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -117,7 +111,7 @@ def check(code: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def train(place: Path, log: Path, due: str | None, left: int, size: int, expected: dict[str, object]) -> list[str]:
+def train(due: str | None, left: int, size: int, expected: dict[str, object], place: Path, log: Path) -> list[str]:
     """Train on the small disk, fill it once the run's file `due` exists, enlarge it and resume; return the problems."""
     disk, folder = place / "disk", place / "disk/run"
     child = Child(WORDS, place, log)
@@ -139,7 +133,7 @@ def train(place: Path, log: Path, due: str | None, left: int, size: int, expecte
     return [*problems, out[-3000:]] if problems else []
 
 
-def predict(place: Path, log: Path, run: Path, images: Path, room: int) -> list[str]:
+def predict(run: Path, images: Path, room: int, place: Path, log: Path) -> list[str]:
     """Predict with so many free pages; return the problems."""
     output = place / "disk/out"
     fill(place / "disk/filler", room)

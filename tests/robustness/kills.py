@@ -153,22 +153,17 @@ def run(settings: Settings, folder: Path) -> Part:
             problems = runs.differences(folder / name, expected[kill.recipe])
         while_writing += "while writing" in events
         title = f"{kill.recipe}, {kill.workers[0]} then {kill.workers[1]} workers, {kill.moment}: {events}"
-        part.add(number, f"{title} ({kill})", problems, " ".join(words(kill.recipe, name, kill.workers[0])))
+        part.add(number, f"{title} ({kill})", problems, " ".join((*COMMON, *RECIPES[kill.recipe])))
         part.log(f"{number + 1:2} {title}")
         shutil.rmtree(folder / name, ignore_errors=True)
     part.log(f"{while_writing} of {len(numbers)} runs were killed while a checkpoint was being written")
     return part
 
 
-def words(recipe: str, name: str, workers: int) -> list[str]:
-    """The command of a run, the same before and after it is killed."""
-    return [*COMMON, *RECIPES[recipe], f"output_dir={name}", f"data.num_workers={workers}"]
-
-
 def start(folder: Path, recipe: str, name: str, workers: int, counters: Counters | None = None) -> Child:
-    """Start or resume a run."""
-    log = folder / f"{name}.log"
-    return Child(words(recipe, name, workers), folder, log, counters.install if counters else None)
+    """Start or resume a run: with the same command but for the number of workers."""
+    words = (*COMMON, *RECIPES[recipe], f"output_dir={name}", f"data.num_workers={workers}")
+    return Child(words, folder, folder / f"{name}.log", counters.install if counters else None)
 
 
 def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tuple[str, list[str]]:

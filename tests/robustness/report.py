@@ -16,13 +16,13 @@ class Settings:
 
 @dataclass
 class Part:
-    """The results of one part."""
+    """The results of one part; `skipped` is why it cannot run here."""
 
     name: str
     settings: Settings
     passed: int = 0
     failed: int = 0
-    skipped: list[str] = field(default_factory=list)
+    skipped: str = ""
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -42,11 +42,6 @@ class Part:
         if command:
             print(f"    which runs: {command}", flush=True)
 
-    def skip(self, reason: str) -> None:
-        """Record that the part, or the rest of it, cannot run here."""
-        self.skipped.append(reason)
-        self.log(f"skipped: {reason}")
-
     def log(self, line: str) -> None:
         """Print a line of progress."""
         print(f"{self.name} {time.monotonic() - self.started:5.0f} s  {line}", flush=True)
@@ -54,8 +49,8 @@ class Part:
 
 def table(parts: list[Part]) -> str:
     """One line per part."""
-    lines = [f"{'part':8} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}"]
+    lines = [f"{'part':8} {'passed':>7} {'failed':>7} {'seconds':>8}"]
     for part in parts:
-        counts = f"{part.passed:7} {part.failed:7} {len(part.skipped):8} {part.seconds:8.0f}"
-        lines.append(f"{part.name:8} {counts}  {'; '.join(part.skipped)}".rstrip())
+        note = f"  skipped: {part.skipped}" if part.skipped else ""
+        lines.append(f"{part.name:8} {part.passed:7} {part.failed:7} {part.seconds:8.0f}{note}")
     return "\n".join(lines)

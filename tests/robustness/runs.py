@@ -30,17 +30,13 @@ def find_damage(folder: Path) -> list[str]:
             checkpoint.verify_checksums(path)
         except UserError as error:
             found.append(str(error))
-    for path in folder.glob("*.json"):
+    for path in (*folder.glob("*.json"), *folder.glob("config.yaml")):
         try:
-            json.loads(path.read_text())
-        except ValueError as error:
-            found.append(f"{path.name} is half-written: {error}")
-    if (folder / "config.yaml").exists():
-        try:
-            if "seed" not in yaml.safe_load((folder / "config.yaml").read_text()):
+            content = yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else json.loads(path.read_text())
+            if path.suffix == ".yaml" and "seed" not in content:
                 found.append("config.yaml lacks its last settings")
-        except (yaml.YAMLError, TypeError) as error:
-            found.append(f"config.yaml is half-written: {error}")
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            found.append(f"{path.name} is half-written: {error}")
     if (folder / "metrics.csv").exists():
         header, *rows = (folder / "metrics.csv").read_text().split("\n")
         # Only the last line may be cut off.

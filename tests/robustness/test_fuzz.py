@@ -66,19 +66,12 @@ def read_or_refuse(reader, *arguments):
 
 @st.composite
 def mutated(draw, contents):
-    """A valid file with bytes changed, removed or inserted, or cut off."""
+    """A valid file with bytes replaced, removed or inserted, or cut off."""
     content = bytearray(draw(contents))
     for _ in range(draw(st.integers(0, 6))):
         at = draw(st.integers(0, max(0, len(content) - 1)))
-        match draw(st.sampled_from(("change", "cut", "insert", "drop"))):
-            case "change" if content:
-                content[at] = draw(st.integers(0, 255))
-            case "cut":
-                del content[at:]
-            case "insert":
-                content[at:at] = draw(st.binary(max_size=20))
-            case "drop":
-                del content[at : at + draw(st.integers(1, 50))]
+        length = draw(st.sampled_from((0, 1, 50, len(content))))
+        content[at : at + length] = draw(st.binary(max_size=20))
     return bytes(content)
 
 
@@ -120,16 +113,10 @@ def test_masks(folder, suffix):
 
 
 @profile
-@given(
-    st.sampled_from(MASKS),
-    st.sampled_from(["L", "P", "I;16"]),
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.integers(0, 9),
-    st.integers(0, 2**32 - 1),
-)
-def test_a_valid_mask_is_read_exactly(folder, suffix, mode, height, width, level, seed):
+@given(st.sampled_from(MASKS), st.sampled_from(["L", "P", "I;16"]), st.integers(0, 9), st.integers(0, 2**32 - 1))
+def test_a_valid_mask_is_read_exactly(folder, suffix, mode, level, seed):
     rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 41, 2)
     depth = np.uint16 if mode == "I;16" and suffix in (".png", ".tif") else np.uint8
     values = rng.integers(0, np.iinfo(depth).max, (height, width), dtype=depth, endpoint=True)
     mask = Image.fromarray(values)
