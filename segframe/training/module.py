@@ -51,7 +51,9 @@ class SegmentationModule(pl.LightningModule):
         self.length = length
         self.classes = classes
         self.palette = palette
+        # Reading a DictConfig in each step would take longer than the rest of the bookkeeping.
         self.output_weights = dict(config.output_weights)
+        self.first_seed = int(config.seed)
         self.confusion = ConfusionMatrix(len(classes))
         self.metrics: dict[str, float] = {}
         # Not a buffer: it would follow the network into 16 bits, in which sums stall.
@@ -65,7 +67,7 @@ class SegmentationModule(pl.LightningModule):
     def step_seed(self, batch_idx: int) -> int:
         """The seed of the forward pass of an epoch's batch, in which dropout draws."""
         epoch_batches = self.length.steps_per_epoch * self.trainer.accumulate_grad_batches
-        return int(self.config.seed) + self.trainer.current_epoch * epoch_batches + batch_idx
+        return self.first_seed + self.trainer.current_epoch * epoch_batches + batch_idx
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all outputs."""

@@ -65,9 +65,8 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
     disambiguate_callbacks(chosen)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     callbacks = [
-        pl.callbacks.LambdaCallback(on_train_start=lambda trainer, module: on_start(trainer)),
         DivergenceStop(),
-        ResumeState(),
+        ResumeState(on_start),
         *chosen.values(),
         PreemptionCheckpoint(str(last), settings.checkpoint_every),
     ]

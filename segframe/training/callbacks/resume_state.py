@@ -1,6 +1,7 @@
 """Exact resuming: a run's progress, loggers, learning rates and early stopping after a checkpoint is loaded."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ log = logging.getLogger(__name__)
 class ResumeState(Callback):
     """Stops a run after its last step, and lets a resumed one go on exactly where its checkpoint was written.
 
-    A checkpoint that is written before or within the validation of its step has that validation made anew.
+    A checkpoint that is written before or within the validation of its step has that validation made anew. When training
+    begins, after a checkpoint has been accepted, `on_start` is called.
     """
 
-    def __init__(self) -> None:
-        self._validates_at = 0  # the step whose validation has not ended yet
+    def __init__(self, on_start: Callable[[Trainer], None]) -> None:
+        self._on_start = on_start
+        self._validated_at = 0  # the step of the last validation
         self._scores: dict[str, Tensor] = {}  # of the last validation before the checkpoint
         self._settings: list[dict[str, Any]] = []  # of the optimizer's groups, by the config
 
@@ -31,6 +34,7 @@ class ResumeState(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Apply the config's optimizer settings; stop again a run that had stopped early, unless its patience grew."""
+        self._on_start(trainer)
         apply_group_settings(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self._settings)
         if trainer.global_step >= module.length.total_steps:
             trainer.should_stop = True
@@ -38,26 +42,24 @@ class ResumeState(Callback):
             if isinstance(callback, EarlyStopping) and had_stopped(callback, self._scores):
                 trainer.should_stop = True
 
-    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        step = trainer.global_step + 1
-        if step % module.length.val_every_n_steps == 0:
-            self._validates_at = step
-
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop after the last step: Lightning then validates, wherever that step falls."""
         if trainer.global_step >= module.length.total_steps:
             trainer.should_stop = True
 
     def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        self._validates_at = 0
+        self._validated_at = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             logger.save()  # what was logged up to here must not be lost while the steps are kept
-        checkpoint.setdefault(KEY, {})["validates"] = self._validates_at == checkpoint["global_step"]
+        step = checkpoint["global_step"]
+        validates = step % module.length.val_every_n_steps == 0 and step != self._validated_at
+        checkpoint.setdefault(KEY, {})["validates"] = validates
 
     def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         step, total, validates = checkpoint["global_step"], module.length.total_steps, checkpoint[KEY].get("validates")
+        self._validated_at = 0 if validates else step
         discard_after(step - bool(validates), trainer.loggers)
         ended = "" if step < total else ": the run had ended, trainer.max_steps=... makes it longer"
         log.info("resuming at step %d of %d (%s)%s", step, total, trainer.ckpt_path, ended)
