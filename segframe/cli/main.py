@@ -75,6 +75,7 @@ def run(name: str) -> None:
     if name == "train":
         preemption.listen()
     try:
+        schema.register(take_config_dir(sys.argv))  # a resumed run may have parts that the user's own configs name
         if name == "train":
             sys.argv[1:] = resume_arguments(sys.argv[1:])
         if name in ("evaluate", "predict"):

@@ -105,7 +105,7 @@ class DataModule(pl.LightningDataModule):
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)
         self.epoch_batches = epoch_batches or num_batches
-        self.num_workers = num_workers
+        self.num_workers = count_workers(num_workers)
         self.pin_memory = pin_memory
 
     def train_dataloader(self) -> StreamLoader:

@@ -140,7 +140,7 @@ def build_module(
 ) -> SegmentationModule:
     """The LightningModule of a run."""
     check_output_weights(config.output_weights, segmenter.output_names)
-    return SegmentationModule(
+    module = SegmentationModule(
         segmenter,
         instantiate(config.loss, "loss"),
         instantiate(config.optimizer, "optimizer"),
@@ -150,6 +150,8 @@ def build_module(
         dataset.classes,
         dataset.palette,
     )
+    module.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
+    return module
 
 
 def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:

@@ -9,7 +9,6 @@ from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
 from segframe.training.checkpoint_io import find_resume_checkpoint
 from segframe.training.finish_config import finish_config
-from segframe.training.loggers import discard_after
 from segframe.training.module import build_module
 from segframe.training.performance import set_up_performance
 from segframe.training.run_dir import open_run_dir, write_result, write_start
@@ -38,7 +37,5 @@ def train(config: DictConfig) -> float:
         trainer = build_trainer(config, length, on_start=lambda trainer: write_start(folder, config, trainer))
 
         checkpoint = find_resume_checkpoint(folder / "checkpoints") if resumes else None
-        if checkpoint is None:
-            discard_after(-1, trainer.loggers)  # of a run that was killed before its first checkpoint
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         return write_result(folder, best_score(trainer, config.monitor), config.monitor)

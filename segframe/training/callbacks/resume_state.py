@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class ResumeState(Callback):
     """Stops a run after its last step, and lets a resumed one go on exactly where its checkpoint was written.
 
-    A checkpoint that is written before or within the validation of its step has that validation made anew. When training
-    begins, after a checkpoint has been accepted, `on_start` is called.
+    A checkpoint that is written before or within the validation of its step has that validation made anew. `on_start`
+    is called when training begins: a checkpoint has been accepted then.
     """
 
     def __init__(self, on_start: Callable[[Trainer], None]) -> None:
@@ -31,6 +31,8 @@ class ResumeState(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: Any) -> None:
         self._settings = group_settings(trainer.optimizers[0])
+        if trainer.ckpt_path is None:
+            discard_after(-1, trainer.loggers)  # of a run that was killed before its first checkpoint
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Apply the config's optimizer settings; stop again a run that had stopped early, unless its patience grew."""
