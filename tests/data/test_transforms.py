@@ -63,12 +63,8 @@ def test_distribution_of_scales_and_windows():
         scales.append(span.scaled / 64)
         if span.scaled > 40:
             places.append((span.start * span.scaled / 64 + span.skipped) / (span.scaled - 32))
-    assert min(scales) < 0.55
-    assert max(scales) > 1.95
-    assert np.mean(scales) == pytest.approx(1.25, abs=0.07)
-    assert np.mean(places) == pytest.approx(0.5, abs=0.06)
-    assert min(places) < 0.02
-    assert max(places) > 0.95
+    assert np.quantile(scales, (0, 0.5, 1)) == pytest.approx([0.5, 1.25, 2], abs=0.1)
+    assert np.quantile(places, (0, 0.5, 1)) == pytest.approx([0, 0.5, 1], abs=0.1)
 
 
 def test_scales_in_steps():

@@ -27,28 +27,23 @@ def cases(rng: random.Random) -> Iterator[Case]:
         yield Case(f"{words[1]}: {title}", words, named, damage)
 
 
+def change(paths: tuple[str, ...], new: Callable[[bytes], bytes], folder: Path) -> None:
+    """Replace the content of files by one computed from it."""
+    for path in paths:
+        (folder / path).write_bytes(new((folder / path).read_bytes()))
+
+
 def texts(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
     """A config.yaml that is no mapping, or more than values."""
 
-    def write(content: bytes, folder: Path) -> None:
-        (folder / CONFIG).write_bytes(content)
-
-    def change(change_: Callable[[bytes], bytes], folder: Path) -> None:
-        write(change_((folder / CONFIG).read_bytes()), folder)
-
-    for title, content in {
-        "empty": b"",
-        "noise": rng.randbytes(500),
-        "a list": b"- a\n- b\n",
-        "unbalanced": b"a: [1, 2\n",
-        "a Python object": b"seed: !!python/object/apply:os.system ['touch ran']\n",
-    }.items():
-        yield f"config.yaml {title}", partial(write, content), "run|config.yaml"
+    call = b"seed: !!python/object/apply:os.system ['touch ran']\n"
+    for title, content in (("empty", b""), ("of noise", rng.randbytes(500)), ("a Python object", call)):
+        yield f"config.yaml {title}", partial(change, (CONFIG,), lambda _, new=content: new), "run|config.yaml"
     share = rng.uniform(0.02, 0.8)
-    cut = partial(change, lambda content: content[: int(share * len(content))])
+    cut = partial(change, (CONFIG,), lambda content: content[: int(share * len(content))])
     yield f"config.yaml cut at {share:.0%}", cut, "run|must be given|config.yaml|[a-z_]+"
     for text in (b"hydra: {run: {dir: ran}}", b"# @package _global_", b"output_dir: ${oc.env:HOME}", b"nowhere: 1"):
-        added = partial(change, lambda content, text=text: text + b"\n" + content)
+        added = partial(change, (CONFIG,), lambda content, text=text: text + b"\n" + content)
         yield f"config.yaml with {text.decode()}", added, "config.yaml"
 
 
@@ -77,10 +72,6 @@ def values(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
 def checkpoints(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
     """Checkpoints that are damaged or of another network, and a metrics.csv of another program."""
 
-    def change(change_: Callable[[bytes], bytes], folder: Path) -> None:
-        for path in CHECKPOINTS:
-            (folder / path).write_bytes(change_((folder / path).read_bytes()))
-
     def flip(content: bytes) -> bytes:
         return content[:9000] + bytes([content[9000] ^ 255]) + content[9001:]
 
@@ -88,13 +79,12 @@ def checkpoints(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
         for path in CHECKPOINTS:
             torch.save({"state_dict": {"a": torch.zeros(3)}}, folder / path)
 
-    def wider(folder: Path) -> None:
-        text = (folder / CONFIG).read_text()
-        (folder / CONFIG).write_text(text.replace("  - 4\n  - 4\n", "  - 6\n  - 4\n", 1))
+    def widen(config: bytes) -> bytes:
+        return config.replace(b"  - 4\n  - 4\n", b"  - 6\n  - 4\n", 1)
 
-    yield "checkpoints cut", partial(change, lambda content: content[:5000]), r"last\.ckpt"
-    yield "checkpoints with a wrong byte", partial(change, flip), r"last\.ckpt"
+    yield "checkpoints cut", partial(change, CHECKPOINTS, lambda content: content[:5000]), r"last\.ckpt"
+    yield "checkpoints with a wrong byte", partial(change, CHECKPOINTS, flip), r"last\.ckpt"
     yield "checkpoints of another program", foreign, r"ckpt"
-    yield "checkpoints of another network", wider, r"ckpt|checkpoint|shape|size"
+    yield "checkpoints of another network", partial(change, (CONFIG,), widen), r"ckpt|checkpoint|shape|size"
     noise = rng.randbytes(300)
-    yield "metrics.csv of noise", lambda folder: (folder / "run/metrics.csv").write_bytes(noise), r"metrics\.csv"
+    yield "metrics.csv of noise", partial(change, ("run/metrics.csv",), lambda _: noise), r"metrics\.csv"
