@@ -10,7 +10,9 @@ from dataset_files import put_lines
 from PIL import Image
 
 from segframe.config.instantiate import instantiate
+from segframe.data.image_io import pack
 from segframe.data.inspection import report, splits
+from segframe.data.inspection.facts import count_values
 from segframe.data.inspection.findings import ERROR, NOTE, WARNING
 
 FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
@@ -190,6 +192,12 @@ def test_split_without_masks(photos):
     advice = check_finding(photos, ERROR, "cannot be opened", []).advice
     assert f"image without a mask: {photos / 'images/train/0.png'} and 5 more" in advice
     assert f"mask stored as JPEG: {photos / 'masks/train/0.jpg'} and 5 more" in advice
+
+
+def test_count_values():
+    for raw in (pack(photo(0)), mask_of(1).astype(np.uint16) * 999):
+        for found, expected in zip(count_values(raw), np.unique(raw, return_counts=True), strict=True):
+            assert (found == expected).all()
 
 
 PROGRAM = ("scripts/check_data.py", "data.num_workers=0", "output_dir=out")
