@@ -19,6 +19,7 @@ from segframe.config.validate import check_keys, check_targets
 from segframe.errors import check_range
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.segmenter import Segmenter
+from segframe.models.weights.checkpoint import find_checkpoint
 from segframe.models.weights.third_party import read_weights
 from segframe.visualization.overlays import save_png
 from segframe.visualization.tables import print_table
@@ -34,6 +35,8 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
     if config.receptive_field:
         check_range("effective_field.size", config.effective_field.size, 32, MAX_FIELD)
         check_range("effective_field.num_images", config.effective_field.num_images, 1)
+    if config.init_from:
+        find_checkpoint(config.init_from)  # read only for the receptive field, but a wrong path is always refused
     classes, assumed = find_classes(config)
     summary = summarize(config, len(classes))
     note = " (assumed; data=... or num_classes=... change it)" if assumed else ""
