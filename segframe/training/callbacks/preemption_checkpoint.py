@@ -43,12 +43,12 @@ class PreemptionCheckpoint(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write a checkpoint if it is time; not while gradients accumulate. Of an epoch's last step: at its end."""
         if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._write_or_obey(trainer, module)
+            self._write_if_due(trainer, module)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        self._write_or_obey(trainer, module)
+        self._write_if_due(trainer, module)
 
-    def _write_or_obey(self, trainer: Trainer, module: Any) -> None:
+    def _write_if_due(self, trainer: Trainer, module: Any) -> None:
         if trainer.global_step - self._step >= self.steps or monotonic() - self._moment >= self.seconds:
             self._write(trainer, module)
             self._step, self._moment = trainer.global_step, monotonic()
@@ -63,9 +63,8 @@ class PreemptionCheckpoint(Callback):
         if number == signal.SIGINT:
             if self._asked == number:
                 end_at_once()
-            os.write(
-                2, b"\nCtrl-C: ends after the current step; once more: at once\n"
-            )  # print may be what was interrupted
+            # Not print, which may be what the signal has interrupted.
+            os.write(2, b"\nCtrl-C: ends after the current step; once more: at once\n")
         self._asked = number
 
     def _end_if_asked(self, trainer: Trainer, module: Any) -> None:
