@@ -251,6 +251,6 @@ def _pillow(path: Path) -> Iterator[ImageFile]:
             yield image
     except UserError:
         raise
-    # Pillow raises SyntaxError for damaged PNGs.
-    except (OSError, SyntaxError, ValueError) as error:
+    # Pillow raises SyntaxError for damaged PNGs, TypeError and KeyError for damaged pages of a TIFF.
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None

@@ -128,6 +128,18 @@ def test_overviews_in_a_tiff_are_no_further_pictures(tmp_path, kind):
     assert (read_raw(tmp_path / "m.tif") == values).all()
 
 
+def test_damaged_second_page_of_a_tiff(tmp_path):
+    path = tmp_path / "m.tif"
+    Image.fromarray(np.ones((3, 4), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    content[link : link + 4] = len(content).to_bytes(4, "little")
+    # One tag only, the compression: no width and no height.
+    path.write_bytes(bytes(content) + bytes.fromhex("010003010300010000000100000000000000"))
+    check_error(lambda: read_raw(path), "cannot read", "m.tif, is the file damaged?")
+
+
 def test_damaged_png_masks(tmp_path):
     put_mask(tmp_path / "m.png", np.arange(16), palette=True)
     for data in damaged_copies((tmp_path / "m.png").read_bytes()):
