@@ -17,7 +17,7 @@ PERIOD = 8
 def interleaved_seconds(
     networks: Mapping[str, tuple[Inference, Segmenter]], size: int = 256, rounds: int = 7
 ) -> dict[str, float]:
-    """Median seconds from one image of `size` to classes, interleaved over the networks after a warm-up round."""
+    """Median time in seconds to predict the classes of a square image, with the networks timed in turns."""
     image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
     taken: dict[str, list[float]] = {name: [] for name in networks}
     with torch.inference_mode():

@@ -52,7 +52,7 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
 def conv2d(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor:
-    """Replace F.conv2d by the mean of all inputs of each output."""
+    """Stand in for F.conv2d: each output is the mean of the inputs that its kernel covers."""
     y = F.conv2d(mean_channel(x), window(*weight.shape[-2:]), None, stride, padding, dilation)
     return y.repeat(1, weight.shape[0], 1, 1)
 

@@ -31,7 +31,9 @@ def metrics_table(
     title: str = "",
     prefix: str = "val/",
 ) -> Table:
-    """Return IoU, accuracy and share of the true pixels per class, in percent; `matrix` is (C, C), rows = truth.
+    """Return a table of IoU, accuracy and share of the ground truth per class, in percent.
+
+    `matrix` is the confusion matrix (C, C), whose rows are the ground truth.
 
     `metrics` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
     `<prefix>pixel_accuracy`.

@@ -47,7 +47,7 @@ def training_data(config: DictConfig) -> SegmentationDataset:
 
 
 def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
-    """Return a call that reads the next epoch of a dataset; `finish` gets every image as a batch of one."""
+    """Return a function that reads one epoch of a dataset, passing each image to `finish` as a batch of one."""
     if config.trainer.keep_freed_memory:
         performance.keep_freed_memory()
     epochs = count()

@@ -68,7 +68,7 @@ def classes(num_classes: int, side: int, stride: int) -> Callable[[Setup], Measu
 
 
 def metric(setup: Setup) -> Measured:
-    """Update of a confusion matrix or IoU with 8 images of 512x512."""
+    """Updating a confusion matrix (segframe) or IoU metric (peer) with 8 images of 512x512 pixels."""
     from torchmetrics.classification import MulticlassJaccardIndex
 
     num_classes, batch, side = 150, 8, 512

@@ -29,7 +29,7 @@ from segframe.files import write_text
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "dim"}
 """By severity, the highest first."""
 NO_CLASS_ROW = "no class"
-"""Row of the pixels whose value is neither a class nor void."""
+"""Name of the table row that counts pixels whose value is neither a class nor void."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Summary:
     num_images: int
     num_masks: int
     sizes: Counter[tuple[int, int]]
-    """Images of each (height, width)."""
+    """Number of images of each size (height, width)."""
     modes: Counter[str]
     """Images of each mode of Pillow."""
     encodings: Counter[str]

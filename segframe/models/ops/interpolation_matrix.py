@@ -34,7 +34,7 @@ class InterpolationMatrix(NamedTuple):
         return InterpolationMatrix(self.weights.flip(0), self.first[::-1], self.last[::-1])
 
     def at(self, pixels: list[int]) -> "InterpolationMatrix":
-        """Return the rows of these pixels."""
+        """Return the interpolation matrix for a selection of the pixels."""
         chosen = torch.tensor(pixels, device=self.weights.device)
         return InterpolationMatrix(
             self.weights[chosen], [self.first[p] for p in pixels], [self.last[p] for p in pixels]
@@ -76,7 +76,7 @@ class InterpolationMatrix(NamedTuple):
 
     @torch.no_grad()
     def columns_back(self, gradient: Tensor, out: Tensor) -> None:
-        """Add the gradient by cells to `out` (..., cells), given the gradient (..., pixels) of `columns`."""
+        """Backward pass of `columns`: add to `out` (..., cells) the gradient of the cells, from that of the pixels."""
         far, near = gradient.flatten(0, -2), out.flatten(0, -2)
         for start, end in self._tiles():
             cells, weights = self.between(start, end)

@@ -10,7 +10,7 @@ from segframe.models.ops.interpolation_matrix import resizing_matrices
 CPU_BAND = 2 << 20
 """Bytes of a band on a CPU: about the cache of one core."""
 GPU_BAND = 64 << 20
-"""Bytes of a band on a GPU: enough work for one kernel."""
+"""Size in bytes of a band of rows on a GPU: large enough to keep a kernel busy."""
 BLOCK = 4
 """Bands per block of rows whose columns are resized at once; neighbouring blocks share a row of cells."""
 MOST_ROWS = 64
