@@ -1,21 +1,15 @@
 """Splits to check, and the examination of all their samples by worker processes."""
 
-import multiprocessing
-import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
-import cv2
-import torch
+from torch.utils.data import Dataset
 
 from segframe.config.schema import DataConfig
 from segframe.data.base import SegmentationDataset
-from segframe.data.datamodule import count_workers
-from segframe.data.file_listing import Problem, collect_problems
+from segframe.data.datamodule import Loader, loader_settings
+from segframe.data.file_listing import Problem, Sample, collect_problems
 from segframe.data.inspection.facts import Facts, examine
 from segframe.errors import UserError
 
@@ -94,52 +88,32 @@ def examine_all(splits: Sequence[Split], num_workers: int | None) -> Iterator[No
 
     `num_workers` as data.num_workers: None means one process per core, at most 8; 0 means this process.
     """
-    splits_of: dict[object, list[Split]] = {}
-    jobs: list[tuple[int, int]] = []
-    for which, split in enumerate(splits):
-        for index, sample in enumerate(split.dataset.samples):
-            if sample not in splits_of:
-                jobs.append((which, index))
-            splits_of.setdefault(sample, []).append(split)
-    targets = iter(splits_of.values())
-    for facts in _examine_jobs([split.dataset for split in splits], jobs, num_workers):
-        for split in next(targets):
-            split.facts.append(facts)
-        yield
+    pairs = _Pairs(splits)
+    found: dict[Sample, Facts] = {}
+    settings = loader_settings(num_workers, pin_memory=False) | {"collate_fn": list}
+    for batch in Loader(pairs, batch_size=8, **settings):  # type: ignore[arg-type]
+        for facts in batch:
+            found[pairs.samples[len(found)]] = facts
+            yield
+    for split in splits:
+        split.facts += [found[sample] for sample in split.dataset.samples]
 
 
 def num_pairs(splits: Sequence[Split]) -> int:
     """Return the number of different samples in the splits."""
-    return len({sample for split in splits for sample in split.dataset.samples})
+    return len(_Pairs(splits))
 
 
-def _examine_jobs(
-    datasets: list[SegmentationDataset], jobs: list[tuple[int, int]], num_workers: int | None
-) -> Iterator[Facts]:
-    num_workers = count_workers(num_workers)
-    if num_workers == 0:
-        yield from (examine(datasets[which], index) for which, index in jobs)
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(num_workers, context, _init_process, (datasets,)) as pool:
-        try:
-            yield from pool.map(_examine_job, jobs, chunksize=max(1, min(16, len(jobs) // (4 * num_workers))))
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that reads files was killed, perhaps for lack of memory: set data.num_workers=0"
-            ) from None
+class _Pairs(Dataset[Facts]):
+    """The properties of each pair of files in the splits."""
 
+    def __init__(self, splits: Sequence[Split]) -> None:
+        datasets = [split.dataset for split in splits]
+        self.places = {sample: (data, k) for data in datasets for k, sample in enumerate(data.samples)}
+        self.samples = list(self.places)
 
-_datasets: list[SegmentationDataset] = []
+    def __len__(self) -> int:
+        return len(self.samples)
 
-
-def _init_process(datasets: list[SegmentationDataset]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the program ends its workers
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    _datasets[:] = datasets
-
-
-def _examine_job(job: tuple[int, int]) -> Facts:
-    which, index = job
-    return examine(_datasets[which], index)
+    def __getitem__(self, index: int) -> Facts:
+        return examine(*self.places[self.samples[index]])
