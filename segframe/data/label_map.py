@@ -38,12 +38,8 @@ def voc_palette(num_classes: int) -> Palette:
 
 
 def _voc_colour(index: int) -> tuple[int, int, int]:
-    red = green = blue = 0
-    for bit in range(7, -1, -1):
-        red |= (index & 1) << bit
-        green |= (index >> 1 & 1) << bit
-        blue |= (index >> 2 & 1) << bit
-        index >>= 3
+    # Bits 0, 3, 6 of the index are the highest bits of red, 1, 4, 7 those of green, 2, 5 those of blue.
+    red, green, blue = (sum((index >> 3 * k + channel & 1) << 7 - k for k in range(3)) for channel in range(3))
     return red, green, blue
 
 

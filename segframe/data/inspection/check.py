@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.progress import track
 
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
@@ -27,10 +26,8 @@ def check_data(config: DictConfig) -> None:
         if config.data.download:
             make_dataset.func.download(config.data.root)
         found = splits.find_splits(make_dataset, config.data, config.splits)
-    start, count = time.perf_counter(), splits.num_pairs(found.splits)
-    examined = splits.examine_all(found.splits, config.data.num_workers)
-    for _ in track(examined, "reading", total=count, disable=not sys.stderr.isatty()):
-        pass
+    start = time.perf_counter()
+    count = splits.examine_all(found.splits, config.data.num_workers)
     seconds = time.perf_counter() - start
     findings = report.all_findings(found, config.data.train_split, config.data.val_split)
     # Wide enough for paths if the output is a file.

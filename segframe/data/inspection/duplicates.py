@@ -18,14 +18,13 @@ On CamVid copies of half the size at JPEG quality 60 differ in at most 18 bits, 
 CHUNK_ROWS = 2048
 """Number of hashes that are compared with all others at once."""
 
-Known = list[tuple[Facts, ImageFacts]]
+Images = list[tuple[Facts, ImageFacts]]
 
 
 def find_duplicates(split: Split) -> Iterator[Finding]:
     """Find duplicates and near-duplicates within a split."""
-    known = _known(split)
     groups: dict[bytes, list[Facts]] = defaultdict(list)
-    for facts, image in known:
+    for facts, image in split.images:
         groups[image.digest].append(facts)
     same: list[str] = []
     different: list[str] = []
@@ -37,7 +36,9 @@ def find_duplicates(split: Split) -> Iterator[Finding]:
     if different:
         advice = "keep the one whose mask is right"
         yield Finding(WARNING, split.name, "copy of another image, with another mask", different, advice)
-    firsts = [(facts, image) for facts, image in known if facts is groups[image.digest][0] and not image.is_blank]
+    firsts = [
+        (facts, image) for facts, image in split.images if facts is groups[image.digest][0] and not image.is_blank
+    ]
     if near := sorted({later for _, later in _find_similar(firsts, firsts)}):
         similar = [firsts[k][0].image_path for k in near]
         yield Finding(NOTE, split.name, "image that looks almost like an earlier one", similar, "frames of a video?")
@@ -59,27 +60,22 @@ def find_shared_images(splits: Sequence[Split], train_split: str, val_split: str
 
 
 def _shared(first: Split, second: Split, is_chosen: bool) -> Iterator[Finding]:
-    first_images, second_images = _known(first), _known(second)
-    own, other = {facts.image_path for facts, _ in first_images}, {facts.image_path for facts, _ in second_images}
+    own, other = first.paths, second.paths
     if not is_chosen and (own <= other or other <= own):
         return  # one contains the other by design, as trainval contains val
     names = f"{first.name} + {second.name}"
-    digests = {image.digest for _, image in first_images if not image.is_blank}
-    if exact := [facts.image_path for facts, image in second_images if image.digest in digests]:
+    digests = {image.digest for _, image in first.images if not image.is_blank}
+    if exact := [facts.image_path for facts, image in second.images if image.digest in digests]:
         what = f"image of {second.name} that is in {first.name} too"
         yield Finding(ERROR, names, what, exact, f"remove it from one of them: metrics on {second.name} are too high")
-    rest = [(facts, image) for facts, image in second_images if image.digest not in digests and not image.is_blank]
-    near = {j for _, j in _find_similar([item for item in first_images if not item[1].is_blank], rest, symmetric=False)}
+    rest = [(facts, image) for facts, image in second.images if image.digest not in digests and not image.is_blank]
+    near = {j for _, j in _find_similar([item for item in first.images if not item[1].is_blank], rest, symmetric=False)}
     if near:
         what = f"image of {second.name} that looks almost like one of {first.name}"
         yield Finding(WARNING, names, what, [rest[j][0].image_path for j in sorted(near)], "a copy, or the same video?")
 
 
-def _known(split: Split) -> Known:
-    return [(facts, facts.image) for facts in split.facts if not isinstance(facts.image, str)]
-
-
-def _find_similar(first: Known, second: Known, symmetric: bool = True) -> Iterator[tuple[int, int]]:
+def _find_similar(first: Images, second: Images, symmetric: bool = True) -> Iterator[tuple[int, int]]:
     """Yield index pairs of near-duplicates; `symmetric`: both lists are the same, yield each pair once."""
     if not first or not second:
         return

@@ -1,16 +1,18 @@
 """Splits to check, and the examination of all their samples by worker processes."""
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch.utils.data import Dataset
+from rich.progress import track
 
 from segframe.config.schema import DataConfig
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import Loader, loader_settings
-from segframe.data.file_listing import Problem, Sample, collect_problems
-from segframe.data.inspection.facts import Facts, examine
+from segframe.data.file_listing import Problem, collect_problems
+from segframe.data.inspection.facts import Facts, ImageFacts, MaskFacts, examine
 from segframe.errors import UserError
 
 MakeDataset = Callable[..., SegmentationDataset]
@@ -24,6 +26,21 @@ class Split:
     dataset: SegmentationDataset
     problems: list[Problem]
     facts: list[Facts] = field(default_factory=list)
+
+    @property
+    def images(self) -> list[tuple[Facts, ImageFacts]]:
+        """Samples whose image can be read."""
+        return [(facts, facts.image) for facts in self.facts if not isinstance(facts.image, str)]
+
+    @property
+    def masks(self) -> list[tuple[str, MaskFacts]]:
+        """Paths and properties of the masks that can be read."""
+        return [(facts.mask_path, facts.mask) for facts in self.facts if not isinstance(facts.mask, str)]
+
+    @property
+    def paths(self) -> set[str]:
+        """Paths of the images, or the names of generated ones."""
+        return {str(image) if image.name else name for name, image, _ in self.dataset.samples}
 
 
 @dataclass
@@ -44,7 +61,8 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
     if chosen is not None and not chosen:
         raise UserError("splits=[]: name at least one, or leave it out to check all")
     needed = list(dict.fromkeys(chosen if chosen is not None else (data.train_split, data.val_split)))
-    splits, reasons = [], {}
+    splits: list[Split] = []
+    reasons: dict[str, str] = {}
     queue = list(needed)
     for name in queue:
         try:
@@ -59,17 +77,14 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
                 queue += [other for other in dataset.splits if other not in queue]
     if not splits:
         raise UserError(next(iter(reasons.values())))
-    failed = {name: reason for name, reason in reasons.items() if name in needed}
-    left_out = {name: reason for name, reason in reasons.items() if name not in needed}
+    failed = {name: reasons.pop(name) for name in needed if name in reasons}
     if chosen is None:
         for split in [split for split in splits if split.name not in needed]:
-            others = [other for other in splits if other is not split]
-            if paths(split) <= set().union(*map(paths, others)):
+            others = [other for other in splits if other is not split and other.paths & split.paths]
+            if split.paths <= set().union(*(other.paths for other in others)):
                 splits.remove(split)
-                left_out[split.name] = "its images are all in " + " and ".join(
-                    other.name for other in others if paths(other) & paths(split)
-                )
-    return FoundSplits(splits, failed, left_out)
+                reasons[split.name] = f"its images are all in {' and '.join(other.name for other in others)}"
+    return FoundSplits(splits, failed, reasons)
 
 
 def _format_problems(problems: Sequence[Problem]) -> Iterator[str]:
@@ -78,42 +93,21 @@ def _format_problems(problems: Sequence[Problem]) -> Iterator[str]:
         yield f"; {kind}: {firsts[kind]}{f' and {count - 1} more' if count > 1 else ''}"
 
 
-def paths(split: Split) -> set[str]:
-    """Return the paths of its images, or the names of generated ones."""
-    return {str(image) if image.name else name for name, image, _ in split.dataset.samples}
-
-
-def examine_all(splits: Sequence[Split], num_workers: int | None) -> Iterator[None]:
-    """Examine all samples of the splits, each pair of files once; yields after each of `num_pairs`.
+def examine_all(splits: Sequence[Split], num_workers: int | None) -> int:
+    """Examine all samples of the splits, each pair of files once, and return the number of pairs.
 
     `num_workers` as data.num_workers: None means one process per core, at most 8; 0 means this process.
     """
-    pairs = _Pairs(splits)
-    found: dict[Sample, Facts] = {}
-    settings = loader_settings(num_workers, pin_memory=False) | {"collate_fn": list}
-    for batch in Loader(pairs, batch_size=8, **settings):  # type: ignore[arg-type]
-        for facts in batch:
-            found[pairs.samples[len(found)]] = facts
-            yield
+    pairs = {sample: (split.dataset, k) for split in splits for k, sample in enumerate(split.dataset.samples)}
+    # The loader's collate function runs in its workers.
+    settings = loader_settings(num_workers, pin_memory=False) | {"collate_fn": _examine_pair, "batch_size": None}
+    loader: Iterable[Any] = Loader(list(pairs.values()), **settings)  # type: ignore[arg-type]
+    examined = track(loader, "reading", total=len(pairs), disable=not sys.stderr.isatty())
+    facts = dict(zip(pairs, examined, strict=True))
     for split in splits:
-        split.facts += [found[sample] for sample in split.dataset.samples]
+        split.facts = [facts[sample] for sample in split.dataset.samples]
+    return len(pairs)
 
 
-def num_pairs(splits: Sequence[Split]) -> int:
-    """Return the number of different samples in the splits."""
-    return len(_Pairs(splits))
-
-
-class _Pairs(Dataset[Facts]):
-    """The properties of each pair of files in the splits."""
-
-    def __init__(self, splits: Sequence[Split]) -> None:
-        datasets = [split.dataset for split in splits]
-        self.places = {sample: (data, k) for data in datasets for k, sample in enumerate(data.samples)}
-        self.samples = list(self.places)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Facts:
-        return examine(*self.places[self.samples[index]])
+def _examine_pair(pair: tuple[SegmentationDataset, int]) -> Facts:
+    return examine(*pair)
