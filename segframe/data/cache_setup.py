@@ -12,7 +12,7 @@ import numpy as np
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.cache import HEADER_BYTES, RECORD, Cache, open_cache
-from segframe.data.image_io import stored_area
+from segframe.data.image_io import read_header
 from segframe.errors import UserError
 
 MAGIC = b"segframe decoded samples, 2".ljust(HEADER_BYTES - 32)
@@ -44,22 +44,15 @@ class Store:
         if dataset.samples[0].image == Path():
             raise UserError(f"data.cache is set, but {kind.__name__} reads no files: set data.cache=null")
         index = np.zeros(len(dataset), RECORD)
-        index["reserved"] = [_round_to_pages(4 * stored_area(sample.image)) for sample in dataset.samples]
+        headers = [read_header(sample.image) for sample in dataset.samples]
+        index["reserved"] = [_round_to_pages(4 * header.height * header.width) for header in headers]
         ends = _round_to_pages(HEADER_BYTES + index.nbytes) + np.cumsum(index["reserved"])
         index["start"] = ends - index["reserved"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
-        identity = (
-            kind.__module__,
-            kind.__name__,
-            dataset.classes,
-            paths,
-            dataset.palette,
-            labels.listed_colours,
-            labels.other,
-        )
-        metadata = repr(identity).encode() + labels.table.tobytes()
-        digest = sha256(metadata).digest()
+        settings = dataset.classes, paths, dataset.palette, labels.listed_colours, labels.other
+        identity = repr((kind.__module__, kind.__name__, *settings)).encode() + labels.table.tobytes()
+        digest = sha256(identity).digest()
         self.num_samples = len(index)
         self.size = int(ends[-1])
         self.head = MAGIC + digest + index.tobytes()

@@ -1,9 +1,7 @@
 """Reading of image and mask files: all modes and bit depths, EXIF orientation, limits on size."""
 
-import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +34,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 Others are unsafe: ICO decodes its contents before the size can be checked, EPS starts Ghostscript.
 """
-_KIND = "image or mask"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_WITH_MORE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"acTL")
-"""Chunks that may hold an orientation or more images."""
-_CHUNK_BYTES = 1 << 18
-"""Bytes to inflate at once; they fit in a core's cache."""
-_JPEG_START = b"\xff\xd8"
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
-"""Markers before the frame header that are followed by a length; TEM, RSTn and others are not."""
-_SIXTEEN_BIT = 1 << 16
 _ORIENTATION = 0x0112
 _SUBFILE = 0x00FE
 _OVERVIEWS = (1, 4, 5)
@@ -82,16 +69,16 @@ def read_header(path: Path) -> Header:
 
 def read_image(path: Path) -> np.ndarray:
     """Return the image as uint8 RGB (H, W, 3), upright; UserError if the file cannot be read."""
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        try:
-            return _read_jpeg(path)
-        except UserError:
-            raise
-        except (OSError, RuntimeError, AttributeError, ValueError, struct.error):
-            pass  # left to Pillow, which reads more or raises a better error
-    image: Image.Image
-    with _pillow(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
+    with _pillow(path) as opened:
+        if opened.format in ("JPEG", "MPO"):
+            # The same pixels as Pillow's in half of the time (large images: a quarter). torchvision.io.decode_jpeg
+            # calls this operator and warns that it will be removed: then Pillow reads all JPEGs, as unusual ones now.
+            with suppress(RuntimeError, AttributeError):
+                data = torch.from_numpy(np.fromfile(path, np.uint8))
+                pixels = torch.ops.image.decode_jpeg(data, ImageReadMode.RGB.value, True)
+                return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+        ImageOps.exif_transpose(opened, in_place=True)
+    image: Image.Image = opened
     if image.mode.startswith(("I", "F")):
         raise UserError(f"{path} has more than 8 bits per channel: convert it to 8 bits")
     if image.mode == "P":
@@ -105,14 +92,6 @@ def read_raw(path: Path) -> np.ndarray:
 
     Grey and palette images of 1 to 16 bits give indices, uint8 or uint16; RGB and RGBA give colours, see COLOURS.
     """
-    if path.suffix.lower() == ".png":
-        try:
-            if (values := _read_plain_png(path)) is not None:
-                return values
-        except UserError:
-            raise
-        except (OSError, ValueError, struct.error, zlib.error):
-            pass  # left to Pillow, which raises a better error
     with _pillow(path) as opened:
         stored = _stored_mode(opened)
         _check_mask(path, opened, stored)
@@ -126,7 +105,7 @@ def read_raw(path: Path) -> np.ndarray:
         return values if step is None else values // np.uint8(step)
     if mask.mode.startswith("I"):
         values = np.array(mask)
-        if values.min() >= 0 and values.max() < _SIXTEEN_BIT:
+        if values.min() >= 0 and values.max() < 1 << 16:
             return values.astype(np.uint16)
         raise UserError(f"{path} holds values from {values.min()} to {values.max()}: masks have 8 or 16 bits")
     if mask.mode in ("RGB", "RGBA"):
@@ -143,81 +122,10 @@ def pack(colours: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(colours, how).view("<u4")[..., 0] & COLOURS(0xFFFFFF)
 
 
-def _read_plain_png(path: Path) -> np.ndarray | None:
-    # Most index masks are grey or palette PNGs of 8 bits without filters: inflating them is enough, and takes half of
-    # Pillow's time. None for other files, and if there are more or fewer pixels than the header says.
-    check_file(path, _KIND, MAX_BYTES)
-    data = path.read_bytes()
-    if data[:8] != _PNG or data[24:29] not in (b"\x08\0\0\0\0", b"\x08\3\0\0\0"):
-        return None
-    parts, at = [], 8
-    while at < len(data):
-        size, name = struct.unpack_from(">I4s", data, at)
-        if name == b"IDAT":
-            parts.append(data[at + 8 : at + 8 + size])
-        elif name in _PNG_WITH_MORE:
-            return None
-        at += 12 + size
-    width, height = struct.unpack_from(">2I", data, 16)
-    _check_pixels(path, height, width)
-    values = np.empty((height, width), np.uint8)
-    inflater, rest = zlib.decompressobj(), b"".join(parts)
-    top, step = 0, 8  # filters mostly show in the first rows
-    while top < height:
-        bottom = min(top + step, height)
-        piece = np.frombuffer(inflater.decompress(rest, (bottom - top) * (width + 1)), np.uint8)
-        rest = inflater.unconsumed_tail
-        rows = piece.reshape(bottom - top, width + 1)
-        if rows[:, 0].any():
-            return None
-        values[top:bottom] = rows[:, 1:]
-        top, step = bottom, max(1, _CHUNK_BYTES // (width + 1))
-    # zlib checks the checksum when the end is reached.
-    return values if not inflater.decompress(rest, 1) and inflater.eof else None
-
-
-def _read_jpeg(path: Path) -> np.ndarray:
-    # The same pixels as Pillow's in two thirds of the time (large images: a third). torchvision.io.decode_jpeg calls
-    # this operator and warns that it will be removed: then Pillow reads all JPEGs.
-    check_file(path, _KIND, MAX_BYTES)
-    data = np.fromfile(path, np.uint8)
-    _check_pixels(path, *_jpeg_size(data.data))
-    image = torch.ops.image.decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB.value, True)
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int]:
-    # Height and width from the first frame header, because the operator allocates memory for any size. Takes 2 us;
-    # opening the file with Pillow would take a tenth of the decoding time. Unusual files are left to Pillow: the
-    # operator might use another frame header.
-    if data[:2] != _JPEG_START:
-        raise ValueError
-    at = 2
-    while True:
-        prefix, marker, length = struct.unpack_from(">BBH", data, at)
-        if prefix == 0xFF and marker in _JPEG_FRAMES:
-            return struct.unpack_from(">2H", data, at + 5)
-        if prefix != 0xFF or marker not in _JPEG_SEGMENTS or length < 2:
-            raise ValueError
-        at += 2 + length
-
-
-def stored_area(path: Path) -> int:
-    """Return the number of pixels of an image, from its header; UserError if the file cannot be read."""
-    with _pillow(path) as image:
-        return image.width * image.height
-
-
-def _check_pixels(path: Path, height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise UserError(f"{path} has {width}x{height} pixels, more than {MAX_PIXELS:,}: cut image and mask into tiles")
-
-
 def _stored_mode(image: ImageFile) -> str:
     # How the file stores its pixels in Pillow's terms, as L;4 or RGB;16B; only known before they are decoded.
-    for tile in image.tile[:1]:
-        return tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
-    return ""
+    args = image.tile[0].args if image.tile else ""
+    return args if isinstance(args, str) else str((args or ("",))[0])
 
 
 def _check_mask(path: Path, mask: ImageFile, stored: str) -> None:
@@ -245,12 +153,13 @@ def _is_followed_by_overview(mask: ImageFile) -> bool:
 @contextmanager
 def _pillow(path: Path) -> Iterator[ImageFile]:
     try:
-        check_file(path, _KIND, MAX_BYTES)
+        check_file(path, "image or mask", MAX_BYTES)
         with Image.open(path, formats=_FORMATS) as image:
-            _check_pixels(path, image.height, image.width)
+            if image.height * image.width > MAX_PIXELS:
+                size = f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}"
+                raise UserError(f"{path} has {size}: cut image and mask into tiles")
             yield image
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    # Pillow raises SyntaxError for damaged PNGs, TypeError and KeyError for damaged pages of a TIFF.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # Pillow raises errors of many types for damaged files
         raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None

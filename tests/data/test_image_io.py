@@ -10,10 +10,10 @@ from dataset_files import SIZE, check_error, damaged_copies, png_bytes, put_mask
 from PIL import Image, ImageOps
 
 from segframe.data import VOC, Folder
-from segframe.data.image_io import MAX_BYTES, read_header, read_image, read_raw, stored_area
+from segframe.data.image_io import MAX_BYTES, read_header, read_image, read_raw
 from segframe.errors import UserError
 
-READERS = (read_image, read_raw, read_header, stored_area)
+READERS = (read_image, read_raw, read_header)
 
 
 def test_orientation_is_applied_to_image_and_mask(tmp_path):
