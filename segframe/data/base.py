@@ -48,12 +48,10 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.samples = disambiguate_names(self.find())
         if not self.samples:
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
-        first = {sample.name: sample for sample in reversed(self.samples)}
-        if len(first) < len(self.samples):
-            name, count = Counter(sample.name for sample in self.samples).most_common(1)[0]
-            if not report_problem(LISTED_TWICE, [f"{split}: {name}"]):
-                raise UserError(f"the {split} split under {self.root} lists {name!r} {count} times: list it once")
-            self.samples = [*first.values()][::-1]
+        if repeated := [name for name, count in Counter(sample.name for sample in self.samples).items() if count > 1]:
+            if not report_problem(LISTED_TWICE, [f"{split}: {name}" for name in repeated]):
+                raise UserError(f"the {split} split under {self.root} lists {repeated[0]!r} twice: list it once")
+            self.samples = list({sample.name: sample for sample in self.samples}.values())
 
     @abstractmethod
     def find(self) -> list[Sample]:

@@ -91,7 +91,7 @@ def _make_in_memory(stores: Sequence[Store]) -> list[Cache]:
     needed, free = sum(store.size for store in stores), free_memory()
     if free is not None and needed > free:
         raise UserError(
-            f"data.cache=ram needs {_gigabytes(needed)} and {_gigabytes(free)} are free: set data.cache=disk or null"
+            f"data.cache=ram needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: set data.cache=disk or null"
         )
     return [store.in_memory() for store in stores]
 
@@ -104,7 +104,7 @@ def _make_on_disk(stores: Sequence[Store], folder: Path) -> list[Cache]:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise UserError(
-                f"data.cache=disk needs {_gigabytes(needed)} more in {folder} and {_gigabytes(free)} are free there: "
+                f"data.cache=disk needs {needed / 1e9:.1f} GB more in {folder} and {free / 1e9:.1f} GB are free there: "
                 "point data.cache_dir at another disk, or set data.cache=null"
             )
         return [store.on_disk(file) for store, file in zip(stores, files, strict=True)]
@@ -128,7 +128,3 @@ def free_memory() -> int | None:
 
 def _round_to_pages(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

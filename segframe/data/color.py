@@ -16,10 +16,7 @@ class ColorMatrixJitter(A.ColorJitter):
     Brightness, contrast and saturation equal those of albumentations, except that colours are rounded and clipped to
     0 ... 255 once at the end and not after each step. Hue rotates the colours by the same angle about the grey axis,
     which preserves R + G + B; albumentations' HSV preserves max(R, G, B).
-
-    Mean absolute differences from albumentations with 0.2, 0.2, 0.2, 0.05 on CamVid, in grey levels: below 0.5 for
-    brightness, contrast and saturation alone, 0.7 for hue (which changes colours by 0.8), 1.8 for all four (which
-    change them by 9.9); at most 8.6 in one image, with a bright sky that albumentations clips between the steps.
+    With 0.2, 0.2, 0.2, 0.05 on CamVid the results differ by 1.8 grey levels on average, and from the image by 9.9.
     """
 
     def apply(

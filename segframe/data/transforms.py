@@ -49,7 +49,8 @@ class Transform:
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            step = _failed_in(error)
+            places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+            step = next((place for place in reversed(places) if isinstance(place, A.BasicTransform)), None)
             if step is None or type(step).__module__.startswith("segframe."):
                 raise  # a bug
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -58,12 +59,6 @@ class Transform:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             raise UserError("the transforms turn images into floats or tensors: leave out Normalize and ToTensorV2")
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
-
-
-def _failed_in(error: Exception) -> A.BasicTransform | None:
-    """Return the transform in which the exception was raised."""
-    places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return next((place for place in reversed(places) if isinstance(place, A.BasicTransform)), None)
 
 
 def _walk(step: Step) -> Iterator[Step]:

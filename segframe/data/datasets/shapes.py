@@ -13,11 +13,10 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.file_listing import Sample
 from segframe.data.label_map import voc_palette
 from segframe.data.transforms import Transform
-from segframe.errors import UserError
+from segframe.errors import check_range
 
 NUM_IMAGES = {"train": 600, "val": 100, "test": 100}
 CACHE_BYTES = 1 << 26
-MAX_SIZE, MAX_IMAGES = 4096, 1_000_000
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 """Returns a figure as 0/1 mask, uint8 (size, size)."""
@@ -43,15 +42,11 @@ class Shapes(SegmentationDataset):
         size: int = 96,
         num_images: Mapping[str, int] | None = None,
     ) -> None:
-        if size < 32:
-            raise UserError(f"data.dataset.size={size}: the figures need at least 32 pixels")
-        if size > MAX_SIZE:
-            raise UserError(f"data.dataset.size={size}: at most {MAX_SIZE:,} pixels are drawn")
+        check_range("data.dataset.size", size, 32, 4096)
         self.size = size
         self.num_images = NUM_IMAGES | dict(num_images or {})
         for name, number in self.num_images.items():
-            if number > MAX_IMAGES:
-                raise UserError(f"data.dataset.num_images.{name}={number}: at most {MAX_IMAGES:,} images are drawn")
+            check_range(f"data.dataset.num_images.{name}", number, 0, 1_000_000)
         self.generated: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         super().__init__(root or "", split, transform, seed)
 

@@ -95,7 +95,11 @@ class VOC(SegmentationDataset):
             return super().load_mask(path)
         try:
             check_file(path, "SBD mask", MAX_MASK_BYTES)
-            return _read_sbd(path)
+            # A struct of Segmentation, Boundaries and CategoriesPresent.
+            mask = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
+            if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+                raise ValueError(f"its Segmentation is {mask.dtype} of shape {mask.shape}, expected a matrix of uint8")
+            return np.ascontiguousarray(mask)
         except UserError:
             raise
         except Exception as error:  # loadmat raises errors of many types for damaged files
@@ -107,12 +111,3 @@ class VOC(SegmentationDataset):
         root = Path(root).expanduser()
         fetch_archive(VOC_URL, VOC_MD5, root, "VOCdevkit/VOC2012/JPEGImages")
         fetch_archive(SBD_URL, SBD_MD5, root, "benchmark_RELEASE/dataset/cls")
-
-
-def _read_sbd(path: Path) -> np.ndarray:
-    # GTcls is a struct of Segmentation, Boundaries and CategoriesPresent.
-    contents = loadmat(path, variable_names=["GTcls"])
-    mask = contents["GTcls"]["Segmentation"][0, 0]
-    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
-        raise ValueError(f"its Segmentation is {mask.dtype} of shape {mask.shape}, expected a matrix of uint8")
-    return np.ascontiguousarray(mask)
