@@ -50,7 +50,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
         if repeated := [name for name, count in Counter(sample.name for sample in self.samples).items() if count > 1]:
             if not report_problem(LISTED_TWICE, [f"{split}: {name}" for name in repeated]):
-                raise UserError(f"the {split} split under {self.root} lists {repeated[0]!r} twice: list it once")
+                raise UserError(f"the {split} split under {self.root} lists {repeated[0]!r} repeatedly: list it once")
             self.samples = list({sample.name: sample for sample in self.samples}.values())
 
     @abstractmethod

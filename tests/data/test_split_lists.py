@@ -43,7 +43,7 @@ def test_separators_of_pairs(tmp_path):
     ("content", "parts"),
     [
         (b"a\nzebra\n", ["t.txt", "'zebra'", "no image"]),
-        (b"a\na.jpg\n", ["'a' 2 times", "list it once"]),
+        (b"a\na.jpg\n", ["'a' repeatedly", "list it once"]),
         (b"images/a.jpg masks/lost.png\n", ["lost.png does not exist", "t.txt lists it"]),
         ("a\nstra\xdfe\n".encode("latin-1"), ["t.txt is no text in UTF-8", "at byte 6", ": save it as UTF-8"]),
         ("a\r\n".encode("utf-16-be"), ["t.txt is no text in UTF-8", ": save it as UTF-8"]),
