@@ -1,7 +1,6 @@
 """The finished config of a run: what depends on data, weights or machine is resolved, then it is read-only."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,21 +17,18 @@ from segframe.models.weights.third_party import Weights
 log = logging.getLogger(__name__)
 
 
-def finish_config(
-    config: DictConfig, folder: Path, resumes: bool, train: SegmentationDataset, weights: Weights | None
-) -> DictConfig:
+def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset, weights: Weights | None) -> DictConfig:
     """The config that config.yaml and every checkpoint hold: read-only, and with references to other settings alone.
 
-    Resolved are the run's folder, precision `auto`, class weights `auto`, `monitor_mode: auto`, what environment
-    variables and other resolvers give, and, from `weights` to start from, the normalisation of images. References
-    between settings stay, so that a resumed run can change both ends by one.
+    Resolved are precision `auto`, class weights `auto`, `monitor_mode: auto`, what environment variables and other
+    resolvers give, and, from `weights` to start from, the normalisation of images. References between settings stay,
+    so that a resumed run can change both ends by one.
     """
     # A resumed run's own config has no types; texts that are computed would else become numbers.
     typed = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
     assert isinstance(typed, DictConfig)
     finished = OmegaConf.create(resolve_computed(typed))
-    finished.output_dir = str(folder)
-    finished.resume = str(folder) if resumes else None
+    finished.resume = finished.output_dir if resumes else None
     finish_trainer(finished.trainer)
     finish_class_weights(finished.loss, train)
     finished.monitor_mode = find_monitor_mode(finished, train.classes)

@@ -25,7 +25,7 @@ def train(config: DictConfig) -> float:
         validate_config(config, resumes)
         train_set, val_set = build_datasets(config)
         weights = read_weights(config.init_from) if config.init_from and not resumes else None
-        config = finish_config(config, folder, resumes, train_set, weights)
+        config = finish_config(config, resumes, train_set, weights)
 
         seed_everything(config.seed, verbose=False)
         data, length = build_data_module(config, train_set, val_set)

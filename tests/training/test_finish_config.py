@@ -17,8 +17,9 @@ from segframe.training import finish_config
 
 def finished(folder, *words, resumes=False, weights=None):
     config = composed(*UNET, *words)
+    config.output_dir = str(folder)
     train_set, _ = build_datasets(config)
-    return finish_config.finish_config(config, folder, resumes, train_set, weights)
+    return finish_config.finish_config(config, resumes, train_set, weights)
 
 
 def test_config_yaml_and_checkpoints_hold_the_same_config(trained):
@@ -32,7 +33,6 @@ def test_the_finished_config_is_read_only_and_complete(tmp_path):
     config = finished(tmp_path, "loss.class_weights=auto", "trainer.precision=auto")
     with pytest.raises(ReadonlyConfigError):
         config.optimizer.lr = 1.0
-    assert config.output_dir == str(tmp_path)
     assert config.resume is None
     assert config.monitor_mode == "max"
     assert config.trainer.precision in ("32-true", "bf16-mixed")

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +161,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
     config, segmenter = network(setup, 8, *words)
     first = first or segmenter
     dataset, _ = build_datasets(config)
-    config = finish_config(config, Path(config.output_dir), False, dataset, None)
+    config = finish_config(config, False, dataset, None)
     images, mask = batch_of(setup, 2, size, 8)
     batches = [{"image": images, "mask": mask, "name": ["a", "b"]}] * (steps + 1)
     length = RunLength(steps + 1, steps + 1, steps + 1)

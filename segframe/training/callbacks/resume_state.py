@@ -83,27 +83,26 @@ def set_progress(
 ) -> None:
     """Set the progress of Lightning's loops, as a checkpoint stores it, to so many finished steps.
 
-    Lightning's own is of a moment within the step, and counts batches, whose number per step and per epoch may have
-    changed. There is no public way to set it. `validated`: the step is one with a validation; `validates`: which is
-    still to be made. An epoch's last step belongs to that epoch while such a validation or the epoch's end is to come.
+    Lightning counts batches, whose number per step and per epoch may have changed; there is no public way to set them.
+    `validated`: the step is one with a validation; `validates`: which is still to be made. The last batch of a step
+    without one is not completed: so Lightning stores it, and completes it when it resumes.
     """
     epoch, steps = divmod(step, epoch_steps)
     current = loop["epoch_progress"]["current"]
-    if epoch and not steps and validated and current["processed"] == current["completed"]:
+    if epoch and not steps and current["processed"] == current["completed"]:  # the epoch's end is still to come
         epoch, steps = epoch - 1, epoch_steps
-    loop["epoch_progress"] |= counts(epoch + (steps > 0), epoch)
-    batches, total = counts(steps * step_batches), counts(step * step_batches)["total"]
-    loop["epoch_loop.batch_progress"] |= {**batches, "total": total, "is_last_batch": False}
-    # Steps for Lightning's own logging, counted after the validation.
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - (validated and steps > 0)
+    loop["epoch_progress"] |= counts(epoch + (steps > 0), epoch, epoch)
+    open_batches = int(steps > 0 and not validated)
+    batches, total = (counts(n, n, n - open_batches)["total"] for n in (steps * step_batches, step * step_batches))
+    progress = {"current": batches, "total": total, "is_last_batch": steps == epoch_steps}
+    loop["epoch_loop.batch_progress"] |= progress
     if validates:  # as if only its first image had been begun
-        loop["epoch_loop.val_loop.batch_progress"] |= counts(1, 0)
+        loop["epoch_loop.val_loop.batch_progress"] |= counts(1, 0, 0)
 
 
-def counts(started: int, completed: int | None = None) -> dict[str, dict[str, int]]:
-    """Lightning's progress of so many epochs or batches; without `completed` all of them are."""
-    completed = started if completed is None else completed
-    count = {"ready": started, "started": started, "processed": completed, "completed": completed}
+def counts(started: int, processed: int, completed: int) -> dict[str, dict[str, int]]:
+    """Lightning's progress of so many epochs or batches."""
+    count = {"ready": started, "started": started, "processed": processed, "completed": completed}
     return {"total": count, "current": dict(count)}
 
 
