@@ -1,9 +1,11 @@
 """The words of a command line, before anything is composed."""
 
-import sys
 from pathlib import Path
 
-from segframe.config.schema import CONFIG_DIR
+from hydra.core.config_store import ConfigStore
+
+from segframe.config.schema import CONFIG_DIR, DataConfig
+from segframe.errors import UserError
 
 PATHS = (
     "checkpoint",
@@ -36,14 +38,12 @@ def split_flags(argv: list[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
-def take_debug(argv: list[str]) -> bool:
+def take_debug(argv: list[str]) -> None:
     """Remove `debug=true|false` from the command line: it concerns this call alone and is no setting of a run."""
-    words = [word for word in argv if word.startswith("debug=")]
-    for word in words:
+    for word in [word for word in argv if word.startswith("debug=")]:
         if word not in ("debug=true", "debug=false"):
-            sys.exit(f"error: {word}: it is true or false; debug=true shows the traceback of every error")
+            raise UserError(f"{word}: it is true or false; debug=true shows the traceback of every error")
         argv.remove(word)
-    return words[-1:] == ["debug=true"]
 
 
 def take_config_dir(argv: list[str]) -> Path | None:
@@ -61,10 +61,10 @@ def take_config_dir(argv: list[str]) -> Path | None:
 
 
 def check_values(words: list[str]) -> None:
-    """Exit where a path is empty, as `output_dir=$UNSET` makes it."""
+    """UserError where a path is empty, as `output_dir=$UNSET` makes it."""
     for word in words:
         if word.endswith("=") and word[:-1] in PATHS:
-            sys.exit(f"error: {word}: the value is empty; is a shell variable unset? {word}null means none")
+            raise UserError(f"{word}: the value is empty; is a shell variable unset? {word}null means none")
 
 
 def quote_paths(words: list[str]) -> list[str]:
@@ -87,3 +87,25 @@ def given_path(name: str, argv: list[str]) -> Path | None:
     """The path that the command line gives as `name=...`; None where it gives none or null."""
     values = [word.partition("=")[2] for word in argv if word.startswith(f"{name}=")]
     return Path(values[-1]) if values and values[-1] not in ("", "null") else None
+
+
+def offer_data(argv: list[str]) -> list[str]:
+    """Register the config option `data=checkpoint`, the data that `checkpoint=...` was trained on; argv stays as it is.
+
+    No more data loading workers are started than this machine's default.
+    """
+    path = given_path("checkpoint", argv)
+    node: dict[str, object] = {}
+    if path is not None:
+        # These import torch, which --help does without.
+        from segframe.data.datamodule import count_workers
+        from segframe.models.weights import checkpoint
+
+        metadata, _ = checkpoint.load_run(checkpoint.find_checkpoint(path))
+        data = metadata.config.get("data")
+        if isinstance(data, dict) and all(word == "data=checkpoint" or not word.startswith("data=") for word in argv):
+            node = {key: value for key, value in data.items() if key in DataConfig.__dataclass_fields__}
+            if not isinstance(data.get("num_workers"), int) or data["num_workers"] > count_workers(None):
+                node["num_workers"] = None
+    ConfigStore.instance().store(group="data", name="checkpoint", node=node)
+    return argv

@@ -3,7 +3,6 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import hydra
 import yaml
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe.config import schema as schema
+from segframe.config.validate import did_you_mean, nodes
 
 
 def first_line(error: Exception) -> str:
@@ -39,7 +39,7 @@ def explain_key(key: str, line: str) -> str:
     unknown = re.fullmatch(r"Key '(.+)' not in '(\w+)'", line)
     known = list(getattr(getattr(schema, unknown[2], None), "__dataclass_fields__", ())) if unknown else []
     if unknown and known:
-        return f"{key} is not a setting{nearest(unknown[1], known)}"
+        return f"{key} is not a setting{did_you_mean(unknown[1], known)}"
     if line.startswith("Merge error: list is not"):
         return "a mapping is expected; write its settings as name: value"
     return f"{key}: {line}" if key and key not in line else line
@@ -71,7 +71,7 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
                 if "=" not in word and word[0] != "~":
                     return f"cannot read {word!r} on the command line: a setting is given as name=value"
                 return f"cannot read {word!r} on the command line: {first_line(unreadable)}"
-    groups = [override for override in overrides if schema.is_group(override.key_or_group)]
+    groups = [override for override in overrides if override.key_or_group in schema.groups()]
     for override in groups:
         message = misspelt_option(override)
         if message:
@@ -101,14 +101,14 @@ def misspelt_option(override: Override) -> str | None:
         chosen = [str(override.get_value_element_as_str())]
     for option in chosen:
         if option not in known and not (option[:1] == "_" and (schema.CONFIG_DIR / group / f"{option}.yaml").is_file()):
-            return f"{group}={option}: there is no such option{nearest(option, known)}"
+            return f"{group}={option}: there is no such option{did_you_mean(option, known)}"
     return None
 
 
 def misspelt_key(override: Override, tree: DictConfig) -> str | None:
     """The message for `key=value` (or `+key`, `~key`) where there is no such key."""
     key = override.key_or_group
-    known = list(dotted(tree, ""))
+    known = setting_names(tree)
     parent = key.rpartition(".")[0]
     if key in known or (override.is_add() and parent in known):
         return None
@@ -123,14 +123,8 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
     if close or elsewhere:
         return f"{key} is not a setting; did you mean {(close or elsewhere)[0]}?"
     if siblings and parent:
-        return f"{key} is not a setting{nearest(key, siblings)}"
+        return f"{key} is not a setting{did_you_mean(key, siblings)}"
     return f"{key} is not a setting; `--cfg job` shows all of them"
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """The end of a message: `; did you mean x?`, or the list of what is known."""
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
 
 
 def compose_groups(groups: list[Override], config_name: str, config_dir: Path) -> DictConfig | None:
@@ -144,13 +138,7 @@ def compose_groups(groups: list[Override], config_name: str, config_dir: Path) -
         return None
 
 
-def dotted(node: Any, path: str) -> Any:
-    """Every key of a config as a dotted name, unresolved."""
-    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
-    if isinstance(plain, dict):
-        for key, child in plain.items():
-            name = ".".join(part for part in (path, str(key)) if part)
-            yield name
-            yield from dotted(child, name)
-    elif isinstance(plain, list):
-        yield from dotted(dict(enumerate(plain)), path)
+def setting_names(tree: DictConfig) -> list[str]:
+    """Every key of a config as the command line spells it, `transforms.train.0.p`."""
+    plain = OmegaConf.to_container(tree, resolve=False)
+    return [re.sub(r"\[(\d+)\]", r".\1", path) for path, _ in nodes(plain) if path]

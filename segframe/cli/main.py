@@ -7,6 +7,7 @@ import os
 import string
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from segframe import preemption
-from segframe.cli.argv import check_values, quote_paths, split_flags, take_config_dir, take_debug
-from segframe.cli.checkpoint_data import offer_data
+from segframe.cli.argv import check_values, offer_data, quote_paths, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.sweep import Failure
@@ -39,19 +39,19 @@ class Program(NamedTuple):
     memory_advice: str = TO_TRAIN
     """How a user makes it need less memory."""
     config_dir: Path = schema.CONFIG_DIR
+    prepare: Callable[[list[str]], list[str]] = list
+    """Changes the command line before a config is composed."""
 
 
 PROGRAMS = {
-    "train": Program("segframe.training.run.train", "train"),
-    "evaluate": Program("segframe.inference.evaluate.evaluate_checkpoint", "evaluate", TO_PREDICT),
-    "predict": Program("segframe.inference.predict.predict_images", "predict", TO_PREDICT),
+    "train": Program("segframe.training.run.train", "train", prepare=resume_arguments),
+    "evaluate": Program("segframe.inference.evaluate.evaluate_checkpoint", "evaluate", TO_PREDICT, prepare=offer_data),
+    "predict": Program("segframe.inference.predict.predict_images", "predict", TO_PREDICT, prepare=offer_data),
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
 }
 
-USER_ERRORS = (UserError, OmegaConfBaseException, OSError)
-"""Errors whose cause is the user's to remove, full disks and missing permissions included."""
 HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --")
 """How the ValueErrors begin by which Hydra refuses a command line."""
 
@@ -74,40 +74,35 @@ def run(name: str) -> None:
     """Run one of PROGRAMS with the words in sys.argv."""
     if name == "train":
         preemption.listen()
+    run_program(PROGRAMS[name])
+
+
+def run_program(program: Program) -> None:
+    """Compose a program's config and run it; errors that a user can cause end it with one line."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints a traceback and exits itself
+    debug = "debug=true" in sys.argv
+    words = sys.argv[1:]
     try:
+        take_debug(sys.argv)
+        logging.raiseExceptions = debug
         schema.register(take_config_dir(sys.argv))  # a resumed run may have parts that the user's own configs name
-        if name == "train":
-            sys.argv[1:] = resume_arguments(sys.argv[1:])
-        if name in ("evaluate", "predict"):
-            offer_data(sys.argv[1:])
-        run_program(PROGRAMS[name])
+        sys.argv[1:] = program.prepare(sys.argv[1:])
+        flags, words = split_flags(sys.argv[1:])
+        check_values(words)
+        if not {"-m", "--multirun"} & set(flags):
+            sys.argv[1:] = quote_paths(sys.argv[1:])
+        if {"-h", "--help"} & set(flags):
+            print(help_text(program, words), flush=True)
+        else:
+            main = hydra.main(version_base="1.3", config_path=str(program.config_dir), config_name=program.config)
+            main(partial(run_job, program, debug))()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(preemption.INTERRUPTED)
     except BrokenPipeError:  # `| head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-
-
-def run_program(program: Program) -> None:
-    """Compose a program's config and run it; errors that a user can cause end it with one line."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints a traceback and exits itself
-    debug = take_debug(sys.argv)
-    logging.raiseExceptions = debug
-    schema.register(take_config_dir(sys.argv))
-    words = split_flags(sys.argv[1:])[1]
-    check_values(words)
-    if not {"-m", "--multirun"} & set(sys.argv):
-        sys.argv[1:] = quote_paths(sys.argv[1:])
-    main = hydra.main(version_base="1.3", config_path=str(program.config_dir), config_name=program.config)
-    try:
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            print(help_text(program, words), flush=True)
-        else:
-            main(partial(run_job, program, debug))()
-    except BrokenPipeError:
-        raise
-    except (HydraException, OmegaConfBaseException, UserError, OSError, yaml.YAMLError, ValueError) as error:
+    except Exception as error:
         message = error_message(error, words, program)
         if debug or message is None:
             raise
@@ -119,28 +114,19 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
     try:
         with translate_errors(program.memory_advice):
             return load(program.function)(config)
-    except BrokenPipeError:
-        raise
     except Exception as error:
         remove_empty_run_dir()
-        show_traceback = debug or not isinstance(error, USER_ERRORS)
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            if show_traceback:
-                traceback.print_exc()
-            return Failure(first_line(error))
-        if show_traceback:
+        if HydraConfig.get().mode is not RunMode.MULTIRUN or isinstance(error, BrokenPipeError):
             raise
-        sys.exit(f"error: {first_line(error)}")
+        if debug or not isinstance(error, UserError | OmegaConfBaseException | OSError):
+            traceback.print_exc()
+        return Failure(first_line(error))
 
 
 def load(function: str) -> Any:
-    """Import a function by its dotted name.
-
-    The garbage collector is off meanwhile: it would walk through torch's many new objects again and again, for a
-    second in all.
-    """
+    """Import a function by its dotted name."""
     module, _, name = function.rpartition(".")
-    gc.disable()
+    gc.disable()  # it would walk through torch's many new objects again and again, for a second in all
     try:
         return getattr(importlib.import_module(module), name)
     finally:
@@ -148,13 +134,13 @@ def load(function: str) -> Any:
 
 
 def error_message(error: Exception, words: list[str], program: Program) -> str | None:
-    """The line that explains an error to the user; None if it is a bug."""
+    """The line that explains an error to the user, full disks and missing permissions included; None if it is a bug."""
     if isinstance(error, HydraException | OmegaConfBaseException) or str(error).startswith(HYDRA_VALUE_ERRORS):
         return explain(error, words, program.config, program.config_dir)
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return yaml_error(error)
     if isinstance(error, UserError | OSError):
-        return str(error)
+        return first_line(error)
     return None
 
 

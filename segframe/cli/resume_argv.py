@@ -1,7 +1,5 @@
 """`resume=<folder>`: compose from that run's own config.yaml."""
 
-import sys
-
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -19,42 +17,37 @@ def resume_arguments(argv: list[str]) -> list[str]:
     values and additions are set again. The jobs of a sweep are composed anew, see training.run_dir.open_run_dir.
     """
     flags, words = split_flags(argv)
-    folder, output, sweeps = (
-        given_path("resume", words),
-        given_path("output_dir", words),
-        {"-m", "--multirun"} & set(flags),
-    )
+    folder, output = given_path("resume", words), given_path("output_dir", words)
+    sweeps = {"-m", "--multirun"} & set(flags)
     if folder is None or {"-h", "--help"} & set(flags):
         return argv
+    groups = [word for word in words if word.lstrip("+~").partition("=")[0] in schema.groups()]
     if str(folder) == "auto":
         if output is None:
-            sys.exit("error: resume=auto: it needs the folder whose run continues or starts; add output_dir=...")
+            raise UserError("resume=auto: it needs the folder whose run continues or starts; add output_dir=...")
         if sweeps or not holds_run(output):
             return argv
         folder = output
-        plain = [word for word in words if word[0] != "~" and not schema.is_group(word.partition("=")[0].lstrip("+"))]
+        plain = [word for word in words if word[0] != "~" and word not in groups]
         words = [word for word in plain if word.partition("=")[0] not in ("resume", "output_dir")]
         words = [f"++{word.lstrip('+')}" if word[0] == "+" else word for word in words]
         words.append(f"resume={quoted(str(folder))}")
     elif sweeps:
-        sys.exit(f"error: resume={folder}: a sweep cannot continue one run; init_from={folder} starts each from it")
-    if folder.suffix == ".ckpt":
-        sys.exit(f"error: resume={folder}: give the run's folder, resume={folder.absolute().parent.parent}")
-    if not (folder / "config.yaml").is_file():
-        sys.exit(f"error: resume={folder}: there is no {folder / 'config.yaml'}, so no run to continue")
-    if not holds_run(folder):
-        sys.exit(f"error: resume={folder}: there is no {folder / 'checkpoints/last.ckpt'}, so no run to continue")
-    if output is not None and output.resolve() != folder.resolve():
-        sys.exit(
-            f"error: output_dir={output}: a run continues in its own folder; to keep it as it is, resume a copy of it"
+        raise UserError(f"resume={folder}: a sweep cannot continue one run; init_from={folder} starts each from it")
+    elif groups:
+        raise UserError(
+            f"{groups[0]}: resume continues a run with its own parts; init_from={folder} starts another run"
         )
-    for word in words:
-        if schema.is_group(word.partition("=")[0]):
-            sys.exit(f"error: {word}: resume continues a run with its own parts; init_from={folder} starts another run")
+    if folder.suffix == ".ckpt":
+        raise UserError(f"resume={folder}: give the run's folder, resume={folder.absolute().parent.parent}")
+    if not holds_run(folder):
+        raise UserError(f"resume={folder}: no run to continue; it would hold config.yaml and checkpoints/last.ckpt")
+    if output is not None and output.resolve() != folder.resolve():
+        raise UserError(f"output_dir={output}: a run continues in its own folder; to keep it as it is, resume a copy")
     try:
         check_saved_run(folder, repeated(words))
     except UserError as error:
-        sys.exit(f"error: resume={folder}: {error}")
+        raise UserError(f"resume={folder}: {error}") from error
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     logs = ["hydra.job_logging.formatters.simple.format='%(message)s'", "+hydra.job_logging.handlers.file.delay=true"]
     hydras = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train", *logs]
@@ -67,7 +60,8 @@ def repeated(words: list[str]) -> list[str]:
     for word in words:
         try:
             override = OverridesParser.create().parse_override(word)
-            found += [path for path, _ in validate.leaves(override.value(), override.key_or_group)]
+            values = validate.nodes(override.value(), override.key_or_group)
+            found += [path for path, value in values if not isinstance(value, dict | list)]
         except HydraException:
             pass  # Hydra reports it when it composes
     return found

@@ -10,9 +10,9 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segframe.config.old_names import RENAMED
+from segframe.config.old_names import current_name
 from segframe.config.schema import TrainConfig, yaml_files
-from segframe.config.validate import check_parts, did_you_mean, walk
+from segframe.config.validate import did_you_mean, walk
 from segframe.errors import UserError
 
 LIBRARY_CLASSES = re.compile(
@@ -57,10 +57,6 @@ def check_saved_run(folder: Path, repeated: Collection[str] = ()) -> None:
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which resuming does not allow")
     check_targets(plain, repeated)
     check_paths(plain, folder, repeated)
-    try:
-        check_parts(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {str(error).partition(chr(10))[0]}") from error
 
 
 def check_targets(config: Any, repeated: Collection[str]) -> None:
@@ -77,7 +73,7 @@ def check_targets(config: Any, repeated: Collection[str]) -> None:
         name = node.get("_target_")
         if name is None or f"{path}._target_" in repeated:
             continue
-        if not isinstance(name, str) or (RENAMED.get(name, name) not in own and not LIBRARY_CLASSES.fullmatch(name)):
+        if not isinstance(name, str) or (current_name(name) not in own and not LIBRARY_CLASSES.fullmatch(name)):
             raise UserError(
                 f"{path}._target_={name}: this is no part of segframe, so resuming does not run it; if you trust it, "
                 "repeat the setting on the command line"

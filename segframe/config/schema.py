@@ -210,11 +210,6 @@ def options(group: str) -> list[str]:
     return sorted({path.stem for path in files if path.stem[0] != "_"})
 
 
-def is_group(key: str) -> bool:
-    """Whether one of the config folders has a folder of this name."""
-    return any((folder / key).is_dir() for folder in _config_dirs)
-
-
 def groups() -> list[str]:
     """The names of all config groups."""
     return sorted({path.name for folder in _config_dirs for path in folder.iterdir() if path.is_dir()})
@@ -227,9 +222,5 @@ def yaml_files() -> list[Path]:
 
 def option_list(*, _root_: DictConfig) -> str:
     """The config groups of a program and their options, as --help lists them."""
-    groups = sorted(group for group in _root_.hydra.runtime.choices if is_group(group))
-    indent = " " * 12
-    return "\n".join(
-        fill(f"{group:<11} {', '.join(options(group))}", 116, subsequent_indent=indent, break_on_hyphens=False)
-        for group in groups
-    )
+    lines = [f"{group:<11} {', '.join(options(group))}" for group in groups() if group in _root_.hydra.runtime.choices]
+    return "\n".join(fill(line, 116, subsequent_indent=" " * 12, break_on_hyphens=False) for line in lines)

@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config.argument_types import accepts, annotation, describe_type
-from segframe.config.old_names import RENAMED
+from segframe.config.old_names import current_name
 from segframe.config.schema import TrainConfig
 from segframe.errors import UserError
 
@@ -20,13 +20,12 @@ PARTS = (
     *("param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger", "output_weights"),
 )
 
-ONE_DEVICE = "a run uses one process and one device"
 RESERVED = {
     **{name: f"trainer.{name}=..." for name in ("precision", "accelerator", "max_epochs", "max_steps")},
     **{name: f"trainer.{name}=..." for name in ("accumulate_grad_batches", "gradient_clip_val")},
     **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch"), "trainer.val_every_n_steps=..."),
     "limit_train_batches": "trainer.max_steps=... makes a run shorter",
-    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), ONE_DEVICE),
+    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), "a run uses one device"),
     **{name: f"see configs/{name}" for name in ("callbacks", "logger")},
     "default_root_dir": "output_dir=...",
     "fast_dev_run": "trainer=smoke is a short run",
@@ -34,9 +33,6 @@ RESERVED = {
     **dict.fromkeys(("enable_progress_bar", "enable_model_summary"), "see callbacks.progress"),
 }
 """Arguments of Lightning's Trainer that trainer.lightning cannot set, and what sets them."""
-
-REQUIRED = ("data", "data.dataset", "transforms")
-"""Those of PARTS that cannot be null."""
 
 
 def validate_config(config: DictConfig, resumes: bool = False) -> None:
@@ -63,7 +59,7 @@ def check_parts(config: DictConfig) -> None:
     """UserError where a part of the config is a plain value instead of a mapping."""
     for part in PARTS:
         node = OmegaConf.select(config, part, default={})
-        if node is None and part in REQUIRED:
+        if node is None and part in ("data", "data.dataset", "transforms"):
             raise UserError(f"{part}=null: a run needs it; choose an option of configs/{part.partition('.')[0]}")
         if node is not None and not OmegaConf.is_dict(node) and node != {}:
             raise UserError(f"{part}={node}: a mapping of settings is expected; choose an option of configs/")
@@ -108,15 +104,20 @@ def find_source(config: DictConfig, path: str) -> str:
     return find_source(config, reference[1]) if reference else path
 
 
-def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Every dict of nested containers, with its dotted path."""
+def nodes(node: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested containers and every value in them, with dotted paths."""
+    yield path, node
     if isinstance(node, dict):
-        yield path, node
         for key, child in node.items():
-            yield from walk(child, f"{path}.{key}" if path else str(key))
+            yield from nodes(child, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            yield from walk(child, f"{path}[{index}]")
+            yield from nodes(child, f"{path}[{index}]")
+
+
+def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Every dict of nested containers, with its dotted path."""
+    return ((name, child) for name, child in nodes(node, path) if isinstance(child, dict))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -128,21 +129,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def check_numbers(config: DictConfig) -> None:
     """UserError for NaN, infinite numbers and integers beyond 64 bits."""
-    for path, value in leaves(OmegaConf.to_container(config), ""):
+    for path, value in nodes(OmegaConf.to_container(config)):
         if (isinstance(value, float) and not isfinite(value)) or (isinstance(value, int) and abs(value) >= 2**63):
             raise UserError(f"{path}={value}: it must be a finite number")
-
-
-def leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
-    """Every plain value of nested containers, with its dotted path."""
-    if isinstance(node, dict):
-        for key, child in node.items():
-            yield from leaves(child, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list):
-        for index, child in enumerate(node):
-            yield from leaves(child, f"{path}[{index}]")
-    else:
-        yield path, node
 
 
 def upgrade(config: DictConfig) -> None:
@@ -153,8 +142,8 @@ def upgrade(config: DictConfig) -> None:
             if value != MISSING and OmegaConf.select(config, name, default=MISSING) == MISSING:
                 OmegaConf.update(config, name, value, force_add=True)
     for path, node in walk(OmegaConf.to_container(config), ""):
-        if node.get("_target_") in RENAMED:
-            OmegaConf.update(config, f"{path}._target_", RENAMED[node["_target_"]])
+        if "_target_" in node:
+            OmegaConf.update(config, f"{path}._target_", current_name(node["_target_"]))
 
 
 def check_needs(config: DictConfig) -> None:

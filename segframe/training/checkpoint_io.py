@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from segframe.config.old_names import RENAMED
+from segframe.config.old_names import CLASSES
 from segframe.errors import UserError
 from segframe.files import atomic_write, remove_temporary_files
 from segframe.models.weights import checkpoint
@@ -31,8 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(f"{path} has no {lacking[0]}: it is not the checkpoint of a run")
         checkpoint.parse_run(content, Path(path))
         # Lightning stores callbacks' states by their class's name.
-        old = {name.rpartition(".")[2]: new.rpartition(".")[2] for name, new in RENAMED.items()}
-        content["callbacks"] = {old.get(key, key): state for key, state in content["callbacks"].items()}
+        content["callbacks"] = {CLASSES.get(key, key): state for key, state in content["callbacks"].items()}
         return content
 
 

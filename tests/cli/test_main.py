@@ -74,10 +74,10 @@ def test_output_that_is_not_read_to_its_end():
 
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
-    def interrupted(program):
+    def interrupted(words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "run_program", interrupted)
+    monkeypatch.setattr(main, "take_config_dir", interrupted)
     with pytest.raises(SystemExit) as end:
         main.run("summary")
     assert end.value.code == 130

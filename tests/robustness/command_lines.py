@@ -9,7 +9,7 @@ from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, REPLAY, SHAPES, SUMMARY
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segframe.cli.error_messages import dotted
+from segframe.cli.error_messages import setting_names
 from segframe.config import schema as schema
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -52,7 +52,7 @@ def settings() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
     for program, choices in CHOICES.items():
         for words in choices:
             tree = composed(program, *words)
-            for key in sorted(set(dotted(tree, ""))):
+            for key in sorted(set(setting_names(OmegaConf.create(tree)))):
                 last = key.rpartition(".")[2]
                 if not last.isdigit() and last[0] != "_" and not key.startswith(OPEN):
                     yield program, words, key, OmegaConf.select(OmegaConf.create(tree), key, throw_on_missing=False)
@@ -62,7 +62,7 @@ def options(rng: random.Random) -> Iterator[Case]:
     """Misspelt options and groups."""
     for program, words in PROGRAMS.items():
         lines = yaml.safe_load((schema.CONFIG_DIR / f"{program}.yaml").read_text())["defaults"]
-        groups = [key for line in lines if isinstance(line, dict) for key in line if schema.is_group(key)]
+        groups = [key for line in lines if isinstance(line, dict) for key in line if key in schema.groups()]
         for group in groups:
             known = {path.stem for path in (schema.CONFIG_DIR / group).glob("*.yaml")} | {"checkpoint", "null"}
             for option in schema.options(group):
