@@ -2,9 +2,10 @@
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 TO_TRAIN = (
     "lower data.batch_size (trainer.accumulate_grad_batches keeps the images per step), or data.crop_size, "
@@ -40,6 +41,14 @@ def check_range(name: str, value: float, lowest: float, highest: float = float("
     if not lowest <= value <= highest:
         limits = f"{lowest:g} or more" if highest == float("inf") else f"between {lowest:g} and {highest:g}"
         raise UserError(f"{name}={value}: it must be {limits}")
+
+
+def height_width(name: str, value: Any, lowest: int = 1) -> tuple[int, int]:
+    """A setting in pixels, one number or [height, width], as (height, width); UserError for anything else."""
+    sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value, value]
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= lowest for side in sides):
+        raise UserError(f"{name}={value}: it must be a number of pixels, {lowest} or more, or [height, width]")
+    return sides[0], sides[1]
 
 
 class ImageError(UserError):

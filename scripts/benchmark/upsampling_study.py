@@ -20,11 +20,10 @@ from benchmark.upsampling_metrics import checkerboard_energy, interleaved_second
 from segframe.cli.main import Program, run_program
 from segframe.errors import UserError
 from segframe.files import write_text
-from segframe.inference import build
+from segframe.inference import WholeImage, build
 from segframe.inference.evaluate import evaluate
 from segframe.inference.metrics import compute_metrics
 from segframe.inference.shift_and_stitch import ShiftAndStitch
-from segframe.inference.whole_image import WholeImage
 from segframe.models.from_checkpoint import restore
 from segframe.visualization.tables import plain_table, print_table
 

@@ -1,6 +1,7 @@
 """A torch function mode in which gradients show which inputs an output depends on."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,11 +93,6 @@ def max_pool2d(
     return (y, indices) if return_indices else y
 
 
-def max_pool2d_with_indices(x: Tensor, kernel_size: Any, *more: Any, **options: Any) -> Any:
-    """Replace the function that F.max_pool2d calls for return_indices=True."""
-    return max_pool2d(x, kernel_size, *more, **(options | {"return_indices": True}))
-
-
 def max_unpool2d(
     x: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
 ) -> Tensor:
@@ -128,7 +124,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     atrous_conv2d: lambda x, weight, bias, dilation, groups: conv2d(x, weight, bias, 1, dilation, dilation),
     F.conv_transpose2d: conv_transpose2d,
     F.max_pool2d: max_pool2d,
-    F.max_pool2d_with_indices: max_pool2d_with_indices,
+    F.max_pool2d_with_indices: partial(max_pool2d, return_indices=True),
     F.max_unpool2d: max_unpool2d,
     Tensor.amax: Tensor.mean,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segframe.config.instantiate import instantiate
 from segframe.config.validate import check_targets
-from segframe.errors import UserError, error_context
+from segframe.errors import UserError, error_context, height_width
 from segframe.models.build import build_segmenter
 from segframe.models.segmenter import Segmenter, logit_stride
 
@@ -78,17 +78,9 @@ def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
     return classes, False
 
 
-def height_width(size: Any) -> tuple[int, int]:
-    """Return an image size, one number or [height, width], as (height, width)."""
-    sides = list(size) if OmegaConf.is_list(size) else [size, size]
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
-        raise UserError(f"size={size}: it must be an integer of at least 32, or [height, width]")
-    return sides[0], sides[1]
-
-
 def summarize(config: DictConfig, num_classes: int) -> Summary:
     """Count parameters and FLOPs on the meta device, without memory for tensors."""
-    size = height_width(config.size)
+    size = height_width("size", config.size, 32)
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in PARTS if config[name]}
     check_targets(OmegaConf.create(parts))
     config = deepcopy(config)
@@ -116,11 +108,11 @@ def cells(values: Tensor) -> tuple[int, int]:
 
 def count_parameters(segmenter: Segmenter) -> dict[str, Parameters]:
     """Count the parameters of each part."""
-    counted = {}
-    for name, part in segmenter.named_children():
-        if name in PARTS:
-            counts = {True: 0, False: 0}
-            for parameter in part.parameters():
-                counts[parameter.requires_grad] += parameter.numel()
-            counted[name] = Parameters(counts[True], counts[False])
-    return counted
+    return {
+        name: Parameters(
+            sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad),
+            sum(parameter.numel() for parameter in part.parameters() if not parameter.requires_grad),
+        )
+        for name, part in segmenter.named_children()
+        if name in PARTS
+    }

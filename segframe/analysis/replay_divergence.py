@@ -23,7 +23,7 @@ from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.divergence import FILE, Step
-from segframe.visualization.overlays import Color, fit_height, legend, overlay, save_png
+from segframe.visualization.overlays import fit_height, legend, overlay, save_png
 from segframe.visualization.tables import plain_table, print_table
 
 
@@ -33,9 +33,7 @@ class DivergedStep(NamedTuple):
     segmenter: Segmenter
     loss: Loss
     output_weights: dict[str, float]
-    config: dict[str, Any]
-    classes: tuple[str, ...]
-    palette: tuple[Color, ...]
+    metadata: checkpoint.CheckpointMetadata
     step: Step
     value: float
     """The loss in training."""
@@ -74,7 +72,7 @@ def replay_step(config: DictConfig) -> None:
     device = pick_device(config.accelerator)
     result = replay(diverged, device, config.precision)
     rates = ", ".join(f"{part} {rate:g}" for part, rate in diverged.step.rates.items())
-    precision = config.precision or diverged.config["trainer"]["precision"]
+    precision = config.precision or diverged.metadata.config["trainer"]["precision"]
     print(f"step {diverged.step.number}, learning rate {rates}: the loss was {diverged.value}")
     print(f"computed again on {device}, {precision}: {result.loss:g}, norm of the gradient {result.gradient:g}")
     rows = [
@@ -122,13 +120,13 @@ def load_step(path: Path) -> DivergedStep:
         loss = restore_loss(config["loss"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds no step of a run whose loss was not finite ({error!r})") from error
-    return DivergedStep(segmenter, loss, weights, config, metadata.classes, metadata.palette, step, value)
+    return DivergedStep(segmenter, loss, weights, metadata, step, value)
 
 
 def replay(diverged: DivergedStep, device: torch.device, precision: str | None) -> ReplayResult:
     """Repeat the step's forward and backward pass as in training; `precision` None: that of the training."""
     segmenter, loss = diverged.segmenter.to(device).train(), diverged.loss.to(device)
-    segmenter.autocast_dtype = autocast_dtype(precision, diverged.config)
+    segmenter.autocast_dtype = autocast_dtype(precision, diverged.metadata.config)
     images, masks = diverged.step.batch["image"].to(device), diverged.step.batch["mask"].to(device)
     first_layers: dict[int, str] = {}
     for name, layer in segmenter.named_modules():
@@ -145,8 +143,9 @@ def replay(diverged: DivergedStep, device: torch.device, precision: str | None) 
         return torch.stack(losses).sum()
 
     total = weighted_loss(slice(None))
+    void = (masks == IGNORE_INDEX).float().mean((1, 2)).tolist()
     results = [
-        ImageResult(name, weighted_loss(slice(k, k + 1)).item(), void_share(masks[k]), first_layers.get(k, ""))
+        ImageResult(name, weighted_loss(slice(k, k + 1)).item(), void[k], first_layers.get(k, ""))
         for k, name in enumerate(diverged.step.batch["name"])
     ]
     total.backward()
@@ -162,11 +161,6 @@ def record_non_finite(first_layers: dict[int, str], name: str, layer: nn.Module,
     if isinstance(output, Tensor) and output.is_floating_point():
         for k in (~output.isfinite().flatten(1).all(1)).nonzero().flatten().tolist():
             first_layers.setdefault(k, f"{name} ({type(layer).__name__})")
-
-
-def void_share(mask: Tensor) -> float:
-    """Return the share of void pixels of a mask."""
-    return (mask == IGNORE_INDEX).float().mean().item()
 
 
 def diagnose(result: ReplayResult) -> str:
@@ -185,8 +179,9 @@ def diagnose(result: ReplayResult) -> str:
 
 def draw_image(diverged: DivergedStep, k: int) -> NDArray[np.uint8]:
     """Draw the k-th image as the network got it, beside its mask, over a legend."""
+    _, classes, palette = diverged.metadata
     image = fit_height(diverged.step.batch["image"][k].permute(1, 2, 0).cpu().numpy())
     mask = fit_height(diverged.step.batch["mask"][k].cpu().numpy())
-    panels = np.hstack([image, overlay(image, mask, diverged.palette)])
-    present = [int(index) for index in np.unique(mask) if index < len(diverged.classes) or index == IGNORE_INDEX]
-    return np.vstack([panels, legend(diverged.classes, diverged.palette, present, panels.shape[1])])
+    panels = np.hstack([image, overlay(image, mask, palette)])
+    present = [int(index) for index in np.unique(mask) if index < len(classes) or index == IGNORE_INDEX]
+    return np.vstack([panels, legend(classes, palette, present, panels.shape[1])])

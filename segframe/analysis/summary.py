@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from segframe.analysis.model_counts import Summary, find_classes, summarize
-from segframe.analysis.receptive_field import Field, diameter, effective, format_field, theoretical
+from segframe.analysis.receptive_field import STRIP_LENGTHS, Field, diameter, effective, format_field, theoretical
 from segframe.analysis.summary_figure import summary_picture
 from segframe.config.resolvers import model_name
 from segframe.config.schema import SummaryConfig
@@ -22,10 +22,7 @@ from segframe.models.segmenter import Segmenter
 from segframe.models.weights.checkpoint import find_checkpoint
 from segframe.models.weights.third_party import read_weights
 from segframe.visualization.overlays import save_png
-from segframe.visualization.tables import print_table
-
-MAX_FIELD = 8192
-"""Pixels per side: the longest strip on which theoretical fields are measured."""
+from segframe.visualization.tables import empty_table, print_table
 
 
 def summarize_model(config: DictConfig) -> dict[str, object]:
@@ -33,7 +30,7 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
     check_keys(config, SummaryConfig)
     check_targets(config, without=("data", "transforms", "callbacks", "logger"))
     if config.receptive_field:
-        check_range("effective_field.size", config.effective_field.size, 32, MAX_FIELD)
+        check_range("effective_field.size", config.effective_field.size, 32, STRIP_LENGTHS[-1])
         check_range("effective_field.num_images", config.effective_field.num_images, 1)
     if config.init_from:
         find_checkpoint(config.init_from)  # read only for the receptive field, but a wrong path is always refused
@@ -71,7 +68,7 @@ def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple
     print(f"  theoretical {field}")
     print(f"  effective   {side} (on {num_images} images of noise of {size}x{size})")
     path = Path(HydraConfig.get().runtime.output_dir) / "summary.png"
-    save_png(path, summary_picture(model_name(HydraConfig.get()), summary, fields, gradient.numpy(), side))
+    save_png(path, summary_picture(model_name(HydraConfig.get()), summary, fields["logits"], gradient.numpy(), side))
     print(f"also in {path}")
     return {"theoretical RF": field.partition(" (")[0], "effective RF": side}
 
@@ -89,10 +86,7 @@ def initialized_segmenter(config: DictConfig, classes: tuple[str, ...]) -> Segme
 
 def parameters_table(summary: Summary) -> Table:
     """Return a table with a row per part, and their sum."""
-    table = Table()
-    table.add_column("part")
-    for name in ("parameters", "trained", "fixed"):
-        table.add_column(name, justify="right")
+    table = empty_table(("part", "parameters", "trained", "fixed"))
     for name, (trained, fixed) in summary.parameters.items():
         table.add_row(name, f"{trained + fixed:,}", f"{trained:,}", f"{fixed:,}")
     table.add_section()
@@ -104,10 +98,8 @@ def parameters_table(summary: Summary) -> Table:
 def maps_table(summary: Summary, fields: Mapping[str, Field]) -> Table:
     """Return a table with a row per feature map, the logits last, and their receptive fields if given."""
     height, width = summary.size
-    table = Table()
-    table.add_column("map")
-    for name in ("channels", "stride", f"at {height}x{width}", *(["receptive field"] if fields else [])):
-        table.add_column(name, justify="right")
+    more = ["receptive field"] if fields else []
+    table = empty_table(("map", "channels", "stride", f"at {height}x{width}", *more))
     for row in summary.maps:
         if row.name == "logits":
             table.add_section()

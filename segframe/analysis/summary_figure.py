@@ -1,6 +1,5 @@
-"""The picture of a model summary: receptive fields and the table of feature maps."""
+"""The picture of a model summary: theoretical and effective receptive field."""
 
-from collections.abc import Mapping
 from math import ceil
 
 import numpy as np
@@ -14,23 +13,22 @@ from segframe.visualization.overlays import INK, Color, Picture, canvas, font
 
 SIDE = 560  # of the heat map, in the picture's pixels
 LEFT, TOP, GAP = 72, 96, 24
-TABLE_WIDTH = 400
 GREY: Color = (120, 120, 120)
 THEORETICAL: Color = (64, 200, 255)
 EFFECTIVE: Color = (96, 255, 128)
 
 
 def summary_picture(
-    name: str, summary: Summary, fields: Mapping[str, Field], gradient: NDArray[np.float32], effective: int
+    name: str, summary: Summary, theoretical: Field, gradient: NDArray[np.float32], effective: int
 ) -> Picture:
-    """Draw the centre cell's gradient (size, size) as a heat map with both receptive fields; sizes in image pixels."""
-    side = fields["logits"].side
+    """Draw the centre cell's gradient (size, size) as a heat map with both receptive fields of the logits."""
+    side = theoretical.side
     view = min(len(gradient), max(64, 2 * effective, ceil(1.15 * side) if side else 0))
     first = (len(gradient) - view) // 2
     shares = gradient[first : first + view, first : first + view] / gradient.max()
     # Square roots: gradients fall off so steeply that their tails would be black.
     heat = Image.fromarray(inferno(np.sqrt(shares))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    image, draw = canvas(TOP + SIDE + 124, LEFT + SIDE + 104 + TABLE_WIDTH + GAP)
+    image, draw = canvas(TOP + SIDE + 124, LEFT + SIDE + 104)
     draw.text((LEFT, 30), name, fill=INK, font=font(26), anchor="lm")
     height, width = summary.size
     facts = f"{summary.total:,} parameters   {summary.flops / 1e9:,.1f} GFLOPs at {height}x{width}"
@@ -45,14 +43,13 @@ def summary_picture(
             draw.rectangle((LEFT + near, TOP + near, LEFT + far, TOP + far), outline=color, width=3)
     beyond = "" if side and side <= view else ", beyond this picture"
     legend = {
-        THEORETICAL: f"theoretical receptive field: {format_field(fields['logits'])}{beyond}",
+        THEORETICAL: f"theoretical receptive field: {format_field(theoretical)}{beyond}",
         EFFECTIVE: f"effective: {effective} (as many pixels exceed {EFFECTIVE_SHARE:.2%} of the largest gradient)",
     }
     for k, (color, text) in enumerate(legend.items()):
         y = TOP + SIDE + 72 + 26 * k
         draw.rectangle((LEFT, y - 7, LEFT + 14, y + 7), fill=color, outline=INK)
         draw.text((LEFT + 24, y), text, fill=INK, font=font(15), anchor="lm")
-    draw_maps(draw, summary, fields)
     return np.asarray(image)
 
 
@@ -78,21 +75,3 @@ def draw_colour_bar(image: Image.Image, draw: ImageDraw.ImageDraw) -> None:
         y = TOP + (SIDE - 1) * (1 - share**0.5)
         draw.text((left + 20, y), f"{share:.0%}", fill=INK, font=font(13), anchor="lm")
     draw.text((left, TOP - 22), "gradient", fill=GREY, font=font(14), anchor="lm")
-
-
-def draw_maps(draw: ImageDraw.ImageDraw, summary: Summary, fields: Mapping[str, Field]) -> None:
-    """Draw the table of feature maps at the right."""
-    left, line = LEFT + SIDE + 104, 28
-    ends = (left + 50, left + 150, left + 215, left + 310, left + TABLE_WIDTH)
-    rows = [("map", "channels", "stride", "cells", "field")]
-    for row in summary.maps:
-        field = fields[row.name]
-        side = "whole" if field.whole_image else f"{field.side:,}" if field.side else "> 8,000"
-        rows.append((row.name, f"{row.channels:,}", str(row.stride), "{}x{}".format(*row.shape), side))
-    for k, cells in enumerate(rows):
-        y = TOP + line // 2 + k * line
-        draw.text((left, y), cells[0], fill=INK if k else GREY, font=font(15), anchor="lm")
-        for end, cell in zip(ends[1:], cells[1:], strict=True):
-            draw.text((end, y), cell, fill=INK if k else GREY, font=font(15), anchor="rm")
-        if k in (0, len(rows) - 2):
-            draw.line((left, y + line // 2, left + TABLE_WIDTH, y + line // 2), fill=GREY)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from segframe import IGNORE_INDEX
-from segframe.errors import UserError
+from segframe.errors import UserError, height_width
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it goes online on import
 import albumentations as A
@@ -108,12 +108,10 @@ class RandomScaleCrop(A.DualTransform):
         step: float | None = None,
     ) -> None:
         super().__init__(p=p)
-        self.size = tuple(size) if isinstance(size, Sequence) else (size, size)
+        self.size = height_width("data.crop_size", size)
         self.scale = tuple(scale) if isinstance(scale, Sequence) else (scale,)
         self.fill = tuple(fill)
         self.step = step
-        if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
-            raise UserError(f"crop size is {size!r}: give one positive integer, or [height, width]")
         numbers = all(isinstance(factor, int | float) for factor in self.scale)
         if len(self.scale) != 2 or not numbers or not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"crop scale is {scale}: give [smallest, largest] factor, both positive")

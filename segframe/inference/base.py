@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, Self
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 
 from segframe.config.validate import did_you_mean
 from segframe.errors import UserError, check_range
-from segframe.models.segmenter import Segmenter, logit_stride
+from segframe.models.logits import Logits
+from segframe.models.segmenter import Segmenter
 
 Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
 
 MODES = ("exact", "fast")
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-_strides: WeakKeyDictionary[Segmenter, int] = WeakKeyDictionary()
 
 
 class Scores(Protocol):
@@ -59,6 +58,16 @@ class Inference(ABC):
         return self
 
 
+class WholeImage(Inference):
+    """One run of the network on whole images."""
+
+    def __str__(self) -> str:
+        return "whole images"
+
+    def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
+        return segmenter.outputs(images)["main"]
+
+
 def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) -> Tensor:
     """Return the classes uint8 (N, H, W) of images (N, 3, H, W), after `postprocess` of each image if given."""
     if postprocess is None:
@@ -78,13 +87,6 @@ def autocast_dtype(precision: str | None, trained_with: dict[str, Any]) -> torch
     # A checkpoint may hold anything.
     trainer = trained_with.get("trainer")
     return PRECISIONS.get(str(precision or (trainer.get("precision") if isinstance(trainer, dict) else None)))
-
-
-def stride_of(segmenter: Segmenter) -> int:
-    """Return the input pixels per cell of a network's logits, measured once per network."""
-    if segmenter not in _strides:
-        _strides[segmenter] = logit_stride(segmenter)
-    return _strides[segmenter]
 
 
 def check_settings(mode: str, batch_size: int) -> None:

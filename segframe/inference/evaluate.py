@@ -2,10 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -40,6 +38,8 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     metrics = compute_metrics(matrix, dataset.classes, split)
     print_table(metrics_table(metrics, matrix.numpy(), dataset.classes, f"{path}, {split}", f"{split}/"))
+    # NaN (a class that does not occur), which JSON lacks, becomes null.
+    values = {name: None if isnan(value) else value for name, value in metrics.items()}
     settings = {
         "images": len(dataset),
         "checkpoint": str(path),
@@ -49,7 +49,7 @@ def evaluate_checkpoint(config: DictConfig) -> None:
         "inference_in_words": str(inference),
     }
     file = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
-    write_metrics(file, metrics, settings)
+    write_text(file, json.dumps({**values, **settings}, indent=2) + "\n")
     print(f"inference: {inference}; also in {file}")
 
 
@@ -71,9 +71,3 @@ def evaluate(
             classes = classify(inference(segmenter, images), images, postprocess)
             confusion.update(classes, batch["mask"].to(device))
     return confusion.matrix.cpu()
-
-
-def write_metrics(path: Path, metrics: Mapping[str, float], settings: Mapping[str, Any]) -> None:
-    """Write metrics and settings as JSON; NaN (a class that does not occur), which JSON lacks, becomes null."""
-    values = {name: None if isnan(value) else value for name, value in metrics.items()}
-    write_text(path, json.dumps({**values, **settings}, indent=2) + "\n")

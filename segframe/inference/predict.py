@@ -3,7 +3,6 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +64,7 @@ def predict_images(config: DictConfig) -> None:
 
 
 def find_images(source: Path, output: Path) -> dict[Path, Path]:
-    """Return the images of a folder and its sub-folders, except `output`, or the one file, with their outputs' names.
-
-    Dangling links and pipes with an image's suffix are included, so that `read` reports them.
-    """
+    """Return the one file or the images below a folder, except `output`, with their outputs' names."""
     if source.is_file():
         return {source: Path(source.stem)}
     if not source.is_dir():
@@ -99,10 +95,7 @@ def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
     """Return the indices of the classes that `heatmaps` names: a list of names, one name, or all."""
     if heatmaps == "all":
         return list(range(len(classes)))
-    is_list = isinstance(heatmaps, Sequence) and not isinstance(heatmaps, str)
-    chosen = list(heatmaps) if is_list else [] if heatmaps is None else [heatmaps]
-    if not all(isinstance(name, str | int | float) for name in chosen):
-        raise UserError(f"heatmaps={heatmaps}: it must be a list of class names, one name, or all")
+    chosen = [heatmaps] if isinstance(heatmaps, str | int | float) else heatmaps or []
     names = [str(name) for name in chosen]  # a class may be named 5
     for name in names:
         if name not in classes:
@@ -112,9 +105,6 @@ def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
 
 def read(path: Path) -> np.ndarray:
     """Read an image file as uint8 RGB (H, W, 3); ImageError if that fails."""
-    if not path.is_file():
-        kind = "a broken link" if path.is_symlink() else "no regular file"
-        raise ImageError(f"{path} is {kind}")
     try:
         return read_image(path)
     except UserError as error:

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from segframe.errors import UserError
-from segframe.inference.base import Inference, stride_of
+from segframe.inference.base import Inference
 from segframe.models.logits import Logits
-from segframe.models.segmenter import Segmenter
+from segframe.models.segmenter import Segmenter, logit_stride
 
 
 class ShiftAndStitch(Inference):
@@ -26,7 +26,7 @@ class ShiftAndStitch(Inference):
         return f"shift-and-stitch, {self.factor} times as dense"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
-        stride = stride_of(segmenter)
+        stride = logit_stride(segmenter)
         if stride == 1:
             raise UserError(
                 "inference=shift_and_stitch: the logits of this head are as large as the image; choose a head with "
@@ -47,18 +47,9 @@ class ShiftAndStitch(Inference):
 
 
 def interlace(parts: list[Tensor], dim: int) -> Tensor:
-    """Return a tensor whose slices along `dim` are taken from the parts in turn.
-
-    Parts of 3, 3 and 2 slices become 8; the first parts may be longer than the last ones by one slice.
-    """
-    lengths = [part.shape[dim] for part in parts]
-    if lengths != sorted(lengths, reverse=True) or lengths[0] - lengths[-1] > 1:
-        raise UserError(
-            f"inference=shift_and_stitch: the logits of shifted images have {lengths} rows or columns, which cannot be "
-            "interlaced: this network rounds sizes in another way"
-        )
+    """Return a tensor whose slices along `dim` are taken from the parts in turn: 3, 3 and 2 become 8."""
     shape = list(parts[0].shape)
-    shape[dim] = sum(lengths)
+    shape[dim] = sum(part.shape[dim] for part in parts)
     stitched = parts[0].new_empty(shape)
     for offset, part in enumerate(parts):
         stitched.transpose(0, dim)[offset :: len(parts)] = part.transpose(0, dim)

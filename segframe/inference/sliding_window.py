@@ -8,12 +8,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from segframe.errors import UserError
+from segframe.errors import UserError, height_width
 from segframe.inference.banded_scores import BandedScores, CroppedLogits, band_rows
-from segframe.inference.base import Inference, Scores, check_settings, stride_of
+from segframe.inference.base import Inference, Scores, check_settings
 from segframe.models.logits import Logits
 from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
-from segframe.models.segmenter import Segmenter
+from segframe.models.segmenter import Segmenter, logit_stride
 
 Pair = tuple[int, int]
 
@@ -31,50 +31,43 @@ class SlidingWindow(Inference):
     border is repeated by less than a cell); scores differ from "exact" near the windows' borders.
     """
 
-    def __init__(self, window: int | list[int] | None, stride: int | list[int] | None, mode: str, batch_size: int):
+    def __init__(
+        self, window: int | Sequence[int] | None, stride: int | Sequence[int] | None, mode: str, batch_size: int
+    ) -> None:
         check_settings(mode, batch_size)
-        self.window = None if window is None else pair("window", window)
-        self._stride = None if stride is None else pair("stride", stride)
         self.mode = mode
         self.batch_size = batch_size
-        if self.window and any(s > w for s, w in zip(self.stride, self.window, strict=True)):
+        self.given_stride = None if stride is None else height_width("inference.stride", stride)
+        self.window = self.stride = (0, 0)  # from the training crop
+        if window is not None:
+            self.window = height_width("inference.window", window)
+            height, width = self.window
+            self.stride = self.given_stride or (max(1, height * 2 // 3), max(1, width * 2 // 3))
+        if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
             raise UserError(
                 f"inference.stride={list(self.stride)}: it leaves gaps between windows of {list(self.window)} pixels; "
                 "choose one that is not larger than inference.window"
             )
 
-    @property
-    def stride(self) -> Pair:
-        """(down, right) in pixels."""
-        if self._stride is not None:
-            return self._stride
-        height, width = self.required_window()
-        return max(1, height * 2 // 3), max(1, width * 2 // 3)
-
-    def required_window(self) -> Pair:
-        """Return the window; UserError if neither the settings nor the training config give one."""
-        if self.window is None:
-            raise UserError("inference.window=null: this network was not trained on crops of one size; set it")
-        return self.window
-
     def with_training_defaults(self, config: dict[str, Any]) -> Self:
         """Return this inference with windows of the size of the training crops, if `window` is null."""
-        if self.window is not None:
+        if self.window != (0, 0):
             return self
         transforms = config.get("transforms")
         crop = transforms.get("crop_size") if isinstance(transforms, dict) else None
-        stride = None if self._stride is None else list(self._stride)
-        inference = type(self)(crop, stride, self.mode, self.batch_size)
-        inference.required_window()
-        return inference
+        if crop is None:
+            raise UserError(
+                "inference.window=null: this network was not trained on crops of one size; set inference.window=..."
+            )
+        return type(self)(crop, self.given_stride, self.mode, self.batch_size)
 
     def __str__(self) -> str:
-        (height, width), (down, right) = self.required_window(), self.stride
+        (height, width), (down, right) = self.window, self.stride
         return f"sliding windows of {height}x{width} pixels every {down} down and {right} to the right, {self.mode}"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
         """Return the scores; "exact" runs the network only when they are used."""
-        self.required_window()
+        assert self.window != (0, 0), "with_training_defaults must be called first"
         if self.mode == "exact":
             size = (images.shape[-2], images.shape[-1])
             return BandedScores(functools.partial(self.bands, segmenter, images), size, probabilities=False)
@@ -99,8 +92,7 @@ class SlidingWindow(Inference):
         summed; the number of windows over a pixel is that of its row times that of its column.
         """
         height, width = images.shape[-2:]
-        window = self.required_window()
-        size = (min(height, window[0]), min(width, window[1]))
+        size = (min(height, self.window[0]), min(width, self.window[1]))
         tops, lefts = (origins(n, w, s) for n, w, s in zip((height, width), size, self.stride, strict=True))
         over_columns = coverage(lefts, size[1], width, images.device)
         strips: dict[int, tuple[Tensor, InterpolationMatrix]] = {}
@@ -121,14 +113,13 @@ class SlidingWindow(Inference):
 
     def coarse(self, segmenter: Segmenter, images: Tensor) -> Scores:
         """Return the mean logits on the network's own grid."""
-        cell = stride_of(segmenter)
+        cell = logit_stride(segmenter)
         if cell == 1:
             raise UserError(
                 "inference.mode=fast: the logits of this head are as large as the image; choose inference.mode=exact"
             )
         height, width = images.shape[-2:]
-        window = self.required_window()
-        size = (min(height, window[0]), min(width, window[1]))
+        size = (min(height, self.window[0]), min(width, self.window[1]))
         tops, lefts = (grid_origins(n, w, s, cell) for n, w, s in zip((height, width), size, self.stride, strict=True))
         extent = (tops[-1] + size[0], lefts[-1] + size[1])
         images = images[..., torch.arange(extent[0], device=images.device).clamp(max=height - 1), :]
@@ -189,11 +180,3 @@ def check_grid(logits: Logits, cell: int, overlapping: tuple[bool, bool]) -> Non
                 f"inference.mode=fast: the {name} of inference.window, {pixels}, is no multiple of this network's "
                 f"stride, {cell}; set it to {max(1, pixels // cell) * cell}, or inference.mode=exact"
             )
-
-
-def pair(name: str, value: int | Sequence[int]) -> Pair:
-    """Return a setting in pixels, one number or [height, width], as (height, width)."""
-    numbers = list(value) if isinstance(value, Sequence) else [value, value]
-    if len(numbers) != 2 or any(not isinstance(n, int) or n < 1 for n in numbers):
-        raise UserError(f"inference.{name}={value}: it must be a positive number of pixels or [height, width]")
-    return numbers[0], numbers[1]

@@ -56,14 +56,14 @@ class TTA(Inference):
         size = (images.shape[-2], images.shape[-1])
         results = [self.run(segmenter, images, scale) for scale in self.scales]
         # The grid of the logits at scale 1, or at the scale nearest to it.
-        base = min(zip(self.scales, results, strict=True), key=lambda pair: abs(pair[0] - 1))[1].logits
+        base = min(zip(self.scales, results, strict=True), key=lambda pair: abs(pair[0] - 1))[1]
         cells = None if self.mode == "exact" else grid(base, size)
-        views = [view for result in results for view in result.views(size, cells)]
-        scores = BandedScores(functools.partial(mean_probabilities, views), cells or size, probabilities=True)
+        parts = [view for logits in results for view in views(logits, self.flip, size, cells)]
+        scores = BandedScores(functools.partial(mean_probabilities, parts), cells or size, probabilities=True)
         return scores if cells is None else Logits(scores.full(), size, base.aligned_stride)
 
-    def run(self, segmenter: Segmenter, images: Tensor, scale: float) -> "ScaledLogits":
-        """Run the network on the images at a scale, and on their mirror images."""
+    def run(self, segmenter: Segmenter, images: Tensor, scale: float) -> Logits:
+        """Return the logits of the images at a scale, followed by those of their mirror images."""
         size = [max(round(n * scale), min(n, MIN_SIDE)) for n in images.shape[-2:]]
         scaled = images
         if size != list(images.shape[-2:]):
@@ -72,8 +72,7 @@ class TTA(Inference):
             scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
         batch = torch.cat([scaled, scaled.flip(-1)]) if self.flip else scaled
         parts = [segmenter.outputs(part)["main"] for part in batch.split(self.batch_size)]
-        values = torch.cat([part.values for part in parts])
-        return ScaledLogits(parts[0]._replace(values=values), self.flip)
+        return parts[0]._replace(values=torch.cat([part.values for part in parts]))
 
 
 def grid(logits: Logits, size: Pair) -> Pair:
@@ -93,34 +92,31 @@ class View(NamedTuple):
     columns: InterpolationMatrix
 
 
-class ScaledLogits(NamedTuple):
-    """The logits of N images at a scale, followed by those of their mirror images if `flip`."""
+def views(logits: Logits, flip: bool, size: Pair, cells: Pair | None) -> list[View]:
+    """Return the augmentations of one scale on images of `size`, or on a coarse grid of (h, w) `cells`.
 
-    logits: Logits
-    flip: bool
+    `logits`: of N images, followed by those of their mirror images if `flip`.
+    """
+    sides = (False, True) if flip else (False,)
+    rows = interpolation(logits, 0, size, cells, mirrored=False)
+    return [
+        View(by_rows(part), rows, interpolation(logits, 1, size, cells, mirrored))
+        for part, mirrored in zip(logits.values.chunk(len(sides)), sides, strict=True)
+    ]
 
-    def views(self, size: Pair, cells: Pair | None) -> list[View]:
-        """Return the augmentations of this scale on images of `size`, or on a coarse grid of (h, w) `cells`."""
-        sides = (False, True) if self.flip else (False,)
-        parts = self.logits.values.chunk(len(sides))
-        rows = self.interpolation(0, size, cells, mirrored=False)
-        return [
-            View(by_rows(part), rows, self.interpolation(1, size, cells, mirrored))
-            for part, mirrored in zip(parts, sides, strict=True)
-        ]
 
-    def interpolation(self, axis: int, size: Pair, cells: Pair | None, mirrored: bool) -> InterpolationMatrix:
-        """Return the interpolation of the rows (axis 0) or columns (1)."""
-        values, stride = self.logits.values, self.logits.aligned_stride
-        if cells is not None and stride is None:
-            matrix = InterpolationMatrix.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
-            return matrix.mirrored() if mirrored else matrix
-        matrix = resizing_matrices(*self.logits)[axis].resized(size[axis])
-        # Mirrored last: the cells of a mirror image do not lie where the cells of the image do.
-        matrix = matrix.mirrored() if mirrored else matrix
-        if cells is None or stride is None:
-            return matrix
-        return matrix.at([min(cell * stride, size[axis] - 1) for cell in range(cells[axis])])
+def interpolation(logits: Logits, axis: int, size: Pair, cells: Pair | None, mirrored: bool) -> InterpolationMatrix:
+    """Return the interpolation of the rows (axis 0) or columns (1)."""
+    values, _, stride = logits
+    if cells is not None and stride is None:
+        matrix = InterpolationMatrix.bilinear(cells[axis], values.shape[2 + axis], None, values.device)
+        return matrix.mirrored() if mirrored else matrix
+    matrix = resizing_matrices(*logits)[axis].resized(size[axis])
+    # Mirrored last: the cells of a mirror image do not lie where the cells of the image do.
+    matrix = matrix.mirrored() if mirrored else matrix
+    if cells is None or stride is None:
+        return matrix
+    return matrix.at([min(cell * stride, size[axis] - 1) for cell in range(cells[axis])])
 
 
 def mean_probabilities(views: list[View]) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """The complete network, from raw pixels to logits."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,7 @@ def _fuse_scales(scales: list[Logits]) -> Logits:
     return first._replace(values=torch.stack([first.values, *values]).amax(0))
 
 
+@lru_cache(maxsize=1)
 def logit_stride(segmenter: Segmenter) -> int:
     """Return the input pixels per cell of the logits, measured at two heights so that padding and cropping cancel."""
     device = segmenter.normalize.mean.device

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segframe.visualization.overlays import INK, Picture, canvas, fit_height, font
+from segframe.visualization.overlays import INK, Picture, blend, canvas, color_ramp, fit_height, font
 
 TOP, GAP, BAR = 28, 6, 64
 """Height of a title, space between panels, width of a colour bar with its numbers; in pixels."""
@@ -18,20 +18,19 @@ HEAT = 0.7
 
 def heat_map(image: Picture, scores: NDArray[np.float32], title: str, aligned_stride: int | None) -> Picture:
     """Draw scores 0 ... 1 (h, w) as colours over the image (H, W, 3) in grey, each cell as the block that it covers."""
-    enlarged = len(fit_height(image, largest=len(image))) / len(image)
-    image = fit_height(image, largest=len(image))
-    spacing = None if aligned_stride is None else aligned_stride * enlarged
+    original, image = len(image), fit_height(image, largest=len(image))
     height, width = image.shape[:2]
+    spacing = None if aligned_stride is None else aligned_stride * height / original
     rows = nearest_cells(scores.shape[0], height, spacing)
     columns = nearest_cells(scores.shape[1], width, spacing)
     grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
     picture, draw = canvas(TOP + height + GAP, width + BAR)
-    picture.paste(Image.fromarray(_mix(grey, _heat(scores[rows][:, columns]), HEAT)), (0, TOP))
+    picture.paste(Image.fromarray(blend(grey, _heat(scores[rows][:, columns]), HEAT)), (0, TOP))
     draw.text((GAP, TOP // 2), title, fill=INK, font=font(15), anchor="lm")
 
     # The colour bar, mixed with a medium grey.
     scale = _heat(np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(18, axis=1))
-    picture.paste(Image.fromarray(_mix(np.full_like(scale, 128), scale, HEAT)), (width + GAP, TOP))
+    picture.paste(Image.fromarray(blend(np.full_like(scale, 128), scale, HEAT)), (width + GAP, TOP))
     for value in (0, 0.25, 0.5, 0.75, 1):
         y = TOP + round((1 - value) * (height - 1))
         draw.line([(width + GAP + 18, y), (width + GAP + 22, y)], fill=INK)
@@ -55,8 +54,6 @@ def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Pictu
     height, width = features.shape[1:]
     side = (GRID_WIDTH - (columns - 1) * GAP) // columns
     tile_height = max(1, round(side * height / width))
-    rows = nearest_cells(height, tile_height, spacing=None)
-    across = nearest_cells(width, side, spacing=None)
     label = 18
     picture, draw = canvas(TOP + ceil(len(chosen) / columns) * (tile_height + label), GRID_WIDTH)
     draw.text((GAP, TOP // 2), title, fill=INK, font=font(15), anchor="lm")
@@ -64,8 +61,8 @@ def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Pictu
         x, y = k % columns * (side + GAP), TOP + k // columns * (tile_height + label)
         plane = features[channel]
         low, high = float(plane.min()), float(plane.max())
-        tile = inferno((plane - low) / ((high - low) or 1))[rows][:, across]
-        picture.paste(Image.fromarray(tile), (x, y))
+        tile = Image.fromarray(inferno((plane - low) / ((high - low) or 1)))
+        picture.paste(tile.resize((side, tile_height), Image.Resampling.NEAREST), (x, y))
         text = f"{channel}: {low:.3g} ... {high:.3g}"
         draw.text((x, y + tile_height + label // 2), text, fill=INK, font=font(11), anchor="lm")
     return np.asarray(picture)
@@ -73,15 +70,11 @@ def feature_grid(features: NDArray[np.float32], count: int, title: str) -> Pictu
 
 def _heat(values: NDArray[np.float32]) -> Picture:
     """Map (h, w) to colours (h, w, 3): white (0), yellow, orange, dark red (1)."""
-    stops = np.array([[255, 255, 255], [254, 217, 98], [253, 141, 40], [227, 26, 28], [110, 0, 38]])
-    return np.stack([np.interp(values, np.linspace(0, 1, 5), channel) for channel in stops.T], axis=-1).astype(np.uint8)
+    stops = ((255, 255, 255), (254, 217, 98), (253, 141, 40), (227, 26, 28), (110, 0, 38))
+    return color_ramp(values, [0, 0.25, 0.5, 0.75, 1], stops)
 
 
 def inferno(values: NDArray[np.float32]) -> Picture:
     """Map (h, w) to colours (h, w, 3): black (0), violet, orange, pale yellow (1)."""
     colors = cv2.applyColorMap((values * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-
-
-def _mix(below: Picture, above: Picture, alpha: float) -> Picture:
-    return ((1 - alpha) * below.astype(np.float32) + alpha * above + 0.5).astype(np.uint8)

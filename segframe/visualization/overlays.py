@@ -53,8 +53,17 @@ def colorize(classes: NDArray[np.uint8], palette: Sequence[Color]) -> Picture:
 
 def overlay(image: Picture, classes: NDArray[np.uint8], palette: Sequence[Color], alpha: float = 0.5) -> Picture:
     """Return the image (H, W, 3) blended with the colours of its classes (H, W); `alpha` is the colours' opacity."""
-    colors = colorize(classes, palette)
-    return ((1 - alpha) * image.astype(np.float32) + alpha * colors + 0.5).astype(np.uint8)
+    return blend(image, colorize(classes, palette), alpha)
+
+
+def blend(below: Picture, above: Picture, alpha: float) -> Picture:
+    """Return the mean of two pictures; `alpha` is the weight of the second."""
+    return ((1 - alpha) * below.astype(np.float32) + alpha * above + 0.5).astype(np.uint8)
+
+
+def color_ramp(values: NDArray[np.floating], positions: Sequence[float], stops: Sequence[Color]) -> Picture:
+    """Map values (...) to colours (..., 3), interpolated between the colours `stops` at `positions`."""
+    return np.stack([np.interp(values, positions, channel) for channel in np.array(stops).T], -1).astype(np.uint8)
 
 
 def legend(
@@ -120,7 +129,9 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Pictur
     cell, size = (max(40, 240 // count), 14) if numbered else (12, 10)
     pixels = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(pixels, 1)
-    colors = np.where(pixels[..., None] > 0, _blues(shares), np.uint8(VOID[0]))
+    # White to dark blue, steep near 0, where most confusions are.
+    blues = color_ramp(shares, [0, 0.1, 0.5, 1], ((250, 252, 255), (189, 215, 238), (91, 155, 213), (8, 48, 107)))
+    colors = np.where(pixels[..., None] > 0, blues, np.uint8(VOID[0]))
     grid = colors.repeat(cell, axis=0).repeat(cell, axis=1)
 
     grid[::cell] = grid[:, ::cell] = PAPER
@@ -147,9 +158,3 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Pictur
             color = PAPER if share > 0.5 else INK
             draw.text(centre, f"{100 * share:.0f}", fill=color, font=font(size), anchor="mm")
     return np.asarray(image)
-
-
-def _blues(values: NDArray[np.float64]) -> Picture:
-    """Map (...) to colours (..., 3): white (0) to dark blue (1), steep near 0, where most confusions are."""
-    stops = np.array([[250, 252, 255], [189, 215, 238], [91, 155, 213], [8, 48, 107]])
-    return np.stack([np.interp(values, [0, 0.1, 0.5, 1], channel) for channel in stops.T], axis=-1).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Tables for the terminal: metrics per class, and the jobs of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isnan, nan
 from typing import Any
 
@@ -38,11 +38,7 @@ def metrics_table(
     `metrics` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
     `<prefix>pixel_accuracy`.
     """
-    table = Table(title=title or None, title_justify="left")
-    table.add_column("class")
-    for name in ("IoU %", "accuracy %", "pixels %"):
-        table.add_column(name, justify="right")
-
+    table = empty_table(("class", "IoU %", "accuracy %", "pixels %"), title)
     pixels = matrix.sum(axis=1)
     for k, name in enumerate(classes):
         accuracy = matrix[k, k] / pixels[k] if pixels[k] else nan
@@ -59,11 +55,17 @@ def metrics_table(
     return table
 
 
-def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
-    """Return rows with equal keys as a table with these keys as header; all but the first column right-aligned."""
-    table = Table(title=title, title_justify="left")
-    for k, name in enumerate(rows[0]):
+def empty_table(header: Iterable[str], title: str = "") -> Table:
+    """Return a table without rows; all but the first column are right-aligned."""
+    table = Table(title=title or None, title_justify="left")
+    for k, name in enumerate(header):
         table.add_column(name, justify="right" if k else "left")
+    return table
+
+
+def plain_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
+    """Return rows with equal keys as a table with these keys as header."""
+    table = empty_table(rows[0], title)
     for row in rows:
         table.add_row(*row.values())
     return table

@@ -139,7 +139,7 @@ def test_tables_and_picture(run, tmp_path):
     assert "aux_head" in result.out
     assert "effective" in result.out
     with Image.open(tmp_path / "out/summary.png") as picture:
-        assert picture.width > picture.height > 500
+        assert picture.height > picture.width > 500
 
 
 def test_data_and_overrides_are_used(run):
@@ -168,7 +168,7 @@ def test_sweep_ends_with_one_table(run, tmp_path):
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("size=[64,x]", "size=[64, 'x']: it must be an integer of at least 32, or [height, width]"),
+        ("size=[64,x]", "size=[64, 'x']: it must be a number of pixels, 32 or more, or [height, width]"),
         ("num_classes=0", "num_classes=0: it must be 1 or more"),
         ("effective_field.num_images=0", "effective_field.num_images=0: it must be 1 or more"),
         ("effective_field.size=100000000", "effective_field.size=100000000: it must be between 32 and 8192"),

@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmark.upsampling_metrics import checkerboard_energy
 from segframe.data import Shapes
-from segframe.inference.whole_image import WholeImage
+from segframe.inference import WholeImage
 from segframe.models.logits import Logits
 
 

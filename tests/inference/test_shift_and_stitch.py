@@ -9,12 +9,11 @@ from torch import nn
 from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 from segframe.inference import ShiftAndStitch, WholeImage
-from segframe.inference.base import stride_of
 from segframe.inference.shift_and_stitch import interlace
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.heads.base import Head
 from segframe.models.logits import Logits
-from segframe.models.segmenter import Normalize, Segmenter
+from segframe.models.segmenter import Normalize, Segmenter, logit_stride
 
 
 class Unpadded(Backbone):
@@ -93,7 +92,7 @@ def test_image_sizes_that_the_stride_does_not_divide(head, stride):
             assert found.values.shape[-2:] == (-(-height * 4 // stride), -(-width * 4 // stride))
             assert found.size == (height, width)
             assert torch.equal(found.values[..., ::4, ::4], WholeImage()(segmenter, images(height, width)).values)
-    assert stride_of(segmenter) == stride
+    assert logit_stride(segmenter) == stride
 
 
 def test_errors():
@@ -104,8 +103,6 @@ def test_errors():
         ShiftAndStitch(2)(build_network("backbone=resnet18", "head=fcn32s", classes=3), images())
     with pytest.raises(UserError, match=r"inference\.factor=0: it must be 1 or more"):
         ShiftAndStitch(0)
-    with pytest.raises(UserError, match="cannot be interlaced"):
-        interlace([torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 2)], dim=2)
 
 
 def test_interlace_takes_slices_in_turn():
