@@ -43,7 +43,7 @@ def compare_upsampling(config: DictConfig) -> None:
     restored = {name: restore(run / "checkpoints" / "last.ckpt") for name, run in runs.items()}
     metadata = next(iter(restored.values())).metadata
     data = OmegaConf.create(metadata.config["data"])
-    dataset = build.build_dataset(data, data.val_split, metadata.classes, stored=True)
+    dataset = build.build_dataset(data, data.val_split, metadata.classes, trust=[])
     networks = {name: (inferences[name], restored[name].segmenter) for name in runs}
     seconds = interleaved_seconds(networks)
     rows = []

@@ -1,5 +1,6 @@
 """Replay of a step whose loss was not finite: finds the image and the layer that caused it."""
 
+from collections.abc import Collection
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -13,12 +14,14 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from segframe import IGNORE_INDEX
+from segframe.config.instantiate import instantiate
 from segframe.config.schema import ReplayConfig
+from segframe.config.trust import check_trust
 from segframe.config.validate import check_keys
 from segframe.errors import UserError
 from segframe.inference.base import autocast_dtype
 from segframe.inference.build import pick_device
-from segframe.models.from_checkpoint import restore, restore_loss
+from segframe.models.from_checkpoint import restore
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
@@ -68,7 +71,7 @@ def replay_step(config: DictConfig) -> None:
     """Repeat the forward and backward pass of diverged.pt; print where it fails, write images and masks as PNG."""
     check_keys(config, ReplayConfig)
     path = find_file(Path(config.checkpoint))
-    diverged = load_step(path)
+    diverged = load_step(path, config.trust)
     device = pick_device(config.accelerator)
     result = replay(diverged, device, config.precision)
     rates = ", ".join(f"{part} {rate:g}" for part, rate in diverged.step.rates.items())
@@ -100,9 +103,9 @@ def find_file(path: Path) -> Path:
     return file
 
 
-def load_step(path: Path) -> DivergedStep:
-    """Read diverged.pt; its network and loss are built only from parts that segframe exports."""
-    segmenter, metadata, _ = restore(path, diverged=True)
+def load_step(path: Path, trust: Collection[str] = ()) -> DivergedStep:
+    """Read diverged.pt; its network and loss are built from segframe's parts and those below `trust`."""
+    segmenter, metadata, _ = restore(path, trust=trust, diverged=True)
     content, config = checkpoint.load_file(path), metadata.config
     try:
         batch = content["batch"]
@@ -117,7 +120,8 @@ def load_step(path: Path) -> DivergedStep:
         segmenter.frozen_norm = config.get("batch_norm", {}).get("frozen")
         if not config["trainer"].get("channels_last", True):
             segmenter.memory_format = torch.contiguous_format
-        loss = restore_loss(config["loss"])
+        check_trust(config, trust, ["loss"])
+        loss = instantiate(config["loss"], "loss")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds no step of a run whose loss was not finite ({error!r})") from error
     return DivergedStep(segmenter, loss, weights, metadata, step, value)

@@ -1,5 +1,7 @@
 """`resume=<folder>`: compose from that run's own config.yaml."""
 
+import re
+
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -45,7 +47,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
     if output is not None and output.resolve() != folder.resolve():
         raise UserError(f"output_dir={output}: a run continues in its own folder; to keep it as it is, resume a copy")
     try:
-        check_saved_run(folder, repeated(words))
+        check_saved_run(folder, *given(words))
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from error
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
@@ -54,14 +56,14 @@ def resume_arguments(argv: list[str]) -> list[str]:
     return [*own, *flags, *words, *hydras]
 
 
-def repeated(words: list[str]) -> list[str]:
-    """The dotted names of all settings that the command line gives, also within a mapping."""
-    found: list[str] = []
+def given(words: list[str]) -> tuple[list[str], list[str]]:
+    """The dotted names of all settings that the command line gives, also within a mapping, and the names in `trust`."""
+    settings: dict[str, object] = {}
     for word in words:
         try:
             override = OverridesParser.create().parse_override(word)
             values = validate.nodes(override.value(), override.key_or_group)
-            found += [path for path, value in values if not isinstance(value, dict | list)]
+            settings |= {path: value for path, value in values if not isinstance(value, dict | list)}
         except HydraException:
             pass  # Hydra reports it when it composes
-    return found
+    return list(settings), [str(name) for key, name in settings.items() if re.fullmatch(r"trust\[\d+\]", key)]

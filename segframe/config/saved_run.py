@@ -10,16 +10,11 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segframe.config.old_names import current_name
-from segframe.config.schema import TrainConfig, yaml_files
+from segframe.config.schema import TrainConfig
+from segframe.config.trust import check_trust
 from segframe.config.validate import did_you_mean, walk
 from segframe.errors import UserError
 
-LIBRARY_CLASSES = re.compile(
-    r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+"
-    r"|pytorch_lightning\.loggers\.(CSV|TensorBoard)Logger"
-)
-"""The `_target_`s that a run's config may have beside those of configs/."""
 PATH_KEYS = ("dirpath", "save_dir", "filename", "exclude_batches_path")
 """The arguments of callbacks and loggers that name where they write."""
 
@@ -29,12 +24,11 @@ def holds_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and any((folder / "checkpoints").glob("*.ckpt"))
 
 
-def check_saved_run(folder: Path, repeated: Collection[str] = ()) -> None:
+def check_saved_run(folder: Path, repeated: Collection[str] = (), trust: Collection[str] = ()) -> None:
     """UserError where resuming a run's folder could run foreign code or write elsewhere; before Hydra reads it.
 
-    Its config.yaml may hold values, references to other settings, and parts that configs/ or LIBRARY_CLASSES name; it
-    may read data from anywhere, but write only below the folder. Settings in `repeated`, dotted names that the command
-    line gives again, are trusted.
+    Its config.yaml may hold values, references to other settings, and the parts that check_trust allows; it may read
+    data from anywhere, but write only below the folder, and where the command line repeats: `repeated`, dotted names.
     """
     path = folder / "config.yaml"
     try:
@@ -55,29 +49,8 @@ def check_saved_run(folder: Path, repeated: Collection[str] = ()) -> None:
     # Hydra reads @package in comments.
     if "@package" in text or computes(plain):
         raise UserError(f"{path} computes values (with ${{...:...}} or @package), which resuming does not allow")
-    check_targets(plain, repeated)
+    check_trust(plain, trust)
     check_paths(plain, folder, repeated)
-
-
-def check_targets(config: Any, repeated: Collection[str]) -> None:
-    """UserError where a run's config names a class that neither configs/ nor LIBRARY_CLASSES have."""
-    own = {
-        node["_target_"]
-        for path in yaml_files()
-        for _, node in walk(OmegaConf.to_container(OmegaConf.load(path)), "")
-        if "_target_" in node
-    }
-    for path, node in walk(config, ""):
-        if "_args_" in node:  # positional arguments would escape the checks of their names
-            raise UserError(f"{path}._args_: a run's config names its arguments; remove it")
-        name = node.get("_target_")
-        if name is None or f"{path}._target_" in repeated:
-            continue
-        if not isinstance(name, str) or (current_name(name) not in own and not LIBRARY_CLASSES.fullmatch(name)):
-            raise UserError(
-                f"{path}._target_={name}: this is no part of segframe, so resuming does not run it; if you trust it, "
-                "repeat the setting on the command line"
-            )
 
 
 def check_paths(config: Any, folder: Path, repeated: Collection[str]) -> None:

@@ -113,6 +113,7 @@ class TrainConfig:
     resume: str | None = None
     init_from: str | None = None
     needs: list[str] = field(default_factory=list)
+    trust: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -146,6 +147,7 @@ class EvaluateConfig:
     precision: str | None = None
     accelerator: str = MISSING
     output_dir: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -164,6 +166,7 @@ class PredictConfig:
     postprocess: Any = None
     precision: str | None = None
     accelerator: str = MISSING
+    trust: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -174,6 +177,7 @@ class CheckDataConfig:
     data: DataConfig = field(default_factory=DataConfig)
     json: str | None = None
     output_dir: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -184,6 +188,7 @@ class ReplayConfig:
     precision: str | None = None
     accelerator: str = MISSING
     output_dir: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 _config_dirs = [CONFIG_DIR]

@@ -1,35 +1,33 @@
 """Build what a trained network is used with from a config: dataset, inference, post-processing, device."""
 
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import segframe.data
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import DataConfig
+from segframe.config.trust import check_trust
 from segframe.config.validate import check_targets
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError, error_context
 from segframe.inference.base import Inference, Postprocess
-from segframe.models.from_checkpoint import arguments, find_class
 
 
-def build_dataset(data: DataConfig, split: str, classes: tuple[str, ...], stored: bool) -> SegmentationDataset:
+def build_dataset(
+    data: DataConfig, split: str, classes: tuple[str, ...], trust: Sequence[str] | None
+) -> SegmentationDataset:
     """Return a dataset's split without augmentation, which must have the checkpoint's classes.
 
-    `stored`: `data` comes from the checkpoint, so that only segframe's own datasets are built.
+    `trust`: where `data` comes from the checkpoint, the names that check_trust allows beside segframe's own.
     """
     if not data.dataset:
         raise UserError("data: the checkpoint names no dataset; choose one with data=...")
-    if stored:
-        node = OmegaConf.to_container(data.dataset, resolve=True) if OmegaConf.is_dict(data.dataset) else None
-        if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+    if trust is not None:
+        if not OmegaConf.is_dict(data.dataset) or "_target_" not in data.dataset:
             raise UserError("data.dataset: the checkpoint names no dataset; choose one with data=...")
-        plain = {str(key): value for key, value in node.items()}
-        make_dataset = partial(find_class(plain, segframe.data, SegmentationDataset), **arguments(plain))
-    else:
-        make_dataset = instantiate(data.dataset, "data.dataset")
+        check_trust({"data": {"dataset": OmegaConf.to_container(data.dataset, resolve=True)}}, trust)
+    make_dataset = instantiate(data.dataset, "data.dataset")
     with error_context("data"):
         dataset = make_dataset(root=data.root, split=split)
     if dataset.classes != classes:

@@ -28,11 +28,12 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     """Print a table of metrics per class and write metrics.json."""
     check_keys(config, EvaluateConfig)
     inference, postprocess = build_inference(config)
-    segmenter, metadata, path = restore(config.checkpoint, config.output_stride)
+    segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
     inference = inference.with_training_defaults(metadata.config)
     segmenter.autocast_dtype = autocast_dtype(config.precision, metadata.config)
     choices, split = HydraConfig.get().runtime.choices, config.split or config.data.val_split
-    dataset = build_dataset(config.data, split, metadata.classes, stored=choices["data"] == "checkpoint")
+    trust = config.trust if choices["data"] == "checkpoint" else None
+    dataset = build_dataset(config.data, split, metadata.classes, trust)
     device = pick_device(config.accelerator)
 
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)

@@ -38,7 +38,7 @@ def predict_images(config: DictConfig) -> None:
     output = Path(config.output)
     images = find_images(Path(config.input), output)
     inference, postprocess = build_inference(config)
-    segmenter, metadata, _ = restore(config.checkpoint, config.output_stride)
+    segmenter, metadata, _ = restore(config.checkpoint, config.output_stride, trust=config.trust)
     inference = inference.with_training_defaults(metadata.config)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
     device = pick_device(config.accelerator)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segframe.cli import argv
-from segframe.cli.resume_argv import repeated, resume_arguments
+from segframe.cli.resume_argv import given, resume_arguments
 from segframe.errors import UserError
 
 
@@ -44,8 +44,8 @@ def test_paths_are_quoted_for_hydra():
 
 
 def test_settings_that_the_command_line_repeats():
-    words = ["++a.b={c: 1, d: {e: 2}}", "seed=1", "+x._target_=y", "cannot be read"]
-    assert repeated(words) == ["a.b.c", "a.b.d.e", "seed", "x._target_"]
+    words = ["++a.b={c: 1, d: {e: 2}}", "seed=1", "+x._target_=y", "cannot be read", "trust=[mine,my.part]"]
+    assert given(words) == (["a.b.c", "a.b.d.e", "seed", "x._target_", "trust[0]", "trust[1]"], ["mine", "my.part"])
 
 
 def test_a_resumed_run_is_composed_from_its_own_config(trained):
@@ -90,7 +90,8 @@ def test_foreign_code_in_a_resumed_run(trained, run):
     for word in ("callbacks=default", "+callbacks.evil.interval=step", "trainer.max_steps=9"):
         result = run("train.py", "resume=auto", "output_dir=first", word)
         assert result.error.startswith("error: resume=first: callbacks.evil._target_=torch.hub.load: ")
-    words = resume_arguments(["resume=auto", "output_dir=first", "+callbacks.evil={_target_: mine.Part}"])
+    added = "+callbacks.evil={_target_: mine.Part}"
+    words = resume_arguments(["resume=auto", "output_dir=first", added, "trust=[torch.hub.load]"])
     assert "++callbacks.evil={_target_: mine.Part}" in words
 
 

@@ -1,6 +1,7 @@
 """Resuming a run's folder that may be somebody else's: it runs no foreign code and writes nowhere else."""
 
 import shutil
+import sys
 
 import pytest
 from conftest import ROOT
@@ -99,13 +100,25 @@ def test_paths_below_the_folder_and_data_anywhere(old):
     check_saved_run(old)
 
 
-def test_what_the_command_line_repeats_is_trusted(old):
-    change(old, **{"callbacks.mine._target_": "mine.Callback", "logger.csv.save_dir": "/elsewhere"})
-    with pytest.raises(UserError, match=r"callbacks\.mine\._target_=mine\.Callback: .*repeat the setting"):
-        check_saved_run(old, ["callbacks.mine.interval", "logger.csv.save_dir"])
-    with pytest.raises(UserError, match=r"logger\.csv\.save_dir=/elsewhere"):
-        check_saved_run(old, ["callbacks.mine._target_"])
-    check_saved_run(old, ["callbacks.mine._target_", "logger.csv.save_dir"])
+def test_what_the_command_line_repeats_is_allowed(old, monkeypatch):
+    monkeypatch.syspath_prepend(old.parent)
+    (old.parent / "own_part.py").write_text("from os import system\nclass Callback: ...\n")
+    change(old, **{"callbacks.mine._target_": "own_part.Callback", "logger.csv.save_dir": "/elsewhere"})
+    with pytest.raises(
+        UserError, match=r"callbacks\.mine\._target_=own_part\.Callback: .*trust=\[own_part\.Callback\]"
+    ):
+        check_saved_run(old, ["callbacks.mine._target_", "logger.csv.save_dir"], ["own", "own_part.Call"])
+    assert "own_part" not in sys.modules
+    for trusted in ("own_part", "own_part.Callback"):
+        with pytest.raises(UserError, match=r"logger\.csv\.save_dir=/elsewhere"):
+            check_saved_run(old, [], [trusted])
+        check_saved_run(old, ["logger.csv.save_dir"], [trusted])
+    change(old, **{"callbacks.mine._target_": "own_part.system"})
+    with pytest.raises(UserError, match=r"it is posix\.system, which is not below trust=\[own_part\]"):
+        check_saved_run(old, ["logger.csv.save_dir"], ["own_part"])
+    change(old, **{"callbacks.mine._target_": "own_part.nowhere"})
+    with pytest.raises(UserError, match="it cannot be imported"):
+        check_saved_run(old, ["logger.csv.save_dir"], ["own_part"])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from segframe import IGNORE_INDEX
 from segframe.config.old_names import rename_targets
 from segframe.config.saved_run import resolve_references
+from segframe.config.trust import check_trust
 from segframe.errors import UserError
 
 KEY = "segframe"
@@ -114,15 +115,18 @@ def describe(config: DictConfig, classes: Sequence[str], palette: Sequence[Seque
     return {"config": OmegaConf.to_container(config), "classes": list(classes), "palette": colours}
 
 
-def load_run(path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
-    """Return the metadata and the network's state dict of a segframe checkpoint."""
-    return parse_run(load_file(path), path)
+def load_run(path: Path, trust: Collection[str] | None = None) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
+    """Return the metadata and the network's state dict of a segframe checkpoint, see parse_run."""
+    return parse_run(load_file(path), path, trust)
 
 
-def parse_run(content: dict[str, Any], path: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
+def parse_run(
+    content: dict[str, Any], path: Path, trust: Collection[str] | None = None
+) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     """Return the metadata and the network's state dict from the content of the file at `path`.
 
-    UserError where they are incomplete, or where the config computes values.
+    UserError where they are incomplete, or where the config computes values. `trust`, where the network is to be built:
+    the names outside segframe that it may have, see check_trust.
     """
     try:
         stored, tensors = content[KEY], content["state_dict"]
@@ -148,4 +152,6 @@ def parse_run(content: dict[str, Any], path: Path) -> tuple[CheckpointMetadata, 
         config = rename_targets(resolve_references(config))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if trust is not None:
+        check_trust(config, trust, ["backbone", "head", "aux_head"])
     return CheckpointMetadata(config, classes, palette), state

@@ -1,0 +1,80 @@
+"""The classes that a run's config or a checkpoint, which may be somebody else's, may name."""
+
+import re
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+from hydra.utils import get_object
+
+from segframe.config.old_names import current_name
+from segframe.config.schema import CONFIG_DIR
+from segframe.config.validate import walk
+from segframe.errors import UserError
+
+LIBRARY_CLASSES = re.compile(
+    r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+"
+    r"|pytorch_lightning\.loggers\.(CSV|TensorBoard)Logger"
+)
+"""The `_target_`s that need no trust beside those of segframe's own configs."""
+EVALUATED = ("backbone", "head", "aux_head", "loss", "data")
+"""The parts of a run's config that programs build from its checkpoint."""
+
+
+def check_trust(config: Any, trust: Collection[str], parts: Collection[str] | None = None) -> None:
+    """UserError where a stored config names a class that is neither segframe's nor trusted; no such class is imported.
+
+    `trust`: names of modules, packages or classes, from the command line of the program that reads the config, never
+    from the config itself. `parts`: the top-level keys that are checked; None: all.
+    """
+    found = foreign_parts(config if parts is None else {key: config.get(key) for key in EVALUATED})
+    every = ",".join(sorted({str(name) for name in found.values()}))
+    for path, name in found.items():
+        if parts is not None and re.split(r"[.\[]", path)[0] not in parts:
+            continue
+        if not isinstance(name, str):
+            raise UserError(f"{path}._target_={name}: it must be the dotted name of a class")
+        if not is_below(name, trust):
+            raise UserError(
+                f"{path}._target_={name}: this is no part of segframe; if you trust its author, repeat its name on the "
+                f"command line: trust=[{every}]"
+            )
+        check_origin(path, name, trust)
+
+
+def foreign_parts(config: Any) -> dict[str, Any]:
+    """The `_target_`s of nested containers, by path, that neither segframe's configs nor LIBRARY_CLASSES have."""
+    found = {}
+    for path, node in walk(config, ""):
+        if "_args_" in node:  # positional arguments would escape the checks of their names
+            raise UserError(f"{path}._args_: a run's config names its arguments; remove it")
+        name = node.get("_target_", "torch.optim.SGD")
+        if not isinstance(name, str) or (current_name(name) not in own_parts() and not LIBRARY_CLASSES.fullmatch(name)):
+            found[path] = name
+    return found
+
+
+@cache
+def own_parts() -> frozenset[str]:
+    """The classes and functions that segframe's configs name."""
+    texts = (path.read_text(encoding="utf-8") for path in CONFIG_DIR.rglob("*.yaml"))
+    return frozenset(name for text in texts for name in re.findall(r"\b_target_: *([\w.]+)", text))
+
+
+def is_below(name: str, trust: Collection[str]) -> bool:
+    """Whether a dotted name is one of the trusted names or below one."""
+    return any(name == trusted or name.startswith(f"{trusted}.") for trusted in trust)
+
+
+def check_origin(path: str, name: str, trust: Collection[str]) -> None:
+    """UserError where a trusted name leads to what its module has only imported, as mypackage.os.system does."""
+    try:
+        part = get_object(name)
+    except Exception as error:  # importing runs the user's code
+        raise UserError(
+            f"{path}._target_={name}: it cannot be imported ({str(error).partition(chr(10))[0]}); install its package, "
+            "or add the folder that holds it to PYTHONPATH"
+        ) from error
+    origin = f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}"
+    if name not in trust and not is_below(origin, trust):
+        raise UserError(f"{path}._target_={name}: it is {origin}, which is not below trust=[{','.join(trust)}]")
