@@ -144,7 +144,7 @@ def refused(tmp_path, monkeypatch):
     from segframe.training.run_dir import RunDir
 
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr("segframe.training.run_dir.find_run_dir", lambda config: RunDir(tmp_path / "run", False))
+    monkeypatch.setattr("segframe.training.run.find_run_dir", lambda config: RunDir(tmp_path / "run", False))
 
     def call(*words: str | dict) -> str:
         config = composed(*UNET, *(word for word in words if isinstance(word, str)))

@@ -41,9 +41,8 @@ def find_resume_checkpoint(folder: Path) -> Path:
     UserError where there is none. Temporary files of a killed process are removed.
     """
     remove_temporary_files(folder)
-    newest = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     damaged = []
-    for path in sorted(newest, key=lambda path: path.name != "last.ckpt"):
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: (path.name != "last.ckpt", -path.stat().st_mtime)):
         try:
             checkpoint.verify_checksums(path)
         except UserError as error:

@@ -50,14 +50,12 @@ def resolve_computed(node: DictConfig | ListConfig) -> Any:
     def resolve(raw: Any, key: Any) -> Any:
         if isinstance(raw, dict | list):
             return resolve_computed(node[key])
-        if computes(raw):
-            return OmegaConf.to_container(node[key], resolve=True) if OmegaConf.is_config(node[key]) else node[key]
-        return raw
+        value = node[key] if computes(raw) else raw
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
-    raw = OmegaConf.to_container(node)
+    raw: Any = OmegaConf.to_container(node)
     if isinstance(raw, dict):
         return {key: resolve(child, key) for key, child in raw.items()}
-    assert isinstance(raw, list)
     return [resolve(child, k) for k, child in enumerate(raw)]
 
 
@@ -82,12 +80,10 @@ def has_fast_bfloat16(accelerator: str) -> bool:
 def finish_class_weights(loss: DictConfig, train: SegmentationDataset) -> None:
     """Replace `class_weights: auto`, anywhere in the loss's config, by the median-frequency weights of the masks."""
     auto = [path for path, node in walk(OmegaConf.to_container(loss), "") if node.get("class_weights") == "auto"]
-    if not auto:
-        return
-    weights = class_weights(train)
-    text = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
-    log.info("class weights (median frequency): %s", text)
+    weights = class_weights(train) if auto else []
     for path in auto:
+        text = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
+        log.info("class weights (median frequency): %s", text)
         OmegaConf.update(loss, f"{path}.class_weights".lstrip("."), weights)
 
 

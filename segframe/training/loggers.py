@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from io import StringIO
 from math import isnan
 from pathlib import Path
@@ -41,8 +42,7 @@ class TensorBoard(TensorBoardLogger, ResumableLogger):
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
-        if not isinstance(threading.excepthook, ThreadErrorHook):
-            threading.excepthook = ThreadErrorHook(threading.excepthook)
+        threading.excepthook = partial(report_thread_error, threading.excepthook)
 
     @property
     def log_dir(self) -> str:
@@ -76,20 +76,12 @@ class TensorBoard(TensorBoardLogger, ResumableLogger):
             super().finalize(status)
 
 
-class ThreadErrorHook:
-    """A threading.excepthook that keeps TensorBoard's writer thread silent about a full disk.
-
-    The next call to the writer raises the same error in the main thread, where it is reported.
-    """
-
-    def __init__(self, usual: Callable[[threading.ExceptHookArgs], object]) -> None:
-        self.usual = usual
-
-    def __call__(self, failure: threading.ExceptHookArgs) -> None:
-        if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
-            failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
-        else:
-            self.usual(failure)
+def report_thread_error(usual: Callable[[threading.ExceptHookArgs], object], failure: threading.ExceptHookArgs) -> None:
+    """threading.excepthook without the full disk of TensorBoard's writer, whose next call raises it to be reported."""
+    if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
+        failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
+    else:
+        usual(failure)
 
 
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
@@ -117,8 +109,8 @@ class CSVLogger(ResumableLogger):
 
     def _read(self) -> None:
         try:
-            complete, end, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
-            header, *rows = list(csv.reader(StringIO(complete + end))) or [self._columns]
+            complete, _, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
+            header, *rows = list(csv.reader(StringIO(complete))) or [self._columns]
             if header[:1] != ["step"] or len(set(header)) < len(header):
                 raise ValueError("its first line names no columns")
             self._rows = {int(row[0]): dict(zip(header, row, strict=True)) for row in rows if row}
@@ -126,13 +118,7 @@ class CSVLogger(ResumableLogger):
             raise UserError(f"{self.path} is damaged ({error}): move it away to continue without its metrics") from None
         self._columns, self._stale = header, bool(rest)
 
-    @property
-    def name(self) -> str:
-        return ""
-
-    @property
-    def version(self) -> str:
-        return ""
+    name = version = ""
 
     @property
     def save_dir(self) -> str:

@@ -14,7 +14,6 @@ from segframe.config.instantiate import instantiate
 from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
-from segframe.data.label_map import Palette
 from segframe.errors import UserError, check_range, error_context
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics
 from segframe.models.losses.base import Loss
@@ -25,39 +24,33 @@ from segframe.training.resume import check_fits
 
 
 class SegmentationModule(pl.LightningModule):
-    """Trains a Segmenter; `config` is the finished config of its run.
+    """Trains a Segmenter on a dataset, with the loss, optimizer and scheduler of the finished config of its run.
 
     Batches are {"image": uint8 (N, 3, H, W), "mask": uint8 (N, H, W), "name": list[str]}. After a validation,
     `confusion.matrix` and `metrics` hold its result, `metrics` by the names that are logged.
     """
 
     def __init__(
-        self,
-        segmenter: Segmenter,
-        loss: Loss,
-        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        make_scheduler: Callable[..., LRScheduler],
-        config: DictConfig,
-        length: RunLength,
-        classes: tuple[str, ...],
-        palette: Palette,
+        self, config: DictConfig, segmenter: Segmenter, dataset: SegmentationDataset, length: RunLength
     ) -> None:
         super().__init__()
+        check_output_weights(config.output_weights, segmenter.output_names)
         self.segmenter = segmenter
-        self.loss = loss
-        self.make_optimizer = make_optimizer
-        self.make_scheduler = make_scheduler
+        self.loss: Loss = instantiate(config.loss, "loss")
+        self.make_optimizer: Callable[..., Optimizer] = instantiate(config.optimizer, "optimizer")
+        self.make_scheduler: Callable[..., LRScheduler] = instantiate(config.scheduler, "scheduler")
         self.config = config
         self.length = length
-        self.classes = classes
-        self.palette = palette
+        self.classes = dataset.classes
+        self.palette = dataset.palette
         # Reading a DictConfig in each step would take longer than the rest of the bookkeeping.
         self.output_weights = dict(config.output_weights)
         self.first_seed = int(config.seed)
-        self.confusion = ConfusionMatrix(len(classes))
+        self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
         # Not a buffer: it would follow the network into 16 bits, in which sums stall.
         self.val_loss = torch.zeros(())
+        self.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
 
     @property
     def description(self) -> dict[str, Any]:
@@ -133,25 +126,6 @@ class SegmentationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Refuse the checkpoint of another network or optimizer before Lightning loads it."""
         check_fits(self, checkpoint_)
-
-
-def build_module(
-    config: DictConfig, segmenter: Segmenter, dataset: SegmentationDataset, length: RunLength
-) -> SegmentationModule:
-    """The LightningModule of a run."""
-    check_output_weights(config.output_weights, segmenter.output_names)
-    module = SegmentationModule(
-        segmenter,
-        instantiate(config.loss, "loss"),
-        instantiate(config.optimizer, "optimizer"),
-        instantiate(config.scheduler, "scheduler"),
-        config,
-        length,
-        dataset.classes,
-        dataset.palette,
-    )
-    module.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
-    return module
 
 
 def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:

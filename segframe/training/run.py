@@ -9,9 +9,9 @@ from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
 from segframe.training.checkpoint_io import find_resume_checkpoint
 from segframe.training.finish_config import finish_config
-from segframe.training.module import build_module
+from segframe.training.module import SegmentationModule
 from segframe.training.performance import set_up_performance
-from segframe.training.run_dir import open_run_dir, write_result, write_start
+from segframe.training.run_dir import find_run_dir, lock_run_dir, write_result, write_start
 from segframe.training.trainer import best_score, build_trainer
 
 
@@ -20,7 +20,8 @@ def train(config: DictConfig) -> float:
 
     A refused run leaves its folder as it was; config.yaml is written when training begins.
     """
-    with open_run_dir(config) as (folder, resumes):
+    folder, resumes = find_run_dir(config)
+    with lock_run_dir(folder):
         config.output_dir = str(folder)  # callbacks and loggers refer to it
         validate_config(config, resumes)
         train_set, val_set = build_datasets(config)
@@ -33,7 +34,7 @@ def train(config: DictConfig) -> float:
         if weights is not None:
             load_initial_weights(segmenter, weights, config, train_set.classes)
         set_up_performance(config, segmenter)
-        module = build_module(config, segmenter, train_set, length)
+        module = SegmentationModule(config, segmenter, train_set, length)
         trainer = build_trainer(config, length, on_start=lambda trainer: write_start(folder, config, trainer))
 
         checkpoint = find_resume_checkpoint(folder / "checkpoints") if resumes else None

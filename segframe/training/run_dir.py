@@ -33,16 +33,8 @@ class RunDir(NamedTuple):
     resumes: bool
 
 
-@contextmanager
-def open_run_dir(config: DictConfig) -> Iterator[RunDir]:
-    """The run's folder, which Hydra has made, locked; UserError where another run or process is in it."""
-    found = find_run_dir(config)
-    with lock_run_dir(found.path):
-        yield found
-
-
 def find_run_dir(config: DictConfig) -> RunDir:
-    """The run's folder; UserError where another run is in it."""
+    """The run's folder, which Hydra has made; UserError where another run is in it."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     if config.resume not in (None, "auto") and Path(config.resume).resolve() != folder.resolve():
         raise UserError(f"resume={config.resume}: give it on the command line as resume=..., where it is read first")
@@ -50,10 +42,6 @@ def find_run_dir(config: DictConfig) -> RunDir:
         return RunDir(folder, True)
     own_config = folder / "config.yaml"
     if any((folder / "checkpoints").glob("*.ckpt")):
-        if not own_config.is_file():
-            raise UserError(
-                f"output_dir={folder}: it holds checkpoints of a run but not its config.yaml; choose another folder"
-            )
         raise UserError(
             f"output_dir={folder}: the folder already holds a run; continue it with resume={folder}, or choose another"
         )

@@ -16,7 +16,6 @@ def poly_lr(
     optimizer: Optimizer, total_steps: int, power: float, min_factor: float, warmup_steps: int, warmup_factor: float
 ) -> LambdaLR:
     """lr * (1 - step / total_steps) ** power (DeepLab v2, 2017), not below lr * min_factor."""
-
     check_range("scheduler.power", power, 0)
     check_range("scheduler.min_factor", min_factor, 0, 1)
 
@@ -30,7 +29,6 @@ def cosine_lr(
     optimizer: Optimizer, total_steps: int, min_factor: float, warmup_steps: int, warmup_factor: float
 ) -> LambdaLR:
     """Half a cosine from lr to lr * min_factor (Loshchilov & Hutter, 2017), without restarts."""
-
     check_range("scheduler.min_factor", min_factor, 0, 1)
 
     def curve(step: int) -> float:

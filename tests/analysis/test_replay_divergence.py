@@ -11,7 +11,7 @@ from segframe.models.build import build_segmenter
 from segframe.models.losses.cross_entropy import CrossEntropy
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.divergence import Step, diverged
-from segframe.training.module import build_module
+from segframe.training.module import SegmentationModule
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def path(tmp_path_factory):
     config = composed(*UNET, "trainer.precision=32-true")
     train_set, val_set = build_datasets(config)
     data, length = build_data_module(config, train_set, val_set)
-    module = build_module(config, build_segmenter(config, 8), train_set, length)
+    module = SegmentationModule(config, build_segmenter(config, 8), train_set, length)
     diverged(path, module, Step(3, next(iter(data.train_dataloader())), {"backbone": 0.1}, 7), float("nan"))
     return path
 

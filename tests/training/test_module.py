@@ -8,7 +8,7 @@ from pytorch_lightning import Trainer
 from segframe.data.build import RunLength, build_data_module, build_datasets
 from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint
-from segframe.training.module import build_module
+from segframe.training.module import SegmentationModule
 
 
 def built(*words):
@@ -17,7 +17,7 @@ def built(*words):
     torch.manual_seed(0)
     segmenter = build_segmenter(config, len(train_set.classes))
     data, length = build_data_module(config, train_set, val_set)
-    module = build_module(config, segmenter, train_set, length)
+    module = SegmentationModule(config, segmenter, train_set, length)
     module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True)
     return module, data
 

@@ -30,7 +30,7 @@ from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.heads.fcn import FCN
 from segframe.models.segmenter import Normalize, Segmenter
 from segframe.training.finish_config import finish_config, has_fast_bfloat16
-from segframe.training.module import build_module, seed_generators
+from segframe.training.module import SegmentationModule, seed_generators
 from segframe.training.trainer import build_trainer
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -172,7 +172,7 @@ def lightning_and_loop(setup: Setup, size: int, steps: int, first: Segmenter | N
         shutil.rmtree(config.output_dir, ignore_errors=True)
         segmenter = copy.deepcopy(first)
         prepare_training(config, segmenter, setup.device, dtype)
-        module = build_module(config, segmenter, dataset, length)
+        module = SegmentationModule(config, segmenter, dataset, length)
         trainer = build_trainer(config, length, on_start=lambda trainer: None)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]

@@ -1,12 +1,11 @@
 """What happens around training: curves, pictures, progress, and the report at the end."""
 
-from segframe.training.callbacks.confusion import ConfusionMatrixPicture
 from segframe.training.callbacks.dataloader_report import DataloaderReport
 from segframe.training.callbacks.final_report import FinalReport
 from segframe.training.callbacks.hparams import HParams
 from segframe.training.callbacks.progress_bar import ProgressBar
 from segframe.training.callbacks.training_curves import TrainingCurves
-from segframe.training.callbacks.validation_images import ValidationImages
+from segframe.training.callbacks.validation_images import ConfusionMatrixPicture, ValidationImages
 
 __all__ = [
     "ConfusionMatrixPicture",

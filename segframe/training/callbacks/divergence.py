@@ -23,33 +23,28 @@ class AsyncScalar:
     """A scalar on a device, to be read without waiting until it has been copied to the CPU."""
 
     def __init__(self, scalar: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
+        self._scalar, self._event = scalar, None
         if scalar.is_cuda:
             self._scalar = torch.empty((), dtype=scalar.dtype, pin_memory=True).copy_(scalar, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
-        else:
-            self._scalar = scalar
 
     def is_ready(self) -> bool:
-        """Whether reading it takes no time."""
         return self._event is None or self._event.query()
 
     def read(self) -> float:
-        """The number; waits for the device."""
         if self._event is not None:
             self._event.synchronize()
         return self._scalar.item()
 
 
 class Step(NamedTuple):
-    """What a loss was computed from, beside the weights."""
+    """What a loss was computed from, beside the weights; `seed` is that of dropout in the forward pass."""
 
     number: int
     batch: dict[str, Any]
     rates: dict[str, float]
     seed: int
-    """Of the generators before the forward pass (dropout)."""
 
 
 class DivergenceStop(Callback):
@@ -103,15 +98,8 @@ def diverged(path: Path, module: Any, step: Step, loss: float) -> UserError:
     (running statistics after it), "batch", "step", "loss", "learning_rates" and "seed".
     """
     state = {f"segmenter.{name}": tensor for name, tensor in module.segmenter.state_dict().items()}
-    content = {
-        checkpoint.KEY: module.description,
-        "state_dict": state,
-        "batch": step.batch,
-        "step": step.number,
-        "loss": loss,
-        "learning_rates": step.rates,
-        "seed": step.seed,
-    }
+    content = {checkpoint.KEY: module.description, "state_dict": state, "batch": step.batch, "step": step.number}
+    content |= {"loss": loss, "learning_rates": step.rates, "seed": step.seed}
     with atomic_write(path) as file:
         torch.save(content, file)
     names = step.batch["name"]

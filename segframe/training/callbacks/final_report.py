@@ -27,7 +27,5 @@ class FinalReport(Callback):
         lines["folder"] = trainer.default_root_dir
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             lines["curves"] = f"tensorboard --logdir {trainer.default_root_dir}"
-        width = max(map(len, lines))
-        for name, text in lines.items():
-            # Not wrapped, so that paths and commands can be copied.
-            console(highlight=False).print(f"{name:{width}}  {text}", soft_wrap=True)
+        for name, text in lines.items():  # not wrapped, so that paths and commands can be copied
+            console(highlight=False).print(f"{name:{max(map(len, lines))}}  {text}", soft_wrap=True)

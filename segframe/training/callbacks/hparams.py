@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from torch.utils.tensorboard.summary import hparams
 
+from segframe.config.validate import walk
 from segframe.training.loggers import tensorboard_writers
 
 PATHS = ("output_dir", "resume", "init_from", "callbacks.", "logger.", "data.root", "data.cache_dir")
@@ -46,18 +47,13 @@ class HParams(Callback):
 
 def session(module: Any) -> tuple[Any, Any]:
     """The summaries that open and close a session of the HPARAMS plugin."""
-    settings = flatten(OmegaConf.to_container(module.config, resolve=True))
+    shown: dict[str, str | int | float] = {}
+    for path, node in walk(OmegaConf.to_container(module.config, resolve=True), ""):
+        for key, value in node.items():
+            name, text = f"{path}.{key}".lstrip("."), str(value).lower() if isinstance(value, bool) else str(value)
+            if not ("{" in text or "[" in path or name.startswith(PATHS)):  # no dict, nor a list of dicts
+                # Booleans as text: they would be written as the numbers 0 and 1.
+                shown[name] = value if type(value) in (int, float) else text
     # Without columns: TensorBoard would take the first run's for all, and so finds them, those that differ first.
-    # Booleans would be written as the numbers 0 and 1.
-    shown = {name: str(v).lower() if isinstance(v, bool) else v for name, v in settings if not name.startswith(PATHS)}
     _, start, end = hparams(shown, {})
     return start, end
-
-
-def flatten(node: Any, path: str = "") -> list[tuple[str, str | int | float | bool]]:
-    """The leaves of nested dicts and lists, by dotted names."""
-    if isinstance(node, dict):
-        return [leaf for key, child in node.items() for leaf in flatten(child, f"{path}.{key}" if path else str(key))]
-    if isinstance(node, list):
-        return [(path, str(node))] if not any(isinstance(child, dict) for child in node) else []
-    return [(path, node if isinstance(node, bool | int | float) else str(node))]

@@ -41,14 +41,12 @@ class PreemptionCheckpoint(Callback):
         self._step, self._moment = trainer.global_step, monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write a checkpoint if it is time; not while gradients accumulate. Of an epoch's last step: at its end."""
+        """As at an epoch's end, which an epoch's last step waits for; not while gradients accumulate."""
         if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._write_if_due(trainer, module)
+            self.on_train_epoch_end(trainer, module)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        self._write_if_due(trainer, module)
-
-    def _write_if_due(self, trainer: Trainer, module: Any) -> None:
+        """Write a checkpoint if it is time, and end the run if asked to."""
         if trainer.global_step - self._step >= self.steps or monotonic() - self._moment >= self.seconds:
             self._write(trainer, module)
             self._step, self._moment = trainer.global_step, monotonic()

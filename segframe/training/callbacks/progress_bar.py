@@ -5,14 +5,7 @@ from typing import Any
 from pytorch_lightning import Trainer
 from pytorch_lightning import callbacks as lightning
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from segframe.errors import check_range
@@ -108,23 +101,18 @@ class ProgressBar(lightning.ProgressBar):
             per_epoch = module.length.steps_per_epoch
             epochs = f"{trainer.global_step / per_epoch:.1f}/{module.length.total_steps / per_epoch:.4g}"
             metrics = _last_curves(trainer) | self._figures
-            # Short, so that all of it fits into 80 columns.
-            short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}
+            short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}  # to fit into 80 columns
             shown = [f"{word} {metrics[name]:.3f}" for name, word in short.items() if name in metrics]
             self._progress.update(
                 self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" ".join(shown)
             )
 
     def _line(self, trainer: Trainer, module: Any) -> str:
-        step, metrics = trainer.global_step, module.metrics
-        parts = [
-            f"step {step}/{module.length.total_steps}",
-            f"epoch {step / module.length.steps_per_epoch:.1f}",
-            f"val/loss {metrics['val/loss']:.3f}",
-            f"val/miou {metrics['val/miou']:.3f} (best {self.best:.3f})",
-        ]
-        if curves := _last_curves(trainer):
-            parts.insert(2, f"train/loss {curves['train/loss']:.3f}")
+        step, metrics, curves = trainer.global_step, module.metrics, _last_curves(trainer)
+        parts = [f"step {step}/{module.length.total_steps}", f"epoch {step / module.length.steps_per_epoch:.1f}"]
+        parts += [f"train/loss {curves['train/loss']:.3f}"] if curves else []
+        parts += [f"val/loss {metrics['val/loss']:.3f}", f"val/miou {metrics['val/miou']:.3f} (best {self.best:.3f})"]
+        if curves:
             parts.append(f"{curves['speed/images_per_second']:.1f} images/s")
             parts.append(f"{100 * curves['speed/data_wait']:.0f} % waiting for data")
         return " · ".join(parts)

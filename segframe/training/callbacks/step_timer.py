@@ -1,10 +1,10 @@
 """The share of the training time that is spent waiting for batches."""
 
+from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import torch
-
-Moment = float | torch.cuda.Event
 
 
 class StepTimer:
@@ -15,51 +15,42 @@ class StepTimer:
     """
 
     def __init__(self) -> None:
-        self._waits: list[tuple[Moment, Moment]] = []
-        self._works: list[tuple[Moment, Moment]] = []
-        self._last: Moment | None = None  # start or end; None after a pause
+        self._moments: list[tuple[str, Any]] = []  # each with the name of the time that it ends
+        self._paused = False
 
     def start(self, device: torch.device) -> None:
-        """A batch has arrived."""
-        self._to_here(self._waits, device)
+        """Note that a batch has arrived."""
+        self._end_time("pause" if self._paused else "wait", device)
+        self._paused = False
 
     def end(self, device: torch.device) -> None:
-        """The work on the batch has been launched."""
-        self._to_here(self._works, device)
+        """Note that the work on the batch has been launched."""
+        self._end_time("work", device)
 
     def pause(self) -> None:
         """The time until the next start counts as neither."""
-        self._last = None
+        self._paused = True
 
     def take(self) -> tuple[float, float]:
         """The share of the time spent waiting (0 ... 1), and all the time in seconds, since the last call."""
-        waited, worked = (sum(seconds(*pair) for pair in pairs) for pairs in (self._waits, self._works))
-        self._waits.clear()
-        self._works.clear()
-        total = waited + worked or 1e-9
-        return waited / total, total
+        spent = {"wait": 0.0, "work": 0.0, "pause": 0.0}
+        for (_, first), (name, second) in pairwise(self._moments):
+            spent[name] += seconds(first, second)
+        del self._moments[:-1]
+        total = spent["wait"] + spent["work"] or 1e-9
+        return spent["wait"] / total, total
 
-    def _to_here(self, pairs: list[tuple[Moment, Moment]], device: torch.device) -> None:
-        moment = now(device)
-        if self._last is not None:
-            pairs.append((self._last, moment))
-        self._last = moment
-
-
-def now(device: torch.device) -> Moment:
-    """The moment at which the device has finished what was launched so far."""
-    if device.type != "cuda":
-        return perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
+    def _end_time(self, name: str, device: torch.device) -> None:
+        moment: Any = perf_counter()
+        if device.type == "cuda":  # the moment at which it has finished what was launched so far
+            moment = torch.cuda.Event(enable_timing=True)
+            moment.record()
+        self._moments.append((name, moment))
 
 
-def seconds(first: Moment, second: Moment) -> float:
+def seconds(first: Any, second: Any) -> float:
     """The time between two moments; waits for the second."""
     if isinstance(first, float):
-        assert isinstance(second, float)
         return second - first
-    assert not isinstance(second, float)
     second.synchronize()
     return first.elapsed_time(second) / 1e3

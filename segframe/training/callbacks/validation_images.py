@@ -1,4 +1,4 @@
-"""Validation images in TensorBoard: image, ground truth and prediction side by side."""
+"""Pictures of each validation in TensorBoard: images with truth and prediction, and the confusion matrix."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, Trainer
 
 from segframe.errors import check_range
 from segframe.training.loggers import tensorboard_writers
-from segframe.visualization.overlays import comparison
+from segframe.visualization.overlays import comparison, confusion_picture
 
 
 class ValidationImages(Callback):
@@ -37,3 +37,13 @@ class ValidationImages(Callback):
         tag = f"validation/{self._places[batch_idx]}_{batch['name'][0]}"
         for writer in writers:
             writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+
+
+class ConfusionMatrixPicture(Callback):
+    """Writes `validation/confusion` after every validation."""
+
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+        if writers := tensorboard_writers(trainer):
+            picture = confusion_picture(module.confusion.matrix.cpu().numpy(), module.classes)
+            for writer in writers:
+                writer.add_image("validation/confusion", picture, trainer.global_step, dataformats="HWC")
