@@ -11,7 +11,7 @@ from segframe.training import trainer
     ("settings", "message"),
     [
         ({"trainer.lightning.max_stepz": 1}, "trainer.lightning.max_stepz=1: Lightning's Trainer has no such argument"),
-        ({"trainer.lightning.devices": 2}, "trainer.lightning.devices=2: segframe sets it; a run uses one process"),
+        ({"trainer.lightning.devices": 2}, "trainer.lightning.devices=2: segframe sets it; a run uses one device"),
         ({"trainer.lightning.max_steps": 9}, "segframe sets it; trainer.max_steps=..."),
         ({"trainer.lightning.detect_anomaly": 3}, "trainer.lightning.detect_anomaly=3: it must be bool"),
         ({"trainer.lightning.limit_train_batches": 2}, "segframe sets it; trainer.max_steps=... makes a run shorter"),

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from torch.utils.tensorboard.summary import hparams
 
-from segframe.config.validate import walk
+from segframe.config.validate import nodes
 from segframe.training.loggers import tensorboard_writers
 
 PATHS = ("output_dir", "resume", "init_from", "callbacks.", "logger.", "data.root", "data.cache_dir")
@@ -48,12 +48,11 @@ class HParams(Callback):
 def session(module: Any) -> tuple[Any, Any]:
     """The summaries that open and close a session of the HPARAMS plugin."""
     shown: dict[str, str | int | float] = {}
-    for path, node in walk(OmegaConf.to_container(module.config, resolve=True), ""):
-        for key, value in node.items():
-            name, text = f"{path}.{key}".lstrip("."), str(value).lower() if isinstance(value, bool) else str(value)
-            if not ("{" in text or "[" in path or name.startswith(PATHS)):  # no dict, nor a list of dicts
-                # Booleans as text: they would be written as the numbers 0 and 1.
-                shown[name] = value if type(value) in (int, float) else text
+    for name, value in nodes(OmegaConf.to_container(module.config, resolve=True)):
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not ("{" in text or "[" in name or name.startswith(PATHS)):  # no dict, nor a list of dicts
+            # Booleans as text: they would be written as the numbers 0 and 1.
+            shown[name] = value if type(value) in (int, float) else text
     # Without columns: TensorBoard would take the first run's for all, and so finds them, those that differ first.
     _, start, end = hparams(shown, {})
     return start, end
