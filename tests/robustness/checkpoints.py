@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from case import EVALUATE, NETWORK, PREDICT, REPLAY, SHAPES, TINY, Case
+from case import EVALUATE, PREDICT, REPLAY, SHAPES, TINY, TRAIN, Case, put
 
 READERS: dict[str, tuple[str, ...]] = {
     "evaluate": (*EVALUATE, "checkpoint=x.ckpt"),
     "predict": (*PREDICT, "checkpoint=x.ckpt"),
     "replay": (*REPLAY, "checkpoint=x.ckpt"),
-    "init_from": ("train.py", *NETWORK, *SHAPES, *TINY, "init_from=x.ckpt"),
+    "init_from": (*TRAIN, "init_from=x.ckpt"),
     "weights": ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY, "backbone.weights=x.ckpt"),
 }
 TARGETS = ("os.system", "torch.nn.Identity", "nowhere.X", "segframe.models.heads.UNet")
@@ -60,24 +60,12 @@ def files(rng: random.Random) -> dict[str, Callable[[Path], object]]:
 
 def contents() -> dict[str, Callable[[dict[str, Any]], object]]:
     """Changes of a segframe checkpoint that make it invalid, by title."""
-
-    def put(value: Any, *keys: str) -> Callable[[dict[str, Any]], None]:
-        def change(content: dict[str, Any]) -> None:
-            for key in keys[:-1]:
-                content = content[key]
-            content[keys[-1]] = value
-
-        return change
-
-    config = ("segframe", "config")
-    changes: dict[str, Callable[[dict[str, Any]], object]] = {}
-    for target in TARGETS:
-        changes[f"the backbone {target}"] = put(target, *config, "backbone", "_target_")
-    for keys in (("segframe",), config, (*config, "head"), (*config, "normalize"), ("segframe", "classes")):
-        for value in (None, "text", {"a": [1]}):
-            changes[f"{keys[-1]}: {value!r}"] = put(value, *keys)
-    return changes | {
-        "channels that do not fit": put([8, 4, 8, 8, 8], *config, "backbone", "channels"),
+    config = "segframe.config"
+    values = [(f"{config}.backbone._target_", target) for target in TARGETS]
+    values += [(f"{config}.backbone.channels", [8, 4, 8, 8, 8])]
+    for key in ("segframe", config, f"{config}.head", f"{config}.normalize", "segframe.classes"):
+        values += [(key, value) for value in (None, "text", {"a": [1]})]
+    return {f"{key}: {value!r}": partial(put, key=key, value=value) for key, value in values} | {
         "an additional class": lambda content: content["segframe"]["classes"].append("more"),
         "a missing tensor": lambda content: content["state_dict"].popitem(),
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, REPLAY, SHAPES, SUMMARY, TINY, Case, train, typo
+from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, REPLAY, SHAPES, SUMMARY, TINY, TRAIN, Case, typo
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -114,10 +114,7 @@ RANGES: dict[str, tuple[object, ...]] = {
 }
 RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
 OTHERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (
-        RESNET,
-        ("backbone.weights=run/config.yaml", "backbone.output_stride=7", "head.reads=c9"),
-    ),
+    (RESNET, ("backbone.weights=run/config.yaml", "backbone.output_stride=7", "head.reads=c9")),
     (EVALUATE, ("split=nosuch", "precision=7", "output_stride=3", "data=voc", "checkpoint=nowhere")),
     ((*EVALUATE, "inference=sliding_window"), ("inference.window=0", "inference.mode=slow", "inference.stride=9999")),
     ((*EVALUATE, "inference=tta", "postprocess=dense_crf"), ("inference.scales=[]", "postprocess.iterations=-1")),
@@ -129,7 +126,7 @@ OTHERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 def ranges(rng: random.Random) -> Iterator[Case]:
     """Numbers, names and paths of the right type that are invalid."""
-    ours = [(train(), f"{key}={value}") for key, values in RANGES.items() for value in values]
+    ours = [(TRAIN, f"{key}={value}") for key, values in RANGES.items() for value in values]
     others = [(words, word) for words, more in OTHERS for word in more]
     for words, word in ours + others:
         key, _, value = word.lstrip("+").partition("=")

@@ -103,7 +103,13 @@ class Child:
             if before is not None:
                 before()
             sys.argv = [str(ROOT / self.words[0]), *self.words[1:]]
-            code = run_script(sys.argv[0])
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+                code = 0
+            except SystemExit as end:  # as the interpreter does
+                code = (end.code or 0) if isinstance(end.code, int | None) else 1
+                if isinstance(end.code, str):
+                    print(end.code, file=sys.stderr)
             threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter does at its end
             atexit._run_exitfuncs()
         except BaseException:
@@ -112,18 +118,3 @@ class Child:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-
-
-def run_script(script: str) -> int:
-    """Run a script; return the exit code that the interpreter would have."""
-    try:
-        runpy.run_path(script, run_name="__main__")
-    except SystemExit as end:
-        if isinstance(end.code, int | None):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from case import CHECK_DATA, EVALUATE, PREDICT, Case, train_photos
+from case import CHECK_DATA, EVALUATE, PREDICT, TRAIN_PHOTOS, Case
 from PIL import Image
 
 Damage = Callable[[Path], object]
@@ -57,12 +57,12 @@ def cases(rng: random.Random) -> Iterator[Case]:
         for suffix in suffixes:
             for title, damage in damages(rng).items():
                 part = rng.choice(("train", "val"))
-                readers = {"train": [train_photos()], "images": [EVALUATE, PREDICT], "masks": [EVALUATE]}
+                readers = {"train": [TRAIN_PHOTOS], "images": [EVALUATE, PREDICT], "masks": [EVALUATE]}
                 words = rng.choice(readers["train" if part == "train" else kind])
                 prepare = partial(damage_all, f"photos/{kind}/{part}", suffix, damage)
                 yield Case(f"{words[0]}: {part} {kind}{suffix} {title}", words, rf"{part[0]}\d\{suffix}", prepare)
     for title, (damage, named) in MASKS.items():
-        for part, words in (("train", train_photos()), ("val", EVALUATE)):
+        for part, words in (("train", TRAIN_PHOTOS), ("val", EVALUATE)):
             prepare = partial(damage_all, f"photos/masks/{part}", ".png", damage)
             culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
             yield Case(f"{words[0]}: {part} masks {title}", words, culprit, prepare)
@@ -77,7 +77,7 @@ def check_data_cases(rng: random.Random) -> Iterator[Case]:
             words = (CHECK_DATA[0], *data, "output_dir=out")
             # The message's words about the file may differ.
             culprit, title = case.culprit.partition(".*")[0], case.title.replace("train", "check_data", 1)
-            yield replace(case, title=title, words=words, culprit=culprit, is_finding=True)
+            yield replace(case, title=title, words=words, culprit=culprit)
 
 
 def damages(rng: random.Random) -> dict[str, Damage]:
@@ -111,10 +111,10 @@ def folders() -> Iterator[Case]:
     for below in ("photos", "photos/images", "photos/images/train", "photos/masks/val"):
         for exists in (False, True):
             title = f"train: {below} {'empty' if exists else 'missing'}"
-            yield Case(title, train_photos(), below.split("/")[-1], partial(empty, below, exists))
+            yield Case(title, TRAIN_PHOTOS, below.split("/")[-1], partial(empty, below, exists))
     for name, root in (("voc", "nowhere"), ("camvid", "run")):
         words = ("train.py", f"data={name}", f"data.root={root}", "output_dir=out")
         yield Case(f"train: {name} at {root}", words, root)
     for kind in ("images", "masks"):
         twin = f"photos/{kind}/train/t0.bmp"
-        yield Case(f"train: two {kind} of one name", train_photos(), "t0", lambda at, twin=twin: (at / twin).touch())
+        yield Case(f"train: two {kind} of one name", TRAIN_PHOTOS, "t0", lambda at, twin=twin: (at / twin).touch())

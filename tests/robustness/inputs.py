@@ -12,7 +12,7 @@ import checkpoints
 import command_lines
 import images
 import resumes
-from case import Case, train_photos
+from case import TRAIN_PHOTOS, Case
 from forks import Child
 from report import Part, Settings
 
@@ -40,7 +40,7 @@ def run(settings: Settings, folder: Path) -> Part:
         numbers = range(settings.pick, settings.pick + 1)
     template = folder / "template"
     images.write_dataset(template / "photos")
-    child = Child([*train_photos(), "output_dir=run", "logger=default"], template, folder / "template.log")
+    child = Child([*TRAIN_PHOTOS, "output_dir=run", "logger=default"], template, folder / "template.log")
     if child.wait():
         part.add(-1, "the run that the cases start from", [child.out])
         return part
@@ -69,7 +69,7 @@ def attempt(part: Part, number: int, case: Case, folder: Path, template: Path) -
     before = checksums(place)
     child = Child(case.words, place, folder / f"case-{number}.log")
     code, out = child.wait(), child.out
-    problems = judge(case, code, out, findings(place) if case.is_finding else [])
+    problems = judge(case, code, out, findings(place))
     problems += changes(before, checksums(place), resumed="resume=" in str(case.words))
     part.add(number, case.title, [*problems, out[-1500:]] if problems else [], shlex.join(case.words))
     child.log.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from case import Case
+from case import Case, put
 from checkpoints import TARGETS
 
 CONFIG = "run/config.yaml"
@@ -50,23 +50,19 @@ def texts(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
 def values(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
     """A config.yaml with parts of other programs, and values of a wrong type."""
 
-    def put(key: str, value: object, folder: Path) -> None:
+    def change_value(key: str, value: object, folder: Path) -> None:
         tree = yaml.safe_load((folder / CONFIG).read_text())
-        node = tree
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
+        put(tree, key, value)
         (folder / CONFIG).write_text(yaml.safe_dump(tree, sort_keys=False))
 
     for part in PARTS:
         for target in rng.sample(TARGETS[:-1], 2):
-            yield f"{part} is {target}", partial(put, f"{part}._target_", target), part
+            yield f"{part} is {target}", partial(change_value, f"{part}._target_", target), part
     for key in ("trainer", "data", "head", "optimizer", "callbacks", "seed", "data.batch_size"):
-        yield f"{key} is [1]", partial(put, key, [1]), key.split(".")[-1]
+        yield f"{key} is [1]", partial(change_value, key, [1]), key.split(".")[-1]
     call = {"_target_": "os.system", "command": "touch ran"}
     for key, value in (("callbacks.x", call), ("loss.x", [call])):
-        yield f"{key} runs code", partial(put, key, value), "_target_"
+        yield f"{key} runs code", partial(change_value, key, value), "_target_"
 
 
 def checkpoints(rng: random.Random) -> Iterator[tuple[str, Damage, str]]:
