@@ -1,9 +1,8 @@
 """The upsampling study and its measures."""
 
-import csv
-
 import pytest
 import torch
+from conftest import rows
 from torch import nn
 
 from benchmark.upsampling_metrics import checkerboard_energy
@@ -40,11 +39,10 @@ def test_checkerboard_energy_is_the_share_of_periodic_variance():
 def test_upsampling_study(run, tmp_path):
     result = run("scripts/benchmark/upsampling_study.py", "steps=1", "output_dir=up")
     assert result.code == 0, result.out
-    with (tmp_path / "up/upsampling.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 8
-    assert rows[1]["upsampling"] == "the same, shift-and-stitch to 8"
-    assert rows[0]["parameters"] == rows[1]["parameters"] == "9,230,088"
+    table = rows(tmp_path / "up/upsampling.csv")
+    assert len(table) == 8
+    assert table[1]["upsampling"] == "the same, shift-and-stitch to 8"
+    assert table[0]["parameters"] == table[1]["parameters"] == "9,230,088"
 
 
 def test_number_of_steps_is_checked(run):

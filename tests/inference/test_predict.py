@@ -132,9 +132,4 @@ def test_wrong_settings_end_with_one_sentence(run, tmp_path):
         inputs = [] if word.startswith("input=") else ["input=in"]
         if word == "input=.":
             (tmp_path / "in/a.png").unlink()
-        result = run("scripts/predict.py", "checkpoint=x.ckpt", *inputs, "output=out", word)
-        assert result.code == 1, word
-        lines = [line for line in result.out.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, result.out
-        assert sentence in lines[0]
-        assert "Traceback" not in result.out
+        assert sentence in run("scripts/predict.py", "checkpoint=x.ckpt", *inputs, "output=out", word).error
