@@ -34,6 +34,8 @@ def main() -> int:
                 settings.pick = int(number)
             case _:
                 sys.exit(f"error: {word}: unknown; give {__doc__.strip().splitlines()[-1]}")
+    words = [*(word for word in sys.argv[1:] if not word.startswith("seed=")), f"seed={settings.seed}"]
+    print(f"repeat with: .venv/bin/python tests/robustness {' '.join(words)}", flush=True)
     import_programs()
     done = []
     for name in parts:

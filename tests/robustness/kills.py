@@ -1,11 +1,11 @@
 """Runs that are killed at any moment and started again with the same command: they must end as if uninterrupted."""
 
+import copy
 import mmap
 import random
 import shutil
 import signal
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,50 +39,37 @@ MOMENTS = ("writing", "writing", "anytime", "validation", "file", "writing", "as
 WATCHED = ("config.yaml", "environment.json", "result.json", "metrics.csv", "events.*")
 
 
-@dataclass
 class Kill:
-    """When and how a run is killed, drawn from the seed and the case's number."""
+    """When and how the run of case `number` is killed."""
 
-    recipe: str
-    moment: str
-    count: int
-    """At the n-th checkpoint, validation, step or change of a file."""
-    delay: float
-    share: float
-    """Of the uninterrupted run's time, for the moment "anytime"."""
-    watched: str
-    signal: int
-    workers: tuple[int, int]
-    again: bool
-    """Whether the resumed run is killed too."""
-
-
-def draw(seed: int, number: int) -> Kill:
-    """Draw case `number`."""
-    rng = random.Random(f"{seed} {number}")
-    moment = MOMENTS[number % len(MOMENTS)]
-    request = rng.choice((signal.SIGTERM, signal.SIGUSR1))
-    return Kill(
-        recipe=rng.choice(list(RECIPES)),
-        moment=moment,
-        count=rng.randint(1, 5 if moment == "writing" else 2),
-        delay=rng.uniform(0, {"writing": 0.04, "validation": 0.1, "file": 0.002}.get(moment, 0.2)),
-        share=rng.uniform(0.05, 1.05),
-        watched=rng.choice(WATCHED),
-        signal=request if moment == "asked" else signal.SIGKILL,
-        workers=rng.choice(((0, 2), (2, 0), (0, 0))),
-        again=rng.random() < 0.3,
-    )
+    def __init__(self, seed: int, number: int) -> None:
+        rng = random.Random(f"{seed} {number}")
+        self.moment = MOMENTS[number % len(MOMENTS)]
+        self.recipe = rng.choice(list(RECIPES))
+        # At the n-th checkpoint, validation, step or change of a file; "anytime": of the uninterrupted run's time.
+        self.count = rng.randint(1, 5 if self.moment == "writing" else 2)
+        self.share = rng.uniform(0.05, 1.05)
+        self.delay = rng.uniform(0, {"writing": 0.04, "validation": 0.1, "file": 0.002}.get(self.moment, 0.2))
+        self.watched = rng.choice(WATCHED)
+        self.signal = rng.choice((signal.SIGTERM, signal.SIGUSR1)) if self.moment == "asked" else signal.SIGKILL
+        self.workers = rng.choice(((0, 2), (2, 0), (0, 0)))
+        self.again = rng.random() < 0.3  # whether the resumed run is killed too
 
 
-class Counters:
-    """Numbers of training batches and validations that a child has begun, in shared memory."""
+class Moment:
+    """Whether the moment of a kill has come; `counts` are the training batches and validations begun, in shared memory.
 
-    def __init__(self) -> None:
+    `install` is called in the child: it counts in the callback that every run has.
+    """
+
+    def __init__(self, kill: Kill, folder: Path, seconds: float) -> None:
+        self.kill, self.folder = kill, folder
+        self.due = time.monotonic() + kill.share * seconds
         self.counts = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.int64)
+        self.seen: Any = None
+        self.times = 0
 
     def install(self) -> None:
-        """In the child: count in the callback that every run has."""
         from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
 
         def count_batch(callback: Any, trainer: Any, *args: Any) -> None:
@@ -94,18 +81,8 @@ class Counters:
         PreemptionCheckpoint.on_train_batch_start = count_batch  # type: ignore[method-assign]
         PreemptionCheckpoint.on_validation_start = count_validation  # type: ignore[method-assign]
 
-
-class Moment:
-    """Whether the moment of a kill has come."""
-
-    def __init__(self, kill: Kill, folder: Path, counters: Counters, seconds: float) -> None:
-        self.kill, self.folder, self.counters = kill, folder, counters
-        self.due = time.monotonic() + kill.share * seconds
-        self.seen: Any = None
-        self.times = 0
-
     def __call__(self) -> bool:
-        kill, counts = self.kill, self.counters.counts
+        kill, counts = self.kill, self.counts
         if kill.moment == "anytime":
             return time.monotonic() >= self.due
         if kill.moment == "validation":
@@ -146,35 +123,35 @@ def run(settings: Settings, folder: Path) -> Part:
     numbers = range(20 if settings.quick else 50) if settings.pick is None else [settings.pick]
     while_writing = 0
     for number in numbers:
-        kill = draw(settings.seed, number)
+        kill = Kill(settings.seed, number)
         name = f"killed-{number}"
         events, problems = kill_and_resume(kill, folder, name, seconds[kill.recipe])
         if not problems:
             problems = runs.differences(folder / name, expected[kill.recipe])
         while_writing += "while writing" in events
         title = f"{kill.recipe}, {kill.workers[0]} then {kill.workers[1]} workers, {kill.moment}: {events}"
-        part.add(number, f"{title} ({kill})", problems, " ".join((*COMMON, *RECIPES[kill.recipe])))
+        part.add(number, f"{title} ({vars(kill)})", problems, " ".join((*COMMON, *RECIPES[kill.recipe])))
         part.log(f"{number + 1:2} {title}")
         shutil.rmtree(folder / name, ignore_errors=True)
     part.log(f"{while_writing} of {len(numbers)} runs were killed while a checkpoint was being written")
     return part
 
 
-def start(folder: Path, recipe: str, name: str, workers: int, counters: Counters | None = None) -> Child:
+def start(folder: Path, recipe: str, name: str, workers: int, moment: Moment | None = None) -> Child:
     """Start or resume a run: with the same command but for the number of workers."""
     words = (*COMMON, *RECIPES[recipe], f"output_dir={name}", f"data.num_workers={workers}")
-    return Child(words, folder, folder / f"{name}.log", counters.install if counters else None)
+    return Child(words, folder, folder / f"{name}.log", moment.install if moment else None)
 
 
 def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tuple[str, list[str]]:
     """Run, kill, and resume to the end; return what happened, and the problems."""
     events, problems = [], []
-    current = kill
+    current = copy.copy(kill)
     for attempt in range(1 + kill.again):
         before = runs.files(folder / name)
-        counters = Counters()
-        child = start(folder, kill.recipe, name, kill.workers[attempt % 2], counters)
-        event = strike(child, current, Moment(current, folder / name, counters, seconds))
+        moment = Moment(current, folder / name, seconds)
+        child = start(folder, kill.recipe, name, kill.workers[attempt % 2], moment)
+        event = strike(child, current, moment)
         events.append(event)
         problems += [f"{event}: {lost} is lost" for lost in sorted(before - runs.files(folder / name))]
         problems += [f"{event}: {damage}" for damage in runs.find_damage(folder / name)]
@@ -182,7 +159,7 @@ def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tupl
             problems.append(f"{event}: exit code {child.code}\n{child.out[-2000:]}")
         if kill.signal != signal.SIGKILL and child.code == 75 and "continue with resume=" not in child.out:
             problems.append("exit code 75 without a message")
-        current = replace(kill, moment="anytime", signal=signal.SIGKILL, share=kill.share / 2)
+        current.moment, current.signal, current.share = "anytime", signal.SIGKILL, kill.share / 2
     child = start(folder, kill.recipe, name, kill.workers[1])
     if child.wait():
         problems.append(f"resuming: exit code {child.code}\n{child.out[-3000:]}")
@@ -198,7 +175,7 @@ def strike(child: Child, kill: Kill, moment: Moment) -> str:
     child.wait()
     if child.code == 0:
         return "had ended"
-    batches, validations = moment.counters.counts[:2].tolist()
+    batches, validations = moment.counts[:2].tolist()
     unfinished = unfinished_checkpoints(moment.folder)
     writing = f"while writing {unfinished[0][1:].removesuffix('.unfinished')}, " if unfinished else ""
     return f"{signal.Signals(kill.signal).name} {writing}after {batches} batches and {validations} validations"

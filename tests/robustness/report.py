@@ -1,5 +1,6 @@
 """Results of the robustness tests: cases that passed, failed or were skipped, and how to repeat them."""
 
+import random
 import time
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ class Settings:
     """Arguments of the command line."""
 
     quick: bool = False
-    seed: int = 0
+    seed: int = field(default_factory=lambda: random.randrange(100_000))
     pick: int | None = None
     """Number of the only case to run in each part."""
 

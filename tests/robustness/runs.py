@@ -32,11 +32,10 @@ def find_damage(folder: Path) -> list[str]:
             found.append(str(error))
     for path in (*folder.glob("*.json"), *folder.glob("config.yaml")):
         try:
-            content = yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else json.loads(path.read_text())
-            if path.suffix == ".yaml" and "seed" not in content:
-                found.append("config.yaml lacks its last settings")
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            found.append(f"{path.name} is half-written: {error}")
+            content = yaml.safe_load(path.read_text())  # JSON is YAML
+            found += [f"{path.name} is cut off"] * ("seed" not in content and path.suffix == ".yaml")
+        except (yaml.YAMLError, TypeError) as error:
+            found.append(f"{path.name} is cut off: {error}")
     if (folder / "metrics.csv").exists():
         header, *rows = (folder / "metrics.csv").read_text().split("\n")
         # Only the last line may be cut off.
