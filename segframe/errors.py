@@ -13,13 +13,24 @@ TO_TRAIN = (
 )
 TO_PREDICT = "inference=sliding_window reads images in windows (inference.window=...); or precision=bf16-mixed"
 
+MOST_CHARACTERS = 600
+"""Of a message."""
+
+
+def shorten(message: str) -> str:
+    """A message without its middle if it is too long: it repeats a long value of the user's."""
+    if len(message) <= MOST_CHARACTERS:
+        return message
+    return f"{message[: MOST_CHARACTERS // 2]} ... {message[5 - MOST_CHARACTERS // 2 :]}"
+
 
 class UserError(ValueError):
     """A user's mistake, described in one sentence; the command line prints it without a traceback."""
 
     def __init__(self, message: str) -> None:
         # A data loading worker passes an exception on as its whole traceback, at whose end the message is.
-        super().__init__(message.rpartition(f"\n{type(self).__module__}.{type(self).__name__}: ")[2].strip())
+        message = message.rpartition(f"\n{type(self).__module__}.{type(self).__name__}: ")[2].strip()
+        super().__init__(shorten(message))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.sweep import Failure
 from segframe.config import schema
-from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, translate_errors
+from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, shorten, translate_errors
 
 
 class Program(NamedTuple):
@@ -106,7 +106,7 @@ def run_program(program: Program) -> None:
         message = error_message(error, words, program)
         if debug or message is None:
             raise
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {shorten(message)}")
 
 
 def run_job(program: Program, debug: bool, config: DictConfig) -> Any:

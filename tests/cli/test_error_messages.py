@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segframe.cli.main import PROGRAMS, error_message
 from segframe.config import schema
+from segframe.data.inspection.findings import Finding
 from segframe.errors import UserError
 
 
@@ -95,3 +96,12 @@ def test_an_error_passed_on_by_a_worker_is_its_last_line():
     assert str(UserError("a backbone a.UserError: b")) == "a backbone a.UserError: b"
     text = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\nsegframe.errors.UserError: bad\n"
     assert str(UserError(text)) == "bad"
+
+
+def test_long_values_are_cut_in_the_middle():
+    message = str(UserError(f"data.root={'x' * 5000}: no such folder; give another"))
+    assert len(message) == 600
+    assert message.startswith("data.root=xxx")
+    assert message.endswith("xxx: no such folder; give another")
+    finding = Finding("error", "train", "what", ["x" * 5000], "advice")
+    assert len(finding.files[0]) == 600

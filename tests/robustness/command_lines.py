@@ -37,7 +37,8 @@ OPEN = (
 )
 """Settings below which any key may stand."""
 SEVERAL_TYPES = ("_target_", "_partial_", "fused", "compile", "heatmaps", "checkpoint_every", "data.root", "crop_size")
-WRONG = {bool: ("maybe", "[true]"), int: ("abc", "{a: 1}"), float: ("abc", "[1.5]"), list: ("abc", "{a: 1}")}
+LONG = "long" * 750
+WRONG = {bool: ("maybe", "[true]"), int: (LONG, "{a: 1}"), float: ("abc", "[1.5]"), list: (LONG, "{a: 1}")}
 """Values of a wrong type, by the type of the default."""
 
 
@@ -89,7 +90,7 @@ def types(rng: random.Random) -> Iterator[Case]:
         last = key.rpartition(".")[2]
         for value in WRONG.get(type(default), ()) if not key.endswith(SEVERAL_TYPES) else ():
             words = (*PROGRAMS[program], *more, f"{key}={value}")
-            yield Case(f"{program}: {key}={value}", words, last.replace("_", "[_ ]"))
+            yield Case(f"{program}: {key}={value[:20]}", words, last.replace("_", "[_ ]"))
         value = rng.choice(("[1,2", "{a: 1", "(1", "'abc", "${nowhere}", "${oc.nowhere:x}", "${a.b"))
         if program == "train" and not more and key not in ("output_dir", "resume", "init_from", "data.root"):
             yield Case(f"train: {key}={value}", (*PROGRAMS["train"], f"{key}={value}"), rf"nowhere|{last}|a\.b")

@@ -12,6 +12,7 @@ from segframe.data.image_io import COLOURS
 from segframe.data.inspection.facts import MaskFacts
 from segframe.data.inspection.splits import Split
 from segframe.data.label_map import NO_CLASS, LabelTable, format_value
+from segframe.errors import shorten
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -43,6 +44,9 @@ class Finding:
     files: list[str]
     """All affected files; empty if the finding is about the split."""
     advice: str
+
+    def __post_init__(self) -> None:
+        self.what, self.files = shorten(self.what), [shorten(file) for file in self.files]
 
 
 def check_split(split: Split, splits: Sequence[Split]) -> list[Finding]:
