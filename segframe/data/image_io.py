@@ -13,7 +13,9 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode
 
+from segframe.data.band_files import BandFile, open_bands
 from segframe.data.file_listing import check_file
+from segframe.data.pixel_format import RGB, PixelFormat, fit
 from segframe.errors import UserError
 
 MAX_PIXELS = 178_956_970
@@ -24,7 +26,7 @@ because not all files are read by Pillow, which also warns from half of it on.
 """
 Image.MAX_IMAGE_PIXELS = None
 MAX_BYTES = 8 * MAX_PIXELS
-"""Maximum size of a file: four channels of 16 bits without compression."""
+"""Maximum size of a file, and of its pixels: four channels of 16 bits without compression."""
 
 COLOURS = np.uint32
 """dtype of raw colour-coded masks, 0xRRGGBB; index masks are uint8 or uint16."""
@@ -34,7 +36,10 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 Others are unsafe: ICO decodes its contents before the size can be checked, EPS starts Ghostscript.
 """
+_MAX_REASON = 200
+"""Characters of a library's message that are shown."""
 _ORIENTATION = 0x0112
+_SAMPLES_PER_PIXEL = 0x0115
 _SUBFILE = 0x00FE
 _OVERVIEWS = (1, 4, 5)
 """Subfile types of TIFF: reduced image, transparency mask, reduced mask."""
@@ -46,9 +51,9 @@ class Header(NamedTuple):
     """Properties of an image file that are known without decoding it."""
 
     format: str
-    """In Pillow's terms: JPEG, PNG ..."""
+    """In Pillow's terms: JPEG, PNG ...; or NPY."""
     mode: str
-    """In Pillow's terms: L, P, RGB, RGBA, CMYK, I;16 ..."""
+    """In Pillow's terms: L, P, RGB, RGBA, CMYK, I;16 ...; or, as it has no others, `5 bands of uint16`."""
     height: int
     """As stored, before the orientation is applied."""
     width: int
@@ -60,31 +65,63 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Return the header of a file; UserError if it cannot be read or has too many pixels."""
-    with _pillow(path) as image:
+    with _opened(path) as image:
+        if isinstance(image, BandFile):
+            height, width, bands = image.shape
+            return Header(image.format, f"{bands} bands of {image.dtype}", height, width, image.orientation)
         # PngImageFile.getexif would decode all pixels to find chunks behind them.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
         palette = bytes(image.getpalette("RGB") or []) if image.mode == "P" else b""
         return Header(image.format or "", image.mode, image.height, image.width, orientation, palette)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return the image as uint8 RGB (H, W, 3), upright; UserError if the file cannot be read."""
-    with _pillow(path) as opened:
-        if opened.format in ("JPEG", "MPO"):
-            # The same pixels as Pillow's in half of the time (large images: a quarter). torchvision.io.decode_jpeg
-            # calls this operator and warns that it will be removed: then Pillow reads all JPEGs, as unusual ones now.
-            with suppress(RuntimeError, AttributeError):
-                data = torch.from_numpy(np.fromfile(path, np.uint8))
-                pixels = torch.ops.image.decode_jpeg(data, ImageReadMode.RGB.value, True)
-                return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
-        ImageOps.exif_transpose(opened, in_place=True)
-    image: Image.Image = opened
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"{path} has more than 8 bits per channel: convert it to 8 bits")
-    if image.mode == "P":
-        # Pillow warns about palettes with transparency if they are converted to RGB directly.
+def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Return an image (H, W, channels), upright: uint8, or uint16 if `pixels.max_value` is not 255.
+
+    Palettes become RGB, grey becomes RGB where 3 channels are asked, RGB of equal channels becomes grey, and constant
+    channels (alpha) beyond grey or RGB are left out. UserError if the file cannot be read, or if anything else would be
+    lost or invented: bits, channels, further pictures.
+    """
+    with _opened(path) as image:
+        if isinstance(image, BandFile):
+            values = _upright(image.read(), image.orientation)
+        elif image.format in ("JPEG", "MPO") and pixels == RGB:
+            values = _decode_jpeg(path, image)
+        else:
+            values = _decode(path, image)
+    return fit(path, values if values.ndim == 3 else values[..., None], pixels)
+
+
+def _decode_jpeg(path: Path, image: ImageFile) -> np.ndarray:
+    # The same pixels as Pillow's in half of the time (large images: a quarter). torchvision.io.decode_jpeg calls this
+    # operator and warns that it will be removed: then Pillow reads all JPEGs, as it reads unusual ones now.
+    with suppress(RuntimeError, AttributeError):
+        data = torch.from_numpy(np.fromfile(path, np.uint8))
+        return torch.ops.image.decode_jpeg(data, ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
+    return np.array(_upright_image(image).convert("RGB"))
+
+
+def _decode(path: Path, opened: ImageFile) -> np.ndarray:
+    # All that the file stores, (H, W) or (H, W, C).
+    _check_single(path, opened)
+    if _has_cut_bits(opened):
+        if opened.format != "PNG":
+            raise UserError(f"{path} has 16 bits per channel in mode {opened.mode}: save it as RGB, or with 8 bits")
+        values = np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
+        order = [0, 3] if _stored_mode(opened).startswith("LA") else [2, 1, 0, 3][: values.shape[2]]
+        return _upright(values[..., order], opened.getexif().get(_ORIENTATION, 1))
+    image = _upright_image(opened)
+    if image.mode.startswith("I;16"):
+        return np.array(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise UserError(f"{path} has more than 16 bits per channel: save it with 8 or 16 bits")
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode in ("PA", "RGBa") or (image.mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    elif image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+        image = image.convert("RGB")
+    return np.array(image)
 
 
 def read_raw(path: Path) -> np.ndarray:
@@ -92,11 +129,11 @@ def read_raw(path: Path) -> np.ndarray:
 
     Grey and palette images of 1 to 16 bits give indices, uint8 or uint16; RGB and RGBA give colours, see COLOURS.
     """
-    with _pillow(path) as opened:
+    with _opened(path, bands=False) as opened:
+        assert isinstance(opened, ImageFile)
         stored = _stored_mode(opened)
-        _check_mask(path, opened, stored)
-        ImageOps.exif_transpose(opened, in_place=True)
-    mask: Image.Image = opened
+        _check_mask(path, opened)
+        mask = _upright_image(opened)
     if mask.mode == "LA":
         mask = mask.getchannel("L")
     if mask.mode in ("1", "L", "P"):
@@ -122,44 +159,78 @@ def pack(colours: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(colours, how).view("<u4")[..., 0] & COLOURS(0xFFFFFF)
 
 
+def _upright_image(image: ImageFile) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    # As ImageOps.exif_transpose.
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    values = values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+    return values[::-1] if orientation in (3, 4, 7, 8) else values
+
+
 def _stored_mode(image: ImageFile) -> str:
     # How the file stores its pixels in Pillow's terms, as L;4 or RGB;16B; only known before they are decoded.
     args = image.tile[0].args if image.tile else ""
     return args if isinstance(args, str) else str((args or ("",))[0])
 
 
-def _check_mask(path: Path, mask: ImageFile, stored: str) -> None:
-    # Pillow would silently keep the upper 8 bits of each channel, and the first picture. BGR;16 in a BMP means 16 bits
-    # for all channels together.
-    if ";16" in stored and not mask.mode.startswith("I") and mask.format != "BMP":
+def _has_cut_bits(image: ImageFile) -> bool:
+    # Pillow keeps the upper 8 bits of each of several channels. A BMP's BGR;16 has 16 bits for all of them together.
+    return ";16" in _stored_mode(image) and not image.mode.startswith("I") and image.format != "BMP"
+
+
+def _check_mask(path: Path, mask: ImageFile) -> None:
+    if _has_cut_bits(mask):
         raise UserError(
             f"{path} has 16 bits in more than one channel: save it with a single channel whose values are class "
             "indices, or with 8 bits as RGB in the palette's colours"
         )
-    if getattr(mask, "is_animated", False) and not _is_followed_by_overview(mask):
-        raise UserError(f"{path} holds more than one picture: save the mask alone, as PNG")
+    if isinstance(mask, TiffImageFile) and mask.tag_v2.get(_SAMPLES_PER_PIXEL, 1) > len(mask.getbands()):
+        raise UserError(f"{path} has more channels than RGB and alpha: save the mask alone, as PNG")
+    _check_single(path, mask)
 
 
-def _is_followed_by_overview(mask: ImageFile) -> bool:
+def _check_single(path: Path, image: ImageFile) -> None:
+    # A camera's MPO begins with its picture; others are previews, and views for stereo.
+    if getattr(image, "is_animated", False) and image.format != "MPO" and not _is_followed_by_overview(image):
+        raise UserError(f"{path} holds more than one picture: save each in a file of its own")
+
+
+def _is_followed_by_overview(image: ImageFile) -> bool:
     # The first page of a TIFF may be followed by reduced copies of it, or by a mask of its valid pixels.
-    if not isinstance(mask, TiffImageFile):
+    if not isinstance(image, TiffImageFile):
         return False
-    mask.seek(1)
-    kind = mask.tag_v2.get(_SUBFILE)
-    mask.seek(0)
+    image.seek(1)
+    kind = image.tag_v2.get(_SUBFILE)
+    image.seek(0)
     return kind in _OVERVIEWS
 
 
 @contextmanager
-def _pillow(path: Path) -> Iterator[ImageFile]:
+def _opened(path: Path, bands: bool = True) -> Iterator[ImageFile | BandFile]:
+    # All errors of the libraries inside a reader become one sentence here.
     try:
         check_file(path, "image or mask", MAX_BYTES)
+        if bands and (found := open_bands(path)) is not None:
+            height, width, channels = found.shape
+            _check_size(path, height, width, channels * found.dtype.itemsize)
+            yield found
+            return
         with Image.open(path, formats=_FORMATS) as image:
-            if image.height * image.width > MAX_PIXELS:
-                size = f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}"
-                raise UserError(f"{path} has {size}: cut image and mask into tiles")
+            _check_size(path, image.height, image.width)
             yield image
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # Pillow raises errors of many types for damaged files
-        raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None
+    except Exception as error:  # of many types for damaged files
+        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+        raise UserError(f"cannot read {path}, is the file damaged? ({reason})") from None
+
+
+def _check_size(path: Path, height: int, width: int, pixel_bytes: int = 1) -> None:
+    if height * width > MAX_PIXELS or height * width * pixel_bytes > MAX_BYTES:
+        size = f"{width}x{height} pixels, more than {MAX_PIXELS:,}"
+        raise UserError(f"{path} has {size}: cut image and mask into tiles")

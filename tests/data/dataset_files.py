@@ -48,6 +48,13 @@ def png_bytes(width, height, bits, colour_type, pixels, palette=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
+def png_of_16_bits(values):
+    """A PNG of several channels of 16 bits, which Pillow does not write."""
+    height, width, channels = values.shape
+    pixels = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
+    return png_bytes(width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], pixels)
+
+
 def damaged_copies(content):
     """The content with a wrong byte, and cut off."""
     rng = np.random.default_rng(0)

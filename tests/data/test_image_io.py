@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from dataset_files import SIZE, check_error, damaged_copies, png_bytes, put_mask
+from dataset_files import SIZE, check_error, damaged_copies, png_bytes, png_of_16_bits, put_mask
 from PIL import Image, ImageOps
 
 from segframe.data import VOC, Folder
@@ -64,11 +64,6 @@ def test_images_of_any_mode_become_rgb(tmp_path, mode):
     assert image.dtype == np.uint8
 
 
-def test_images_of_16_bits_are_refused(tmp_path):
-    Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "i.png")
-    check_error(lambda: read_image(tmp_path / "i.png"), "i.png has more than 8 bits per channel")
-
-
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_grey_and_palette_masks_of_few_bits_hold_indices(tmp_path, bits):
     values = np.arange(35).reshape(5, 7) % 2**bits
@@ -88,13 +83,6 @@ def test_masks_of_other_modes(tmp_path):
     check_error(lambda: read_raw(tmp_path / "m.tif"), tmp_path / "m.tif", "mode CMYK", "palette PNG")
 
 
-def png_of_16_bits(values):
-    """A PNG of several channels of 16 bits, which Pillow does not write."""
-    height, width, channels = values.shape
-    pixels = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
-    return png_bytes(width, height, 16, {1: 0, 3: 2, 4: 6}[channels], pixels)
-
-
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_masks_of_16_bits_have_one_channel(tmp_path, channels):
     values = np.arange(6 * channels).reshape(2, 3, channels) * 999
@@ -104,7 +92,6 @@ def test_masks_of_16_bits_have_one_channel(tmp_path, channels):
         assert (read_raw(path) == values[..., 0]).all()
     else:
         check_error(lambda: read_raw(path), f"{path} has 16 bits in more than one channel: save it")
-        assert (read_image(path) == values[..., :3] >> 8).all()
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".gif", ".png"])
@@ -114,8 +101,8 @@ def test_masks_of_several_pictures_are_refused(tmp_path, suffix):
     first.save(path)
     assert (read_raw(path) == 0).all()
     first.save(path, save_all=True, append_images=[second])
-    check_error(lambda: read_raw(path), f"{path} holds more than one picture")
-    assert read_image(path).shape == (4, 6, 3)
+    for read in (read_raw, read_image):
+        check_error(lambda read=read: read(path), f"{path} holds more than one picture")
 
 
 @pytest.mark.parametrize("kind", [1, 4])

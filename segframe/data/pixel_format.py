@@ -1,0 +1,59 @@
+"""Channels and bits of a dataset's images, and the conversion of files to them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segframe.errors import UserError
+
+
+class PixelFormat(NamedTuple):
+    """The images of a dataset: data.channels and data.max_value."""
+
+    channels: int = 3
+    max_value: int = 255
+
+    @property
+    def depth(self) -> type[np.uint8] | type[np.uint16]:
+        """The type of the values: 8 bits if the highest is 255."""
+        return np.uint8 if self.max_value == 255 else np.uint16
+
+    def scaled(self, image: np.ndarray) -> np.ndarray:
+        """Return an image in units of 0 ... 255: 8 bits as they are, 16 bits as float32, without rounding."""
+        return image if image.dtype == np.uint8 else image.astype(np.float32) * np.float32(255 / self.max_value)
+
+
+RGB = PixelFormat()
+
+
+def fit(path: Path, values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+    """Return the values of a file, (H, W, C), with the channels of `pixels`; UserError if anything would be lost."""
+    found, asked = values.shape[2], pixels.channels
+    if values.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{path} holds {values.dtype}: save its values as uint8 or uint16")
+    if values.dtype != pixels.depth:
+        cure = "set data.max_value=255, or use images of 16 bits alone"
+        if pixels.max_value == 255:
+            cure = "set data.max_value to the value of white (65535; 4095 for 12 bits), or convert it to 8 bits"
+        bits = 8 * values.itemsize
+        raise UserError(f"{path} has {bits} bits per channel, and data.max_value={pixels.max_value}: {cure}")
+    if pixels.max_value != 255 and values.max() > pixels.max_value:
+        raise UserError(
+            f"{path} holds {values.max()}, and data.max_value={pixels.max_value}: set it to the highest value"
+        )
+    colours, varies = 1 if found == 2 else 3, False
+    if asked in (1, 3) and found not in (1, 3):
+        varies = bool((values[..., colours:] != values[0, 0, colours:]).any())
+        values = values if varies else values[..., :colours]
+    if asked == 3 and values.shape[2] == 1:
+        values = values.repeat(3, axis=2)
+    elif asked == 1 and values.shape[2] == 3 and (values == values[..., :1]).all():
+        values = values[..., :1]
+    if values.shape[2] != asked:
+        more = f", and those after the first {colours} (alpha or bands) vary" if varies else ""
+        raise UserError(
+            f"{path} has {found} channel{'s' * (found > 1)}{more}, but data.channels={asked}: "
+            f"set data.channels={found} with normalize for as many, or save it with {asked}"
+        )
+    return np.ascontiguousarray(values)
