@@ -28,6 +28,8 @@ class DataConfig:
     num_workers: int | None = None
     cache: str | None = None
     cache_dir: str | None = None
+    channels: int = 3
+    max_value: int = 255
     weights: str | None = None
     crop_size: Any = MISSING
 

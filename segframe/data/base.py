@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,22 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segframe.config.schema import DataConfig
 from segframe.data.cache import Cache
 from segframe.data.file_listing import LISTED_TWICE, Sample, disambiguate_names, report_problem
 from segframe.data.image_io import read_image, read_raw
 from segframe.data.label_map import LabelTable, Palette
+from segframe.data.pixel_format import PixelFormat
 from segframe.data.transforms import Transform
-from segframe.errors import UserError
+from segframe.errors import UserError, check_range
 
 
 class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Images and masks of one split.
 
-    Items are {"image": uint8 (3, H, W), "mask": uint8 (H, W) with void = 255, "name": str}. The key of an item is its
-    index or (epoch, index): the augmentation is a function of (seed, epoch, index) alone.
+    Items are {"image": uint8 (C, H, W), or float32 in 0 ... 255 for images of 16 bits, "mask": uint8 (H, W) with
+    void = 255, "name": str}. The key of an item is its index or (epoch, index): the augmentation is a function of
+    (seed, epoch, index) alone.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +38,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Mask value or "#rrggbb" -> class index or name, for values that are not class indices or palette colours."""
     labels_are_settings: bool = False
     """Whether users set classes, palette and label_map (data.dataset.*)."""
+    pixels = PixelFormat()
+    """Channels and highest value of the images; open_split sets the config's."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -72,7 +77,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         return self.labels(self.load_mask(path), path)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image, uint8 RGB (H, W, 3), and its mask; read-only if they are cached.
+        """Return the image (H, W, C), uint8 or uint16, and its mask; read-only if they are cached.
 
         UserError if a file is invalid or the sizes differ.
         """
@@ -82,7 +87,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]
-        image, mask = read_image(sample.image), self.read_mask(index)
+        image, mask = read_image(sample.image, self.pixels), self.read_mask(index)
         if image.shape[:2] != mask.shape:
             sizes = "{1}x{0}, its mask {path} {3}x{2}".format(*image.shape[:2], *mask.shape, path=sample.mask)
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
@@ -96,6 +101,10 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends a plain `for item in dataset`
         image, mask = self.read(index)
+        if image.shape[2:] != (self.pixels.channels,) or image.dtype != self.pixels.depth:
+            found = f"{image.dtype} of shape {image.shape}, but data.channels={self.pixels.channels}"
+            name = f"{type(self).__name__} {self.samples[index].name}"
+            raise UserError(f"{name} is {found} and data.max_value={self.pixels.max_value}: set both as its images are")
         if self.transform is not None:
             seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
             try:
@@ -105,10 +114,19 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
                 where = sample.image if sample.image != Path() else f"{type(self).__name__} {sample.name}"
                 raise UserError(f"{where} ({width}x{height} pixels, sample {index}): {error}") from error
         return {
-            "image": torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1),
+            "image": torch.from_numpy(np.require(self.pixels.scaled(image), requirements="W")).permute(2, 0, 1),
             "mask": torch.from_numpy(np.require(mask, requirements="W")),
             "name": self.samples[index].name,
         }
+
+
+def open_split(make_dataset: Callable[..., SegmentationDataset], data: DataConfig, split: str, **more: Any) -> Any:
+    """Return a split of a config's dataset; `more`: transform and seed, if it is for training."""
+    check_range("data.channels", data.channels, 1, 1024)
+    check_range("data.max_value", data.max_value, 255, 65_535)
+    dataset = make_dataset(root=data.root, split=split, **more)
+    dataset.pixels = PixelFormat(data.channels, data.max_value)
+    return dataset
 
 
 def class_weights(dataset: SegmentationDataset) -> list[float]:

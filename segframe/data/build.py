@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import TrainerConfig
-from segframe.data.base import SegmentationDataset
+from segframe.data.base import SegmentationDataset, open_split
 from segframe.data.cache_setup import add_caches
 from segframe.data.datamodule import DataModule
 from segframe.data.inspection.quick_check import quick_check
@@ -28,8 +28,8 @@ def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, Segmentatio
     with error_context("data"):
         if data.download:
             make_dataset.func.download(data.root)
-        train = make_dataset(root=data.root, split=data.train_split, transform=transform, seed=config.seed)
-        val = make_dataset(root=data.root, split=data.val_split)
+        train = open_split(make_dataset, data, data.train_split, transform=transform, seed=config.seed)
+        val = open_split(make_dataset, data, data.val_split)
         if data.cache is not None:
             add_caches([train, val], data.cache, data.cache_dir)
         return train, val

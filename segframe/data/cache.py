@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segframe.data.file_listing import Sample
+from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
 HEADER_BYTES = 64
@@ -25,13 +26,14 @@ Pair = tuple[np.ndarray, np.ndarray]
 class Cache:
     """The decoded images and masks of one split; each is stored by the worker that reads it first.
 
-    Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, 3) and mask (H, W), uint8.
+    Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, C) and mask (H, W) of uint8.
     Samples whose files have changed in size or mtime are read again, and stored unless they exceed the reserved bytes.
     `file` None: the buffer is anonymous memory.
     """
 
-    def __init__(self, buffer: mmap.mmap, num_samples: int, file: Path | None) -> None:
+    def __init__(self, buffer: mmap.mmap, num_samples: int, pixels: PixelFormat, file: Path | None) -> None:
         self.file = file
+        self.pixels = pixels
         self.index = np.frombuffer(buffer, RECORD, num_samples, HEADER_BYTES)
         self.bytes = np.frombuffer(buffer, np.uint8)
         self.descriptor = None if file is None else os.open(file, os.O_RDWR)
@@ -48,17 +50,18 @@ class Cache:
         stamp = [number for file in files for number in (file.st_size, file.st_mtime_ns)]
         if not record["filled"] or record["stamp"].tolist() != stamp:
             image, mask = load(index)
-            if 4 * mask.size > record["reserved"]:
+            if image.nbytes + mask.size > record["reserved"]:
                 return image, mask
             record["filled"] = 0
-            self._write(int(record["start"]), np.concatenate([image.ravel(), mask.ravel()]))
+            self._write(int(record["start"]), np.concatenate([image.ravel().view(np.uint8), mask.ravel()]))
             record["stamp"], (record["height"], record["width"]) = stamp, mask.shape
             record["filled"] = 1
         start, height, width = int(record["start"]), int(record["height"]), int(record["width"])
-        pixels = self.bytes[start : start + 4 * height * width]
-        pixels.flags.writeable = False
-        split = 3 * height * width
-        return pixels[:split].reshape(height, width, 3), pixels[split:].reshape(height, width)
+        split = self.pixels.pixel_bytes * height * width
+        content = self.bytes[start : start + split + height * width]
+        content.flags.writeable = False
+        image = content[:split].view(self.pixels.depth).reshape(height, width, self.pixels.channels)
+        return image, content[split:].reshape(height, width)
 
     def _write(self, start: int, pixels: np.ndarray) -> None:
         if self.descriptor is None:
@@ -80,10 +83,10 @@ class Cache:
                 "data.cache=ram needs forked workers, which this system does not have: "
                 "set data.num_workers=0 or data.cache=disk"
             )
-        return open_cache, (self.file, len(self.index))
+        return open_cache, (self.file, len(self.index), self.pixels)
 
 
-def open_cache(file: Path, num_samples: int) -> Cache:
+def open_cache(file: Path, num_samples: int, pixels: PixelFormat) -> Cache:
     """Open the cache in a file."""
     with file.open("r+b") as opened:
-        return Cache(mmap.mmap(opened.fileno(), 0), num_samples, file)
+        return Cache(mmap.mmap(opened.fileno(), 0), num_samples, pixels, file)

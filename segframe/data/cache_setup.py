@@ -15,7 +15,7 @@ from segframe.data.cache import HEADER_BYTES, RECORD, Cache, open_cache
 from segframe.data.image_io import read_header
 from segframe.errors import UserError
 
-MAGIC = b"segframe decoded samples, 2".ljust(HEADER_BYTES - 32)
+MAGIC = b"segframe decoded samples, 3".ljust(HEADER_BYTES - 32)
 """File format; the number is its version."""
 
 
@@ -45,15 +45,17 @@ class Store:
             raise UserError(f"data.cache is set, but {kind.__name__} reads no files: set data.cache=null")
         index = np.zeros(len(dataset), RECORD)
         headers = [read_header(sample.image) for sample in dataset.samples]
-        index["reserved"] = [_round_to_pages(4 * header.height * header.width) for header in headers]
+        index["reserved"] = [
+            _round_to_pages((1 + dataset.pixels.pixel_bytes) * header.height * header.width) for header in headers
+        ]
         ends = _round_to_pages(HEADER_BYTES + index.nbytes) + np.cumsum(index["reserved"])
         index["start"] = ends - index["reserved"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
-        settings = dataset.classes, paths, dataset.palette, labels.listed_colours, labels.other
+        settings = dataset.pixels, dataset.classes, paths, dataset.palette, labels.listed_colours, labels.other
         identity = repr((kind.__module__, kind.__name__, *settings)).encode() + labels.table.tobytes()
         digest = sha256(identity).digest()
-        self.num_samples = len(index)
+        self.num_samples, self.pixels = len(index), dataset.pixels
         self.size = int(ends[-1])
         self.head = MAGIC + digest + index.tobytes()
         self.name = f"{kind.__name__.lower()}_{dataset.split}_{digest.hex()[:12]}"
@@ -62,7 +64,7 @@ class Store:
         """Create an empty cache in memory."""
         buffer = mmap.mmap(-1, self.size)
         buffer[: len(self.head)] = self.head
-        return Cache(buffer, self.num_samples, None)
+        return Cache(buffer, self.num_samples, self.pixels, None)
 
     def is_in(self, file: Path) -> bool:
         """Whether the file holds this cache, with the same layout."""
@@ -84,7 +86,7 @@ class Store:
                 opened.write(self.head)
                 opened.truncate(self.size)
             os.replace(unfinished, file)
-        return open_cache(file, self.num_samples)
+        return open_cache(file, self.num_samples, self.pixels)
 
 
 def _make_in_memory(stores: Sequence[Store]) -> list[Cache]:

@@ -15,7 +15,8 @@ class ColorMatrixJitter(A.ColorJitter):
 
     Brightness, contrast and saturation equal those of albumentations, except that colours are rounded and clipped to
     0 ... 255 once at the end and not after each step. Hue rotates the colours by the same angle about the grey axis,
-    which preserves R + G + B; albumentations' HSV preserves max(R, G, B).
+    which preserves R + G + B; albumentations' HSV preserves max(R, G, B). Images of another number of channels than 3
+    get brightness and contrast alone.
     With 0.2, 0.2, 0.2, 0.05 on CamVid the results differ by 1.8 grey levels on average, and from the image by 9.9.
     """
 
@@ -29,7 +30,9 @@ class ColorMatrixJitter(A.ColorJitter):
         order: list[int],
         **params: Any,
     ) -> np.ndarray:
-        """Return the jittered image, uint8 (H, W, 3)."""
+        """Return the jittered image (H, W, C), uint8 or uint16."""
+        if img.shape[2] != 3:
+            return _jitter_bands(img, brightness, contrast, order)
         mean = np.array([*cv2.mean(img)[:3], 1])
         colors = np.eye(3, 4)
         for step in order:
@@ -45,6 +48,13 @@ class ColorMatrixJitter(A.ColorJitter):
                 case 3:
                     colors = _rotate_hue(hue) @ colors
         return cv2.transform(img, colors)
+
+
+def _jitter_bands(img: np.ndarray, brightness: float, contrast: float, order: list[int]) -> np.ndarray:
+    factor, pivot = brightness * contrast, (1 - contrast) * float(img.mean())
+    if order.index(0) < order.index(1):
+        pivot *= brightness
+    return np.clip(np.rint(img * np.float32(factor) + np.float32(pivot)), 0, np.iinfo(img.dtype).max).astype(img.dtype)
 
 
 def _rotate_hue(turns: float) -> np.ndarray:

@@ -19,6 +19,11 @@ class PixelFormat(NamedTuple):
         """The type of the values: 8 bits if the highest is 255."""
         return np.uint8 if self.max_value == 255 else np.uint16
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel of all channels."""
+        return self.channels * np.dtype(self.depth).itemsize
+
     def scaled(self, image: np.ndarray) -> np.ndarray:
         """Return an image in units of 0 ... 255: 8 bits as they are, 16 bits as float32, without rounding."""
         return image if image.dtype == np.uint8 else image.astype(np.float32) * np.float32(255 / self.max_value)

@@ -39,7 +39,7 @@ class Transform:
         self.may_write = not steps or not isinstance(steps[0], RandomScaleCrop) or steps[0].p < 1
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return new image (H, W, 3) and mask (H, W), both uint8, as a function of the arguments alone."""
+        """Return new image (H, W, C) of the same type and mask (H, W), as a function of the arguments alone."""
         if self.may_write and not (image.flags.writeable and mask.flags.writeable):
             image, mask = image.copy(), mask.copy()
         # One stream for all steps: with a seed per step all would draw the same numbers.
@@ -55,9 +55,12 @@ class Transform:
                 raise  # a bug
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise UserError(f"transforms: {type(step).__name__} fails ({reason})") from error
-        image, mask = result["image"], result["mask"]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        before, image, mask = image, result["image"], result["mask"]
+        if not isinstance(image, np.ndarray) or image.dtype != before.dtype:
             raise UserError("the transforms turn images into floats or tensors: leave out Normalize and ToTensorV2")
+        if image.shape[2:] != before.shape[2:]:
+            shapes = f"{before.shape[2:]} channels into {image.shape[2:]}".replace(",", "")
+            raise UserError(f"the transforms turn {shapes}: leave out what changes the number of channels")
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
@@ -93,7 +96,8 @@ class RandomScaleCrop(A.DualTransform):
     Same distribution as resizing the whole image and cropping it uniformly, but only the window is resized; its corner
     is moved up and left, by less than a source pixel, to where cv2.resize of a part of the image can start. (If a
     factor near 1 does not change the size of the part in pixels, OpenCV copies it: off by half a pixel at most.) A
-    scaled image smaller than the window is padded at the bottom and right: the image with `fill`, the mask with 255.
+    scaled image smaller than the window is padded at the bottom and right: the mask with 255, the image with `fill`, a
+    number per channel; by default IMAGENET_MEAN for RGB of 8 bits, for others the image's mean.
     Scale (1, 1) is a plain random crop. `step`: scales are only `scale[0]`, `scale[0] + step` ...; null: any.
     """
 
@@ -103,14 +107,14 @@ class RandomScaleCrop(A.DualTransform):
         self,
         size: int | Sequence[int],
         scale: Sequence[float] = (0.5, 2.0),
-        fill: Sequence[int] = IMAGENET_MEAN,
+        fill: Sequence[int] | None = None,
         p: float = 1.0,
         step: float | None = None,
     ) -> None:
         super().__init__(p=p)
         self.size = height_width("data.crop_size", size)
         self.scale = tuple(scale) if isinstance(scale, Sequence) else (scale,)
-        self.fill = tuple(fill)
+        self.fill = fill
         self.step = step
         numbers = all(isinstance(factor, int | float) for factor in self.scale)
         if len(self.scale) != 2 or not numbers or not 0 < self.scale[0] <= self.scale[1]:
@@ -144,7 +148,7 @@ class RandomScaleCrop(A.DualTransform):
         return Span(side, scaled, start, stop, skipped, kept)
 
     def apply(self, img: np.ndarray, *args: Any, spans: tuple[Span, Span], **params: Any) -> np.ndarray:
-        """Return the window of the bilinearly scaled image, (*size, 3)."""
+        """Return the window of the bilinearly scaled image, (*size, C)."""
         rows, cols = spans
         part = cv2.resize(
             img[rows.start : rows.stop, cols.start : cols.stop],
@@ -154,7 +158,21 @@ class RandomScaleCrop(A.DualTransform):
             interpolation=cv2.INTER_LINEAR,
         )
         part = part[rows.skipped : rows.skipped + rows.kept, cols.skipped : cols.skipped + cols.kept]
-        return self._padded(part, self.fill)
+        if part.ndim == 2:  # OpenCV drops a single channel
+            part = part[..., None]
+        if part.shape[:2] == self.size:
+            return part
+        fill = self.fill
+        if fill is None:
+            is_rgb = img.shape[2] == 3 and img.dtype == np.uint8
+            fill = IMAGENET_MEAN if is_rgb else np.rint(img.mean((0, 1))).tolist()
+        if len(fill) != img.shape[2]:
+            raise UserError(f"fill={list(fill)} of RandomScaleCrop: the images have {img.shape[2]} channels")
+        # OpenCV takes four channels at most.
+        padded = np.empty((*self.size, img.shape[2]), img.dtype)
+        padded[:] = fill
+        padded[: rows.kept, : cols.kept] = part
+        return padded
 
     def apply_to_mask(self, mask: np.ndarray, *args: Any, spans: tuple[Span, Span], **params: Any) -> np.ndarray:
         """Return the window of the mask scaled by nearest neighbour (exact centres), (*size)."""
@@ -166,10 +184,7 @@ class RandomScaleCrop(A.DualTransform):
         part = cv2.transpose(cv2.transpose(part)[cols.nearest()])
         if rows.scaled >= rows.side:
             part = part[rows.nearest()]
-        return self._padded(part, (IGNORE_INDEX,))
-
-    def _padded(self, window: np.ndarray, value: Sequence[int]) -> np.ndarray:
-        bottom, right = self.size[0] - window.shape[0], self.size[1] - window.shape[1]
+        bottom, right = self.size[0] - rows.kept, self.size[1] - cols.kept
         if not bottom and not right:
-            return window
-        return cv2.copyMakeBorder(window, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=value)
+            return part
+        return cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(IGNORE_INDEX,))

@@ -9,7 +9,7 @@ from segframe.config.instantiate import instantiate
 from segframe.config.schema import DataConfig
 from segframe.config.trust import check_trust
 from segframe.config.validate import check_targets
-from segframe.data.base import SegmentationDataset
+from segframe.data.base import SegmentationDataset, open_split
 from segframe.errors import UserError, error_context
 from segframe.inference.base import Inference, Postprocess
 
@@ -29,7 +29,7 @@ def build_dataset(
         check_trust({"data": {"dataset": OmegaConf.to_container(data.dataset, resolve=True)}}, trust)
     make_dataset = instantiate(data.dataset, "data.dataset")
     with error_context("data"):
-        dataset = make_dataset(root=data.root, split=split)
+        dataset = open_split(make_dataset, data, split)
     if dataset.classes != classes:
         raise UserError(
             f"data: the checkpoint has the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"

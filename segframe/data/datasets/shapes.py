@@ -12,6 +12,7 @@ from segframe import IGNORE_INDEX
 from segframe.data.base import SegmentationDataset
 from segframe.data.file_listing import Sample
 from segframe.data.label_map import voc_palette
+from segframe.data.pixel_format import PixelFormat
 from segframe.data.transforms import Transform
 from segframe.errors import check_range
 
@@ -59,14 +60,23 @@ class Shapes(SegmentationDataset):
         return self.read(index)[1]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image, uint8 RGB (size, size, 3), and its mask."""
+        """Return the image (size, size, C) and its mask: RGB, its grey, or RGB and mixtures of its colours."""
         if index not in self.generated:
-            pair = generate(np.random.default_rng((self.splits.index(self.split), index)), self.size)
+            image, mask = generate(np.random.default_rng((self.splits.index(self.split), index)), self.size)
+            pair = _to_format(image, self.pixels), mask
             if len(self) * 4 * self.size**2 > CACHE_BYTES:
                 return pair
             self.generated[index] = pair
         image, mask = self.generated[index]
         return image.copy(), mask.copy()
+
+
+def _to_format(image: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+    if pixels.channels < 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(pixels.channels, axis=2)
+    bands = [255 - image[..., k % 3] // 2 - image[..., (k + 1) % 3] // 2 for k in range(3, pixels.channels)]
+    image = np.dstack([image, *bands])
+    return image if pixels.depth == np.uint8 else (image.astype(np.uint32) * pixels.max_value // 255).astype(np.uint16)
 
 
 def generate(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,9 @@ def check_data(config: DictConfig) -> None:
         print_table(report.classes_table(split), highlight=False, width=width)
     if findings:
         print_table(report.findings_table(findings), highlight=False, width=width)
+    for split in found.splits:
+        if split.name == config.data.train_split and split.images:
+            print(f"to normalize by the mean and standard deviation of {split.name}: {report.normalize_line(split)}")
     path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
     for target in (path, *([Path(config.json)] if config.json else [])):
         report.write_json(target, found, findings)

@@ -10,6 +10,7 @@ import numpy as np
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.image_io import COLOURS, Header, read_header, read_image
+from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
 HASH_SIDE = 16
@@ -32,6 +33,8 @@ class ImageFacts(NamedTuple):
     """Difference hash, uint8 (32,): which cells of 16 rows and 17 columns are brighter than their left neighbour."""
     is_blank: bool
     """Whether all pixels have the same colour."""
+    moments: np.ndarray
+    """Mean and mean square of each channel in units of 0 ... 255, float64 (2, C)."""
 
 
 class MaskFacts(NamedTuple):
@@ -61,15 +64,20 @@ def examine(dataset: SegmentationDataset, index: int) -> Facts:
     if image_path == Path():  # generated
         image, mask = dataset.read(index)
         header = Header("", "RGB", image.shape[0], image.shape[1], 1)
-        return Facts(name, name, _examine_image(image, image.data, header), _examine_mask(mask, mask.data, header))
+        found = _examine_image(image, dataset.pixels, image.data, header)
+        return Facts(name, name, found, _examine_mask(mask, mask.data, header))
     return Facts(
         str(image_path),
         str(mask_path),
-        _or_message(lambda: _examine_image(read_image(image_path), image_path.read_bytes(), read_header(image_path))),
+        _or_message(lambda: _read_and_examine(image_path, dataset.pixels)),
         _or_message(
             lambda: _examine_mask(_load_mask(dataset, mask_path), mask_path.read_bytes(), _read_mask_header(mask_path))
         ),
     )
+
+
+def _read_and_examine(path: Path, pixels: PixelFormat) -> ImageFacts:
+    return _examine_image(read_image(path, pixels), pixels, path.read_bytes(), read_header(path))
 
 
 def _load_mask(dataset: SegmentationDataset, path: Path) -> np.ndarray:
@@ -93,12 +101,14 @@ def _read_mask_header(path: Path) -> Header:
         return Header(path.suffix, "L", 0, 0, 1)
 
 
-def _examine_image(image: np.ndarray, content: bytes | memoryview, header: Header) -> ImageFacts:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+def _examine_image(image: np.ndarray, pixels: PixelFormat, content: bytes | memoryview, header: Header) -> ImageFacts:
+    grey = cv2.cvtColor(image[..., :3], cv2.COLOR_RGB2GRAY) if image.shape[2] > 2 else image[..., 0]
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
     brighter = np.packbits(small[:, 1:] > small[:, :-1])
     is_blank = bool(np.ptp(small) == 0 and (image == image[0, 0]).all())
-    return ImageFacts(sha1(content).digest(), header, image.shape[:2], brighter, is_blank)
+    mean, std = (255 / pixels.max_value * values[:, 0] for values in cv2.meanStdDev(image))
+    moments = np.stack([mean, std**2 + mean**2])
+    return ImageFacts(sha1(content).digest(), header, image.shape[:2], brighter, is_blank, moments)
 
 
 def _examine_mask(raw: np.ndarray, content: bytes | memoryview, header: Header) -> MaskFacts:

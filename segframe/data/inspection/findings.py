@@ -120,9 +120,15 @@ def _check_sizes(split: Split) -> Iterator[Finding]:
 def _check_images(split: Split) -> Iterator[Finding]:
     if blank := [facts.image_path for facts, image in split.images if image.is_blank]:
         yield Finding(WARNING, split.name, "image of a single colour", blank, "remove it, or download it again")
-    for mode in sorted({image.header.mode for _, image in split.images} - {"RGB"}):
+    channels = split.dataset.pixels.channels
+    expected = "L" if channels == 1 else "RGB" if channels == 3 else f"{channels} bands"
+    for mode in sorted({image.header.mode for _, image in split.images}):
+        if mode == expected or mode.startswith(f"{channels} bands "):
+            continue
         found = [facts.image_path for facts, image in split.images if image.header.mode == mode]
-        advice = "is read as RGB" if mode != "CMYK" else "is read as RGB: check that the colours are right"
+        advice = f"is read as {expected}"
+        if mode == "CMYK":
+            advice += ": check that the colours are right"
         yield Finding(NOTE, split.name, f"image of mode {mode}", found, advice)
 
 

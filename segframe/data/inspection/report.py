@@ -46,6 +46,7 @@ def summarize(split: Split) -> dict[str, Any]:
         "images_read": len(split.images),
         "masks_read": len(counts),
         "sizes": dict(Counter("{1}x{0}".format(*image.size) for _, image in split.images).most_common()),
+        "normalize": _mean_and_std(split),
         "image_modes": dict(Counter(image.header.mode for _, image in split.images)),
         "mask_encodings": dict(Counter(encoding(mask) for _, mask in split.masks).most_common()),
         "classes": {
@@ -53,6 +54,21 @@ def summarize(split: Split) -> dict[str, Any]:
             for name, k in classes.items()
         },
     }
+
+
+def _mean_and_std(split: Split) -> dict[str, list[float]]:
+    # Of all pixels, in units of 0 ... 255; a constant channel gets 1.
+    if not split.images:
+        return {}
+    areas = [prod(image.size) for _, image in split.images]
+    mean, square = np.average([image.moments for _, image in split.images], axis=0, weights=areas)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return {"mean": mean.round(3).tolist(), "std": np.where(std < 5e-4, 1, std).round(3).tolist()}
+
+
+def normalize_line(split: Split) -> str:
+    """Return the settings that normalize by the mean and standard deviation of a split's images, as typed."""
+    return " ".join(f"'normalize.{key}={values}'".replace(" ", "") for key, values in _mean_and_std(split).items())
 
 
 def all_findings(found: FoundSplits, train_split: str, val_split: str) -> list[Finding]:

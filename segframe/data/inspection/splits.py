@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import track
 
 from segframe.config.schema import DataConfig
-from segframe.data.base import SegmentationDataset
+from segframe.data.base import SegmentationDataset, open_split
 from segframe.data.datamodule import Loader, loader_settings
 from segframe.data.file_listing import Problem, collect_problems
 from segframe.data.inspection.facts import Facts, ImageFacts, MaskFacts, examine
@@ -67,7 +67,7 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
     for name in queue:
         try:
             with collect_problems() as problems:
-                dataset = make_dataset(root=data.root, split=name)
+                dataset = open_split(make_dataset, data, name)
         except UserError as error:
             # The problems explain why the split is empty.
             reasons[name] = f"{error}{''.join(_format_problems(problems))}"
