@@ -36,8 +36,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 Others are unsafe: ICO decodes its contents before the size can be checked, EPS starts Ghostscript.
 """
-_MAX_REASON = 200
-"""Characters of a library's message that are shown."""
 _ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 0x0115
 _SUBFILE = 0x00FE
@@ -226,7 +224,7 @@ def _opened(path: Path, bands: bool = True) -> Iterator[ImageFile | BandFile]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of many types for damaged files
-        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}, is the file damaged? ({reason})") from None
 
 
