@@ -9,7 +9,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -24,7 +24,7 @@ def first_line(error: Exception) -> str:
         return f"{key} must be given: {key}=..."
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         error = error.__cause__
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     composing = re.fullmatch(r"In '(.+)': \w+ raised while composing config:", lines[0])
     if composing and lines[1:]:
@@ -72,22 +72,13 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
                     return f"cannot read {word!r} on the command line: a setting is given as name=value"
                 return f"cannot read {word!r} on the command line: {first_line(unreadable)}"
     groups = [override for override in overrides if override.key_or_group in schema.groups()]
-    for override in groups:
-        message = misspelt_option(override)
-        if message:
-            return message
+    messages = [misspelt_option(override) for override in groups]
     text = f"{error} {error.__cause__}"
-    is_unknown_key = "not in struct" in text or "Could not override" in text
-    tree = compose_groups(groups, config_name, config_dir) if is_unknown_key else None
-    if tree is not None:
-        for override in overrides:
-            if override not in groups and not override.key_or_group.startswith("hydra."):
-                message = misspelt_key(override, tree)
-                if message:
-                    return message
-    if isinstance(error, MissingConfigException):
-        return " ".join(str(error).split())
-    return first_line(error)
+    if not any(messages) and ("not in struct" in text or "Could not override" in text):
+        tree = compose_groups(groups, config_name, config_dir)
+        settings = [override for override in overrides if override not in groups]
+        messages = [misspelt_key(override, tree) for override in settings if tree is not None]
+    return next(filter(None, messages), None) or first_line(error)
 
 
 def misspelt_option(override: Override) -> str | None:
@@ -100,7 +91,7 @@ def misspelt_option(override: Override) -> str | None:
     else:
         chosen = [str(override.get_value_element_as_str())]
     for option in chosen:
-        if option not in known and not (option[:1] == "_" and (schema.CONFIG_DIR / group / f"{option}.yaml").is_file()):
+        if option not in known:
             return f"{group}={option}: there is no such option{did_you_mean(option, known)}"
     return None
 
@@ -110,14 +101,12 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
     key = override.key_or_group
     known = setting_names(tree)
     parent = key.rpartition(".")[0]
-    if key in known or (override.is_add() and parent in known):
+    if key in known or (override.is_add() and parent in known) or key.startswith("hydra."):
         return None
-    top_level = [name for name in known if "." not in name] + schema.groups()
-    names = known if "." in key else top_level
     if parent in known and OmegaConf.select(tree, parent) == {}:
         return f"{key} is not a setting yet; add it with +{key}=..."
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    close = get_close_matches(key, names, n=1, cutoff=0.7)
+    close = get_close_matches(key, known if parent else siblings + schema.groups(), n=1, cutoff=0.7)
     # A right name in the wrong place: lr=0.1 for optimizer.lr.
     elsewhere = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     if close or elsewhere:

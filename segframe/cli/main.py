@@ -24,7 +24,7 @@ from segframe import preemption
 from segframe.cli.argv import check_values, offer_data, quote_paths, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
-from segframe.cli.sweep import Failure
+from segframe.cli.sweep import finish_sweep
 from segframe.config import schema
 from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, shorten, translate_errors
 
@@ -96,6 +96,8 @@ def run_program(program: Program) -> None:
         else:
             main = hydra.main(version_base="1.3", config_path=str(program.config_dir), config_name=program.config)
             main(partial(run_job, program, debug))()
+            if finish_sweep():
+                sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(preemption.INTERRUPTED)
@@ -104,23 +106,24 @@ def run_program(program: Program) -> None:
         sys.exit(1)
     except Exception as error:
         message = error_message(error, words, program)
+        if finish_sweep() and message is None:
+            message = f"the sweep's launcher failed: {first_line(error)}; debug=true shows where"
         if debug or message is None:
             raise
         sys.exit(f"error: {shorten(message)}")
 
 
 def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
-    """Run a program's function; a failing job of a sweep is returned as Failure, so that the sweep goes on."""
+    """Run a program's function; Hydra would not show the traceback of a sweep's job."""
     try:
         with translate_errors(program.memory_advice):
             return load(program.function)(config)
     except Exception as error:
         remove_empty_run_dir()
-        if HydraConfig.get().mode is not RunMode.MULTIRUN or isinstance(error, BrokenPipeError):
-            raise
-        if debug or not isinstance(error, UserError | OmegaConfBaseException | OSError):
+        user_error = isinstance(error, UserError | OmegaConfBaseException | OSError)
+        if HydraConfig.get().mode is RunMode.MULTIRUN and (debug or not user_error):
             traceback.print_exc()
-        return Failure(first_line(error))
+        raise
 
 
 def load(function: str) -> Any:

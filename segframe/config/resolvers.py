@@ -1,14 +1,11 @@
 """OmegaConf resolvers for the folders that runs, scripts and sweeps write to."""
 
 import re
-import sys
 from datetime import datetime
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 
@@ -41,18 +38,11 @@ def script_dir(*, _root_: DictConfig) -> str:
 
 def sweep_dir(*, _root_: DictConfig) -> str:
     """A sweep's folder: `output_dir`, or outputs/<date>/<time>_sweep."""
-    return str(_root_.output_dir or default_sweep_dir())
-
-
-@cache
-def default_sweep_dir() -> str:
-    """The same for every job of a sweep, each of which asks for it."""
-    return unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep")
+    return str(_root_.output_dir or unused(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}_sweep"))
 
 
 def sweep_subdir(*, _root_: DictConfig) -> str:
     """A job's folder within its sweep: its number and its values of the swept settings, as a plain file name."""
-    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
-    swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()}
-    values = [word for word in _root_.hydra.overrides.task if word.partition("=")[0] in swept]
+    same = _root_.hydra.job.config.override_dirname.exclude_keys  # set by cli.sweep.SweepTable
+    values = [word for word in _root_.hydra.overrides.task if word.partition("=")[0].lstrip("+~") not in same]
     return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(values)}")[:100].rstrip("-_")

@@ -197,7 +197,7 @@ _config_dirs = [CONFIG_DIR]
 
 
 def register(own: Path | None = None) -> None:
-    """Register schemas and resolvers with Hydra; `own`: the folder of the user's own configs, where there is one."""
+    """Register the schemas with Hydra; `own`: the folder of the user's own configs, where there is one."""
     _config_dirs[1:] = [own] if own is not None else []
     store = ConfigStore.instance()
     # A group, so that summary.yaml can build on train.yaml with a wider schema.
@@ -207,8 +207,6 @@ def register(own: Path | None = None) -> None:
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="replay_schema", node=ReplayConfig)
-    for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def options(group: str) -> list[str]:
@@ -231,3 +229,8 @@ def option_list(*, _root_: DictConfig) -> str:
     """The config groups of a program and their options, as --help lists them."""
     lines = [f"{group:<11} {', '.join(options(group))}" for group in groups() if group in _root_.hydra.runtime.choices]
     return "\n".join(fill(line, 116, subsequent_indent=" " * 12, break_on_hyphens=False) for line in lines)
+
+
+# On import: a sweep's job may run in a process that has only imported the program's function.
+for resolver in (run_dir, script_dir, sweep_dir, sweep_subdir, option_list):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

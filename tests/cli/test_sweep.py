@@ -1,11 +1,12 @@
 """Sweeps: one folder, one table, and the same command again."""
 
-import math
+import json
 import shutil
+import subprocess
+import sys
 
-from conftest import RUN, UNET, rows
-
-from segframe.cli.main import Failure
+import pytest
+from conftest import ROOT, RUN, UNET, rows
 
 SWEEP = ("-m", *UNET, *RUN[1:], "trainer.max_steps=1")
 
@@ -48,7 +49,28 @@ def test_a_sweep_without_a_name_stays_in_one_folder(run, tmp_path):
     assert (folder / "sweep.csv").is_file()
 
 
-def test_a_failure_is_nan_with_its_reason():
-    failure = Failure("out of memory")
-    assert math.isnan(failure)
-    assert failure.reason == "out of memory"
+@pytest.mark.parametrize(
+    ("words", "folders", "errors"),
+    [
+        (
+            ["optimizer.lr=0.01,-1"],
+            ["sweep/0_optimizer.lr-0.01", "sweep/1_optimizer.lr--1"],
+            ["", "optimizer: Invalid learning rate: -1"],
+        ),
+        # The process of a job is killed.
+        (["++callbacks.x={_target_: os._exit, status: 9}"], ["sweep/0"], ["it ended without a result"]),
+    ],
+)
+def test_jobs_that_a_launcher_runs_in_other_processes(tmp_path, words, folders, errors):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs pip install segframe[sweeps]")
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "output_dir=sweep")
+    command = [sys.executable, ROOT / "train.py", *SWEEP, *launcher, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert ("error: the sweep's launcher failed: " in done.stderr) == (len(folders) == 1)
+    table = rows(tmp_path / "sweep/sweep.csv")
+    assert [(row["folder"], row["error"]) for row in table] == list(zip(folders, errors, strict=True))
+    for row in table:
+        result = tmp_path / row["folder"] / "result.json"
+        assert row.get("val/miou", "") == ("" if row["error"] else str(json.loads(result.read_text())["best"]))
