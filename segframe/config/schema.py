@@ -44,6 +44,7 @@ class TrainerConfig:
     val_every_n_steps: int | None = None
     checkpoint_every: Any = None
     accumulate_grad_batches: int = 1
+    accumulated_mean: str = "batches"
     gradient_clip_val: float | None = None
     precision: str = MISSING
     accelerator: str = MISSING

@@ -51,6 +51,8 @@ def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> Ru
             raise UserError(f"trainer.{name}={value}: it must be above 0")
     if (trainer.gradient_clip_val or 0) < 0:
         raise UserError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: it must be above 0, or null")
+    if trainer.accumulated_mean not in ("pixels", "batches"):
+        raise UserError(f"trainer.accumulated_mean={trainer.accumulated_mean}: it must be pixels or batches")
     if batch_size <= 0:
         raise UserError(f"data.batch_size={batch_size}: it must be above 0")
     steps_per_epoch = max(1, num_samples // (batch_size * trainer.accumulate_grad_batches))
@@ -73,6 +75,7 @@ def build_data_module(
         num_workers=config.data.num_workers,
         num_batches=length.total_steps * config.trainer.accumulate_grad_batches,
         epoch_batches=length.steps_per_epoch * config.trainer.accumulate_grad_batches,
+        step_batches=config.trainer.accumulate_grad_batches if config.trainer.accumulated_mean == "pixels" else 1,
         seed=config.seed,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )

@@ -59,6 +59,7 @@ class StreamLoader(Loader):
 
     batch_sampler: BatchSampler
     epoch_batches: int
+    step_batches: int
     _stream: Iterator[Any] | None = None
 
     def __len__(self) -> int:
@@ -69,7 +70,8 @@ class StreamLoader(Loader):
         if self._stream is None:
             self._stream = super().__iter__()
             first = self.batch_sampler.start % self.epoch_batches
-        return islice(self._stream, self.epoch_batches - first)
+        batches = islice(self._stream, self.epoch_batches - first)
+        return batches if self.step_batches == 1 else with_step_masks(batches, self.step_batches)
 
     def state_dict(self) -> dict[str, int]:
         """Return nothing: the position follows from the trainer's step. Without it Lightning warns at a resume."""
@@ -79,11 +81,19 @@ class StreamLoader(Loader):
         """Do nothing."""
 
 
+def with_step_masks(batches: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """The batches, `count` of them read ahead: the first then has "step_masks", the masks of them all."""
+    while step := list(islice(batches, count)):
+        step[0]["step_masks"] = [batch["mask"] for batch in step]
+        yield from step
+
+
 class DataModule(pl.LightningDataModule):
     """Training and validation loaders of two datasets with the same classes.
 
-    `num_batches` is the length of the whole run on this process, `epoch_batches` that of an epoch; `num_workers` None
-    means one per core, at most 8.
+    `num_batches` is the length of the whole run on this process, `epoch_batches` that of an epoch; with
+    `step_batches` above 1, the first of so many batches has the masks of all of them; `num_workers` None means one per
+    core, at most 8.
     """
 
     def __init__(
@@ -95,6 +105,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int | None,
         num_batches: int,
         epoch_batches: int | None = None,
+        step_batches: int = 1,
         seed: int,
         pin_memory: bool = False,
     ) -> None:
@@ -105,6 +116,7 @@ class DataModule(pl.LightningDataModule):
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)
         self.epoch_batches = epoch_batches or num_batches
+        self.step_batches = step_batches
         self.num_workers = count_workers(num_workers)
         self.pin_memory = pin_memory
 
@@ -114,7 +126,7 @@ class DataModule(pl.LightningDataModule):
             self.sampler.start = self.trainer.global_step * self.trainer.accumulate_grad_batches
         settings = loader_settings(self.num_workers, self.pin_memory)
         loader = StreamLoader(self.train, batch_sampler=self.sampler, **settings)
-        loader.epoch_batches = self.epoch_batches
+        loader.epoch_batches, loader.step_batches = self.epoch_batches, self.step_batches
         return loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The LightningModule: training and validation steps, optimizer, and the description of its network in checkpoints."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from segframe.config.instantiate import instantiate
+from segframe.config.schema import TrainerConfig
 from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
@@ -46,10 +48,12 @@ class SegmentationModule(pl.LightningModule):
         # Reading a DictConfig in each step would take longer than the rest of the bookkeeping.
         self.output_weights = dict(config.output_weights)
         self.first_seed = int(config.seed)
+        self.step_masks: list[Tensor] = []  # of the current optimizer step, see Loss.forward
         self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
         # Not a buffer: it would follow the network into 16 bits, in which sums stall.
         self.val_loss = torch.zeros(())
+        check_step_masks(self.loss, config.trainer)
         self.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
 
     @property
@@ -68,8 +72,11 @@ class SegmentationModule(pl.LightningModule):
         # what the uninterrupted one would have drawn.
         seed_generators(self.step_seed(batch_idx), batch["image"].device)
         outputs = self.segmenter.outputs(batch["image"])
-        losses = [self.output_weights[name] * self.loss(logits, batch["mask"]) for name, logits in outputs.items()]
-        return torch.stack(losses).sum()
+        self.step_masks = batch.get("step_masks", self.step_masks)
+        masks = (batch["mask"], self.step_masks) if self.step_masks else (batch["mask"],)
+        losses = [self.output_weights[name] * self.loss(logits, *masks) for name, logits in outputs.items()]
+        # Lightning divides the loss of each batch by their number.
+        return torch.stack(losses).sum() * (len(self.step_masks) or 1)
 
     def configure_gradient_clipping(
         self,
@@ -140,6 +147,17 @@ def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:
             raise UserError(f"output_weights.{name} is no output of this network{did_you_mean(name, known)}")
     if not any(weights[name] for name in outputs):
         raise UserError("output_weights are all 0: nothing would be learned; set one above 0")
+
+
+def check_step_masks(loss: Loss, trainer: TrainerConfig) -> None:
+    """UserError where gradients are accumulated over pixels, and a loss does not take the masks of a whole step."""
+    parts = [part for part in loss.modules() if part is loss or isinstance(part, Loss)]
+    lacking = [type(part) for part in parts if "step_masks" not in inspect.signature(part.forward).parameters]
+    if lacking and trainer.accumulate_grad_batches > 1 and trainer.accumulated_mean == "pixels":
+        raise UserError(
+            f"trainer.accumulated_mean=pixels: {lacking[0].__name__}.forward takes no step_masks, so its mean is that "
+            "of a batch; set trainer.accumulated_mean=batches"
+        )
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

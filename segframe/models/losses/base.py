@@ -1,6 +1,7 @@
 """Interface of losses: Logits and masks in, a scalar out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -11,5 +12,9 @@ class Loss(nn.Module, ABC):
     """Abstract loss of Logits and masks (N, H, W; 255 is void); computed in float32; 0 if every pixel is void."""
 
     @abstractmethod
-    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        """Return the scalar to minimise."""
+    def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
+        """Return the scalar to minimise.
+
+        `step_masks`: the masks of all batches of an optimizer step. The losses of these batches then add up to the loss
+        of one batch of all their images, so that accumulated gradients are those of the large batch.
+        """

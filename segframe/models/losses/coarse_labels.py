@@ -1,8 +1,11 @@
 """Loss at the resolution of the logits (DeepLab v1 and v2)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from segframe.errors import UserError
 from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 
@@ -17,13 +20,19 @@ class CoarseLabels(Loss):
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
+    def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
+        if any(other.shape[1:] != mask.shape[1:] for other in step_masks):
+            raise UserError(
+                "trainer.accumulated_mean=pixels: the coarse masks of batches of different sizes are not known before "
+                "their logits; set trainer.accumulated_mean=batches, or transforms that end with a crop"
+            )
         h, w = logits.values.shape[-2:]
         rows, columns = (
             nearest(cells, pixels, logits.aligned_stride, mask.device)
             for cells, pixels in ((h, mask.shape[1]), (w, mask.shape[2]))
         )
-        return self.loss(logits._replace(size=(h, w)), mask[:, rows][:, :, columns])
+        coarse, *step = (each[:, rows][:, :, columns] for each in (mask, *step_masks))
+        return self.loss(logits._replace(size=(h, w)), coarse, *([step] if step else []))
 
 
 def nearest(cells: int, pixels: int, aligned_stride: int | None, device: torch.device) -> Tensor:

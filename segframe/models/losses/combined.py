@@ -1,5 +1,7 @@
 """Weighted sum of losses."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from segframe.errors import UserError
@@ -17,6 +19,7 @@ class WeightedSum(Loss):
         self.terms = nn.ModuleDict(terms)
         self.weights = weights
 
-    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
-        parts = [self.weights[name] * term(logits, mask) for name, term in self.terms.items()]
+    def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
+        masks = (mask, step_masks) if step_masks else (mask,)
+        parts = [self.weights[name] * term(logits, *masks) for name, term in self.terms.items()]
         return sum(parts[1:], parts[0])

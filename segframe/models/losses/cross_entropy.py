@@ -1,8 +1,10 @@
 """Pixelwise cross-entropy with class weights and label smoothing."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
@@ -42,13 +44,17 @@ class CrossEntropy(Loss):
         self.label_smoothing = label_smoothing
         self.reduction = reduction
 
-    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
+    def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         values, weights = logits.values, self.class_weights
         if weights is not None and len(weights) != values.shape[1]:
             raise UserError(f"loss.class_weights has {len(weights)} entries for {values.shape[1]} classes")
         total, counted = cross_entropy(values, logits.size, logits.aligned_stride, mask, weights, self.label_smoothing)
         if self.reduction == "sum":
-            return total / len(mask)
+            return total / sum(map(len, step_masks or [mask]))
         if self.reduction == "pixel_mean":
-            counted = (mask != IGNORE_INDEX).sum()
+            counted = torch.stack([(each != IGNORE_INDEX).sum() for each in step_masks or [mask]]).sum()
+        elif step_masks:
+            of_class = (values.new_ones(values.shape[1]) if weights is None else weights).to(total.dtype)
+            of_label = F.pad(of_class, (0, 256 - len(of_class)))
+            counted = torch.stack([of_label[each.int()].sum() for each in step_masks]).sum()
         return total * torch.where(counted > 0, 1 / counted, 0)

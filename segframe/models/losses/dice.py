@@ -1,5 +1,7 @@
 """Soft Dice loss (Milletari et al., 2016), multi-class."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ class Dice(Loss):
     """1 - Dice coefficient over the whole batch, mean over the classes present in its masks.
 
     Dice of a class = (2 sum(p t) + `smooth`) / (sum(p) + sum(t) + `smooth`), void pixels left out.
+    It is no mean over pixels: the batches of an optimizer step contribute the mean of their losses.
     """
 
     def __init__(self, smooth: float) -> None:
@@ -20,7 +23,7 @@ class Dice(Loss):
         check_range("loss.smooth", smooth, 0)
         self.smooth = smooth
 
-    def forward(self, logits: Logits, mask: Tensor) -> Tensor:
+    def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         full = logits.full()
         valid = (mask != IGNORE_INDEX)[:, None]
         probabilities = full.softmax(1) * valid
@@ -30,4 +33,4 @@ class Dice(Loss):
         area = target.sum((0, 2, 3))
         dice = (2 * overlap + self.smooth) / (probabilities.sum((0, 2, 3)) + area + self.smooth)
         present = area > 0
-        return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
+        return ((1 - dice) * present).sum() / present.sum().clamp(min=1) / (len(step_masks) or 1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segframe.models.ops.row_bands import Band, bands
+from segframe.models.ops.row_bands import Band, bands, working_dtype
 
 # Bands are in units of ln 2: exp2 takes a CPU a third of exp's time.
 LOG2_E = math.log2(math.e)
@@ -27,7 +27,9 @@ def cross_entropy(
     class_weights: Tensor | None,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy of the pixels that are not void and the sum of their weights; float32 scalars.
+    """Return the summed cross-entropy of the pixels that are not void and the sum of their weights; scalars.
+
+    Both are float32, float64 for logits in float64.
 
     Logits `values` (N, C, h, w) are resized to `size` as by `bilinear.resize`; `mask` (N, *size) holds classes, any
     other value is void. The sum equals `F.cross_entropy(..., ignore_index=255, reduction="sum")` with `class_weights`
@@ -36,7 +38,7 @@ def cross_entropy(
 
     def sums(gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         if values.is_meta:  # for tracing memory: only what is kept matters
-            total, weight = values.new_empty(2, dtype=torch.float32)
+            total, weight = values.new_empty(2, dtype=working_dtype(values))
             return total, weight
         logits = bands(values, size, aligned_stride, LOG2_E, gradient)
         return _sums(logits, values.shape[1], mask, class_weights, label_smoothing, gradient is not None)
@@ -51,7 +53,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, sums: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         # In float32 for any dtype: unscaled gradients would underflow in float16.
-        gradient = torch.zeros_like(values, dtype=torch.float32)
+        gradient = torch.zeros_like(values, dtype=working_dtype(values))
         total, weight = sums(gradient)
         ctx.save_for_backward(gradient)
         ctx.dtype = values.dtype

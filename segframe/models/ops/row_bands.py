@@ -20,20 +20,25 @@ Band = tuple[slice, slice, Tensor]
 """Images, their rows, and the logits (M, C, P) there: M x P are images x rows x columns, in this order."""
 
 
+def working_dtype(values: Tensor) -> torch.dtype:
+    """Return the dtype of sums and gradients: float32, or float64 for logits in float64."""
+    return torch.promote_types(values.dtype, torch.float32)
+
+
 def bands(
     values: Tensor, size: tuple[int, int], aligned_stride: int | None, scale: float, gradient: Tensor | None
 ) -> Iterator[Band]:
-    """Yield logits (N, C, h, w) resized to `size` as by `bilinear.resize`, float32, multiplied by `scale`, in bands.
+    """Yield logits (N, C, h, w) resized to `size` as by `bilinear.resize`, multiplied by `scale`, in bands.
 
-    `gradient` (float32 zeros, shaped as `values`): if given, the caller overwrites each band by the gradient with
-    respect to its unscaled logits, which is propagated back to `gradient`.
+    In `working_dtype`, as is `gradient` (zeros, shaped as `values`): if given, the caller overwrites each band by the
+    gradient with respect to its unscaled logits, which is propagated back to `gradient`.
     """
     (height, width), classes, device = size, values.shape[1], values.device
     lines = max(1, (CPU_BAND if device.type == "cpu" else GPU_BAND) // (4 * classes * width))
     rows = min(lines, height, MOST_ROWS)
     images = min(lines // rows, len(values))
     # One buffer for all bands: allocating fresh pages takes longer than writing to them.
-    buffer = torch.empty(images * rows * classes * width, dtype=torch.float32, device=device)
+    buffer = torch.empty(images * rows * classes * width, dtype=working_dtype(values), device=device)
     if values.shape[-2:] == size:
         return _fine(values, scale, gradient, images, rows, buffer)
     return _coarse(values, size, aligned_stride, scale, gradient, images, rows, buffer)
@@ -47,7 +52,7 @@ def _fine(
             part = values[chosen, :, band]
             logits = buffer[: part.numel()].view(part.shape)
             # No -inf: its product with 0 would be NaN.
-            logits.copy_(part).mul_(scale).clamp_min_(torch.finfo(torch.float32).min)
+            logits.copy_(part).mul_(scale).clamp_min_(torch.finfo(buffer.dtype).min)
             yield chosen, band, logits.flatten(2)
             if gradient is not None:
                 gradient[chosen, :, band] = logits
@@ -65,14 +70,15 @@ def _coarse(
 ) -> Iterator[Band]:
     _, classes, h, w = values.shape
     (height, width), device = size, values.device
-    down, across = resizing_matrices(values, size, aligned_stride)
+    matrices = resizing_matrices(values, size, aligned_stride)
+    down, across = (matrix._replace(weights=matrix.weights.to(buffer.dtype)) for matrix in matrices)
     blocks = [
         (block, down.between(block.start, block.stop)[0])
         for block in slices(0, height, max(rows, BLOCK * rows * height // h))
     ]
     most = images * max(around.stop - around.start for _, around in blocks) * classes
     # In the order rows, classes, columns both products have long contiguous rows.
-    cell_memory, wide_memory = (torch.empty(most, n, dtype=torch.float32, device=device) for n in (w, width))
+    cell_memory, wide_memory = (torch.empty(most, n, dtype=buffer.dtype, device=device) for n in (w, width))
     wide_gradient_memory = None if gradient is None else torch.empty_like(wide_memory)
     for chosen in slices(0, len(values), images):
         number = len(range(len(values))[chosen])
