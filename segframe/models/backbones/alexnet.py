@@ -48,8 +48,17 @@ class AlexNetFC(Backbone):
         self.dropout = nn.Dropout(dropout)
         if weights is None:
             initialize(self)
+        elif not Path(weights).is_file():
+            raise UserError(
+                f"backbone.weights={weights}: there is no such file; give a state dict with Caffe's names "
+                "conv1 ... conv5, fc6, fc7, or null to train from scratch"
+            )
         else:
-            self._load(weights)
+            own, state = self.state_dict(), load_state_dict(Path(weights))
+            for name in own.keys() & state.keys():
+                if state[name].numel() == own[name].numel():  # matrices of fc6 and fc7
+                    state[name] = state[name].view_as(own[name])
+            load_strictly(self, state, weights)
         conv1 = 5.0 - input_padding
         pool5 = conv1 + 4 + 8 + 16
         self.features = {
@@ -58,20 +67,6 @@ class AlexNetFC(Backbone):
             "c4": Feature(256, 16, conv1 + 4 + 8),
             "c5": Feature(fc_channels, 32, pool5 + (2.5 - (3 if fc6_padded else 0)) * 32),
         }
-
-    def _load(self, weights: str) -> None:
-        """Load a file; matrices of fc6 and fc7 are reshaped to convolutions."""
-        if not Path(weights).is_file():
-            raise UserError(
-                f"backbone.weights={weights}: there is no such file; give a state dict with Caffe's names "
-                "conv1 ... conv5, fc6, fc7, or null to train from scratch"
-            )
-        own = self.state_dict()
-        state = {
-            name: tensor.view_as(own[name]) if name in own and tensor.numel() == own[name].numel() else tensor
-            for name, tensor in load_state_dict(Path(weights)).items()
-        }
-        load_strictly(self, state, weights)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return c2 (stride 4), c3 (8), c4 (16) and c5 = fc7 (32) of images (N, 3, H, W)."""

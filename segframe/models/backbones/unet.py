@@ -1,5 +1,7 @@
 """Encoder of U-Net (Ronneberger et al., 2015)."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class UNetEncoder(Backbone):
         self.lr_multiplier = lr_multiplier
         self.padded = padded
         self.stages = nn.ModuleList(
-            double_conv(before, width, width, padded, batch_norm)
+            conv_stack([before, width, width], padded, batch_norm)
             for before, width in zip([3, *channels], channels, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
@@ -70,12 +72,15 @@ def mirrored(images: Tensor) -> Tensor:
     return images
 
 
-def double_conv(in_channels: int, mid_channels: int, out_channels: int, padded: bool, batch_norm: bool) -> nn.Module:
-    """Return twice 3x3 convolution, batch norm (optional) and ReLU, initialised after He et al. (2015)."""
+def conv_stack(channels: list[int], padded: bool, batch_norm: bool, bias: bool | None = None) -> nn.Sequential:
+    """Return 3x3 convolutions with batch norm (optional) and ReLU, initialised after He et al. (2015).
+
+    `channels`: of the input and of each output. `bias` None: where there is no batch norm.
+    """
     layers: list[nn.Module] = []
-    for before, after in ((in_channels, mid_channels), (mid_channels, out_channels)):
-        conv = nn.Conv2d(before, after, 3, padding=int(padded), bias=not batch_norm)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
+    for before, after in itertools.pairwise(channels):
+        conv = nn.Conv2d(before, after, 3, padding=int(padded), bias=not batch_norm if bias is None else bias)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
         layers += [conv, *([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]

@@ -1,5 +1,6 @@
 """Aligned Xception-41, -65 and -71: Xception (Chollet, 2017) as modified for DeepLabV3+ (Chen et al., 2018, Fig. 4)."""
 
+import itertools
 from collections import OrderedDict
 
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Xception(Backbone):
             self.blocks.append(Block(channels, widths, stride, removed, dilation))
             dilation *= 2 if removed else 1
             channels = widths[2]
-        self.blocks.append(LastBlock(channels, (1536, 1536, 2048), dilation))
+        self.blocks.append(Block(channels, (1536, 1536, 2048), 1, False, dilation, last=True))
         self.features["c5"] = Feature(2048, strides[4], 0.0)
         if weights is None:
             initialize(self)
@@ -68,46 +69,39 @@ class Xception(Backbone):
 
 
 class Block(nn.Module):
-    """Residual block of three ReLU and separable convolution pairs; the third has the stride, unless `removed`."""
+    """Residual block of three ReLU and separable convolution pairs; the third has the stride, unless `removed`.
+
+    `last`: that of the exit flow, without a shortcut, and with ReLUs after its convolutions.
+    """
 
     def __init__(
-        self, in_channels: int, widths: tuple[int, int, int], stride: int, removed: bool, dilation: int
+        self,
+        in_channels: int,
+        widths: tuple[int, int, int],
+        stride: int,
+        removed: bool,
+        dilation: int,
+        last: bool = False,
     ) -> None:
         super().__init__()
-        self.shortcut: nn.Module = nn.Identity()
         step = 1 if removed else stride
-        if stride != 1 or in_channels != widths[2]:
+        self.shortcut: nn.Module | None = None if last else nn.Identity()
+        if not last and (stride != 1 or in_channels != widths[2]):
             conv = nn.Conv2d(in_channels, widths[2], 1, stride=step, bias=False)
             self.shortcut = nn.Sequential(OrderedDict(conv=conv, bn=batch_norm(widths[2])))
         self.stack = nn.Sequential()
-        channels = in_channels
-        for k, width in enumerate(widths, 1):
-            # Not in place on the block's input, which the shortcut reads, nor on the second output, which may be c2.
-            self.stack.add_module(f"act{k}", nn.ReLU(inplace=k == 2))
-            self.stack.add_module(f"conv{k}", separable(channels, width, step if k == 3 else 1, dilation, relu=False))
-            channels = width
+        for k, (before, after) in enumerate(itertools.pairwise((in_channels, *widths)), 1):
+            if not last:
+                # Not in place on the block's input, which the shortcut reads, nor on the second output, perhaps c2.
+                self.stack.add_module(f"act{k}", nn.ReLU(inplace=k == 2))
+            self.stack.add_module(f"conv{k}", separable(before, after, step if k == 3 else 1, dilation, relu=last))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs of the second separable convolution and of the block for a map (N, C, H, W)."""
-        second = self.stack[:4](x)
-        return second, self.stack[4:](second) + self.shortcut(x)
-
-
-class LastBlock(nn.Module):
-    """Three separable convolutions with ReLUs inside, without a shortcut."""
-
-    def __init__(self, in_channels: int, widths: tuple[int, int, int], dilation: int) -> None:
-        super().__init__()
-        self.stack = nn.Sequential()
-        channels = in_channels
-        for k, width in enumerate(widths, 1):
-            self.stack.add_module(f"conv{k}", separable(channels, width, 1, dilation, relu=True))
-            channels = width
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the second separable convolution and of the block."""
-        second = self.stack[:2](x)
-        return second, self.stack[2:](second)
+        two = len(self.stack) * 2 // 3
+        second = self.stack[:two](x)
+        third = self.stack[two:](second)
+        return second, third if self.shortcut is None else third + self.shortcut(x)
 
 
 def block_plan(variant: str) -> list[tuple[tuple[int, int, int], int]]:

@@ -39,7 +39,6 @@ class DeepLabV3(Head):
         self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at c5's stride."""
         return Logits(self.classifier(self.conv(self.aspp(maps["c5"]))), size, self.aligned_stride)
 
 
@@ -77,7 +76,6 @@ class DeepLabV3Plus(Head):
         self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at c2's stride."""
         low_level = self.project(maps["c2"])
         size_of_c2 = (low_level.shape[-2], low_level.shape[-1])
         context = resize(self.aspp(maps["c5"]), size_of_c2, self.context_factor)

@@ -54,7 +54,6 @@ class DeepLabV2(Head):
             self.score[name] = convs
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at the stride of the maps."""
         convs = ((name, conv) for name, convs in self.score.items() for conv in convs.children())
         scores = [conv(maps[name]) for name, conv in convs]
         return Logits(torch.stack(scores).sum(0), size, self.aligned_stride)

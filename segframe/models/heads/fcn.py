@@ -63,7 +63,6 @@ class FCN(Head):
             nn.init.zeros_(parameter)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at full size, cropped to the image."""
         x = self.scored(self.reads[0], maps[self.reads[0]])
         for name, upscore, (own, other) in zip(self.reads[1:], self.upscore, self.crops, strict=False):
             x = upscore(x)[..., own:, own:]
@@ -114,7 +113,6 @@ class DilatedFCN(Head):
         )
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at the stride of the map."""
         return Logits(self.layers(maps[self.reads]), size, self.aligned_stride)
 
 

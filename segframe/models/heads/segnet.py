@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
+from segframe.models.backbones.unet import conv_stack
 from segframe.models.heads.base import Head, require
 from segframe.models.heads.upsampling import Upsampling, fit
 from segframe.models.logits import Logits
@@ -48,14 +49,11 @@ class SegNet(Head):
             before, after = widths[j], widths[min(j + 1, 4)]
             if not self.unpools:
                 self.up.append(Upsampling(upsampling, before, before, strides[j] // strides[j + 1]))
-            last = j == len(depths) - 1
-            outputs = [before] * (depth - 1) + [num_classes if last else after]
-            stage = convolutions(before, outputs, classifies=last)
-            self.conv.append(stage)
-            self.score_layers = (f"conv.{j}.{len(stage) - 1}.",)
+            stage = conv_stack([before] * depth + [after if j < 4 else num_classes], True, True, bias=True)
+            self.conv.append(stage if j < 4 else stage[:-2])
+        self.score_layers = (f"conv.4.{len(stage) - 3}.",)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at full size."""
         x = maps["c5"]
         sizes = [*((maps[f"c{k - 1}"].shape[-2], maps[f"c{k - 1}"].shape[-1]) for k in STAGES[:-1]), size]
         for j, (conv, (h, w)) in enumerate(zip(self.conv, sizes, strict=True)):
@@ -70,18 +68,3 @@ def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     # The same result: CUDA's max_unpool2d has no deterministic form, since overlapping windows could collide.
     empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
     return empty.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
-
-
-def convolutions(in_channels: int, outputs: list[int], classifies: bool) -> nn.Sequential:
-    """Return 3x3 convolutions with batch norm and ReLU; `classifies`: the last one has neither."""
-    layers: list[nn.Module] = []
-    for k, channels in enumerate(outputs):
-        conv = nn.Conv2d(in_channels, channels, 3, padding=1)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        assert conv.bias is not None
-        nn.init.zeros_(conv.bias)
-        layers.append(conv)
-        if not (classifies and k == len(outputs) - 1):
-            layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-        in_channels = channels
-    return nn.Sequential(*layers)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
-from segframe.models.backbones.unet import double_conv
+from segframe.models.backbones.unet import conv_stack
 from segframe.models.heads.base import Head, require
 from segframe.models.heads.upsampling import Upsampling, fit
 from segframe.models.logits import Logits
@@ -48,7 +48,7 @@ class UNet(Head):
             up = Upsampling(upsampling, x.channels, width, factor)
             self.up.append(up)
             mid = min(up.channels, skip.channels)
-            self.conv.append(double_conv(skip.channels + up.channels, mid, width, padded, batch_norm))
+            self.conv.append(conv_stack([skip.channels + up.channels, mid, width], padded, batch_norm))
             offset = x.offset - (factor - 1) / 2 * skip.stride
             self.crops.append(0 if padded else whole_cells(offset - skip.offset, skip.stride))
             x = Feature(width, skip.stride, offset + (0 if padded else 2 * skip.stride))
@@ -57,7 +57,6 @@ class UNet(Head):
         self.classifier = nn.Conv2d(x.channels, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
-        """Return logits at the stride of the finest map; at full size if that is 1."""
         x = maps[self.reads[0]]
         for name, up, conv, crop in zip(self.reads[1:], self.up, self.conv, self.crops, strict=True):
             x, skip = up(x), maps[name]

@@ -22,11 +22,7 @@ class AtrousConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
-        assert self.kernel_size == (3, 3)
-        assert self.padding == self.dilation == (self.dilation[0], self.dilation[0])
-        assert self.stride == (1, 1)
-        assert self.groups in (1, self.in_channels)
+        assert (self.kernel_size, self.stride, self.padding) == ((3, 3), (1, 1), self.dilation)
         return atrous_conv2d(x, self.weight, self.bias, self.dilation[0], self.groups)
 
 

@@ -55,10 +55,14 @@ def vgg16_names() -> Names:
     return [*convs, (r"(fc[67])\.", r"backbone.\1.")]
 
 
-def fcn_names(*upscores: str) -> Names:
-    """Return the translation of pytorch-fcn's networks; `upscores`: its transposed convolutions, coarsest first."""
+def pytorch_fcn(stride: int, presets: str, *upscores: str) -> Format:
+    """Return the format of pytorch-fcn's networks; `upscores`: its transposed convolutions, coarsest first."""
     scores = [(r"score_fr\.", "head.score.c5."), (r"score_pool([34])\.", r"head.score.c\1.")]
-    return [*vgg16_names(), *scores, *((rf"{name}\.", f"head.upscore.{k}.") for k, name in enumerate(upscores))]
+    names = [*vgg16_names(), *scores, *((rf"{name}\.", f"head.upscore.{k}.") for k, name in enumerate(upscores))]
+    distinctive = (f"{upscores[0]}.weight", f"{upscores[-1]}.weight")
+    return Format(
+        f"pytorch-fcn's FCN-{stride}s ({presets})", distinctive, names, "caffe", {"backbone.input_padding": 100}
+    )
 
 
 def aspp_names(theirs: str) -> Names:
@@ -70,14 +74,16 @@ def aspp_names(theirs: str) -> Names:
     ]
 
 
-def deeplabv3_names(theirs: str) -> Names:
-    """Return the translation of torchvision's DeepLabV3 head under a prefix."""
-    return [
-        *aspp_names(rf"{theirs}0\."),
-        (rf"{theirs}([12])\.", lambda m: f"head.conv.{int(m[1]) - 1}."),
-        (rf"{theirs}4\.", "head.classifier."),
+def deeplabv3(owner: str, theirs: str) -> Format:
+    """Return the format of torchvision's DeepLabV3, whose head has the prefix `theirs`."""
+    prefix = re.escape(theirs)
+    names = [
+        *aspp_names(rf"{prefix}0\."),
+        (rf"{prefix}([12])\.", lambda m: f"head.conv.{int(m[1]) - 1}."),
+        (rf"{prefix}4\.", "head.classifier."),
         *TORCHVISION_REST,
     ]
+    return Format(f"{owner}'s DeepLabV3 (head=deeplabv3)", (f"{theirs}0.project.0.weight",), names, "imagenet", EDGES)
 
 
 TORCHVISION_REST: Names = [(r"aux_classifier\.", "aux_head.layers."), (r"backbone\.", "backbone.")]
@@ -92,7 +98,6 @@ DEEPLABV2_LAYERS = {
     "shortcut.bn": "downsample.1",
 }
 
-PAD_100 = {"backbone.input_padding": 100}
 EDGES = {"backbone.caffe_form": False, "backbone.multi_grid": None, "head.align_corners": False}
 
 FORMATS = [
@@ -109,20 +114,8 @@ FORMATS = [
         "imagenet",
         EDGES,
     ),
-    Format(
-        "VainF's DeepLabV3 (head=deeplabv3)",
-        ("classifier.classifier.0.project.0.weight",),
-        deeplabv3_names(r"classifier\.classifier\."),
-        "imagenet",
-        EDGES,
-    ),
-    Format(
-        "torchvision's DeepLabV3 (head=deeplabv3)",
-        ("classifier.0.project.0.weight",),
-        deeplabv3_names(r"classifier\."),
-        "imagenet",
-        EDGES,
-    ),
+    deeplabv3("VainF", "classifier.classifier."),
+    deeplabv3("torchvision", "classifier."),
     Format(
         "torchvision's FCN (head=fcn)",
         ("classifier.4.weight", "backbone.conv1.weight"),
@@ -130,22 +123,12 @@ FORMATS = [
         "imagenet",
         EDGES,
     ),
-    Format(
-        "pytorch-fcn's FCN-32s (model=fcn32s_original)", ("upscore.weight",), fcn_names("upscore"), "caffe", PAD_100
-    ),
-    Format(
-        "pytorch-fcn's FCN-16s (model=fcn16s_original)",
-        ("upscore2.weight", "upscore16.weight"),
-        fcn_names("upscore2", "upscore16"),
-        "caffe",
-        PAD_100,
-    ),
-    Format(
-        "pytorch-fcn's FCN-8s (model=fcn8s_original, or fcn8s-atonce_original where it was trained at once)",
-        ("upscore2.weight", "upscore8.weight"),
-        fcn_names("upscore2", "upscore_pool4", "upscore8"),
-        "caffe",
-        PAD_100,
+    pytorch_fcn(32, "model=fcn32s_original", "upscore"),
+    pytorch_fcn(16, "model=fcn16s_original", "upscore2", "upscore16"),
+    pytorch_fcn(
+        8,
+        "model=fcn8s_original, or fcn8s-atonce_original where it was trained at once",
+        *("upscore2", "upscore_pool4", "upscore8"),
     ),
     Format(
         "milesial's U-Net (model=unet, or unet_bilinear)",
