@@ -1,6 +1,7 @@
 """Signals that ask a run to end: until its first step they end it here, then callbacks.PreemptionCheckpoint does."""
 
 import atexit
+import multiprocessing
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SI
 """SIGTERM and Slurm's `--signal=USR1`, which schedulers send before they kill; and Ctrl-C."""
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: the same command with resume=auto continues the run."""
+SECONDS = 60
+"""How long a sweep waits for the last checkpoints of its jobs' processes."""
 INTERRUPTED = 130
 """The shell's exit code of a program ended by Ctrl-C."""
 
@@ -60,5 +63,12 @@ def _end(number: int, frame: Any) -> None:
         if number == signal.SIGINT:
             end_at_once()
         return
-    print(f"{signal_name(number)}: ended before the first step; the same command starts again", flush=True)
+    _ending.add(number)
+    jobs = [child for child in multiprocessing.active_children() if not child.daemon and child.pid]
+    what = "the sweep ends with its jobs' current steps" if jobs else "ended before the first step"
+    print(f"{signal_name(number)}: {what}; the same command starts again", flush=True)
+    for job in jobs:
+        os.kill(job.pid or 0, number)
+    for job in jobs:
+        job.join(SECONDS)
     end(number)

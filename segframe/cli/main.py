@@ -24,7 +24,7 @@ from segframe import preemption
 from segframe.cli.argv import check_values, offer_data, quote_paths, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
-from segframe.cli.sweep import finish_sweep
+from segframe.cli.sweep import finish_sweep, unfinished
 from segframe.config import schema
 from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, shorten, translate_errors
 
@@ -118,6 +118,10 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
     try:
         with translate_errors(program.memory_advice):
             return load(program.function)(config)
+    except SystemExit as end:
+        if HydraConfig.get().mode is RunMode.MULTIRUN and not unfinished:
+            os._exit(int(end.code or 0))  # ends this process of a sweep, which would start the next job
+        raise
     except Exception as error:
         remove_empty_run_dir()
         user_error = isinstance(error, UserError | OmegaConfBaseException | OSError)

@@ -1,9 +1,11 @@
 """Runs that are killed or asked to end: the same command again ends them as if nothing had happened."""
 
+import multiprocessing
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -130,6 +132,17 @@ def test_asked_to_end_before_the_first_step(capsys, handlers, number):
         signal.raise_signal(number)
     assert end.value.code == preemption.exit_code(number)
     assert "ended before the first step" in capsys.readouterr().out
+
+
+def test_a_sweep_passes_a_signal_on_to_its_jobs_and_waits_for_them(capsys, handlers):
+    job = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(100,))
+    job.start()
+    preemption.listen()
+    with pytest.raises(SystemExit) as end:
+        signal.raise_signal(signal.SIGTERM)
+    assert end.value.code == preemption.EXIT_CODE
+    assert job.exitcode == -signal.SIGTERM
+    assert "the sweep ends with its jobs' current steps" in capsys.readouterr().out
 
 
 def test_a_second_ctrl_c_ends_at_once(monkeypatch, capfd):
