@@ -72,7 +72,7 @@ def prepare_training(config: DictConfig, segmenter: Segmenter, device: torch.dev
 
     The allocator is left alone: both variants share the process. Only runs in processes of their own show its effect.
     """
-    settings: Any = OmegaConf.merge(config, {"trainer": {"keep_freed_memory": False}})
+    settings: Any = OmegaConf.merge(config, {"trainer": {"keep_freed_memory": False, "precision": "32-true"}})
 
     set_up_performance(settings, segmenter)
     return autocast(device, dtype)

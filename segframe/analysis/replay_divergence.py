@@ -19,8 +19,8 @@ from segframe.config.schema import ReplayConfig
 from segframe.config.trust import check_trust
 from segframe.config.validate import check_keys
 from segframe.errors import UserError
-from segframe.inference.base import autocast_dtype
 from segframe.inference.build import pick_device
+from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import restore
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
@@ -118,8 +118,6 @@ def load_step(path: Path, trust: Collection[str] = ()) -> DivergedStep:
         value = float(content["loss"])
         weights = {str(name): float(weight) for name, weight in config["output_weights"].items()}
         segmenter.frozen_norm = config.get("batch_norm", {}).get("frozen")
-        if not config["trainer"].get("channels_last", True):
-            segmenter.memory_format = torch.contiguous_format
         check_trust(config, trust, ["loss"])
         loss = instantiate(config["loss"], "loss")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -129,8 +127,8 @@ def load_step(path: Path, trust: Collection[str] = ()) -> DivergedStep:
 
 def replay(diverged: DivergedStep, device: torch.device, precision: str | None) -> ReplayResult:
     """Repeat the step's forward and backward pass as in training; `precision` None: that of the training."""
-    segmenter, loss = diverged.segmenter.to(device).train(), diverged.loss.to(device)
-    segmenter.autocast_dtype = autocast_dtype(precision, diverged.metadata.config)
+    segmenter = prepare(diverged.segmenter, diverged.metadata.config, device, precision).train()
+    loss = diverged.loss.to(device)
     images, masks = diverged.step.batch["image"].to(device), diverged.step.batch["mask"].to(device)
     first_layers: dict[int, str] = {}
     for name, layer in segmenter.named_modules():

@@ -89,23 +89,28 @@ def given_path(name: str, argv: list[str]) -> Path | None:
     return Path(values[-1]) if values and values[-1] not in ("", "null") else None
 
 
-def offer_data(argv: list[str]) -> list[str]:
-    """Register the config option `data=checkpoint`, the data that `checkpoint=...` was trained on; argv stays as it is.
+def offer_checkpoint(argv: list[str]) -> list[str]:
+    """Register the options `data=checkpoint` and `inference=checkpoint`, those that `checkpoint=...` was trained with.
 
-    No more data loading workers are started than this machine's default.
+    argv stays as it is. No more data loading workers are started than this machine's default.
     """
     path = given_path("checkpoint", argv)
-    node: dict[str, object] = {}
+    nodes: dict[str, dict[str, object]] = {"data": {}, "inference": {"_target_": "segframe.inference.WholeImage"}}
     if path is not None:
         # These import torch, which --help does without.
         from segframe.data.datamodule import count_workers
         from segframe.models.weights import checkpoint
 
-        metadata, _ = checkpoint.load_run(checkpoint.find_checkpoint(path))
-        data = metadata.config.get("data")
-        if isinstance(data, dict) and all(word == "data=checkpoint" or not word.startswith("data=") for word in argv):
-            node = {key: value for key, value in data.items() if key in DataConfig.__dataclass_fields__}
-            if not isinstance(data.get("num_workers"), int) or data["num_workers"] > count_workers(None):
-                node["num_workers"] = None
-    ConfigStore.instance().store(group="data", name="checkpoint", node=node)
+        config = checkpoint.load_run(checkpoint.find_checkpoint(path))[0].config
+        for group in nodes:
+            chosen = [word for word in argv if word.startswith(f"{group}=") and word != f"{group}=checkpoint"]
+            if isinstance(config.get(group), dict) and not chosen:
+                nodes[group] = config[group]
+        data = {key: value for key, value in nodes["data"].items() if key in DataConfig.__dataclass_fields__}
+        workers = data.get("num_workers")
+        if data and (not isinstance(workers, int) or workers > count_workers(None)):
+            data["num_workers"] = None
+        nodes["data"] = data
+    for group, node in nodes.items():
+        ConfigStore.instance().store(group=group, name="checkpoint", node=node)
     return argv

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from segframe import preemption
-from segframe.cli.argv import check_values, offer_data, quote_paths, split_flags, take_config_dir, take_debug
+from segframe.cli.argv import check_values, offer_checkpoint, quote_paths, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.sweep import finish_sweep, unfinished
@@ -45,8 +45,10 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "train": Program("segframe.training.run.train", "train", prepare=resume_arguments),
-    "evaluate": Program("segframe.inference.evaluate.evaluate_checkpoint", "evaluate", TO_PREDICT, prepare=offer_data),
-    "predict": Program("segframe.inference.predict.predict_images", "predict", TO_PREDICT, prepare=offer_data),
+    "evaluate": Program(
+        "segframe.inference.evaluate.evaluate_checkpoint", "evaluate", TO_PREDICT, prepare=offer_checkpoint
+    ),
+    "predict": Program("segframe.inference.predict.predict_images", "predict", TO_PREDICT, prepare=offer_checkpoint),
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),

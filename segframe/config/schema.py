@@ -102,6 +102,7 @@ class TrainConfig:
     output_weights: dict[str, float] = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     transforms: Any = MISSING
+    inference: Any = None
     optimizer: Any = MISSING
     param_groups: ParamGroupsConfig = field(default_factory=ParamGroupsConfig)
     scheduler: Any = MISSING

@@ -17,7 +17,7 @@ LIBRARY_CLASSES = re.compile(
     r"|pytorch_lightning\.loggers\.(CSV|TensorBoard)Logger"
 )
 """The `_target_`s that need no trust beside those of segframe's own configs."""
-EVALUATED = ("backbone", "head", "aux_head", "loss", "data")
+EVALUATED = ("backbone", "head", "aux_head", "loss", "data", "inference")
 """The parts of a run's config that programs build from its checkpoint."""
 
 

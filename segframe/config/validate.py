@@ -16,8 +16,17 @@ from segframe.config.schema import TrainConfig
 from segframe.errors import UserError
 
 PARTS = (
-    *("backbone", "head", "normalize", "batch_norm", "loss", "data", "data.dataset", "transforms", "optimizer"),
-    *("param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger", "output_weights"),
+    *("backbone", "head", "normalize", "batch_norm", "loss", "data", "data.dataset", "transforms", "inference"),
+    *(
+        "optimizer",
+        "param_groups",
+        "scheduler",
+        "trainer",
+        "trainer.lightning",
+        "callbacks",
+        "logger",
+        "output_weights",
+    ),
 )
 
 RESERVED = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import pytorch_lightning as pl
+from torch import Tensor
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, default_collate
 
@@ -25,10 +26,15 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sizes = {tuple(item["mask"].shape) for item in items}
     if len(sizes) > 1:
         raise UserError(f"a batch holds images of sizes {sorted(sizes)}: end the training transforms with a crop")
-    # Stacked as (H, W, 3), their layout in memory, so that nothing is transposed.
-    images = default_collate([item["image"].permute(1, 2, 0) for item in items])
+    images = batch_images([item["image"].permute(1, 2, 0) for item in items])
     masks = default_collate([item["mask"] for item in items])
-    return {"image": images.permute(0, 3, 1, 2), "mask": masks, "name": [item["name"] for item in items]}
+    return {"image": images, "mask": masks, "name": [item["name"] for item in items]}
+
+
+def batch_images(images: Sequence[Tensor]) -> Tensor:
+    """Stack images (H, W, 3) to a batch (N, 3, H, W), channels last in memory, so that nothing is transposed."""
+    batch: Tensor = default_collate(list(images))
+    return batch.permute(0, 3, 1, 2)
 
 
 class Loader(DataLoader[dict[str, Any]]):

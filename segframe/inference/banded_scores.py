@@ -46,6 +46,11 @@ class BandedScores(NamedTuple):
         full = self.concatenate(lambda band: band.clamp_min_(tiny).log_() if self.probabilities else band)
         return full.transpose(1, 2)
 
+    def stored(self) -> "BandedScores":
+        """Return the same scores, computed now and kept in memory at full size."""
+        rows = self.concatenate(lambda band: band)
+        return self._replace(bands=lambda: (band.clone() for band in rows.split(ROWS, dim=1)))
+
     def concatenate(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the results (N, rows, ...) of `function` for all bands, concatenated along the rows."""
         out, top = torch.empty(0), 0

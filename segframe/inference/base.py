@@ -1,7 +1,7 @@
 """Interfaces of inference: Inference, the Scores it returns, and Postprocess; the classes computed from them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -18,7 +18,6 @@ Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.floa
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
 
 MODES = ("exact", "fast")
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Scores(Protocol):
@@ -53,7 +52,11 @@ class Inference(ABC):
     def __str__(self) -> str:
         """A description with all settings, for the terminal and metrics.json."""
 
-    def with_training_defaults(self, config: dict[str, Any]) -> Self:
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the largest (H, W) at which the network runs for images of a size."""
+        return size
+
+    def with_training_defaults(self, config: Mapping[str, Any]) -> Self:
         """Return this inference with settings that are null taken from the config a network was trained with."""
         return self
 
@@ -78,15 +81,6 @@ def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) ->
         probabilities = postprocess(pixels, full.softmax(0).cpu().numpy())
         classes.append(torch.from_numpy(probabilities.argmax(0).astype(np.uint8)))
     return torch.stack(classes).to(images.device)
-
-
-def autocast_dtype(precision: str | None, trained_with: dict[str, Any]) -> torch.dtype | None:
-    """Return the dtype of autocast for a Lightning precision, by default the training's; None for float32."""
-    if precision not in (None, *PRECISIONS):
-        raise UserError(f"precision={precision}: unknown; choose null (as in training), {', '.join(PRECISIONS)}")
-    # A checkpoint may hold anything.
-    trainer = trained_with.get("trainer")
-    return PRECISIONS.get(str(precision or (trainer.get("precision") if isinstance(trainer, dict) else None)))
 
 
 def check_settings(mode: str, batch_size: int) -> None:

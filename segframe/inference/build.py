@@ -1,6 +1,7 @@
 """Build what a trained network is used with from a config: dataset, inference, post-processing, device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -11,7 +12,7 @@ from segframe.config.trust import check_trust
 from segframe.config.validate import check_targets
 from segframe.data.base import SegmentationDataset, open_split
 from segframe.errors import UserError, error_context
-from segframe.inference.base import Inference, Postprocess
+from segframe.inference.base import Inference, Postprocess, WholeImage
 
 
 def build_dataset(
@@ -37,11 +38,30 @@ def build_dataset(
     return dataset
 
 
-def build_inference(config: DictConfig) -> tuple[Inference, Postprocess | None]:
-    """Return the inference of a config, and its post-processing if it has one."""
-    check_targets(OmegaConf.create({"inference": config.inference, "postprocess": config.postprocess}))
-    inference = instantiate(config.inference, "inference")
-    return inference, instantiate(config.postprocess, "postprocess") if config.postprocess else None
+def build_inference(
+    node: DictConfig | None, trained_with: Mapping[str, Any], trust: Sequence[str] | None = None
+) -> Inference:
+    """Return the inference of a config node; settings that are null come from the config of the network's training.
+
+    None: whole images, as in the validations of runs without this setting. `trust`: where the node comes from a
+    checkpoint, the names that check_trust allows beside segframe's own.
+    """
+    if node is None:
+        return WholeImage()
+    plain = OmegaConf.to_container(node, resolve=True)
+    if trust is not None:
+        check_trust({"inference": plain}, trust)
+    check_targets(OmegaConf.create({"inference": plain}))
+    inference = instantiate(plain, "inference")
+    if not isinstance(inference, Inference):
+        raise UserError(f"inference: it makes a {type(inference).__name__}; choose an option of configs/inference")
+    return inference.with_training_defaults(trained_with)
+
+
+def build_postprocess(node: DictConfig | None) -> Postprocess | None:
+    """Return the post-processing of a config node; None without one."""
+    check_targets(OmegaConf.create({"postprocess": node}))
+    return instantiate(node, "postprocess") if node else None
 
 
 def pick_device(accelerator: str = "auto") -> torch.device:

@@ -16,32 +16,37 @@ from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import image_loader
 from segframe.files import write_text
-from segframe.inference.base import Inference, Postprocess, autocast_dtype, classify
-from segframe.inference.build import build_dataset, build_inference, pick_device
-from segframe.inference.metrics import ConfusionMatrix, compute_metrics
+from segframe.inference.base import Inference, Postprocess, classify
+from segframe.inference.build import build_dataset, build_inference, build_postprocess, pick_device
+from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
+from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
-from segframe.visualization.tables import metrics_table, print_table
+from segframe.visualization.tables import console, metrics_table, print_table
 
 
 def evaluate_checkpoint(config: DictConfig) -> None:
     """Print a table of metrics per class and write metrics.json."""
     check_keys(config, EvaluateConfig)
-    inference, postprocess = build_inference(config)
+    postprocess = build_postprocess(config.postprocess)
     segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
-    inference = inference.with_training_defaults(metadata.config)
-    segmenter.autocast_dtype = autocast_dtype(config.precision, metadata.config)
     choices, split = HydraConfig.get().runtime.choices, config.split or config.data.val_split
-    trust = config.trust if choices["data"] == "checkpoint" else None
-    dataset = build_dataset(config.data, split, metadata.classes, trust)
+    trust = {group: config.trust if choices[group] == "checkpoint" else None for group in ("data", "inference")}
+    inference = build_inference(config.inference, metadata.config, trust["inference"])
+    dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
     device = pick_device(config.accelerator)
+    prepare(segmenter, metadata.config, device, config.precision)
 
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     metrics = compute_metrics(matrix, dataset.classes, split)
     print_table(metrics_table(metrics, matrix.numpy(), dataset.classes, f"{path}, {split}", f"{split}/"))
+    missing = describe_missing(matrix, dataset.classes, split)
+    if missing:
+        console(highlight=False).print(missing, soft_wrap=True)
     # NaN (a class that does not occur), which JSON lacks, becomes null.
     values = {name: None if isnan(value) else value for name, value in metrics.items()}
     settings = {
+        **({"missing_classes": missing} if missing else {}),
         "images": len(dataset),
         "checkpoint": str(path),
         "inference": choices["inference"],
@@ -62,8 +67,10 @@ def evaluate(
     num_workers: int | None,
     device: torch.device,
 ) -> Tensor:
-    """Return the confusion matrix of all images at their original sizes: int64 (C, C) on the CPU, rows = truth."""
-    segmenter = segmenter.to(device)
+    """Return the confusion matrix of all images at their original sizes: int64 (C, C) on the CPU, rows = truth.
+
+    `segmenter`: as prepare returns it.
+    """
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
     batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
     with torch.inference_mode():

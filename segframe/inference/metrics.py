@@ -51,6 +51,25 @@ def compute_metrics(matrix: Tensor, classes: tuple[str, ...], prefix: str) -> di
     }
 
 
+def describe_missing(matrix: Tensor, classes: tuple[str, ...], prefix: str) -> str:
+    """Return a sentence about the classes that do not occur in a confusion matrix's truth; empty if all do."""
+    truth, predicted = matrix.cpu().sum(1).tolist(), matrix.cpu().sum(0).tolist()
+    absent = [k for k in range(len(classes)) if not truth[k]]
+    if not absent:
+        return f"{prefix}/miou is the IoU of one class, {classes[0]}" if len(classes) == 1 else ""
+    counted = len(classes) - sum(not predicted[k] for k in absent)
+    text = f"{prefix}/miou is a mean over {counted} of {len(classes)} classes: {shorten([classes[k] for k in absent])} "
+    text += "never occurs in the truth" if len(absent) == 1 else "never occur in the truth"
+    false = [classes[k] for k in absent if predicted[k]]
+    return f"{text} (IoU 0, since predicted: {shorten(false)})" if false else text
+
+
+def shorten(names: list[str]) -> str:
+    """Return the names as a list of at most five."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def best_mode(metric: str) -> str:
     """Return `min` if the lowest value of `<split>/<metric>` is the best (the loss), else `max`."""
     return "min" if metric.split("/")[1:] == ["loss"] else "max"  # a class may have that name: val/iou/loss

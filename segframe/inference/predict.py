@@ -8,24 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.progress import track
 
 from segframe.config.schema import PredictConfig
 from segframe.config.validate import check_keys, did_you_mean
+from segframe.data.datamodule import batch_images
 from segframe.data.file_listing import IMAGE_SUFFIXES
 from segframe.data.image_io import read_image
 from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
-from segframe.inference.base import Inference, Postprocess, autocast_dtype, classify
-from segframe.inference.build import build_inference, pick_device
+from segframe.inference.base import Inference, Postprocess, classify
+from segframe.inference.build import build_inference, build_postprocess, pick_device
 from segframe.inference.prediction_files import (
     Prediction,
-    as_batch,
     write_feature_maps,
     write_heatmaps,
     write_key,
     write_masks,
 )
+from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
 
@@ -37,12 +39,13 @@ def predict_images(config: DictConfig) -> None:
     check_range("feature_channels", config.feature_channels, 1)
     output = Path(config.output)
     images = find_images(Path(config.input), output)
-    inference, postprocess = build_inference(config)
+    postprocess = build_postprocess(config.postprocess)
     segmenter, metadata, _ = restore(config.checkpoint, config.output_stride, trust=config.trust)
-    inference = inference.with_training_defaults(metadata.config)
+    trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None
+    inference = build_inference(config.inference, metadata.config, trust)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
     device = pick_device(config.accelerator)
-    segmenter.to(device).autocast_dtype = autocast_dtype(config.precision, metadata.config)
+    prepare(segmenter, metadata.config, device, config.precision)
     write_key(output, metadata.classes, metadata.palette)
 
     skipped = 0
@@ -66,6 +69,11 @@ def predict_images(config: DictConfig) -> None:
 def find_images(source: Path, output: Path) -> dict[Path, Path]:
     """Return the one file or the images below a folder, except `output`, with their outputs' names."""
     if source.is_file():
+        if source.suffix.lower() not in IMAGE_SUFFIXES:
+            raise UserError(
+                f"input={source}: no image by its suffix ({', '.join(IMAGE_SUFFIXES)}); give an image or a folder of "
+                "images, such as the frames of a video: ffmpeg -i video.mp4 frames/%06d.png"
+            )
         return {source: Path(source.stem)}
     if not source.is_dir():
         raise UserError(f"input={source}: no such file or folder")
@@ -116,7 +124,7 @@ def predict(
 ) -> Prediction:
     """Return the prediction for an image, uint8 RGB (H, W, 3)."""
     with torch.inference_mode():
-        batch = as_batch(image, device)
+        batch = batch_images([torch.from_numpy(image)]).to(device)
         scores = inference(segmenter, batch)
         classes = classify(scores, batch, postprocess)[0]
     return Prediction(image, classes.cpu().numpy(), scores)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from segframe.data.datamodule import batch_images
 from segframe.data.label_map import Palette
 from segframe.files import write_text
 from segframe.inference.base import Scores
@@ -73,7 +73,7 @@ def write_feature_maps(
 ) -> None:
     """Write features/<name>/c1.png ... c5.png: `channels` channels of each of the backbone's stages."""
     with torch.inference_mode():
-        maps = segmenter.backbone(segmenter.normalize(as_batch(image, device)))
+        maps = segmenter.backbone(segmenter.normalize(batch_images([torch.from_numpy(image)]).to(device)))
     for stage in (stage for stage in STAGES if stage in maps):
         features = maps[stage][0].float().cpu().numpy()
         count, height, width = features.shape
@@ -82,8 +82,3 @@ def write_feature_maps(
             f"; the {min(channels, count)} that vary most, each on its own scale"
         )
         save_png(folder / "features" / name / f"{stage}.png", feature_grid(features, channels, title))
-
-
-def as_batch(image: np.ndarray, device: torch.device) -> Tensor:
-    """Return an image uint8 (H, W, 3) as a batch (1, 3, H, W) on `device`."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)

@@ -1,7 +1,7 @@
 """Sliding-window inference, by default with windows of the size of the training crops."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -49,12 +49,16 @@ class SlidingWindow(Inference):
                 "choose one that is not larger than inference.window"
             )
 
-    def with_training_defaults(self, config: dict[str, Any]) -> Self:
+    def network_size(self, size: Pair) -> Pair:
+        """Return the window, or the image's side where that is smaller."""
+        return min(size[0], self.window[0]), min(size[1], self.window[1])
+
+    def with_training_defaults(self, config: Mapping[str, Any]) -> Self:
         """Return this inference with windows of the size of the training crops, if `window` is null."""
         if self.window != (0, 0):
             return self
         transforms = config.get("transforms")
-        crop = transforms.get("crop_size") if isinstance(transforms, dict) else None
+        crop = transforms.get("crop_size") if isinstance(transforms, Mapping) else None
         if crop is None:
             raise UserError(
                 "inference.window=null: this network was not trained on crops of one size; set inference.window=..."
@@ -92,7 +96,7 @@ class SlidingWindow(Inference):
         summed; the number of windows over a pixel is that of its row times that of its column.
         """
         height, width = images.shape[-2:]
-        size = (min(height, self.window[0]), min(width, self.window[1]))
+        size = self.network_size((height, width))
         tops, lefts = (origins(n, w, s) for n, w, s in zip((height, width), size, self.stride, strict=True))
         over_columns = coverage(lefts, size[1], width, images.device)
         strips: dict[int, tuple[Tensor, InterpolationMatrix]] = {}
@@ -119,7 +123,7 @@ class SlidingWindow(Inference):
                 "inference.mode=fast: the logits of this head are as large as the image; choose inference.mode=exact"
             )
         height, width = images.shape[-2:]
-        size = (min(height, self.window[0]), min(width, self.window[1]))
+        size = self.network_size((height, width))
         tops, lefts = (grid_origins(n, w, s, cell) for n, w, s in zip((height, width), size, self.stride, strict=True))
         extent = (tops[-1] + size[0], lefts[-1] + size[1])
         images = images[..., torch.arange(extent[0], device=images.device).clamp(max=height - 1), :]

@@ -52,6 +52,10 @@ class TTA(Inference):
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         return f"test-time augmentation at scales {scales}, {'' if self.flip else 'not '}mirrored, {self.mode}"
 
+    def network_size(self, size: Pair) -> Pair:
+        """Return the size at the largest scale."""
+        return round(size[0] * max(self.scales)), round(size[1] * max(self.scales))
+
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
         size = (images.shape[-2], images.shape[-1])
         results = [self.run(segmenter, images, scale) for scale in self.scales]

@@ -52,7 +52,7 @@ class Segmenter(nn.Module):
         self.aux_head = aux_head
         self.input_scales = tuple(input_scales)
         self.memory_format = torch.channels_last
-        self.autocast_dtype: torch.dtype | None = None  # Lightning's precision in training, the script's otherwise
+        self.autocast_dtype: torch.dtype | None = None  # where autocast is not on already, as in a training step
         self.frozen_norm = frozen_norm
         if frozen_norm == "all":
             for layer in self.norm_layers():
@@ -88,7 +88,7 @@ class Segmenter(nn.Module):
         "main" is the prediction. In training there are also "aux" (with an auxiliary head) and, with input scales, the
         logits of each scale: "scale_100" (the image itself), "scale_75", ...
         """
-        if self.autocast_dtype is None:
+        if self.autocast_dtype is None or torch.is_autocast_enabled(images.device.type):
             return self._outputs(images)
         with torch.autocast(images.device.type, self.autocast_dtype):
             return self._outputs(images)

@@ -1,6 +1,7 @@
 """The LightningModule: training and validation steps, optimizer, and the description of its network in checkpoints."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,17 @@ from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
 from segframe.errors import UserError, check_range, error_context
-from segframe.inference.metrics import ConfusionMatrix, compute_metrics
+from segframe.inference.banded_scores import BandedScores
+from segframe.inference.build import build_inference
+from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
+from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.parameter_groups import group_parameters
 from segframe.training.resume import check_fits
+
+log = logging.getLogger(__name__)
 
 
 class SegmentationModule(pl.LightningModule):
@@ -45,12 +51,14 @@ class SegmentationModule(pl.LightningModule):
         self.length = length
         self.classes = dataset.classes
         self.palette = dataset.palette
+        self.inference = build_inference(config.inference, config)
         # Reading a DictConfig in each step would take longer than the rest of the bookkeeping.
         self.output_weights = dict(config.output_weights)
         self.first_seed = int(config.seed)
         self.step_masks: list[Tensor] = []  # of the current optimizer step, see Loss.forward
         self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
+        self.warned = False  # of missing classes
         # Not a buffer: it would follow the network into 16 bits, in which sums stall.
         self.val_loss = torch.zeros(())
         check_step_masks(self.loss, config.trainer)
@@ -103,9 +111,14 @@ class SegmentationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Count a batch at its original size; returns the predicted classes (N, H, W)."""
-        logits = self.segmenter.outputs(batch["image"])["main"]
+        images = batch["image"]
+        with torch.autocast(images.device.type, enabled=False):  # as in evaluate: only the network computes in 16 bits
+            scores = self.inference(self.segmenter, images)
+            if isinstance(scores, BandedScores):
+                scores = scores.stored()  # classes and loss would run the network once each
+            classes = scores.classes()
+            logits = scores if isinstance(scores, Logits) else Logits(scores.full(), images.shape[-2:], None)
         self.val_loss += self.loss(logits, batch["mask"])
-        classes = logits.classes()
         self.confusion.update(classes, batch["mask"])
         return {"classes": classes}
 
@@ -115,6 +128,10 @@ class SegmentationModule(pl.LightningModule):
         self.metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}
         self.log_dict(self.metrics, logger=False)  # Lightning would log them one step later
         if not self.trainer.sanity_checking:
+            missing = describe_missing(self.confusion.matrix, self.classes, "val")
+            if missing and not self.warned:
+                log.warning(missing)
+                self.warned = True
             for logger in self.loggers:
                 logger.log_metrics(self.metrics, step=self.global_step)
 

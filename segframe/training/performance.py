@@ -1,16 +1,13 @@
 """Process and network settings that make training fast, lean or deterministic (configs/trainer)."""
 
-import ctypes
 import os
-import sys
 
 import torch
 from omegaconf import DictConfig
 
 from segframe.errors import UserError
+from segframe.inference.prepare import prepare
 from segframe.models.segmenter import Segmenter
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
@@ -23,12 +20,8 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
     torch.use_deterministic_algorithms(config.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
-    # Of convolutions; not of matrix products, by which losses and classes are computed.
-    torch.backends.cudnn.allow_tf32 = settings.tf32
-    if settings.keep_freed_memory:
-        keep_freed_memory()
-    segmenter.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    segmenter.to(memory_format=segmenter.memory_format)
+    training = segmenter.training
+    prepare(segmenter, config).train(training)
     if settings.activation_checkpointing and settings.compile:
         raise UserError(
             "trainer.compile=true: torch.compile cannot trace activation checkpointing; set "
@@ -45,14 +38,3 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
         for part in (segmenter.backbone, segmenter.head, segmenter.aux_head):
             if part is not None:
                 part.compile()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse freed activations instead of returning them to the kernel, which clears each page anew."""
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):  # others (musl) have no such settings
-        # Older versions accept at most half a heap's size (32 MiB), and would keep their smallest threshold.
-        _ = libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

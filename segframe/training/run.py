@@ -5,6 +5,7 @@ from pytorch_lightning import seed_everything
 
 from segframe.config.validate import validate_config
 from segframe.data.build import build_data_module, build_datasets
+from segframe.inference.build import build_inference
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
 from segframe.training.checkpoint_io import find_resume_checkpoint
@@ -13,6 +14,7 @@ from segframe.training.module import SegmentationModule
 from segframe.training.performance import set_up_performance
 from segframe.training.run_dir import find_run_dir, lock_run_dir, write_result, write_start
 from segframe.training.trainer import best_score, build_trainer
+from segframe.training.untrained_taps import warn_of_untrained_taps
 
 
 def train(config: DictConfig) -> float:
@@ -33,6 +35,7 @@ def train(config: DictConfig) -> float:
         segmenter = build_segmenter(config, len(train_set.classes))
         if weights is not None:
             load_initial_weights(segmenter, weights, config, train_set.classes)
+        warn_of_untrained_taps(config, segmenter, build_inference(config.inference, config), train_set, val_set)
         set_up_performance(config, segmenter)
         module = SegmentationModule(config, segmenter, train_set, length)
         trainer = build_trainer(config, length, on_start=lambda trainer: write_start(folder, config, trainer))

@@ -31,27 +31,29 @@ def metrics_table(
     title: str = "",
     prefix: str = "val/",
 ) -> Table:
-    """Return a table of IoU, accuracy and share of the ground truth per class, in percent.
+    """Return a table of IoU, accuracy and share of the ground truth per class, 0 ... 1.
 
     `matrix` is the confusion matrix (C, C), whose rows are the ground truth.
 
     `metrics` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
     `<prefix>pixel_accuracy`.
     """
-    table = empty_table(("class", "IoU %", "accuracy %", "pixels %"), title)
+    table = empty_table(("class", "IoU", "accuracy", "pixels"), title)
     pixels = matrix.sum(axis=1)
     for k, name in enumerate(classes):
         accuracy = matrix[k, k] / pixels[k] if pixels[k] else nan
         table.add_row(
             name,
-            _percent(metrics[f"{prefix}iou/{name}"]),
-            _percent(accuracy),
-            _percent(pixels[k] / max(pixels.sum(), 1)),
+            _fraction(metrics[f"{prefix}iou/{name}"]),
+            _fraction(accuracy),
+            _fraction(pixels[k] / max(pixels.sum(), 1)),
         )
     table.add_section()
     means = {"mean over classes": ("miou", "mean_accuracy"), "weighted by pixels": ("fwiou", "pixel_accuracy")}
     for name, (iou, accuracy_key) in means.items():
-        table.add_row(name, _percent(metrics[prefix + iou]), _percent(metrics[prefix + accuracy_key]), "", style="bold")
+        table.add_row(
+            name, _fraction(metrics[prefix + iou]), _fraction(metrics[prefix + accuracy_key]), "", style="bold"
+        )
     return table
 
 
@@ -110,5 +112,5 @@ def _format(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _percent(share: float) -> str:
-    return "-" if isnan(share) else f"{100 * share:.2f}"
+def _fraction(share: float) -> str:
+    return "-" if isnan(share) else f"{share:.4f}"

@@ -13,8 +13,8 @@ from segframe.config import validate
 
 GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
-OF_SCRIPTS = {"inference", "postprocess"}
-"""Groups of inference: evaluate.yaml and predict.yaml list them, train.yaml does not."""
+OF_SCRIPTS = {"postprocess"}
+"""Groups that evaluate.yaml and predict.yaml list, and train.yaml does not."""
 
 
 @cache
@@ -25,7 +25,7 @@ def plain(path):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
     if group in OF_SCRIPTS:
-        config = composed(f"{group}={option}", "checkpoint=x", "input=x", "output=x", name="predict")
+        config = composed(f"{group}={option}", "inference=whole", "checkpoint=x", "input=x", "output=x", name="predict")
     else:
         folder = ["data.root=photos", "data.dataset.classes=[road,sky]"] if option == "folder" else []
         config = composed(f"{group}={option}", *folder)
@@ -83,8 +83,8 @@ def test_every_group_is_listed_where_it_is_used():
         return {key for line in defaults if isinstance(line, dict) for key in line if "@" not in key}
 
     assert keys("train") == set(GROUPS) - OF_SCRIPTS
-    assert keys("evaluate") >= OF_SCRIPTS
-    assert keys("predict") >= OF_SCRIPTS
+    assert keys("evaluate") >= {"inference", *OF_SCRIPTS}
+    assert keys("predict") >= {"inference", *OF_SCRIPTS}
 
 
 def test_the_command_line_wins_over_presets_in_any_order():

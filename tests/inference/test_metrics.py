@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segframe.inference.metrics import ConfusionMatrix, compute_metrics
+from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
 
 
 def numpy_metrics(predictions, masks, num_classes):
@@ -54,3 +54,19 @@ def test_absent_classes_are_not_counted():
     assert np.isnan(found["val/iou/c"])
     confusion.reset()
     assert confusion.matrix.sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sentence"),
+    [
+        ([[5, 1, 0], [0, 2, 0], [1, 0, 3]], ""),
+        ([[5, 0, 0], [0, 2, 0], [0, 0, 0]], "val/miou is a mean over 2 of 3 classes: c never occurs in the truth"),
+        (
+            [[5, 0, 2], [0, 0, 0], [0, 0, 0]],
+            "val/miou is a mean over 2 of 3 classes: b, c never occur in the truth (IoU 0, since predicted: c)",
+        ),
+        ([[7]], "val/miou is the IoU of one class, a"),
+    ],
+)
+def test_missing_classes_are_named(matrix, sentence):
+    assert describe_missing(torch.tensor(matrix), ("a", "b", "c")[: len(matrix)], "val") == sentence

@@ -16,9 +16,9 @@ def test_metrics_table_marks_absent_classes(capsys):
     print_table(metrics_table(metrics, matrix, NAMES, title="last validation"))
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[1]: line.replace("│", " ").split() for line in lines if line.startswith("│")}
-    assert rows["background"] == ["background", "66.67", "75.00", "80.00"]
-    assert rows["dog"] == ["dog", "-", "-", "0.00"]
-    assert rows["mean"][-2:] == ["45.80", "62.50"]
+    assert rows["background"] == ["background", "0.6667", "0.7500", "0.8000"]
+    assert rows["dog"] == ["dog", "-", "-", "0.0000"]
+    assert rows["mean"][-2:] == ["0.4580", "0.6250"]
 
 
 def test_markup_in_names_is_printed_literally(capsys):

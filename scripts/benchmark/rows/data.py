@@ -17,8 +17,8 @@ from benchmark.processes import Forked
 from benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import build_datasets
+from segframe.inference.prepare import keep_freed_memory
 from segframe.models.build import build_normalize
-from segframe.training import performance
 
 CROP = 513
 NUM_CITY_CLASSES = 19
@@ -49,7 +49,7 @@ def training_data(config: DictConfig) -> SegmentationDataset:
 def one_pass(config: DictConfig, dataset: SegmentationDataset, finish: Callable[[torch.Tensor], object]) -> Call:
     """Return a function that reads one epoch of a dataset, passing each image to `finish` as a batch of one."""
     if config.trainer.keep_freed_memory:
-        performance.keep_freed_memory()
+        keep_freed_memory()
     epochs = count()
 
     def read() -> None:

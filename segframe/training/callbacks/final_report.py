@@ -6,6 +6,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from segframe.inference.metrics import describe_missing
 from segframe.visualization.tables import console, metrics_table, print_table
 
 
@@ -18,6 +19,8 @@ class FinalReport(Callback):
         if module.metrics:
             matrix = module.confusion.matrix.cpu().numpy()
             print_table(metrics_table(module.metrics, matrix, module.classes, title="last validation"))
+            if missing := describe_missing(module.confusion.matrix, module.classes, "val"):
+                console(highlight=False).print(missing, soft_wrap=True)
         lines = {}
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.best_model_path:

@@ -101,8 +101,8 @@ class ProgressBar(lightning.ProgressBar):
             per_epoch = module.length.steps_per_epoch
             epochs = f"{trainer.global_step / per_epoch:.1f}/{module.length.total_steps / per_epoch:.4g}"
             metrics = _last_curves(trainer) | self._figures
-            short = {"train/loss": "loss", "val/loss": "val", "val/miou": "miou"}  # to fit into 80 columns
-            shown = [f"{word} {metrics[name]:.3f}" for name, word in short.items() if name in metrics]
+            short = {"train/loss": "loss {:.3f}", "val/loss": "val {:.3f}", "val/miou": "miou {:.4f}"}  # in 80 columns
+            shown = [text.format(metrics[name]) for name, text in short.items() if name in metrics]
             self._progress.update(
                 self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" ".join(shown)
             )
@@ -111,7 +111,7 @@ class ProgressBar(lightning.ProgressBar):
         step, metrics, curves = trainer.global_step, module.metrics, _last_curves(trainer)
         parts = [f"step {step}/{module.length.total_steps}", f"epoch {step / module.length.steps_per_epoch:.1f}"]
         parts += [f"train/loss {curves['train/loss']:.3f}"] if curves else []
-        parts += [f"val/loss {metrics['val/loss']:.3f}", f"val/miou {metrics['val/miou']:.3f} (best {self.best:.3f})"]
+        parts += [f"val/loss {metrics['val/loss']:.3f}", f"val/miou {metrics['val/miou']:.4f} (best {self.best:.4f})"]
         if curves:
             parts.append(f"{curves['speed/images_per_second']:.1f} images/s")
             parts.append(f"{100 * curves['speed/data_wait']:.0f} % waiting for data")
