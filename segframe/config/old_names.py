@@ -10,7 +10,7 @@ PACKAGES = {
     "callbacks": "segframe.training.callbacks",
     "sweep": "segframe.cli",
 }
-"""Rooms of older versions, which named parts by their files, and the packages that export the same parts today."""
+"""Packages of older versions, which named parts by their files, and the packages that export the same parts today."""
 CLASSES = {
     **{"Timm": "TimmBackbone", "SummedScores": "DeepLabV2", "OnCoarseGrid": "CoarseLabels", "Combined": "WeightedSum"},
     **{"Curves": "TrainingCurves", "LoaderReport": "DataloaderReport", "Whole": "WholeImage", "CSV": "CSVLogger"},

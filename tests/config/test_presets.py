@@ -41,9 +41,9 @@ def test_every_target_is_public():
         assert callable(hydra.utils.get_object(target)), target
         package, _, name = target.rpartition(".")
         if target.startswith("segframe."):
-            room = hydra.utils.get_object(package)
-            assert hasattr(room, "__path__"), f"{target}: named by its package, so that files can move"
-            assert name in room.__all__, target
+            package_ = hydra.utils.get_object(package)
+            assert hasattr(package_, "__path__"), f"{target}: named by its package, so that files can move"
+            assert name in package_.__all__, target
 
 
 @pytest.mark.parametrize("model", options("model"))
