@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from segframe.data.cache import Cache
 from segframe.data.file_listing import LISTED_TWICE, Sample, disambiguate_names, report_problem
 from segframe.data.image_io import read_image, read_raw
 from segframe.data.label_map import LabelTable, Palette
+from segframe.data.mask_checks import (
+    BLACK_AND_WHITE,
+    advise_on_black_and_white,
+    check_palette,
+    check_transformed,
+    is_black_and_white,
+    map_mask,
+)
 from segframe.data.pixel_format import PixelFormat
 from segframe.data.transforms import Transform
 from segframe.errors import UserError, check_range
@@ -40,6 +49,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Whether users set classes, palette and label_map (data.dataset.*)."""
     pixels = PixelFormat()
     """Channels and highest value of the images; open_split sets the config's."""
+    palette_is_declared: bool = True
+    """Whether masks saved as RGB have the palette's colours; otherwise it is for pictures only."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -49,7 +60,9 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.split = split
         self.transform = transform
         self.seed = seed
-        self.labels = LabelTable(self.classes, self.label_map, self.palette, self.labels_are_settings)
+        palette = self.palette if self.palette_is_declared else ()
+        self.labels = LabelTable(self.classes, self.label_map, palette, self.labels_are_settings)
+        self._checked: set[int] = set()
         self.samples = disambiguate_names(self.find())
         if not self.samples:
             raise UserError(f"the {split} split under {self.root} is empty: {self.source}")
@@ -74,7 +87,18 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     def read_mask(self, index: int) -> np.ndarray:
         """Return the mask as uint8 (H, W), void = 255; UserError if a value is no class."""
         path = self.samples[index].mask
-        return self.labels(self.load_mask(path), path)
+        raw = self.load_mask(path)
+        if index not in self._checked:
+            # What quick_check may not see in its sample; each process checks a mask when it first reads it.
+            if is_black_and_white(self.labels, raw) and not self._holds_class_1:
+                raise UserError(f"{path}: {BLACK_AND_WHITE}; {advise_on_black_and_white(self.labels)}")
+            check_palette(self.labels, raw, path)
+            self._checked.add(index)
+        return map_mask(self.labels, raw, path)
+
+    @cached_property
+    def _holds_class_1(self) -> bool:
+        return any((self.load_mask(sample.mask) == 1).any() for sample in self.samples)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the image (H, W, C), uint8 or uint16, and its mask; read-only if they are cached.
@@ -109,6 +133,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
             try:
                 image, mask = self.transform(image, mask, int(seed))
+                mask = check_transformed(self.labels, image, mask)
             except UserError as error:
                 sample, (height, width) = self.samples[index], image.shape[:2]
                 where = sample.image if sample.image != Path() else f"{type(self).__name__} {sample.name}"

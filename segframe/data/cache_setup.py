@@ -52,7 +52,7 @@ class Store:
         index["start"] = ends - index["reserved"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
-        settings = dataset.pixels, dataset.classes, paths, dataset.palette, labels.listed_colours, labels.other
+        settings = dataset.pixels, dataset.classes, paths, labels.palette, labels.listed_colours, labels.other
         identity = repr((kind.__module__, kind.__name__, *settings)).encode() + labels.table.tobytes()
         digest = sha256(identity).digest()
         self.num_samples, self.pixels = len(index), dataset.pixels

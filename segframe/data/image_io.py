@@ -122,6 +122,14 @@ def _decode(path: Path, opened: ImageFile) -> np.ndarray:
     return np.array(image)
 
 
+def read_palette(path: Path) -> bytes:
+    """Return red, green and blue of index 0, 1, ... of a palette image; nothing for other images and files."""
+    try:
+        return read_header(path).palette
+    except UserError:  # no image file, such as a MATLAB file of SBD
+        return b""
+
+
 def read_raw(path: Path) -> np.ndarray:
     """Return the raw values of a mask, (H, W), upright; UserError if the file is no mask.
 
@@ -132,6 +140,10 @@ def read_raw(path: Path) -> np.ndarray:
         stored = _stored_mode(opened)
         _check_mask(path, opened)
         mask = _upright_image(opened)
+    if mask.mode in ("RGBA", "LA") and _is_constant(mask, "RGBL") and not _is_constant(mask, "A"):
+        raise UserError(
+            f"{path}: all its pixels have one colour, and alpha differs; save the alpha channel as grey PNG"
+        )
     if mask.mode == "LA":
         mask = mask.getchannel("L")
     if mask.mode in ("1", "L", "P"):
@@ -149,6 +161,11 @@ def read_raw(path: Path) -> np.ndarray:
         f"{path} is no mask (mode {mask.mode}): save it as a single-channel or palette PNG whose values are class "
         "indices, or as RGB in the palette's colours"
     )
+
+
+def _is_constant(image: Image.Image, channels: str) -> bool:
+    extremes = (image.getchannel(channel).getextrema() for channel in image.getbands() if channel in channels)
+    return all(low == high for low, high in extremes)
 
 
 def pack(colours: np.ndarray) -> np.ndarray:

@@ -1,13 +1,11 @@
-"""Mapping of raw mask values (indices or colours) to class indices, and advice about values that are no class."""
+"""Mapping of raw mask values (indices or colours) to class indices."""
 
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from segframe import IGNORE_INDEX
@@ -23,12 +21,10 @@ OTHER = "other"
 """Label map key for all values that are not listed."""
 NO_CLASS = 254
 """Marks values that are no class; there are at most 254 classes."""
+LABEL_MAP = "data.dataset.label_map"
 
 _NUM_INDICES = 1 << 16
 _NUM_COLOURS = 1 << 24
-_MAX_LABELS = 16
-"""More invalid values than this are taken for noise, not for labels."""
-_LABEL_MAP = "data.dataset.label_map"
 _KEYS = f'its keys are mask values from 0 to 65535, colours as "#rrggbb", or {OTHER!r}'
 
 
@@ -47,8 +43,9 @@ class LabelTable:
     """Lookup table from raw mask values to class indices.
 
     Indices that the label map does not list stay as they are if they are void or a class that no other value is mapped
-    to. Colours ("#rrggbb") that it does not list get the class of that colour in the palette. The key `other` stands
-    for all values that are not listed. Targets are class indices, class names, 255 or "ignore".
+    to. Colours ("#rrggbb") that it does not list get the class of that colour in the palette, which is empty if nobody
+    declared the colours of the masks. The key `other` stands for all values that are not listed. Targets are class
+    indices, class names, 255 or "ignore".
     """
 
     def __init__(
@@ -73,20 +70,24 @@ class LabelTable:
         for value, target in self.indices.items():
             # A bool is an int, and as an index it selects the whole table.
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _NUM_INDICES:
-                raise UserError(f"{_LABEL_MAP} lists {value!r}: {_KEYS}")
+                raise UserError(f"{LABEL_MAP} lists {value!r}: {_KEYS}")
             table[value] = target
         self.table = table
         self.is_identity = self.other is None and not self.indices
+
+    @property
+    def declares_colours(self) -> bool:
+        """Whether colours have classes: of the palette, or of the label map."""
+        return bool(self.palette or self.listed_colours)
 
     @cached_property
     def colours(self) -> dict[int, int]:
         """Class by colour, 0xRRGGBB; UserError if two classes have the same colour."""
         found: dict[int, int] = {}
-        for k, (red, green, blue) in enumerate(self.palette):
-            colour = red << 16 | green << 8 | blue
+        for k, colour in enumerate(map(pack_colour, self.palette)):
             if colour in found and colour not in self.listed_colours:
                 raise UserError(
-                    f"data.dataset.palette gives {_hex(colour)} to {self.classes[found[colour]]} and to "
+                    f"data.dataset.palette gives {format_colour(colour)} to {self.classes[found[colour]]} and to "
                     f"{self.classes[k]}: to read colour-coded masks give each class a colour of its own"
                 )
             found[colour] = k
@@ -103,86 +104,36 @@ class LabelTable:
         """Return the classes of raw values of any shape, as uint8: void = 255, NO_CLASS for invalid values."""
         return (self.colour_table if raw.dtype == COLOURS else self.table)[raw]
 
-    def __call__(self, raw: np.ndarray, path: Path) -> np.ndarray:
-        """Return the mask as uint8 (H, W), void = 255; UserError if a value of the file is no class."""
-        raw = np.ascontiguousarray(raw)
-        if raw.dtype != np.uint8:
-            mask = self.map_values(raw)
-            is_invalid = (mask == NO_CLASS).any()
-        elif self.is_identity:
-            mask = raw
-            is_invalid = (raw + np.uint8(1)).max() > len(self.classes)  # void becomes 0
-        else:
-            mask = cv2.LUT(raw, self.table[:256])
-            is_invalid = (mask == NO_CLASS).any()
-        if is_invalid:
-            raise UserError(f"{path} {self._describe_invalid(*np.unique(raw, return_counts=True))}")
-        return mask
-
-    def _describe_invalid(self, values: np.ndarray, counts: np.ndarray) -> str:
-        invalid = self.map_values(values) == NO_CLASS
-        shown = ", ".join(
-            f"{format_value(value)} ({count} pixels)"
-            for value, count in zip(values[invalid][:5], counts[invalid][:5], strict=True)
-        )
-        more = f" and {invalid.sum() - 5} more" if invalid.sum() > 5 else ""
-        num_classes = len(self.classes)
-        if values.dtype == COLOURS:
-            problem = f"the colour {shown}{more}, which the palette gives to none of the {num_classes} classes"
-        else:
-            problem = f"the value {shown}{more}, but there are {num_classes} classes (0-{num_classes - 1}; void: 255)"
-        return f"holds {problem}: {self.advice(values)}"
-
-    def advice(self, values: np.ndarray) -> str:
-        """Return what to do about the raw values of one or several masks, some of which are no class."""
-        invalid = values[self.map_values(values) == NO_CLASS]
-        if len(invalid) > _MAX_LABELS:
-            return (
-                "was the mask saved as JPEG, or resized with interpolation?"
-                + f" If these are labels, list them in {_LABEL_MAP}, or set its key {OTHER!r}" * self.are_settings
-            )
-        if not self.are_settings:
-            return "this dataset's classes are fixed: correct the file, or read masks of your own with data=folder"
-        num_classes, present, ignored = len(self.classes), set(values.tolist()), dict.fromkeys(invalid.tolist(), IGNORE)
-        if values.dtype == COLOURS:
-            if num_classes == 2 and present <= {0, 0xFFFFFF}:
-                return "for a binary mask set 'data.dataset.palette=[[0,0,0],[255,255,255]]'"
-            line = self.format_label_map({_hex(colour): IGNORE for colour in ignored})
-            return f"correct data.dataset.palette, or set {line}, or classes for ignore"
-        if num_classes == 2 and len(invalid) == 1 and not self.indices and present <= {0, invalid[0]}:
-            return f"for a binary mask set {self.format_label_map({int(invalid[0]): 1})}"
-        if num_classes == 19 and num_classes < invalid.max() <= 33:
-            return f"these seem to be Cityscapes labelIds, which need a {_LABEL_MAP}"
-        if num_classes in invalid and not self.indices:
-            void = f"if {num_classes} is the void, set {self.format_label_map(ignored)}"
-            if 0 in present:
-                return void
-            shifted = {k + 1: k for k in range(num_classes)}
-            return f"if the classes count from 1, set {self.format_label_map(shifted | ignored | shifted)}; {void}"
-        return f"set {self.format_label_map(ignored)}, or a class instead of ignore, or extend data.dataset.classes"
-
     def format_label_map(self, more: Mapping[Any, int | str]) -> str:
         """Return the setting of the label map with these entries added, as typed on a command line.
 
         Command lines take no colours: a label map with colours is formatted for a YAML file. The prefix ++ lets the
         setting follow another one of the same map.
         """
-        colours: dict[Any, int | str] = {_hex(colour): target for colour, target in self.listed_colours.items()}
+        colours: dict[Any, int | str] = {
+            format_colour(colour): target for colour, target in self.listed_colours.items()
+        }
         entries = colours | self.indices | dict(more)
         keys = [f'"{key}"' if isinstance(key, str) else str(key) for key in entries]
         targets = [IGNORE if target == IGNORE_INDEX else target for target in entries.values()]
         inner = ", ".join(f"{key}: {target}" for key, target in zip(keys, targets, strict=True))
         if '"' in inner:
-            return f"{_LABEL_MAP}: {{{inner}}} in a YAML file"
-        return f"'{'++' if self.indices else ''}{_LABEL_MAP}={{{inner}}}'"
+            return f"{LABEL_MAP}: {{{inner}}} in a YAML file"
+        return f"'{'++' if self.indices else ''}{LABEL_MAP}={{{inner}}}'"
 
 
 def format_value(value: np.integer) -> str:
     """Return a raw mask value as text: 7, or #e0e0c0."""
-    return _hex(int(value)) if value.dtype == COLOURS else str(value)
+    return format_colour(int(value)) if value.dtype == COLOURS else str(value)
 
 
-def _hex(colour: int) -> str:
+def pack_colour(colour: tuple[int, int, int]) -> int:
+    """Return 0xRRGGBB."""
+    return int.from_bytes(bytes(colour), "big")
+
+
+def format_colour(colour: int) -> str:
+    """Return #rrggbb."""
     return f"#{colour:06x}"
 
 
@@ -190,9 +141,9 @@ def _parse_colours(targets: Mapping[str, int]) -> dict[int, int]:
     keys: dict[int, str] = {}
     for key in targets:
         if not re.fullmatch("#[0-9a-fA-F]{6}", key):
-            raise UserError(f"{_LABEL_MAP} lists {key!r}: {_KEYS}")
+            raise UserError(f"{LABEL_MAP} lists {key!r}: {_KEYS}")
         if (first := keys.setdefault(int(key[1:], 16), key)) != key:
-            raise UserError(f"{_LABEL_MAP} lists {first!r} and {key!r}, which are one colour: keep one of them")
+            raise UserError(f"{LABEL_MAP} lists {first!r} and {key!r}, which are one colour: keep one of them")
     return {colour: targets[key] for colour, key in keys.items()}
 
 
@@ -205,4 +156,4 @@ def _parse_target(target: int | str, classes: Sequence[str]) -> int:
         return target
     close = get_close_matches(str(target), classes, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "give a class index, a class name or 'ignore'"
-    raise UserError(f"{_LABEL_MAP} maps to {target!r}, which is none of the {len(classes)} classes: {hint}")
+    raise UserError(f"{LABEL_MAP} maps to {target!r}, which is none of the {len(classes)} classes: {hint}")

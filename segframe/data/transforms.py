@@ -35,6 +35,12 @@ class Transform:
             # The usual default, 0, would label the corners of a rotated image as class 0; None does not change masks.
             if getattr(inner, "fill_mask", None) is not None:
                 inner.fill_mask = IGNORE_INDEX
+            if getattr(inner, "mask_interpolation", None) not in (None, cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT):
+                name = type(inner).__name__
+                raise UserError(
+                    f"transforms: mask_interpolation={inner.mask_interpolation} of {name}: a mean of two class indices "
+                    "is another class; leave it out, for nearest"
+                )
         # Other steps than the crop may write into their input.
         self.may_write = not steps or not isinstance(steps[0], RandomScaleCrop) or steps[0].p < 1
 

@@ -94,8 +94,8 @@ def test_colours(photos):
     palette = np.array([(0, 0, 0), (128, 0, 0), (1, 2, 3)], np.uint8)
     change_masks(photos, lambda mask: palette[mask])
     found = next(finding for finding in check(photos)[0] if finding.split == "train")
-    assert "#010203" in found.what
-    assert '{"#010203": ignore}' in found.advice
+    assert "data.dataset.palette is not set: #010203" in found.what
+    assert found.advice.startswith("set data.dataset.palette=[[r,g,b],...], the colours of the 3 classes")
     findings, found = check(photos, "data.dataset.palette=[[0,0,0],[128,0,0],[1,2,3]]")
     assert findings == []
     summary = report.summarize(found.splits[0])
@@ -114,6 +114,39 @@ def test_encodings_of_masks(photos):
     Image.fromarray(mask_of(4)).save(photos / "m.jpg")
     (photos / "m.jpg").rename(photos / "masks/train/4.png")
     check_finding(photos, WARNING, "stored as JPEG", ["masks/train/4.png"])
+
+
+def test_palettes_in_another_order(photos):
+    colours = [0, 128, 0, 128, 0, 0, 0, 0, 0]
+    for path in (photos / "masks").rglob("*.png"):
+        mask = Image.fromarray(2 - np.array(Image.open(path)))
+        mask.putpalette(colours)
+        mask.save(path)
+    swap = "data.dataset.label_map={0: 2, 2: 0}"
+    for setting, severity in (("data.dataset.palette=null", WARNING), ("data.dataset.palette=voc", ERROR)):
+        found = [finding for finding in check(photos, setting)[0] if "colours are those of other" in finding.what]
+        assert [finding.severity for finding in found] == [severity, severity]
+        assert f"set '{swap}'" in found[0].advice
+        findings, checked = check(photos, setting, swap)
+        assert findings == []
+        cars = sum(int((mask_of(seed) == 2).sum()) for seed in range(6))
+        assert report.summarize(checked.splits[0])["classes"]["car"]["pixels"] == cars
+    (photos / "masks/train/0.png").write_bytes((photos / "masks/train/1.png").read_bytes())
+    mask = Image.fromarray(mask_of(0))
+    mask.putpalette(colours[3:6] + colours[:3] + colours[6:])
+    mask.save(photos / "masks/train/0.png")
+    found = next(finding for finding in check(photos)[0] if "colours are those of other" in finding.what)
+    assert "if the colours are right, save the masks as RGB;" in found.advice
+
+
+def test_class_files(photos):
+    (photos / "class_dict.csv").write_text("name,r,g,b\nground,0,0,0\ntree,0,128,0\ncar,128,0,0\n")
+    assert check(photos)[0] == []
+    (photos / "images/_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, car\n2, tree\n")
+    found = check_finding(photos, WARNING, "class file with other classes: ground, car, tree", ["images/_classes.csv"])
+    assert found.advice == "if it belongs to the masks, set data.dataset.classes=images/_classes.csv"
+    (photos / "labelmap.txt").write_text("tree:1::\n")
+    check_finding(photos, NOTE, "class file that cannot be read", ["labelmap.txt"])
 
 
 def test_binary_masks(photos):

@@ -21,8 +21,8 @@ def test_folder_per_split(tmp_path):
     assert item["image"].shape == (3, *SIZE)
     assert item["image"].dtype == item["mask"].dtype == torch.uint8
     assert (item["mask"] == 1).all()
-    assert Folder(tmp_path, "val", **TWO)[0]["mask"].unique().tolist() == [0, 255]
-    assert Folder(tmp_path, "val", **TWO, label_map={255: 1})[0]["mask"].unique().tolist() == [0, 1]
+    for target, values in (("ignore", [0, 255]), (1, [0, 1])):
+        assert Folder(tmp_path, "val", **TWO, label_map={255: target})[0]["mask"].unique().tolist() == values
     check_error(lambda: Folder(tmp_path, "test", **TWO), "no split 'test'", "train, val")
 
 
@@ -53,17 +53,11 @@ def test_images_and_suffixed_masks_in_one_folder(tmp_path):
     assert names(Folder(tmp_path, "train", val_ratio=1e-9, **settings)) == ["a", "b"]
 
 
-def test_classes_from_a_file(tmp_path):
-    put_pair(tmp_path, "a", "train")
-    put_lines(tmp_path / "classes.txt", "sky", "", "sea")
-    assert Folder(tmp_path, "train", classes="classes.txt").classes == ("sky", "sea")
-    check_error(lambda: Folder(tmp_path, "train", classes="names.txt"), "names.txt", "one name per line")
-
-
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [
         ({"classes": ["x", "x"]}, ["1 of them different"]),
+        ({"classes": ["cat"]}, ["names one class", "set data.dataset.classes=[background,cat]"]),
         ({"classes": [True, False]}, ["classes holds True, which is no name", "quotes"]),
         ({"classes": ["x", "ignore"]}, ["classes holds 'ignore', which is the void"]),
         ({"palette": [[1, 2, 3]]}, ["1 colours for 2 classes"]),

@@ -12,6 +12,7 @@ from PIL import Image
 from segframe.data import VOC
 from segframe.data.image_io import read_raw
 from segframe.data.label_map import LabelTable, voc_palette
+from segframe.data.mask_checks import advise, map_mask
 
 
 def make_table(classes, label_map, palette=()):
@@ -19,7 +20,7 @@ def make_table(classes, label_map, palette=()):
 
 
 def map_row(table, *values, dtype=np.uint8):
-    return table(np.array([values], dtype), Path("m.png"))[0].tolist()
+    return map_mask(table, np.array([values], dtype), Path("m.png"))[0].tolist()
 
 
 def test_voc_palette():
@@ -79,7 +80,7 @@ def test_advice_about_indices(num_classes, values, advice):
 def test_no_setting_is_advised_for_fixed_classes():
     table = LabelTable([f"c{i}" for i in range(21)], {7: 3}, voc_palette(21), are_settings=False)
     for values in (np.array([21], np.uint8), np.array([0x123456], np.uint32)):
-        assert table.advice(values).startswith("this dataset's classes are fixed: correct the file")
+        assert advise(table, values).startswith("this dataset's classes are fixed: correct the file")
 
 
 @pytest.mark.parametrize("values", [[0, 7, 0x112233, 0x445566], [7, 40, 50]])
@@ -87,7 +88,7 @@ def test_advised_maps_with_colours_can_be_pasted(values):
     label_map, classes = {"#0A0b0c": "sky", "#010203": 255, 7: "road"}, ("road", "sky")
     table = make_table(classes, label_map)
     raw = np.array(values, np.uint32 if max(values) > 255 else np.uint8)
-    advised = yaml.safe_load(re.search(r"label_map: (\{.*?\}) in a YAML file", table.advice(raw))[1])
+    advised = yaml.safe_load(re.search(r"label_map: (\{.*?\}) in a YAML file", advise(table, raw))[1])
     assert make_table(classes, advised).map_values(raw)[-2:].tolist() == [255, 255]
 
 
@@ -95,7 +96,7 @@ def test_advised_maps_with_colours_can_be_pasted(values):
 def test_advised_settings_solve_the_problem(label_map, values):
     classes, raw = ["c0", "c1", "c2"], np.array(values, np.uint8)
     table = make_table(classes, label_map)
-    settings = re.findall(r"'\S*data\.dataset\.label_map=(\{.*?\})'", table.advice(raw))
+    settings = re.findall(r"'\S*data\.dataset\.label_map=(\{.*?\})'", advise(table, raw))
     assert settings
     for setting in settings:
         changed = make_table(classes, label_map | yaml.safe_load(setting))
@@ -115,7 +116,8 @@ def put_colours(path, *colours, mode="RGB"):
 
 
 def read_city(path, label_map, palette=CITY):
-    return make_table(("road", "building", "person")[: len(palette)], label_map, palette)(read_raw(path), path)
+    table = make_table(("road", "building", "person")[: len(palette)], label_map, palette)
+    return map_mask(table, read_raw(path), path)
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("RGB", ".bmp"), ("RGBA", ".png")])

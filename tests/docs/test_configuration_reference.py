@@ -27,7 +27,8 @@ def page():
     [
         "| `backbone.multi_grid` | `null` | `list[int] \\| null` | dilations of layer4's blocks",
         "| `trainer.max_steps` | `null` | `int \\| null` | optimizer steps; if set, it replaces max\\_epochs |",
-        "| `data.dataset.classes` | required | `str \\| list[str]` | \\[background, cat, ...\\]",
+        "| `data.root` | required | `str \\| null` | folder of the dataset's files; nothing outside it is read |",
+        "| `data.dataset.classes` | `null` | `str \\| list[str] \\| null` | needed: \\[background, cat, ...\\]",
         "| `callbacks.curves.every_n_steps` | `20` | `int` | optimizer steps between two points |",
         "| `seed` | `0` | `int` | of weights, order of images, augmentation and dropout |",
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segframe import IGNORE_INDEX
 from segframe.data.base import SegmentationDataset
+from segframe.data.class_files import ClassFile, find_class_files, read_class_file
 from segframe.data.file_listing import (
     IMAGE_SUFFIXES,
     INVALID_LINE,
@@ -25,7 +26,6 @@ from segframe.data.split_lists import (
     LINE_FORMAT,
     parse_name,
     parse_pairs,
-    read_list,
     read_numbered_lines,
     split_at_separators,
 )
@@ -44,8 +44,9 @@ class Folder(SegmentationDataset):
     that added files do not change the split of others; sub-folders such as images/train and masks/train.
 
     `mask_suffix`: end of the masks' names (x_mask.png). `classes`: list of names, or path of a text file with one per
-    line. `palette`: list of [r, g, b], None for VOC's; masks saved as RGB are read by it. `label_map`: mask values and
-    colours ("#rrggbb") -> class indices, class names or "ignore", see LabelTable.
+    line, or of a tool's file, see class_files. `palette`: list of [r, g, b], by which masks saved as RGB are read, or
+    "voc"; None: the colours of the file of classes, or VOC's for pictures only. `label_map`: mask values and colours
+    ("#rrggbb") -> class indices, class names or "ignore", see LabelTable.
     """
 
     source = "see the layouts in configs/data/folder.yaml"
@@ -58,8 +59,8 @@ class Folder(SegmentationDataset):
         transform: Transform | None = None,
         seed: int = 0,
         *,
-        classes: str | Sequence[str],
-        palette: Sequence[Sequence[int]] | None = None,
+        classes: str | Sequence[str] | None = None,
+        palette: str | Sequence[Sequence[int]] | None = None,
         images: str = "images",
         masks: str = "masks",
         mask_suffix: str = "",
@@ -69,9 +70,12 @@ class Folder(SegmentationDataset):
     ) -> None:
         top = require(Path(root).expanduser(), "point data.root at the folder that holds images and masks")
         self.images, self.masks, self.mask_suffix = top / images, top / masks, mask_suffix
-        self.classes = _parse_classes(classes, top)
-        self.palette = _parse_palette(palette, len(self.classes))
-        self.label_map = label_map or {}
+        listed = _list_classes(classes, top)
+        self.classes = _check_names(listed.names)
+        colours = palette if palette is not None else listed.palette
+        self.palette = _parse_palette(colours, len(self.classes))
+        self.palette_is_declared = colours is not None
+        self.label_map = {**listed.label_map, **(label_map or {})}
         self.lists = {name: top / path for name, path in (splits or {}).items()}
         self.val_ratio = val_ratio
         self.splits = self._splits()
@@ -166,10 +170,16 @@ class Folder(SegmentationDataset):
         return next((path for path in paths if path.exists()), paths[0])
 
 
-def _parse_classes(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:
+def _list_classes(classes: str | Sequence[str] | None, top: Path) -> ClassFile:
     if isinstance(classes, str):
-        path = top / classes if (top / classes).exists() else Path(classes)
-        classes = read_list(path, "data.dataset.classes is a list of names, or a text file with one name per line")
+        return read_class_file(top / classes if (top / classes).exists() else Path(classes))
+    if classes is not None:
+        return ClassFile(list(classes))
+    files = "".join(f" or data.dataset.classes={path.relative_to(top)}" for path in find_class_files(top)[:1])
+    raise UserError(f"data.dataset.classes must be given: data.dataset.classes=[background,cat,...]{files}")
+
+
+def _check_names(classes: Sequence[str]) -> tuple[str, ...]:
     for name in classes:
         if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
             raise UserError(
@@ -182,6 +192,11 @@ def _parse_classes(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:
             f"data.dataset.classes holds {IGNORE!r}, which is the void in data.dataset.label_map: give the class "
             f"another name, or leave it out and take its values to {IGNORE} there"
         )
+    if len(names) == 1:
+        raise UserError(
+            f"data.dataset.classes=[{names[0]}]: it names one class, and pixels without it are a class too; set "
+            f"data.dataset.classes=[background,{names[0]}]"
+        )
     if not 1 < len(names) < IGNORE_INDEX or len(set(names)) < len(names):
         raise UserError(
             f"data.dataset.classes holds {len(names)} names, {len(set(names))} of them different: "
@@ -190,9 +205,11 @@ def _parse_classes(classes: str | Sequence[str], top: Path) -> tuple[str, ...]:
     return names
 
 
-def _parse_palette(palette: Sequence[Sequence[int]] | None, num_classes: int) -> Palette:
-    if palette is None:
+def _parse_palette(palette: str | Sequence[Sequence[int]] | None, num_classes: int) -> Palette:
+    if palette in (None, "voc"):
         return voc_palette(num_classes)
+    if isinstance(palette, str):
+        raise UserError(f"data.dataset.palette={palette}: give a list with one [r, g, b] per class, or voc")
     colours = [tuple(colour) for colour in palette]
     is_valid = all(len(colour) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in colour) for colour in colours)
     if len(colours) != num_classes or not is_valid:

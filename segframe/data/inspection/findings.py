@@ -3,16 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from segframe import IGNORE_INDEX
-from segframe.data import file_listing, split_lists
+from segframe.data import file_listing, mask_checks, split_lists
+from segframe.data.base import SegmentationDataset
+from segframe.data.class_files import find_class_files, read_class_file
 from segframe.data.image_io import COLOURS
 from segframe.data.inspection.facts import MaskFacts
 from segframe.data.inspection.splits import Split
 from segframe.data.label_map import NO_CLASS, LabelTable, format_value
-from segframe.errors import shorten
+from segframe.errors import UserError, shorten
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -59,9 +62,9 @@ def check_split(split: Split, splits: Sequence[Split]) -> list[Finding]:
         *_check_readable(split),
         *_check_sizes(split),
         *_check_images(split),
+        *_check_palettes(split),
         *_check_values(split, splits),
         *_check_encodings(split),
-        *_check_palettes(split),
         *_check_contents(split),
     ]
 
@@ -153,9 +156,11 @@ def _check_values(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
         paths = list(dict.fromkeys(path for value in ranked for path in files_of[value]))
         kind = "colour" if is_colour else "value"
         what = f"mask with a {kind} that is none of the {len(labels.classes)} classes: {shown}{more}"
+        if is_colour and not labels.declares_colours:
+            what = f"mask of colours, and data.dataset.palette is not set: {shown}{more}"
         masks = [mask.values for other in (split, *splits) for _, mask in other.masks]
         seen = np.concatenate([values for values in masks if (values.dtype == COLOURS) == is_colour])
-        yield Finding(ERROR, split.name, what, paths, labels.advice(np.unique(seen)))
+        yield Finding(ERROR, split.name, what, paths, mask_checks.advise(labels, np.unique(seen)))
 
 
 def _files(paths: Sequence[str]) -> str:
@@ -183,11 +188,8 @@ def _check_encodings(split: Split) -> Iterator[Finding]:
         black_and_white = [path for path, kind in kinds.items() if kind == "0 and 255"]
         # 0 and 255 would be read as background and void.
         if not any(1 in mask.values for _, mask in masks):
-            advice = "are they binary? Then save them with the values 0 and 1"
-            if labels.are_settings:
-                binary, void = (labels.format_label_map({IGNORE_INDEX: target}) for target in (1, "ignore"))
-                advice = f"for binary masks set {binary}; if 255 is void, set {void}"
-            yield Finding(ERROR, split.name, "mask of 0 and 255 only, and 255 is void", black_and_white, advice)
+            advice = mask_checks.advise_on_black_and_white(labels)
+            yield Finding(ERROR, split.name, mask_checks.BLACK_AND_WHITE, black_and_white, advice)
         else:
             advice = "if they are binary masks, save all of them with the same values"
             what = "mask of 0 and 255 only, beside masks of class 1"
@@ -201,17 +203,29 @@ def _check_encodings(split: Split) -> Iterator[Finding]:
 
 
 def _check_palettes(split: Split) -> Iterator[Finding]:
+    labels = split.dataset.labels
     first: dict[int, bytes] = {}
-    found = []
+    differing = []
+    conflicts: dict[int, int] = {}
+    wrong: dict[str, str] = {}
     for path, mask in split.masks:
         palette = mask.header.palette
         if mask.values.dtype == np.uint8 and palette:
             used = {value: palette[3 * value : 3 * value + 3] for value in mask.values.tolist()}
             if any(first.setdefault(value, colour) != colour for value, colour in used.items()):
-                found.append(path)
-    if found:
+                differing.append(path)
+            if found := mask_checks.palette_conflicts(labels, palette, used):
+                conflicts |= found
+                wrong[path] = mask_checks.describe_conflicts(labels, found, palette)
+    if differing:
         advice = "an index has another colour than in earlier masks: were they saved with different palettes?"
-        yield Finding(WARNING, split.name, "mask whose palette differs", found, advice)
+        yield Finding(WARNING, split.name, "mask whose palette differs", differing, advice)
+    if wrong:
+        # Colours that nobody has declared may be those of other classes by coincidence.
+        severity = ERROR if labels.declares_colours else WARNING
+        what = f"{mask_checks.OTHER_ORDER} ({next(iter(wrong.values()))})"
+        advice = mask_checks.advise_on_conflicts(labels, {} if differing else conflicts)
+        yield Finding(severity, split.name, what, list(wrong), advice)
 
 
 def _check_contents(split: Split) -> Iterator[Finding]:
@@ -247,6 +261,22 @@ def _advise_about_masks(labels: LabelTable) -> str:
     if labels.are_settings:
         return "is data.dataset.label_map right, and are these the masks?"
     return "are these the masks?"
+
+
+def check_class_files(dataset: SegmentationDataset) -> Iterator[Finding]:
+    """Find the class files of annotation tools near the images that name other classes than the dataset has."""
+    others: dict[str, list[str]] = {}
+    for path in find_class_files(dataset.root) if dataset.labels.are_settings else []:
+        try:
+            names = read_class_file(path).names
+        except UserError as error:
+            yield Finding(NOTE, "", "class file that cannot be read", [str(path)], str(error))
+            continue
+        if names != list(dataset.classes):
+            others.setdefault(", ".join(names), []).append(str(path))
+    for text, files in others.items():
+        advice = f"if it belongs to the masks, set data.dataset.classes={Path(files[0]).relative_to(dataset.root)}"
+        yield Finding(WARNING, "", f"class file with other classes: {shorten(text)}", files, advice)
 
 
 def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:

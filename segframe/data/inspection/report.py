@@ -19,6 +19,7 @@ from segframe.data.inspection.findings import (
     WARNING,
     Finding,
     check_absent_classes,
+    check_class_files,
     check_split,
     class_counts,
     encoding,
@@ -82,6 +83,7 @@ def all_findings(found: FoundSplits, train_split: str, val_split: str) -> list[F
             *check_absent_classes(split, split.name == train_split),
             *duplicates.find_duplicates(split),
         ]
+    findings += check_class_files(found.splits[0].dataset)
     findings += duplicates.find_shared_images(found.splits, train_split, val_split)
     findings += [
         Finding(NOTE, name, "split that is not checked", [], reason) for name, reason in found.left_out.items()

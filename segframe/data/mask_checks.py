@@ -1,0 +1,217 @@
+"""Checks of masks against the classes, and advice about values and colours that are no class."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segframe import IGNORE_INDEX
+from segframe.data.image_io import COLOURS, read_palette
+from segframe.data.label_map import (
+    IGNORE,
+    LABEL_MAP,
+    NO_CLASS,
+    OTHER,
+    LabelTable,
+    format_colour,
+    format_value,
+    pack_colour,
+    voc_palette,
+)
+from segframe.errors import UserError
+
+BLACK_AND_WHITE = "mask of 0 and 255 only, and 255 is void"
+OTHER_ORDER = "palette mask whose colours are those of other classes"
+
+_MAX_LABELS = 16
+"""More invalid values than this are taken for noise, not for labels."""
+_GREY = 0x010101
+"""Times 0 ... 255: the grey levels."""
+_WHITE = 0xFFFFFF
+
+
+def map_mask(labels: LabelTable, raw: np.ndarray, path: Path) -> np.ndarray:
+    """Return the mask as uint8 (H, W), void = 255; UserError if a value of the file is no class."""
+    raw = np.ascontiguousarray(raw)
+    if raw.dtype != np.uint8:
+        mask = labels.map_values(raw)
+        is_invalid = (mask == NO_CLASS).any()
+    elif labels.is_identity:
+        mask, is_invalid = raw, _exceeds(raw, labels)
+    else:
+        mask = cv2.LUT(raw, labels.table[:256])
+        is_invalid = (mask == NO_CLASS).any()
+    if is_invalid:
+        raise UserError(f"{path} {_describe_invalid(labels, *np.unique(raw, return_counts=True))}")
+    return mask
+
+
+def _exceeds(mask: np.ndarray, labels: LabelTable) -> bool:
+    return bool((mask + np.uint8(1)).max() > len(labels.classes))  # void becomes 0
+
+
+def check_transformed(labels: LabelTable, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return a mask that transforms have changed as uint8 (H, W); UserError if it does not fit image and classes."""
+    if mask.shape != image.shape[:2]:
+        raise UserError(
+            f"transforms: the image is {image.shape[:2]} and its mask {mask.shape} after them; leave out the transform "
+            "that changes one alone"
+        )
+    if not np.issubdtype(mask.dtype, np.integer):
+        raise UserError(
+            f"transforms: the mask is {mask.dtype} after them; leave out the transform that computes with it"
+        )
+    is_byte = mask.min() >= 0 and mask.max() <= IGNORE_INDEX
+    if not is_byte or _exceeds(mask.astype(np.uint8, copy=False), labels):
+        values = np.unique(mask)
+        wrong = values[((values < 0) | (values >= len(labels.classes))) & (values != IGNORE_INDEX)]
+        raise UserError(
+            f"transforms: the mask holds {', '.join(map(str, wrong[:5]))} after them, and a class is 0 to "
+            f"{len(labels.classes) - 1}, void 255; leave out the transform that changes values"
+        )
+    return mask.astype(np.uint8, copy=False)
+
+
+def is_black_and_white(labels: LabelTable, raw: np.ndarray) -> bool:
+    """Whether 255 in this mask of two classes is read as void, and may be the second class: there is no 1."""
+    is_read_as_void = labels.is_identity and len(labels.classes) == 2 and raw.dtype == np.uint8
+    return is_read_as_void and raw.max() == IGNORE_INDEX and not (raw == 1).any()
+
+
+def advise_on_black_and_white(labels: LabelTable) -> str:
+    """Return what to do if the masks of a split hold 255 and no 1."""
+    if not labels.are_settings:
+        return "are they binary? Then save them with the values 0 and 1"
+    binary, void = (labels.format_label_map({IGNORE_INDEX: target}) for target in (1, IGNORE))
+    return f"for binary masks set {binary}; if 255 is void, set {void}"
+
+
+def palette_conflicts(labels: LabelTable, palette: bytes, used: Iterable[int]) -> dict[int, int]:
+    """Return the indices of a palette mask that have another class's colour: index -> class of the colour.
+
+    `palette`: red, green and blue of index 0, 1, ... of the file; `used`: its indices, of which those in the label map
+    are right. Half of the others must have colours of classes. If no colours are declared, VOC's and the grey levels
+    0, 1, ... count if all have one of them.
+    """
+    shown = {
+        index: int.from_bytes(palette[3 * index : 3 * index + 3], "big")
+        for index in used
+        if index not in labels.indices and 3 * index < len(palette)
+    }
+    # Neither a grey ramp nor a palette of one colour is about classes.
+    is_ramp = all(colour == index * _GREY for index, colour in shown.items())
+    if is_ramp or len(set(shown.values())) < len(shown) or labels.other is not None:
+        return {}
+    for colours in _known_colours(labels):
+        known = {index: colours[colour] for index, colour in shown.items() if colour in colours}
+        conflicts = {index: k for index, k in known.items() if k != labels.table[index]}
+        is_enough = shown.keys() - known.keys() <= {IGNORE_INDEX}
+        if conflicts and (is_enough or (labels.declares_colours and 2 * len(known) >= len(shown))):
+            return conflicts
+    return {}
+
+
+def check_palette(labels: LabelTable, raw: np.ndarray, path: Path) -> None:
+    """UserError if a palette mask has the declared colours at other classes' indices."""
+    if labels.declares_colours and raw.dtype == np.uint8 and (palette := read_palette(path)):
+        used = np.flatnonzero(cv2.calcHist([raw], [0], None, [256], [0, 256]))
+        if conflicts := palette_conflicts(labels, palette, used.tolist()):
+            what = f"{OTHER_ORDER} ({describe_conflicts(labels, conflicts, palette)})"
+            raise UserError(f"{path}: {what}; {advise_on_conflicts(labels, conflicts)}")
+
+
+def _known_colours(labels: LabelTable) -> list[dict[int, int]]:
+    num_classes = len(labels.classes)
+    if labels.declares_colours:
+        colours = [pack_colour(colour) for colour in labels.palette]
+        return [{c: k for k, c in enumerate(colours) if colours.count(c) == 1} | labels.listed_colours]
+    voc = {pack_colour(colour): k for k, colour in enumerate(voc_palette(num_classes))}
+    grey = {k * _GREY: k for k in range(num_classes)}
+    return [voc, grey | ({_WHITE: 1} if num_classes == 2 else {})]
+
+
+def describe_conflicts(labels: LabelTable, conflicts: Mapping[int, int], palette: bytes) -> str:
+    """Return which indices of a palette mask have another class's colour."""
+    return ", ".join(
+        f"index {index} is #{palette[3 * index : 3 * index + 3].hex()}, the colour of {_class_name(labels, k)}"
+        for index, k in [*conflicts.items()][:3]
+    )
+
+
+def _class_name(labels: LabelTable, k: int) -> str:
+    return "void" if k == IGNORE_INDEX else labels.classes[k]
+
+
+def advise_on_conflicts(labels: LabelTable, conflicts: Mapping[int, int]) -> str:
+    """Return what to do about masks whose palettes have these conflicts; none if the palettes differ."""
+    if not labels.are_settings:
+        return "masks are read by index: save them as RGB, or with class indices as values"
+    correct = "correct data.dataset.palette" if labels.palette else "set data.dataset.palette to their colours"
+    by_colour = "save the masks as RGB"
+    if conflicts:
+        by_colour = f"set {labels.format_label_map(conflicts)}, or {by_colour} if their palettes differ"
+    return f"masks are read by index: if the colours are right, {by_colour}; if the indices are right, {correct}"
+
+
+def _describe_invalid(labels: LabelTable, values: np.ndarray, counts: np.ndarray) -> str:
+    invalid = labels.map_values(values) == NO_CLASS
+    shown = ", ".join(
+        f"{format_value(value)} ({count} pixels)"
+        for value, count in zip(values[invalid][:5], counts[invalid][:5], strict=True)
+    )
+    more = f" and {invalid.sum() - 5} more" if invalid.sum() > 5 else ""
+    return f"holds the {describe_kind(labels, values.dtype, shown + more)}: {advise(labels, values)}"
+
+
+def describe_kind(labels: LabelTable, dtype: np.dtype, shown: str) -> str:
+    """Return in which respect these values, of raw masks of this type, are no classes."""
+    num_classes = len(labels.classes)
+    if dtype != COLOURS:
+        return f"value {shown}, but there are {num_classes} classes (0-{num_classes - 1}; void: 255)"
+    if labels.declares_colours:
+        return f"colour {shown}, which the palette gives to none of the {num_classes} classes"
+    return f"colour {shown}, and data.dataset.palette is not set"
+
+
+def advise(labels: LabelTable, values: np.ndarray) -> str:
+    """Return what to do about the raw values of one or several masks, some of which are no class."""
+    num_classes, present = len(labels.classes), set(values.tolist())
+    invalid = values[labels.map_values(values) == NO_CLASS]
+    if len(invalid) > max(_MAX_LABELS, num_classes):
+        return (
+            "was the mask saved as JPEG, or resized with interpolation?"
+            + f" If these are labels, list them in {LABEL_MAP}, or set its key {OTHER!r}" * labels.are_settings
+        )
+    if not labels.are_settings:
+        return "this dataset's classes are fixed: correct the file, or read masks of your own with data=folder"
+    ignored = dict.fromkeys(invalid.tolist(), IGNORE)
+    if values.dtype == COLOURS:
+        return _advise_on_colours(labels, present, ignored)
+    if num_classes == 2 and len(invalid) == 1 and not labels.indices and present <= {0, invalid[0]}:
+        return f"for a binary mask set {labels.format_label_map({int(invalid[0]): 1})}"
+    if num_classes == 19 and num_classes < invalid.max() <= 33:
+        return f"these seem to be Cityscapes labelIds, which need a {LABEL_MAP}"
+    if num_classes in invalid and not labels.indices:
+        void = f"if {num_classes} is the void, set {labels.format_label_map(ignored)}"
+        if 0 in present:
+            return void
+        shifted = {k + 1: k for k in range(num_classes)}
+        return f"if the classes count from 1, set {labels.format_label_map(shifted | ignored | shifted)}; {void}"
+    return f"set {labels.format_label_map(ignored)}, or a class instead of ignore, or extend data.dataset.classes"
+
+
+def _advise_on_colours(labels: LabelTable, present: set[int], ignored: Mapping[int, str]) -> str:
+    num_classes = len(labels.classes)
+    if num_classes == 2 and present <= {0, _WHITE}:
+        return "for a binary mask set 'data.dataset.palette=[[0,0,0],[255,255,255]]'"
+    if not labels.declares_colours:
+        if present <= {*(k * _GREY for k in range(num_classes)), _WHITE}:
+            levels = ",".join(f"[{k},{k},{k}]" for k in range(num_classes))
+            void = f", and {labels.format_label_map({format_colour(_WHITE): IGNORE})}" if _WHITE in present else ""
+            return f"if their levels are class indices, set 'data.dataset.palette=[{levels}]'{void}"
+        return f"set data.dataset.palette=[[r,g,b],...], the colours of the {num_classes} classes in their order"
+    if {int.from_bytes(colour.to_bytes(3, "big"), "little") for colour in ignored} <= set(labels.colours):
+        return "data.dataset.palette seems to be in the order blue, green, red: write it as [red, green, blue]"
+    line = labels.format_label_map({format_colour(colour): IGNORE for colour in ignored})
+    return f"correct data.dataset.palette, or set {line}, or classes for ignore"
