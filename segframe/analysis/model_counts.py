@@ -89,8 +89,8 @@ def summarize(config: DictConfig, num_classes: int) -> Summary:
     with torch.device("meta"), torch.no_grad():
         segmenter = build_segmenter(config, num_classes).eval()
         with FlopCounterMode(display=False) as counter:
-            logits = segmenter.outputs(torch.empty(1, 3, *size))["main"].values
-        maps = segmenter.backbone(segmenter.normalize(torch.empty(1, 3, *size)))
+            logits = segmenter.outputs(torch.empty(1, segmenter.channels, *size))["main"].values
+        maps = segmenter.backbone(segmenter.normalize(torch.empty(1, segmenter.channels, *size)))
         stride = logit_stride(segmenter)
     rows = [
         Map(name, feature.channels, feature.stride, cells(maps[name]))

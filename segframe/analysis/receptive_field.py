@@ -44,7 +44,7 @@ def theoretical(segmenter: Segmenter) -> dict[str, Field]:
 
 def supports(segmenter: Segmenter, length: int, cut_means: bool) -> dict[str, tuple[int, int]]:
     """Return the first and last image row that each map's centre cell depends on, in a strip of `length` rows."""
-    images = torch.full((1, 3, length, STRIP_WIDTH), 255.0, requires_grad=True)
+    images = torch.full((1, segmenter.channels, length, STRIP_WIDTH), 255.0, requires_grad=True)
     with GradientSupport(cut_means):
         maps = dict(segmenter.backbone(segmenter.normalize(images)))
         maps["logits"] = segmenter.outputs(images)["main"].values
@@ -76,7 +76,7 @@ def effective(segmenter: Segmenter, size: int, images: Iterable[int]) -> Tensor:
             nn.init.kaiming_normal_(layer.weight)
     gradients = []
     for _ in images:
-        image = (255 * torch.rand(1, 3, size, size)).requires_grad_()
+        image = (255 * torch.rand(1, segmenter.channels, size, size)).requires_grad_()
         gradients.append(centre_gradient(segmenter.outputs(image)["main"].values, image).abs().mean((0, 1)))
     return torch.stack(gradients).mean(0)
 

@@ -26,7 +26,7 @@ from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.divergence import FILE, Step
-from segframe.visualization.overlays import fit_height, legend, overlay, save_png
+from segframe.visualization.overlays import as_rgb, fit_height, legend, overlay, save_png
 from segframe.visualization.tables import plain_table, print_table
 
 
@@ -110,8 +110,12 @@ def load_step(path: Path, trust: Collection[str] = ()) -> DivergedStep:
     try:
         batch = content["batch"]
         image, mask, names = batch["image"], batch["mask"], [str(name) for name in batch["name"]]
-        if {image.dtype, mask.dtype} != {torch.uint8} or mask.shape != (len(names), *image.shape[2:]):
-            raise ValueError("a batch holds images (N, 3, H, W), masks (N, H, W) and N names")
+        if (
+            image.dtype not in (torch.uint8, torch.float32)
+            or mask.dtype != torch.uint8
+            or mask.shape != (len(names), *image.shape[2:])
+        ):
+            raise ValueError("a batch holds images (N, C, H, W), masks (N, H, W) and N names")
         rates = {str(part): float(rate) for part, rate in content["learning_rates"].items()}
         batch = {"image": image, "mask": mask, "name": names}
         step = Step(int(content["step"]), batch, rates, int(content["seed"]))
@@ -182,7 +186,7 @@ def diagnose(result: ReplayResult) -> str:
 def draw_image(diverged: DivergedStep, k: int) -> NDArray[np.uint8]:
     """Draw the k-th image as the network got it, beside its mask, over a legend."""
     _, classes, palette = diverged.metadata
-    image = fit_height(diverged.step.batch["image"][k].permute(1, 2, 0).cpu().numpy())
+    image = fit_height(as_rgb(diverged.step.batch["image"][k].permute(1, 2, 0).cpu().numpy()))
     mask = fit_height(diverged.step.batch["mask"][k].cpu().numpy())
     panels = np.hstack([image, overlay(image, mask, palette)])
     present = [int(index) for index in np.unique(mask) if index < len(classes) or index == IGNORE_INDEX]

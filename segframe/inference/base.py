@@ -13,6 +13,7 @@ from segframe.config.validate import did_you_mean
 from segframe.errors import UserError, check_range
 from segframe.models.logits import Logits
 from segframe.models.segmenter import Segmenter
+from segframe.visualization.overlays import as_rgb
 
 Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Called as postprocess(image (H, W, 3) RGB, probabilities (C, H, W)) -> probabilities (C, H, W)."""
@@ -43,7 +44,7 @@ class Inference(ABC):
 
     @abstractmethod
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
-        """Return scores of size (H, W) for images uint8 (N, 3, H, W) on the network's device.
+        """Return scores of size (H, W) for images (N, C, H, W), uint8 or float in 0 ... 255, on the network's device.
 
         The network may run only when the scores are used, then once for each use.
         """
@@ -72,12 +73,12 @@ class WholeImage(Inference):
 
 
 def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) -> Tensor:
-    """Return the classes uint8 (N, H, W) of images (N, 3, H, W), after `postprocess` of each image if given."""
+    """Return the classes uint8 (N, H, W) of images (N, C, H, W), after `postprocess` of each image if given."""
     if postprocess is None:
         return scores.classes()
     classes = []
     for image, full in zip(images, scores.full(), strict=True):
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+        pixels = as_rgb(image.permute(1, 2, 0).cpu().numpy())
         probabilities = postprocess(pixels, full.softmax(0).cpu().numpy())
         classes.append(torch.from_numpy(probabilities.argmax(0).astype(np.uint8)))
     return torch.stack(classes).to(images.device)

@@ -23,6 +23,12 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
         with error_context(name, RuntimeError, ArithmeticError):
             return make_head(features=backbone.features, num_classes=num_classes)
 
+    channels, mean, std = config.data.channels, config.normalize.mean, config.normalize.std
+    if not len(mean) == len(std) == channels:
+        raise UserError(
+            f"data.channels={channels}: normalize.mean={list(mean)} and normalize.std={list(std)} have another number; "
+            "type those that scripts/check_data.py measures and prints with the same data=..."
+        )
     aux_head = build_head("aux_head") if config.aux_head else None
     segmenter = Segmenter(
         backbone,

@@ -59,6 +59,11 @@ class Segmenter(nn.Module):
                 layer.requires_grad_(False)
 
     @property
+    def channels(self) -> int:
+        """The number of channels of the images."""
+        return len(self.normalize.mean)
+
+    @property
     def output_names(self) -> list[str]:
         """The names of `outputs` in training."""
         scales = [f"scale_{round(100 * scale)}" for scale in (1.0, *self.input_scales)] if self.input_scales else []
@@ -83,7 +88,7 @@ class Segmenter(nn.Module):
         return self
 
     def outputs(self, images: Tensor) -> dict[str, Logits]:
-        """Return the logits by name for images (N, 3, H, W), RGB 0 ... 255, uint8 or float.
+        """Return the logits by name for images (N, C, H, W) in 0 ... 255, uint8 or float.
 
         "main" is the prediction. In training there are also "aux" (with an auxiliary head) and, with input scales, the
         logits of each scale: "scale_100" (the image itself), "scale_75", ...
@@ -131,14 +136,16 @@ def logit_stride(segmenter: Segmenter) -> int:
     """Return the input pixels per cell of the logits, measured at two heights so that padding and cropping cancel."""
     device = segmenter.normalize.mean.device
     short, tall = (
-        segmenter.outputs(torch.zeros(1, 3, height, 256, dtype=torch.uint8, device=device))["main"].values.shape[-2]
+        segmenter.outputs(torch.zeros(1, segmenter.channels, height, 256, dtype=torch.uint8, device=device))[
+            "main"
+        ].values.shape[-2]
         for height in (256, 512)
     )
     return 256 // (tall - short)
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, RGB, in units of 0 ... 255; `bgr`: then in the order blue, green, red (Caffe).
+    """(x - mean) / std per channel in units of 0 ... 255; `bgr`: RGB, then in the order blue, green, red (Caffe).
 
     Mean and std are buffers, so that an export carries them.
     """
@@ -148,10 +155,12 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float], bgr: bool = False) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-            raise UserError(f"normalize.mean and normalize.std are 3 numbers each, std above 0; got {mean} and {std}")
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        if not mean or len(mean) != len(std) or not min(std) > 0:
+            raise UserError(f"normalize.mean={mean} normalize.std={std}: give a number per channel each, std above 0")
+        if bgr and len(mean) not in (1, 3):
+            raise UserError(f"normalize.bgr=true: {len(mean)} channels are no RGB; set normalize.bgr=false")
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.bgr = bgr
 
     def forward(self, images: Tensor) -> Tensor:
@@ -166,6 +175,6 @@ class Normalize(nn.Module):
 
 
 def _rows(values: Tensor, width: int) -> Tensor:
-    # (3, 1, W) in the memory order of images from the loader, channels last. Loops then run along whole rows: against
-    # (3, 1, 1) they would be 3 numbers long, 12 times as slow on a CPU.
-    return values.expand(3, 1, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    # (C, 1, W) in the memory order of images from the loader, channels last. Loops then run along whole rows: against
+    # (C, 1, 1) they would be C numbers long, 12 times as slow on a CPU.
+    return values.expand(-1, 1, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segframe.visualization.overlays import INK, Picture, blend, canvas, color_ramp, fit_height, font
+from segframe.visualization.overlays import INK, Picture, as_rgb, blend, canvas, color_ramp, fit_height, font
 
 TOP, GAP, BAR = 28, 6, 64
 """Height of a title, space between panels, width of a colour bar with its numbers; in pixels."""
@@ -16,8 +16,9 @@ HEAT = 0.7
 """Opacity of a heat map over the image."""
 
 
-def heat_map(image: Picture, scores: NDArray[np.float32], title: str, aligned_stride: int | None) -> Picture:
-    """Draw scores 0 ... 1 (h, w) as colours over the image (H, W, 3) in grey, each cell as the block that it covers."""
+def heat_map(image: np.ndarray, scores: NDArray[np.float32], title: str, aligned_stride: int | None) -> Picture:
+    """Draw scores 0 ... 1 (h, w) as colours over the image (H, W, C) in grey, each cell as the block that it covers."""
+    image = as_rgb(image)
     original, image = len(image), fit_height(image, largest=len(image))
     height, width = image.shape[:2]
     spacing = None if aligned_stride is None else aligned_stride * height / original

@@ -51,9 +51,15 @@ def colorize(classes: NDArray[np.uint8], palette: Sequence[Color]) -> Picture:
     return table[classes]
 
 
-def overlay(image: Picture, classes: NDArray[np.uint8], palette: Sequence[Color], alpha: float = 0.5) -> Picture:
-    """Return the image (H, W, 3) blended with the colours of its classes (H, W); `alpha` is the colours' opacity."""
-    return blend(image, colorize(classes, palette), alpha)
+def as_rgb(image: np.ndarray) -> Picture:
+    """Return an image (H, W, C), uint8 or float 0 ... 255, as a picture: its first three channels, or one as grey."""
+    image = image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, axis=2)
+    return np.ascontiguousarray(image if image.dtype == np.uint8 else image.clip(0, 255).round().astype(np.uint8))
+
+
+def overlay(image: np.ndarray, classes: NDArray[np.uint8], palette: Sequence[Color], alpha: float = 0.5) -> Picture:
+    """Return the image (H, W, C) blended with the colours of its classes (H, W); `alpha` is the colours' opacity."""
+    return blend(as_rgb(image), colorize(classes, palette), alpha)
 
 
 def blend(below: Picture, above: Picture, alpha: float) -> Picture:
@@ -85,15 +91,15 @@ def legend(
 
 
 def comparison(
-    image: Picture,
+    image: np.ndarray,
     truth: NDArray[np.uint8],
     prediction: NDArray[np.uint8],
     names: Sequence[str],
     palette: Sequence[Color],
 ) -> Picture:
-    """Draw image (H, W, 3), truth (H, W) and prediction (H, W) side by side, with a legend of the classes present."""
+    """Draw image (H, W, C), truth (H, W) and prediction (H, W) side by side, with a legend of the classes present."""
     present = np.union1d(truth, prediction)
-    image, truth, prediction = (fit_height(array) for array in (image, truth, prediction))
+    image, truth, prediction = (fit_height(array) for array in (as_rgb(image), truth, prediction))
     panels = {
         "image": image,
         "truth": overlay(image, truth, palette),
