@@ -1,7 +1,7 @@
 """Channels and bits of a dataset's images, and the conversion of files to them."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,13 @@ class PixelFormat(NamedTuple):
 
     channels: int = 3
     max_value: int = 255
+
+    @classmethod
+    def of_checkpoint(cls, channels: int, config: dict[str, Any]) -> "PixelFormat":
+        """Return the images of a network of so many channels, with a stored config, which may hold anything."""
+        data = config.get("data")
+        max_value = data.get("max_value") if isinstance(data, dict) else None
+        return cls(channels, max_value if isinstance(max_value, int) and 255 < max_value < 65_536 else 255)
 
     @property
     def depth(self) -> type[np.uint8] | type[np.uint16]:

@@ -17,6 +17,7 @@ from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.datamodule import batch_images
 from segframe.data.file_listing import IMAGE_SUFFIXES
 from segframe.data.image_io import read_image
+from segframe.data.pixel_format import PixelFormat
 from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_inference, build_postprocess, pick_device
@@ -44,6 +45,7 @@ def predict_images(config: DictConfig) -> None:
     trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None
     inference = build_inference(config.inference, metadata.config, trust)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
+    pixels = PixelFormat.of_checkpoint(segmenter.channels, metadata.config)
     device = pick_device(config.accelerator)
     prepare(segmenter, metadata.config, device, config.precision)
     write_key(output, metadata.classes, metadata.palette)
@@ -52,7 +54,7 @@ def predict_images(config: DictConfig) -> None:
     for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
         try:
             with translate_errors(TO_PREDICT, image=path):
-                prediction = predict(segmenter, read(path), inference, postprocess, device)
+                prediction = predict(segmenter, read(path, pixels), inference, postprocess, device)
         except ImageError as error:
             skipped += 1
             print(f"skipped: {error}", file=sys.stderr)
@@ -111,10 +113,10 @@ def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def read(path: Path) -> np.ndarray:
-    """Read an image file as uint8 RGB (H, W, 3); ImageError if that fails."""
+def read(path: Path, pixels: PixelFormat) -> np.ndarray:
+    """Read an image file as (H, W, C) in 0 ... 255, uint8 or float32; ImageError if that fails."""
     try:
-        return read_image(path)
+        return pixels.scaled(read_image(path, pixels))
     except UserError as error:
         raise ImageError(str(error)) from error
 
@@ -122,7 +124,7 @@ def read(path: Path) -> np.ndarray:
 def predict(
     segmenter: Segmenter, image: np.ndarray, inference: Inference, postprocess: Postprocess | None, device: torch.device
 ) -> Prediction:
-    """Return the prediction for an image, uint8 RGB (H, W, 3)."""
+    """Return the prediction for an image (H, W, C) in 0 ... 255, uint8 or float32."""
     with torch.inference_mode():
         batch = batch_images([torch.from_numpy(image)]).to(device)
         scores = inference(segmenter, batch)

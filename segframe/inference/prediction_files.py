@@ -23,7 +23,7 @@ class Prediction(NamedTuple):
     """An image with its predicted classes and scores."""
 
     image: np.ndarray
-    """uint8 RGB (H, W, 3)"""
+    """(H, W, C) in 0 ... 255, uint8 or float32."""
     classes: np.ndarray
     """uint8 (H, W)"""
     scores: Scores

@@ -58,8 +58,8 @@ def count(module):
 def test_maps_are_as_described(name, stride):
     size = (97, 64)
     with torch.device("meta"):
-        backbone = make(name, *([f"backbone.output_stride={stride}"] if stride else []))
-        maps = backbone(torch.empty(1, 3, *size))
+        backbone = make(name, "data.channels=5", *([f"backbone.output_stride={stride}"] if stride else []))
+        maps = backbone(torch.empty(1, 5, *size))
     assert maps.keys() == backbone.features.keys()
     previous = 1
     for key, feature in backbone.features.items():

@@ -29,12 +29,13 @@ class AlexNetFC(Backbone):
         fc_channels: int,
         dropout: float,
         lr_multiplier: float,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if input_padding < 5:
             raise UserError(f"backbone.input_padding must be at least 5, got {input_padding}")
         self.lr_multiplier = lr_multiplier
-        self.conv1 = nn.Conv2d(3, 96, 11, stride=4, padding=input_padding)
+        self.conv1 = nn.Conv2d(in_channels, 96, 11, stride=4, padding=input_padding)
         self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
         self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
         self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)

@@ -24,7 +24,7 @@ class Feature(NamedTuple):
 
 
 class Backbone(nn.Module, ABC):
-    """Abstract backbone: images (N, 3, H, W) to feature maps {"c1": ..., ..., "c5": ...}, finest first.
+    """Abstract backbone: images (N, C, H, W) to feature maps {"c1": ..., ..., "c5": ...}, finest first.
 
     Names are stages, numbers are strides: stage k has stride 2**k until `output_stride` is reached; later stages
     dilate instead, exactly, so that their maps at every s-th cell equal those of the undilated network.
@@ -72,6 +72,14 @@ def stage_strides(output_stride: int) -> list[int]:
     if output_stride not in (4, 8, 16, 32):
         raise UserError(f"backbone.output_stride must be 4, 8, 16 or 32, got {output_stride}")
     return [min(2**k, output_stride) for k in range(1, 6)]
+
+
+def set_channels(conv: nn.Conv2d, in_channels: int) -> None:
+    """Give a network's first convolution weights for images of `in_channels`, unless it has them (He et al., 2015)."""
+    if in_channels != conv.in_channels:
+        conv.in_channels = in_channels
+        conv.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, in_channels, *conv.kernel_size))
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 def dilate(layer: nn.Conv2d, spacing: int) -> None:

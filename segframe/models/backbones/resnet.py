@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from segframe.errors import UserError
-from segframe.models.backbones.base import Backbone, Feature, dilate, stage_strides
+from segframe.models.backbones.base import Backbone, Feature, dilate, set_channels, stage_strides
 from segframe.models.weights.pretrained import load_strictly, require_variant, torchvision_state
 
 VARIANTS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -28,11 +28,13 @@ class ResNet(Backbone):
         lr_multiplier: float,
         caffe_form: bool = False,
         multi_grid: list[int] | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         require_variant(variant, VARIANTS)
         net = get_model(variant, weights=None)
+        set_channels(net.conv1, in_channels)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         if caffe_form and weights is not None and not Path(weights).is_file():

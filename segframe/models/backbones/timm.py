@@ -25,7 +25,9 @@ class TimmBackbone(Backbone):
 
     has_blocks = False
 
-    def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
+    def __init__(
+        self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float, in_channels: int = 3
+    ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         known = import_timm(f"backbone.variant={variant} needs timm").list_models()
@@ -37,7 +39,7 @@ class TimmBackbone(Backbone):
             name: feature._replace(stride=min(feature.stride, output_stride))
             for name, feature in describe(variant).items()
         }
-        self.net = create(variant, output_stride)
+        self.net = create(variant, output_stride, in_channels)
         strides = self.net.feature_info.reduction()
         if strides != [feature.stride for feature in self.features.values()]:
             raise cannot_dilate(variant, output_stride)
@@ -50,13 +52,14 @@ class TimmBackbone(Backbone):
         return dict(zip(self.features, self.net(images), strict=True))
 
 
-def create(variant: str, output_stride: int) -> Any:
+def create(variant: str, output_stride: int, in_channels: int = 3) -> Any:
     """Return timm's feature extractor, randomly initialised; `feature_info` has its channels and strides."""
     timm = import_timm(f"backbone.variant={variant} needs timm")
     try:
-        if output_stride == 32:  # not every model takes the argument
-            return timm.create_model(variant, features_only=True)
-        return timm.create_model(variant, features_only=True, output_stride=output_stride)
+        # Not every model takes these arguments.
+        stride = {} if output_stride == 32 else {"output_stride": output_stride}
+        channels = {} if in_channels == 3 else {"in_chans": in_channels}
+        return timm.create_model(variant, features_only=True, **stride, **channels)
     except (AssertionError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:  # differs by model
         if output_stride != 32:
             raise cannot_dilate(variant, output_stride) from error

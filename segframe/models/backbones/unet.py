@@ -26,6 +26,7 @@ class UNetEncoder(Backbone):
         batch_norm: bool,
         dropout: float,
         lr_multiplier: float,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if len(channels) < 2:
@@ -36,7 +37,7 @@ class UNetEncoder(Backbone):
         self.padded = padded
         self.stages = nn.ModuleList(
             conv_stack([before, width, width], padded, batch_norm)
-            for before, width in zip([3, *channels], channels, strict=False)
+            for before, width in zip([in_channels, *channels], channels, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)

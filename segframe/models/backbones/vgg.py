@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from segframe.errors import UserError
-from segframe.models.backbones.base import Backbone, Feature, dilate, stage_strides
+from segframe.models.backbones.base import Backbone, Feature, dilate, set_channels, stage_strides
 from segframe.models.weights.pretrained import load_strictly, require_variant, torchvision_state
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,12 @@ class VGG(Backbone):
         output_stride: int,
         lr_multiplier: float,
         pooling_indices: bool = False,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         require_variant(variant, VARIANTS)
-        self.layers = trunk(variant)
+        self.layers = trunk(variant, in_channels)
         if weights is None:
             initialize(self.layers)
         else:
@@ -74,6 +75,7 @@ class VGG16FC(Backbone):
         fc_channels: int,
         dropout: float,
         lr_multiplier: float,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if fc6_kernel not in (1, 3, 7):
@@ -81,7 +83,7 @@ class VGG16FC(Backbone):
         if input_padding < 1:
             raise UserError(f"backbone.input_padding must be at least 1, got {input_padding}")
         self.lr_multiplier = lr_multiplier
-        self.layers = trunk("vgg16")
+        self.layers = trunk("vgg16", in_channels)
         padding = fc6_kernel // 2 if fc6_padded else 0
         self.fc6 = nn.Conv2d(512, fc_channels, fc6_kernel, padding=padding)
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
@@ -113,11 +115,12 @@ class VGG16FC(Backbone):
         return maps | {"c5": self.dropout(self.fc7(fc6).relu_())}
 
 
-def trunk(variant: str) -> nn.Sequential:
+def trunk(variant: str, in_channels: int) -> nn.Sequential:
     """Return torchvision's `features`, uninitialised; pooling rounds up as in Caffe: dilation is exact at odd sizes."""
     device = torch.get_default_device()
     with torch.device("meta"):
         layers = get_model(variant, weights=None, init_weights=False).features
+        set_channels(layers[0], in_channels)
     for layer in layers:
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = True

@@ -27,6 +27,7 @@ class VGG16Atrous(Backbone):
         average_pool: bool,
         dropout: float,
         lr_multiplier: float,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if not rates or min(rates) < 1:
@@ -34,7 +35,7 @@ class VGG16Atrous(Backbone):
         if not 0 < fc_channels <= 4096:
             raise UserError(f"backbone.fc_channels must lie between 1 and the classifier's 4096, got {fc_channels}")
         self.lr_multiplier = lr_multiplier
-        layers = atrous_stages(trunk("vgg16"))
+        layers = atrous_stages(trunk("vgg16", in_channels))
         self.stages = nn.ModuleList(layers)
         self.average = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.fc6 = nn.ModuleList(nn.Conv2d(512, fc_channels, 3, padding=rate, dilation=rate) for rate in rates)

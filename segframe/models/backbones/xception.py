@@ -27,12 +27,14 @@ class Xception(Backbone):
     in the official code. At output stride 16 only the last block is dilated, by 2.
     """
 
-    def __init__(self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float) -> None:
+    def __init__(
+        self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float, in_channels: int = 3
+    ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         require_variant(variant, tuple(ENTRY))
         strides = stage_strides(output_stride)
-        self.stem = nn.Sequential(conv_bn_relu(3, 32, stride=2), conv_bn_relu(32, 64, stride=1))
+        self.stem = nn.Sequential(conv_bn_relu(in_channels, 32, stride=2), conv_bn_relu(32, 64, stride=1))
         self.blocks = nn.ModuleList()
         self.ends: dict[int, str] = {}
         """Indices of the blocks that halve the resolution, and the stage before each."""

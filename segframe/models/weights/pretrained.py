@@ -99,9 +99,28 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read as a .safetensors file ({error})") from error
 
 
+def adapt_channels(weight: Tensor, own: Tensor | None) -> Tensor:
+    """Return the weight of a convolution of RGB for images of as many channels C as `own` has; others as they are.
+
+    The three channels are repeated in turn and scaled by 3/C; for grey they are summed. So an image of equal channels
+    gives the same activations (for C a multiple of 3, and for grey, exactly): inflation as by Carreira & Zisserman
+    (2017, "Quo vadis", section 2.4), over channels as in timm's adapt_input_conv.
+    """
+    if own is None or own.ndim != 4 or weight.shape[1:2] != (3,) or own.shape[1] == 3:
+        return weight
+    channels = own.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % 3] * (3 / channels)
+
+
 def load_strictly(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load every tensor of `net` from `state`, ignoring layers that `net` lacks (the classifier)."""
+    """Load every tensor of `net` from `state`, ignoring layers that `net` lacks (the classifier).
+
+    The weights of a first convolution are adapted to the network's number of channels.
+    """
     own = net.state_dict()
+    state = {name: adapt_channels(tensor, own.get(name)) for name, tensor in state.items()}
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise UserError(f"backbone.weights={source}: has no tensor {missing[0]!r} ({len(missing)} missing in all)")
