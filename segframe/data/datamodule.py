@@ -22,7 +22,7 @@ from segframe.preemption import SIGNALS
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack items into {"image" uint8 (N, 3, H, W), channels last in memory; "mask" (N, H, W); "name": N names}."""
+    """Stack items into {"image" (N, C, H, W), channels last in memory; "mask" (N, H, W); "name": N names}."""
     sizes = {tuple(item["mask"].shape) for item in items}
     if len(sizes) > 1:
         raise UserError(f"a batch holds images of sizes {sorted(sizes)}: end the training transforms with a crop")
@@ -32,7 +32,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def batch_images(images: Sequence[Tensor]) -> Tensor:
-    """Stack images (H, W, 3) to a batch (N, 3, H, W), channels last in memory, so that nothing is transposed."""
+    """Stack images (H, W, C) to a batch (N, C, H, W), channels last in memory, so that nothing is transposed."""
     batch: Tensor = default_collate(list(images))
     return batch.permute(0, 3, 1, 2)
 

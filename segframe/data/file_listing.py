@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from segframe.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
 

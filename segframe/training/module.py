@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class SegmentationModule(pl.LightningModule):
     """Trains a Segmenter on a dataset, with the loss, optimizer and scheduler of the finished config of its run.
 
-    Batches are {"image": uint8 (N, 3, H, W), "mask": uint8 (N, H, W), "name": list[str]}. After a validation,
+    Batches are {"image" (N, C, H, W), "mask": uint8 (N, H, W), "name": list[str]}. After a validation,
     `confusion.matrix` and `metrics` hold its result, `metrics` by the names that are logged.
     """
 

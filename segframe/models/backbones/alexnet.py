@@ -70,7 +70,7 @@ class AlexNetFC(Backbone):
         }
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c2 (stride 4), c3 (8), c4 (16) and c5 = fc7 (32) of images (N, 3, H, W)."""
+        """Return c2 (stride 4), c3 (8), c4 (16) and c5 = fc7 (32) of images (N, C, H, W)."""
         c2 = self.conv1(images).relu_()
         c3 = self.norm(self.pool(c2))
         x = self.norm(self.pool(self.conv2(c3).relu_()))

@@ -70,7 +70,7 @@ class ResNet(Backbone):
                         conv.dilation = conv.padding = (unit * 32 // output_stride,) * 2
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c1 (stride 2) ... c5 of images (N, 3, H, W)."""
+        """Return c1 (stride 2) ... c5 of images (N, C, H, W)."""
         c1 = self.relu(self.bn1(self.conv1(images)))
         maps, x = {"c1": c1}, self.maxpool(c1)
         for k, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):

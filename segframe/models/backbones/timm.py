@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
             load_strictly(self.net, state, weights)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the maps of `features` for images (N, 3, H, W)."""
+        """Return the maps of `features` for images (N, C, H, W)."""
         return dict(zip(self.features, self.net(images), strict=True))
 
 

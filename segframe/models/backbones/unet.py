@@ -49,7 +49,7 @@ class UNetEncoder(Backbone):
             offset += 0.5 * 2**k
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c1 (stride 1), c2 (2), ... of images (N, 3, H, W)."""
+        """Return c1 (stride 1), c2 (2), ... of images (N, C, H, W)."""
         x = images if self.padded else mirrored(images)
         maps = {}
         for k, stage in enumerate(self.stages, start=1):
@@ -61,7 +61,7 @@ class UNetEncoder(Backbone):
 
 
 def mirrored(images: Tensor) -> Tensor:
-    """Return images (N, 3, H, W) extended by reflection to the smallest tile whose output covers them."""
+    """Return images (N, C, H, W) extended by reflection to the smallest tile whose output covers them."""
     for dim in (2, 3):
         n = images.shape[dim]
         cells = -(-(n + 60) // 16)  # of the coarsest map: the output is 16 * cells - 60 pixels wide

@@ -54,7 +54,7 @@ class VGG(Backbone):
         keep_resolution(self.layers, output_stride)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c1 (stride 2) ... c5 of images (N, 3, H, W), and optionally i1 ... i5 (int64, of the same shapes)."""
+        """Return c1 (stride 2) ... c5 of images (N, C, H, W), and optionally i1 ... i5 (int64, of the same shapes)."""
         return run_stages(self.layers, images, self.run)
 
 
@@ -109,7 +109,7 @@ class VGG16FC(Backbone):
         conv1_1.padding = (input_padding, input_padding)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c1 (stride 2) ... c4 and c5 = fc7 of images (N, 3, H, W)."""
+        """Return c1 (stride 2) ... c4 and c5 = fc7 of images (N, C, H, W)."""
         maps = run_stages(self.layers, images, self.run)
         fc6 = self.dropout(self.fc6(maps["c5"]).relu_())
         return maps | {"c5": self.dropout(self.fc7(fc6).relu_())}

@@ -57,7 +57,7 @@ class VGG16Atrous(Backbone):
         self.features |= {f"fc7_{k}": Feature(fc_channels, 8, 0.0) for k in range(1, len(rates) + 1)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c1 (stride 2), c2 (4), c3, c4, c5 and fc7_1, fc7_2, ... (8) of images (N, 3, H, W)."""
+        """Return c1 (stride 2), c2 (4), c3, c4, c5 and fc7_1, fc7_2, ... (8) of images (N, C, H, W)."""
         maps, x = {}, images
         for k, stage in enumerate(self.stages, start=1):
             maps[f"c{k}"] = x = self.run(stage, x)

@@ -58,7 +58,7 @@ class Xception(Backbone):
             load_strictly(self, timm_state(variant, weights, imagenet="tf_in1k"), weights)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return c1 (stride 2) ... c5 of images (N, 3, H, W)."""
+        """Return c1 (stride 2) ... c5 of images (N, C, H, W)."""
         maps: dict[str, Tensor] = {}
         x = self.stem(images)
         for index, block in enumerate(self.blocks):
