@@ -8,7 +8,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from segframe.config.instantiate import instantiate_all
 from segframe.data.build import RunLength
@@ -74,6 +76,8 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    # A run is one process, also as one of several tasks of Slurm or torchrun, whose number Lightning would read.
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
     with error_context("trainer", MisconfigurationException, ImportError):
         return pl.Trainer(
             max_epochs=-(-length.total_steps // length.steps_per_epoch),
@@ -85,7 +89,7 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
             accelerator=settings.accelerator,
             devices=1,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), LightningEnvironment()],
             logger=loggers,
             default_root_dir=config.output_dir,
             num_sanity_val_steps=1,

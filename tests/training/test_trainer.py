@@ -1,8 +1,11 @@
 """Lightning's Trainer: arguments that are passed on, and callbacks side by side."""
 
+import os
+
 import pytest
-from conftest import composed
+from conftest import UNET, composed
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from segframe.training import trainer
 
@@ -31,6 +34,19 @@ def test_arguments_are_passed_on():
     assert made._detect_anomaly
     assert made.val_check_interval == 3
     assert made.default_root_dir == config.output_dir
+
+
+def test_a_task_of_slurm_is_a_run_of_its_own(run, tmp_path, monkeypatch):
+    """As the second of two tasks, without --ntasks-per-node, Lightning would refuse the run, or write no metrics."""
+    (tmp_path / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in {"NTASKS": "2", "PROCID": "1", "LOCALID": "1", "NODEID": "0", "JOB_ID": "12"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # which Lightning reads when it is imported
+    result = run("train.py", *UNET, "trainer.max_steps=1", "callbacks=none", "output_dir=task")
+    assert result.code == 0
+    assert "srun" not in result.out
+    assert (tmp_path / "task/metrics.csv").is_file()
 
 
 def test_callbacks_with_one_state_key_get_classes_of_their_own():
