@@ -1,6 +1,7 @@
 """Kernel taps that read only padding in training crops: untrained, they disturb the scores of larger images."""
 
 import logging
+from itertools import count
 from math import ceil
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def warn_of_untrained_taps(
         "outer taps of convolutions with dilation %s (%s) see only padding in training: crops of %dx%d have maps "
         "of %dx%d cells there. They stay untrained and disturb the scores of images of %dx%d; set %s, or "
         "inference=sliding_window, which reads such images in windows of the crop's size",
-        *(rates, parts, *crop, *cells, *larger, " ".join(cures(config, layers, crop))),
+        *(rates, parts, *crop, *cells, *larger, " ".join(cures(config, segmenter, layers, crop))),
     )
 
 
@@ -99,20 +100,27 @@ def seen_taps(conv: nn.Conv2d, axis: int, cells: int) -> int:
     return sum(any(0 <= first + k * dilation < cells for first in positions) for k in range(kernel))
 
 
-def cures(config: DictConfig, layers: list[Layer], crop: Size) -> list[str]:
-    """Return the settings by which all taps of training crops see pixels: smaller rates, or larger crops."""
-    words = []
+def cures(config: DictConfig, segmenter: Segmenter, layers: list[Layer], crop: Size) -> list[str]:
+    """Return the settings by which all taps see pixels of training crops: smaller rates, else larger crops."""
+    words, others = [], []
     for part in ("backbone", "head"):
         found = [layer for layer in layers if layer.name.startswith(f"{part}.")]
-        if not found:
+        widest = max(found, key=lambda layer: layer.dilation, default=None)
+        if widest is None or widest.dilation == 1 or "rates" not in config[part]:
+            others += found
             continue
-        widest = max(found, key=lambda layer: layer.dilation)
-        if "rates" in config[part] and widest.dilation > 1:
-            # Rates that are null are the papers' at stride 16, doubled at 8.
-            rates = config[part].rates or [rate * 16 // config[part].output_stride for rate in (6, 12, 18)]
-            largest = max(1, int(LARGEST_RATE * min(widest.cells)))
-            words.append(f"{part}.rates=[{','.join(str(max(1, rate * largest // max(rates))) for rate in rates)}]")
-        else:
-            sides = (ceil((widest.dilation + 1) * side / n) for side, n in zip(crop, widest.cells, strict=True))
-            words.append(f"data.crop_size=[{','.join(str(max(both)) for both in zip(sides, crop, strict=True))}]")
+        # Rates that are null are the papers' at stride 16, doubled at 8.
+        rates = config[part].rates or [rate * 16 // config[part].output_stride for rate in (6, 12, 18)]
+        convs = [layer for layer in segmenter.get_submodule(part).modules() if isinstance(layer, nn.Conv2d)]
+        largest, present = int(LARGEST_RATE * min(widest.cells)), max(max(conv.dilation) for conv in convs)
+        words.append(f"{part}.rates=[{','.join(str(max(1, rate * largest // present)) for rate in rates)}]")
+    if others:
+        sides = [max(side_needed(layer, axis, crop[axis]) for layer in others) for axis in (0, 1)]
+        words.append(f"data.crop_size=[{sides[0]},{sides[1]}]")
     return words
+
+
+def side_needed(layer: Layer, axis: int, side: int) -> int:
+    """Return the side of crops, at least `side` pixels, in which all taps of a layer see pixels along an axis."""
+    cells = next(n for n in count(layer.cells[axis]) if seen_taps(layer.conv, axis, n) == layer.conv.kernel_size[axis])
+    return ceil(cells * side / layer.cells[axis])
