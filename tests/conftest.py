@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segframe.config import schema as schema
 from segframe.errors import UserError
@@ -66,6 +67,18 @@ OWN_BACKBONE = {
     "unet_original": ("unet_original", ["backbone.channels=[4,8,8,8,8]", "backbone.dropout=0"]),
     "deeplabv2_vgg16": ("vgg16_aspp", ["backbone.fc_channels=16", "backbone.dropout=0"]),
 }
+
+
+class PeakElements(TorchDispatchMode):
+    """Records the number of elements of the largest float tensor."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_floating_point():
+            self.elements = max(self.elements, out.numel())
+        return out
 
 
 def agree(found: torch.Tensor, expected: torch.Tensor) -> None:

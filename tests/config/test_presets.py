@@ -71,12 +71,6 @@ def test_experiments_choose_the_groups_they_set_values_of(experiment):
     assert tuned <= pinned | {"trainer"}
 
 
-def test_presets_begin_with_their_package():
-    for group in ("model", "experiment"):
-        for path in (ROOT / "configs" / group).glob("*"):
-            assert path.read_text().startswith("# @package _global_\n"), path
-
-
 def test_every_group_is_listed_where_it_is_used():
     def keys(name):
         defaults = plain(ROOT / f"configs/{name}.yaml")["defaults"]

@@ -6,7 +6,6 @@ from conftest import OWN_BACKBONE, build_network, composed
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from segframe.config.instantiate import instantiate
 from segframe.models.backbones.base import Backbone, Feature
@@ -88,15 +87,3 @@ def network(head):
         if not parameter.any():
             nn.init.normal_(parameter)
     return Segmenter(backbone, layers, None, Normalize([120.0] * 3, [60.0] * 3)).eval()
-
-
-class PeakElements(TorchDispatchMode):
-    """Records the number of elements of the largest float tensor."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and out.is_floating_point():
-            self.elements = max(self.elements, out.numel())
-        return out

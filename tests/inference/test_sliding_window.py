@@ -5,8 +5,8 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import agree, options
-from small_networks import Cells, PeakElements, images, network
+from conftest import PeakElements, agree, options
+from small_networks import Cells, images, network
 
 from segframe.errors import UserError
 from segframe.inference import SlidingWindow, WholeImage, sliding_window

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import agree
-from small_networks import Cells, PeakElements, images, network
+from conftest import PeakElements, agree
+from small_networks import Cells, images, network
 
 from segframe.errors import UserError
 from segframe.inference import TTA, WholeImage

@@ -1,12 +1,11 @@
 """Networks from checkpoints: today's, those of older versions, and those that must not be built."""
 
-import csv
 import json
 import shutil
 
 import pytest
 import torch
-from conftest import ROOT, agree, build_network
+from conftest import ROOT, agree, build_network, rows
 from hydra.utils import get_object
 from test_checkpoint import small_checkpoint
 
@@ -127,11 +126,11 @@ def test_a_run_of_version_0_1_is_resumed(old_run, run):
     result = run("train.py", "resume=old", "trainer.max_steps=6")
     assert result.code == 0, result.out
     agree(logits_at_a_pixel(old_run / "checkpoints/last.ckpt"), torch.tensor(RESUMED_LOGITS))
-    with (old_run / "metrics.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
+    last = rows(old_run / "metrics.csv")[-1]
     assert (last["step"], last["val/loss"], last["val/miou"]) == ("6", "3.40543", "0.00875185")
     config = checkpoint.load_file(old_run / "checkpoints/last.ckpt")[checkpoint.KEY]["config"]
     assert config["backbone"]["_target_"] == "segframe.models.backbones.UNetEncoder"
+    assert config["callbacks"]["curves"]["_target_"] == "segframe.training.callbacks.TrainingCurves"
 
 
 def targets(node):

@@ -6,16 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import OWN_BACKBONE, build_network, options
-from test_backbones import BACKBONES
+from test_backbones import BACKBONES, count
 
 from segframe.errors import UserError
 from segframe.models.logits import Logits
 
 HEADS = options("head")
-
-
-def count(module):
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 # Every backbone with three heads in turn; those that extend the image, only with FCN's, which crop.

@@ -3,9 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import agree
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from conftest import PeakElements, agree
 
 from segframe.models.logits import Logits
 from segframe.models.losses.cross_entropy import CrossEntropy
@@ -166,26 +164,14 @@ def test_without_gradient_repeated_and_not_contiguous():
     torch.testing.assert_close(cropped, plain(part, (7, 7), None, mask[:, :7, :7]))
 
 
-class Largest(TorchDispatchMode):
-    """Records the number of elements of the largest tensor."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        sizes = [leaf.untyped_storage().nbytes() // 4 for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return result
-
-
 @pytest.mark.parametrize("stride", [None, 8])
 def test_full_logits_are_never_stored(stride):
     values, mask = sample(60, (33, 33), (257, 257))
     logits = Logits(smooth(values.detach()), (257, 257), stride)
-    with Largest() as largest:
+    with PeakElements() as largest:
         CrossEntropy(None, 0.1)(logits._replace(values=values), mask).backward()
     assert largest.elements <= 257 * 257 * 60 / 4
-    with Largest() as largest:
+    with PeakElements() as largest:
         logits.classes()
     assert largest.elements <= 257 * 257 * 60 / 4
 

@@ -8,8 +8,10 @@ import json
 import os
 import pickle
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -17,9 +19,10 @@ from PIL import Image
 
 from segframe.config.saved_run import check_saved_run
 from segframe.data.file_listing import pair
-from segframe.data.image_io import read_image, read_raw
+from segframe.data.image_io import read_header, read_image, read_raw
 from segframe.data.label_map import LabelTable, voc_palette
 from segframe.data.mask_checks import map_mask
+from segframe.data.pixel_format import PixelFormat
 from segframe.data.split_lists import read_list
 from segframe.errors import UserError
 from segframe.models.from_checkpoint import restore
@@ -75,43 +78,88 @@ def mutated(draw, contents):
     return bytes(content)
 
 
+def arrays(channels, depths):
+    """Random values (H, W, C) of up to 20 rows and columns."""
+    sizes = st.tuples(st.integers(1, 20), st.integers(1, 20), st.sampled_from(channels))
+    noise = st.builds(lambda seed, size: np.random.default_rng(seed).integers(0, 255, size), st.integers(0, 999), sizes)
+    return st.builds(lambda values, depth: (values * (np.iinfo(depth).max // 255)).astype(depth), noise, depths)
+
+
 @st.composite
 def pictures(draw, suffix):
-    """A valid image file of a format."""
+    """A valid image file of a format, in one of its modes."""
     modes = {".jpg": ("RGB", "L", "CMYK"), ".gif": ("L", "P"), ".webp": ("RGB", "RGBA"), ".bmp": ("RGB", "L", "1", "P")}
-    mode = draw(st.sampled_from(modes.get(suffix, ("RGB", "L", "1", "RGBA", "LA"))))
-    rng = np.random.default_rng(draw(st.integers(0, 999)))
-    values = rng.integers(0, 255, (*rng.integers(1, 21, 2), 3), dtype=np.uint8)
+    mode = draw(st.sampled_from(modes.get(suffix, ("RGB", "L", "1", "RGBA", "LA", "LAB", "I;16", "bands"))))
+    if suffix == ".npy" or mode == "bands":
+        channels = (1, 3, 4) if suffix == ".png" else (1, 2, 3, 4, 6)
+        return encoded(draw(arrays(channels, st.sampled_from((np.uint8, np.uint16)))), suffix)
     file = io.BytesIO()
-    Image.fromarray(values).convert(mode).save(file, FORMATS[suffix])
+    pixels = draw(arrays((3,), st.just(np.uint8)))
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) << 8)
+    else:
+        image = Image.fromarray(pixels, "LAB") if mode == "LAB" else Image.fromarray(pixels).convert(mode)
+    image.save(file, "TIFF" if mode == "LAB" else FORMATS[suffix])
     return file.getvalue()
 
 
-def check_reader(path, read, is_right):
+def encoded(values, suffix):
+    """A file of an array (H, W, C): PNG, TIFF or npy."""
+    file = io.BytesIO()
+    if suffix == ".png":
+        order = [2, 1, 0, 3][: values.shape[2]] if values.shape[2] > 1 else [0]
+        return cv2.imencode(".png", values[..., order])[1].tobytes()
+    if suffix == ".npy":
+        np.save(file, values)
+    else:
+        tifffile.imwrite(file, values, photometric="rgb" if values.shape[2] in (3, 4) else "minisblack")
+    return file.getvalue()
+
+
+formats = st.builds(PixelFormat, st.sampled_from((1, 3, 4, 6)), st.sampled_from((255, 4095, 65535)))
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".npy"])
+def test_images(folder, suffix):
+    path = folder / f"image{suffix}"
+
     @profile
-    @given(st.binary(max_size=300) | mutated(pictures(path.suffix)))
-    @example(b"")
-    def holds(content):
+    @given(st.binary(max_size=300) | mutated(pictures(suffix)), formats)
+    @example(b"", PixelFormat())
+    def holds(content, pixels):
         path.write_bytes(content)
-        found = read_or_refuse(read, path)
-        assert found is None or (found.dtype == np.uint8 and is_right(found))
+        read_or_refuse(read_header, path)
+        image = read_or_refuse(read_image, path, pixels)
+        if image is not None:
+            assert image.dtype == pixels.depth
+            assert image.ndim == 3
+            assert image.shape[2] == pixels.channels
 
     holds()
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_images(folder, suffix):
-    check_reader(folder / f"image{suffix}", read_image, lambda image: image.ndim == 3 and image.shape[2] == 3)
+@profile
+@given(st.sampled_from((".png", ".tif", ".npy")), arrays((1, 3, 4), st.sampled_from((np.uint8, np.uint16))))
+def test_a_valid_image_is_read_exactly(folder, suffix, values):
+    path = folder / f"exact{suffix}"
+    path.write_bytes(encoded(values, suffix))
+    pixels = PixelFormat(values.shape[2], int(np.iinfo(values.dtype).max))
+    assert np.array_equal(read_image(path, pixels), values)
 
 
 @pytest.mark.parametrize("suffix", MASKS)
 def test_masks(folder, suffix):
     path, table = folder / f"mask{suffix}", LabelTable(CLASSES, {7: "road"}, voc_palette(3))
-    check_reader(
-        path,
-        lambda at: map_mask(table, read_raw(at), at),
-        lambda mask: mask.ndim == 2 and {*mask.flat} <= {0, 1, 2, 255},
-    )
+
+    @profile
+    @given(st.binary(max_size=300) | mutated(pictures(suffix)))
+    @example(b"")
+    def holds(content):
+        path.write_bytes(content)
+        mask = read_or_refuse(lambda: map_mask(table, read_raw(path), path))
+        assert mask is None or (mask.dtype == np.uint8 and mask.ndim == 2 and {*mask.flat} <= {0, 1, 2, 255})
+
+    holds()
 
 
 @profile

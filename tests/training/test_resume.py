@@ -2,11 +2,10 @@
 
 import copy
 import json
-import shutil
 
 import pytest
 import torch
-from conftest import ROOT, RUN, UNET, composed, rows
+from conftest import RUN, UNET, composed, rows
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -62,17 +61,6 @@ def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
     assert [row["val/miou"] for row in rows(folder / "metrics.csv")][: len(scores)] == scores
     assert json.loads((folder / "result.json").read_text())["best"] >= best
     assert not trained.exists()
-
-
-def test_a_run_of_an_older_version(run, tmp_path):
-    shutil.copytree(ROOT / "tests/fixtures/run_0.1", tmp_path / "old")
-    result = run("train.py", "resume=old", "trainer.max_steps=6")
-    assert result.code == 0, result.out
-    assert last(tmp_path / "old")["global_step"] == 6
-    config = OmegaConf.load(tmp_path / "old/config.yaml")
-    assert config.backbone._target_ == "segframe.models.backbones.UNetEncoder"
-    assert config.callbacks.curves._target_ == "segframe.training.callbacks.TrainingCurves"
-    assert [row["step"] for row in rows(tmp_path / "old/metrics.csv")][-1] == "6"
 
 
 def test_new_settings_of_the_optimizer(trained, run):
