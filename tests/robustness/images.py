@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from case import CHECK_DATA, EVALUATE, PREDICT, TRAIN_PHOTOS, Case
 from PIL import Image
@@ -34,7 +35,12 @@ def pixels(change: Callable[[np.ndarray], np.ndarray], suffix: str = ".png") -> 
     def damage(path: Path) -> None:
         values = change(np.array(Image.open(path)))
         path.unlink()
-        Image.fromarray(values).save(path.with_suffix(suffix))
+        if suffix == ".npy":
+            np.save(path.with_suffix(suffix), values)
+        elif values.ndim == 3 and values.dtype == np.uint16:
+            cv2.imwrite(str(path), values)
+        else:
+            Image.fromarray(values).save(path.with_suffix(suffix))
 
     return damage
 
@@ -47,8 +53,34 @@ MASKS: dict[str, tuple[Damage, str]] = {
     "of 16 bits": (pixels(lambda m: m.astype(np.uint16) * 1000), VALUE),
     "in colours of no palette": (pixels(lambda m: np.stack([m * 31 + 7, m * 17 + 3, m], 2)), ""),
     "of floats": (pixels(lambda m: m.astype(np.float32) / 2, ".tif"), ""),
+    "as JPEG": (pixels(lambda m: m * 100, ".jpg"), "JPEG|no mask"),
     "gone": (Path.unlink, "no mask"),
 }
+DEPTH, CHANNELS = "bits|max_value", "channels"
+IMAGES: dict[str, tuple[Damage, str]] = {
+    "of 16 bits": (pixels(lambda i: i.astype(np.uint16) * 257), DEPTH),
+    "of one channel of 16 bits": (pixels(lambda i: i[..., 0].astype(np.uint16) * 257), DEPTH),
+    "with alpha that varies": (pixels(lambda i: np.dstack([i, i[..., 0]])), CHANNELS),
+    "of six bands": (pixels(lambda i: np.dstack([i, i]), ".npy"), CHANNELS),
+    "of floats": (pixels(lambda i: i / 255, ".npy"), "float"),
+    "of numbers in a row": (pixels(lambda i: i.ravel(), ".npy"), "shape"),
+    "of objects": (pixels(lambda i: np.array([[{}]]), ".npy"), "damaged"),
+}
+
+
+def lists(rng: random.Random) -> dict[str, tuple[bytes, str]]:
+    """Contents of train.txt and of a file of classes, and what a message about them must name."""
+    name, noise, most = rng.choice(("t0", "t1.png")), rng.randbytes(300), rng.choice((500, 5000, 200_000))
+    return {
+        "empty": (b"", "lists nothing|holds"),
+        "of noise": (noise, r"\.txt|line \d"),
+        "in UTF-16": (f"{name}\n".encode("utf-16"), "UTF-8"),
+        "of a long line": (b"x" * most, "xxx"),
+        "of many words": (b"word " * most, "word"),
+        "of what is not there": (b"t0\nt9\n", "t9"),
+        "that repeats itself": (f"{name}\n{name}\n".encode(), "t0|t1"),
+        "of markup": (b"<annotation><filename>t0</filename>\n", "filename"),
+    }
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -66,7 +98,29 @@ def cases(rng: random.Random) -> Iterator[Case]:
             prepare = partial(damage_all, f"photos/masks/{part}", ".png", damage)
             culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
             yield Case(f"{words[0]}: {part} masks {title}", words, culprit, prepare)
+    for title, (damage, named) in IMAGES.items():
+        for part, words in (("train", TRAIN_PHOTOS), ("val", rng.choice((EVALUATE, PREDICT)))):
+            prepare = partial(damage_all, f"photos/images/{part}", ".png", damage)
+            culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
+            yield Case(f"{words[0]}: {part} images {title}", words, culprit, prepare)
+    listed = (
+        *("data.dataset.images=images/train", "data.dataset.masks=masks/train"),
+        "data.dataset.splits={train: list.txt, val: val.txt}",
+    )
+    for title, (content, named) in lists(rng).items():
+        for words in (listed, ("data.dataset.classes=list.txt",)):
+            kind = "list" if words == listed else "file of classes"
+            if kind == "list" or title not in ("of what is not there", "of a long line", "of markup"):
+                prepare = partial(write_lists, content)
+                named = f"{named}|list.txt|classes holds"
+                yield Case(f"train: {kind} {title}", (*TRAIN_PHOTOS, *words), named, prepare)
     yield from folders()
+
+
+def write_lists(content: bytes, folder: Path) -> None:
+    """Write list.txt, and val.txt, which is right."""
+    (folder / "photos/list.txt").write_bytes(content)
+    (folder / "photos/val.txt").write_text("t3\n")
 
 
 def check_data_cases(rng: random.Random) -> Iterator[Case]:
