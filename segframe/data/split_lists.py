@@ -12,6 +12,8 @@ LINE_FORMAT = "write a name, or an image and a mask below data.root with a space
 """Advice about invalid lines."""
 MAX_BYTES = 1 << 28
 """Maximum size of a list: some million lines."""
+MAX_CHARACTERS = 10_000
+"""Maximum length of a line: two paths. All ways to read a line are tried, which takes quadratic time."""
 
 
 def read_list(path: Path, advice: str) -> list[str]:
@@ -33,6 +35,9 @@ def read_numbered_lines(path: Path, advice: str) -> list[tuple[int, str]]:
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise UserError(f"{path} lists nothing: write a name on each line, or bring the whole file")
+    for number, line in lines:
+        if len(line) > MAX_CHARACTERS:
+            raise UserError(f"{path}, line {number}, has {len(line):,} characters: write a name on each line")
     return lines
 
 

@@ -48,6 +48,7 @@ def test_separators_of_pairs(tmp_path):
         ("a\nstra\xdfe\n".encode("latin-1"), ["t.txt is no text in UTF-8", "at byte 6", ": save it as UTF-8"]),
         ("a\r\n".encode("utf-16-be"), ["t.txt is no text in UTF-8", ": save it as UTF-8"]),
         (b"\n \n", ["t.txt lists nothing", "a name on each line"]),
+        (b"a\n" + b"word " * 9999, ["t.txt, line 2, has 49,994 characters", "a name on each line"]),
         (None, ["t.txt", "does not exist"]),
     ],
 )

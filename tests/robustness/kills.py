@@ -32,6 +32,11 @@ RECIPES = {
         *("scheduler.warmup_steps=3", "trainer.max_steps=10", "trainer.val_every_n_steps=5"),
         *("trainer.checkpoint_every=2", "data.batch_size=2"),
     ),
+    "windows": (
+        *("inference=sliding_window", "inference.stride=12", "data.dataset.size=48", "batch_norm.frozen=statistics"),
+        *("trainer.accumulate_grad_batches=2", "trainer.accumulated_mean=batches", "backbone.dropout=0.5"),
+        *("trainer.max_steps=9", "trainer.val_every_n_steps=3", "trainer.checkpoint_every=2"),
+    ),
 }
 """Runs of seconds with checkpoints of 20 to 40 MB, so that writing them takes a good part of the time."""
 MOMENTS = ("writing", "writing", "anytime", "validation", "file", "writing", "asked", "anytime", "writing", "asked")
