@@ -94,8 +94,8 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
             raise UserError(f"{path}._target_={name}: {str(error).partition(chr(10))[0]}") from error
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for key, value in node.items():
-            if key in ("_target_", "_partial_", "_convert_", "_recursive_"):
-                continue
+            if key in ("_target_", "_partial_", "_convert_", "_recursive_") or f"{path}.{key}" == "backbone.frozen":
+                continue  # backbone.frozen is a setting of build_segmenter, for every backbone
             if key not in parameters:
                 if not takes_any:
                     raise UserError(f"{path}.{key}: {name} has no such argument{did_you_mean(key, parameters)}")

@@ -1,12 +1,14 @@
 """Build the network of a config and load its initial weights."""
 
 import logging
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import NormalizeConfig
 from segframe.errors import UserError, error_context
+from segframe.models.backbones.base import Backbone
 from segframe.models.heads.base import Head
 from segframe.models.segmenter import Normalize, Segmenter
 from segframe.models.weights.third_party import Weights, load_what_fits
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     """Return the network of a config, with the pretrained backbone weights that it names."""
-    backbone = instantiate(config.backbone, "backbone")
+    backbone = build_backbone(config)
 
     def build_head(name: str) -> Head:
         make_head = instantiate(config[name], name)
@@ -48,6 +50,15 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     for layer in segmenter.norm_layers():
         layer.momentum = settings.backbone_momentum if layer in in_backbone else settings.head_momentum
     return segmenter
+
+
+def build_backbone(config: DictConfig) -> Backbone:
+    """Return the backbone of a config, frozen as far as it says."""
+    settings: Any = OmegaConf.to_container(config.backbone, resolve=True)
+    frozen = settings.pop("frozen", False)
+    backbone: Backbone = instantiate(settings, "backbone")
+    backbone.freeze(frozen, len(config.normalize.mean))
+    return backbone
 
 
 def build_normalize(config: NormalizeConfig) -> Normalize:

@@ -57,6 +57,7 @@ class Segmenter(nn.Module):
         if frozen_norm == "all":
             for layer in self.norm_layers():
                 layer.requires_grad_(False)
+        self.train(self.training)
 
     @property
     def channels(self) -> int:

@@ -58,7 +58,7 @@ def check_groups(groups: list[dict[str, Any]], stored: list[dict[str, Any]]) -> 
         if here.get(name, 0) != there.get(name, 0):
             raise UserError(
                 f"the checkpoint's optimizer has {there.get(name, 0)} parameters in {name}, by the config there are "
-                f"{here.get(name, 0)}: leave param_groups and batch_norm.frozen as they were, {ANOTHER_RUN}"
+                f"{here.get(name, 0)}: leave param_groups, backbone.frozen and batch_norm as they were, {ANOTHER_RUN}"
             )
 
 

@@ -25,6 +25,7 @@ IGNORED_WARNINGS = (
     ".*exists and is not empty.*",  # nor is a resumed run's folder
     ".*GPU available but not used.*",
     ".*srun. command is available.*",  # a run on a machine with Slurm need not be its job
+    ".*in eval mode at the start of training.*",  # frozen parts
     ".*treespec, LeafSpec.*",  # within Lightning
     ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
 )

@@ -6,11 +6,11 @@ from conftest import build_network, composed
 from small_networks import images
 from torch import nn
 
-from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 from segframe.inference import ShiftAndStitch, WholeImage
 from segframe.inference.shift_and_stitch import interlace
 from segframe.models.backbones.base import Backbone, Feature
+from segframe.models.build import build_backbone
 from segframe.models.heads.base import Head
 from segframe.models.logits import Logits
 from segframe.models.segmenter import Normalize, Segmenter, logit_stride
@@ -72,7 +72,7 @@ def test_equals_the_dilated_network(factor, size):
 
 def test_padded_network_differs_at_the_upper_and_left_border_only():
     words = ("backbone.output_stride=32", "backbone.output_stride=16")
-    backbones = [instantiate(composed("backbone=vgg11", word).backbone, "backbone") for word in words]
+    backbones = [build_backbone(composed("backbone=vgg11", word)) for word in words]
     coarse, dense = pair_of_networks(*backbones)
     with torch.inference_mode():
         found = ShiftAndStitch(2)(coarse, images(225, 243)).values

@@ -9,9 +9,9 @@ from conftest import composed, options
 from omegaconf import OmegaConf
 from torchvision.models import resnet18, vgg16
 
-from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 from segframe.models.backbones import xception
+from segframe.models.build import build_backbone
 
 TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 MOBILENET = pytest.param("mobilenetv2", marks=TIMM)
@@ -37,7 +37,7 @@ STRIDES = [
 
 
 def make(name, *overrides):
-    return instantiate(composed(f"backbone={name}", *overrides).backbone, "backbone")
+    return build_backbone(composed(f"backbone={name}", *overrides))
 
 
 def random_statistics(network):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import build_network, composed
 
-from segframe.config.instantiate import instantiate
 from segframe.models.backbones.base import Feature
+from segframe.models.build import build_backbone
 from segframe.models.heads.fcn import FCN, bilinear_kernel
 
 
@@ -35,7 +35,7 @@ def vgg_original_sizes(n):
 def test_original_fcn_covers_images_of_any_size(reads):
     """The sizes of maps, crops and transposed convolutions by exact arithmetic, and published crop offsets."""
     with torch.device("meta"):
-        backbone = instantiate(composed("model=fcn8s_original").backbone, "backbone")
+        backbone = build_backbone(composed("model=fcn8s_original"))
         head = FCN(backbone.features, 1, 32, reads, "none", 1.0)
     offsets = {1: [(19, 0)], 2: [(0, 5), (27, 0)], 3: [(0, 5), (0, 9), (31, 0)]}
     assert head.crops == offsets[len(reads)]
@@ -64,7 +64,7 @@ def test_fcn_alexnet_is_cropped_as_released():
 
 def test_map_sizes_of_the_original_are_as_computed():
     with torch.device("meta"):
-        backbone = instantiate(composed("model=fcn8s_original").backbone, "backbone")
+        backbone = build_backbone(composed("model=fcn8s_original"))
         for n in (1, 37, 64, 500):
             maps = backbone(torch.empty(1, 3, n, n))
             assert {key: maps[key].shape[-1] for key in ("c3", "c4", "c5")} == vgg_original_sizes(n)
@@ -77,7 +77,7 @@ def test_skip_decoder_aligns_scores_with_the_image(backbone):
     """Maps that hold a ramp over the image's coordinates give the same ramp as logits."""
     size = 160
     with torch.device("meta"):
-        features = instantiate(composed(f"backbone={backbone}", "head.output_stride=32").backbone, "backbone")
+        features = build_backbone(composed(f"backbone={backbone}", "head.output_stride=32"))
         shapes = {key: m.shape for key, m in features(torch.empty(1, 3, size, size)).items()}
         features = features.features
     head = FCN({k: Feature(1, f.stride, f.offset) for k, f in features.items()}, 1, 32, ["c5", "c4", "c3"], "none", 1.0)

@@ -5,11 +5,11 @@ import torch
 from conftest import composed
 from torchvision.models import vgg16
 
-from segframe.config.instantiate import instantiate
+from segframe.models.build import build_backbone
 
 
 def make(*overrides):
-    return instantiate(composed(*overrides).backbone, "backbone")
+    return build_backbone(composed(*overrides))
 
 
 def test_map_sizes_are_the_releases():

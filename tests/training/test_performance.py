@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import TrainerConfig
 from segframe.errors import UserError
-from segframe.models.build import build_normalize, build_segmenter
+from segframe.models.build import build_backbone, build_normalize, build_segmenter
 from segframe.models.heads.segnet import unpool
 from segframe.models.ops.bilinear import resize
 from segframe.models.segmenter import Segmenter
@@ -52,7 +52,7 @@ def test_activation_checkpointing_computes_the_same(name):
     narrow = ["backbone.fc_channels=16"] if "_fc" in name else ["backbone.channels=[4,4,4,4,4]"] * (name == "unet")
     config = composed(f"backbone={name}", "head=fcn8s", *narrow)
     torch.manual_seed(0)
-    backbone = instantiate(config.backbone, "backbone")
+    backbone = build_backbone(config)
     network = Segmenter(backbone, NoHead(), None, build_normalize(config.normalize))
     if not backbone.has_blocks:
         with pytest.raises(UserError, match="this backbone has no blocks"):

@@ -191,3 +191,14 @@ def test_other_networks_and_groups():
     resume.check_groups(groups, groups[::-1])
     with pytest.raises(UserError, match="optimizer has 0 parameters in head/bias, by the config there are 1"):
         resume.check_groups(groups, groups[:1])
+
+
+def test_a_frozen_backbone_stays_frozen(run, tmp_path):
+    assert run("train.py", *UNET, *RUN[1:], "trainer.max_steps=2", "backbone.frozen=c3", "output_dir=frozen").code == 0
+    first = last(tmp_path / "frozen")["state_dict"]
+    assert "leave param_groups, backbone.frozen" in run("train.py", "resume=frozen", "backbone.frozen=c2").error
+    assert run("train.py", "resume=frozen", "trainer.max_steps=4").code == 0
+    fixed = {name for name, tensor in last(tmp_path / "frozen")["state_dict"].items() if tensor.equal(first[name])}
+    stages = {name.split(".")[3] for name in fixed if name.startswith("segmenter.backbone.")}
+    assert len(stages) == 3
+    assert not any(name.startswith("segmenter.head.") for name in fixed)

@@ -1,9 +1,10 @@
 """Interface of backbones: float images in, named feature maps out."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,36 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps under the same keys as `features`."""
+
+    def freeze(self, last: str | bool, in_channels: int = 3) -> None:
+        """Fix all weights (True), or those that the map `last` depends on ("c2"), for images of `in_channels`.
+
+        Modules whose weights are all fixed remain in evaluation mode: batch norm uses its running statistics.
+        """
+        if last is True:
+            self.requires_grad_(False)
+        elif last is not False:
+            twin = copy.deepcopy(self).to("meta").requires_grad_()
+            maps = twin(torch.zeros(1, in_channels, 256, 256, device="meta"))
+            stages = [name for name, found in maps.items() if found.requires_grad]
+            if last not in stages:
+                raise UserError(
+                    f"backbone.frozen={last}: this backbone has no such stage; set true, false or one of "
+                    f"{', '.join(stages)}"
+                )
+            maps[last].sum().backward()
+            for own, other in zip(self.parameters(), twin.parameters(), strict=True):
+                own.requires_grad_(other.grad is None)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self.modules() if mode else ():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        return self
 
     def run(self, block: Callable[[Tensor], Any], x: Tensor) -> Any:
         """Return block(x); with `activation_checkpointing`, its activations are recomputed in the backward pass.
