@@ -39,6 +39,7 @@ Others are unsafe: ICO decodes its contents before the size can be checked, EPS 
 _ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 0x0115
 _SUBFILE = 0x00FE
+_WITH_ALPHA = ("RGBA", "LA")
 _OVERVIEWS = (1, 4, 5)
 """Subfile types of TIFF: reduced image, transparency mask, reduced mask."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
@@ -140,7 +141,7 @@ def read_raw(path: Path) -> np.ndarray:
         stored = _stored_mode(opened)
         _check_mask(path, opened)
         mask = _upright_image(opened)
-    if mask.mode in ("RGBA", "LA") and _is_constant(mask, "RGBL") and not _is_constant(mask, "A"):
+    if mask.mode in _WITH_ALPHA and _is_constant(mask, "RGBL") and not _is_constant(mask, "A"):
         raise UserError(
             f"{path}: all its pixels have one colour, and alpha differs; save the alpha channel as grey PNG"
         )
@@ -161,6 +162,15 @@ def read_raw(path: Path) -> np.ndarray:
         f"{path} is no mask (mode {mask.mode}): save it as a single-channel or palette PNG whose values are class "
         "indices, or as RGB in the palette's colours"
     )
+
+
+def has_alpha(path: Path, header: Header) -> bool:
+    """Whether a mask has an alpha channel, which is not read, and it is not constant."""
+    if header.mode not in _WITH_ALPHA:
+        return False
+    with _opened(path, bands=False) as image:
+        assert isinstance(image, ImageFile)
+        return not _is_constant(image, "A")
 
 
 def _is_constant(image: Image.Image, channels: str) -> bool:

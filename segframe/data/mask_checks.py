@@ -22,7 +22,9 @@ from segframe.data.label_map import (
 from segframe.errors import UserError
 
 BLACK_AND_WHITE = "mask of 0 and 255 only, and 255 is void"
-OTHER_ORDER = "palette mask whose colours are those of other classes"
+OTHER_ORDER = "mask whose colours are those of other classes"
+GREY_RAMP = bytes(level for level in range(256) for _ in range(3))
+"""Palette of a mask without one."""
 
 _MAX_LABELS = 16
 """More invalid values than this are taken for noise, not for labels."""
@@ -75,7 +77,7 @@ def check_transformed(labels: LabelTable, image: np.ndarray, mask: np.ndarray) -
 
 def is_black_and_white(labels: LabelTable, raw: np.ndarray) -> bool:
     """Whether 255 in this mask of two classes is read as void, and may be the second class: there is no 1."""
-    is_read_as_void = labels.is_identity and len(labels.classes) == 2 and raw.dtype == np.uint8
+    is_read_as_void = labels.is_identity and len(labels.classes) == 2 and raw.dtype != COLOURS
     return is_read_as_void and raw.max() == IGNORE_INDEX and not (raw == 1).any()
 
 
@@ -99,22 +101,30 @@ def palette_conflicts(labels: LabelTable, palette: bytes, used: Iterable[int]) -
         for index in used
         if index not in labels.indices and 3 * index < len(palette)
     }
-    # Neither a grey ramp nor a palette of one colour is about classes.
+    if len(set(shown.values())) < len(shown) or labels.other is not None:
+        return {}  # colours that say nothing about classes, or values that are all listed
     is_ramp = all(colour == index * _GREY for index, colour in shown.items())
-    if is_ramp or len(set(shown.values())) < len(shown) or labels.other is not None:
-        return {}
     for colours in _known_colours(labels):
         known = {index: colours[colour] for index, colour in shown.items() if colour in colours}
         conflicts = {index: k for index, k in known.items() if k != labels.table[index]}
-        is_enough = shown.keys() - known.keys() <= {IGNORE_INDEX}
-        if conflicts and (is_enough or (labels.declares_colours and 2 * len(known) >= len(shown))):
+        unknown = shown.keys() - known.keys()
+        if (
+            is_ramp
+        ):  # grey levels are indices, unless the classes are shades of grey; two classes: see is_black_and_white
+            is_meant = labels.declares_colours and not unknown and len(labels.classes) > 2
+        elif labels.declares_colours:
+            is_meant = len(unknown) <= len(known)
+        else:
+            is_meant = unknown <= {IGNORE_INDEX}
+        if conflicts and is_meant:
             return conflicts
     return {}
 
 
 def check_palette(labels: LabelTable, raw: np.ndarray, path: Path) -> None:
-    """UserError if a palette mask has the declared colours at other classes' indices."""
-    if labels.declares_colours and raw.dtype == np.uint8 and (palette := read_palette(path)):
+    """UserError if a mask has the declared colours, of its palette or as shades of grey, at other classes' indices."""
+    if labels.declares_colours and raw.dtype == np.uint8:
+        palette = read_palette(path) or GREY_RAMP
         used = np.flatnonzero(cv2.calcHist([raw], [0], None, [256], [0, 256]))
         if conflicts := palette_conflicts(labels, palette, used.tolist()):
             what = f"{OTHER_ORDER} ({describe_conflicts(labels, conflicts, palette)})"
@@ -198,6 +208,13 @@ def advise(labels: LabelTable, values: np.ndarray) -> str:
             return void
         shifted = {k + 1: k for k in range(num_classes)}
         return f"if the classes count from 1, set {labels.format_label_map(shifted | ignored | shifted)}; {void}"
+    levels = sorted(present)[:num_classes]
+    if present - {*levels} <= {IGNORE_INDEX} and len(levels) == num_classes and not labels.indices:
+        order = labels.format_label_map({level: k for k, level in enumerate(levels) if level != k})
+        void = labels.format_label_map(ignored)
+        return (
+            f"if these are the levels of the {num_classes} classes in their order, set {order}; to ignore them, {void}"
+        )
     return f"set {labels.format_label_map(ignored)}, or a class instead of ignore, or extend data.dataset.classes"
 
 

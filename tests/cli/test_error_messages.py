@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segframe.cli.main import PROGRAMS, error_message
 from segframe.config import schema
-from segframe.data.inspection.findings import Finding
+from segframe.data.inspection.finding import Finding
 from segframe.errors import UserError
 
 

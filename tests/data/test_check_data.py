@@ -13,7 +13,7 @@ from segframe.config.instantiate import instantiate
 from segframe.data.image_io import pack
 from segframe.data.inspection import report, splits
 from segframe.data.inspection.facts import count_values
-from segframe.data.inspection.findings import ERROR, NOTE, WARNING
+from segframe.data.inspection.finding import ERROR, NOTE, WARNING
 
 FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
 
@@ -111,6 +111,8 @@ def test_encodings_of_masks(photos):
         mask.putpalette(colours)
         mask.save(photos / f"masks/train/{k}.png")
     check_finding(photos, WARNING, "whose palette differs", ["masks/train/1.png"])
+    Image.fromarray(np.dstack([mask_of(3), mask_of(2)])).save(photos / "masks/train/3.png")
+    check_finding(photos, WARNING, "whose alpha channel differs", ["masks/train/3.png"])
     Image.fromarray(mask_of(4)).save(photos / "m.jpg")
     (photos / "m.jpg").rename(photos / "masks/train/4.png")
     check_finding(photos, WARNING, "stored as JPEG", ["masks/train/4.png"])

@@ -69,6 +69,8 @@ def test_wrong_label_maps(label_map, part):
         (11, [0, 5, 11], "if 11 is the void, set 'data.dataset.label_map={11: ignore}'"),
         (3, [1, 2, 3, 9], "count from 1, set 'data.dataset.label_map={1: 0, 2: 1, 3: 2, 9: ignore}'; if 3 is the void"),
         (19, [0, 7, 33], "Cityscapes labelIds"),
+        (3, [0, 127, 255], "levels of the 3 classes in their order, set 'data.dataset.label_map={127: 1, 255: 2}'"),
+        (2, [0, 127, 255], "levels of the 2 classes in their order, set 'data.dataset.label_map={127: 1}'"),
         (3, list(range(60)), "JPEG"),
     ],
 )

@@ -34,6 +34,8 @@ def test_the_reader_refuses_a_mask_of_0_and_255_if_no_mask_holds_1(tmp_path):
         known = Folder(tmp_path, "train", classes=["good", "defect"], label_map=label_map)
         assert set(known[len(RARE)]["mask"].unique().tolist()) == values
     assert Folder(tmp_path, "train", classes=["good", "a", "b"])[len(RARE)]["mask"].max() == 255
+    Image.fromarray(np.full((12, 16), 255, np.uint16)).save(tmp_path / "masks/train/5.png")
+    check_error(lambda: dataset[5], "masks/train/5.png: mask of 0 and 255 only")
     put_rare_masks(tmp_path, 1)
     assert Folder(tmp_path, "train", classes=["good", "defect"])[len(RARE)]["mask"].max() == 255
 
@@ -95,6 +97,16 @@ def test_palettes_that_give_declared_colours_to_other_classes(tmp_path):
 def test_usual_colours_in_another_order(num_classes, palette, used, conflicts):
     labels = LabelTable([f"c{k}" for k in range(num_classes)], {}, ())
     assert palette_conflicts(labels, np.array(palette, np.uint8).tobytes(), used) == conflicts
+
+
+def test_shades_of_grey_that_are_declared_colours(tmp_path):
+    put_image(tmp_path / "images/train/a.png")
+    put_mask(tmp_path / "masks/train/a.png", [0] * 8 + [255] * 8)
+    shades = {"classes": ["ground", "tree", "car"], "palette": [[k, k, k] for k in (0, 127, 255)]}
+    dataset = Folder(tmp_path, "train", **shades)
+    check_error(lambda: dataset[0], "index 255 is #ffffff, the colour of car", "label_map={255: 2}'")
+    put_mask(tmp_path / "masks/train/a.png", [0, 1, 2, 255] * 4)
+    assert Folder(tmp_path, "train", **shades)[0]["mask"].unique().tolist() == [0, 1, 2, 255]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

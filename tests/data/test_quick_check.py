@@ -54,7 +54,7 @@ def test_warnings(photos):
     assert [line.partition(",")[0] for line in check(photos)] == [
         "train: all 6 masks contain ground only",
         "val: all 3 masks contain tree only",
-        "val: 67 % of the pixels are void: void is not trained on: is data.dataset.label_map right",
+        "val: 67 % of the pixels are void: void is not trained on: set data.dataset.masks to the folder of the masks",
         "val: at least 1 of 3 images are in train too",
         quick_check.HINT.partition(",")[0],
     ]

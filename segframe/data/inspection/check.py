@@ -11,7 +11,7 @@ from segframe.config import validate
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import CheckDataConfig
 from segframe.data.inspection import report, splits
-from segframe.data.inspection.findings import ERROR, NOTE, WARNING
+from segframe.data.inspection.finding import ERROR, NOTE, WARNING
 from segframe.errors import error_context
 from segframe.visualization.tables import print_table
 

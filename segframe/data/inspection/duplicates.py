@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from segframe.data.inspection.facts import HASH_SIDE, Facts, ImageFacts
-from segframe.data.inspection.findings import ERROR, NOTE, SAME_SPLIT, WARNING, Finding
+from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
+from segframe.data.inspection.findings import SAME_SPLIT
 from segframe.data.inspection.splits import Split
 
 MAX_DIFFERENT_BITS = 20

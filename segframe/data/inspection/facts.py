@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.image_io import COLOURS, Header, read_header, read_image
+from segframe.data.image_io import COLOURS, Header, has_alpha, read_header, read_image
 from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
@@ -47,6 +47,8 @@ class MaskFacts(NamedTuple):
     """Unique raw values, uint8, uint16 or colours, sorted."""
     counts: np.ndarray
     """Pixels of each value, int64."""
+    has_alpha: bool = False
+    """Whether it has an alpha channel that is not constant."""
 
 
 class Facts(NamedTuple):
@@ -70,9 +72,7 @@ def examine(dataset: SegmentationDataset, index: int) -> Facts:
         str(image_path),
         str(mask_path),
         _or_message(lambda: _read_and_examine(image_path, dataset.pixels)),
-        _or_message(
-            lambda: _examine_mask(_load_mask(dataset, mask_path), mask_path.read_bytes(), _read_mask_header(mask_path))
-        ),
+        _or_message(lambda: _read_and_examine_mask(dataset, mask_path)),
     )
 
 
@@ -80,11 +80,11 @@ def _read_and_examine(path: Path, pixels: PixelFormat) -> ImageFacts:
     return _examine_image(read_image(path, pixels), pixels, path.read_bytes(), read_header(path))
 
 
-def _load_mask(dataset: SegmentationDataset, path: Path) -> np.ndarray:
-    raw = dataset.load_mask(path)
+def _read_and_examine_mask(dataset: SegmentationDataset, path: Path) -> MaskFacts:
+    raw, header = dataset.load_mask(path), _read_mask_header(path)
     if raw.dtype == COLOURS:
         _ = dataset.labels.colours  # raises if two classes have the same colour
-    return raw
+    return _examine_mask(raw, path.read_bytes(), header)._replace(has_alpha=has_alpha(path, header))
 
 
 def _or_message(read: Callable[[], T]) -> T | str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.inspection.facts import examine
-from segframe.data.inspection.findings import ERROR, SAME_SPLIT, WARNING, check_split
+from segframe.data.inspection.finding import ERROR, WARNING
+from segframe.data.inspection.findings import SAME_SPLIT, check_split
 from segframe.data.inspection.splits import Split
 from segframe.errors import UserError
 

@@ -13,17 +13,9 @@ from rich.table import Table
 
 from segframe import IGNORE_INDEX
 from segframe.data.inspection import duplicates
-from segframe.data.inspection.findings import (
-    ERROR,
-    NOTE,
-    WARNING,
-    Finding,
-    check_absent_classes,
-    check_class_files,
-    check_split,
-    class_counts,
-    encoding,
-)
+from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
+from segframe.data.inspection.findings import check_class_files, check_split
+from segframe.data.inspection.mask_findings import check_absent_classes, class_counts, encoding
 from segframe.data.inspection.splits import FoundSplits, Split
 from segframe.data.label_map import NO_CLASS
 from segframe.files import write_text
