@@ -99,6 +99,8 @@ def explain_runtime_error(error: Exception, less: str) -> str | None:
             f"the images are too small for this network ({text.partition(chr(10))[0]}): training images are as large "
             "as data.crop_size, and batch norm needs a data.batch_size above 1 where the feature map is a single cell"
         )
+    if wrong := re.search(r"to have (\d+) channels, but got (\d+) channels instead", text):
+        return f"a layer of the network reads {wrong[1]} channels and gets {wrong[2]}: does it follow data.channels?"
     if "does not have a deterministic implementation" in text:
         return f"deterministic=true: {text.split()[0]} has no deterministic form on this device; choose another part"
     died = re.match(r"DataLoader worker \(pid\(s\) [\d, ]+\) exited unexpectedly", text)

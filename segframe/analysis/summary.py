@@ -76,7 +76,7 @@ def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple
 def initialized_segmenter(config: DictConfig, classes: tuple[str, ...]) -> Segmenter:
     """Build the network in evaluation mode, with the weights of `init_from` if set."""
     weights = read_weights(config.init_from) if config.init_from else None
-    if weights is not None:
+    if weights is not None and len(weights.normalize["mean"]) == config.data.channels:
         config.normalize = weights.normalize
     segmenter = build_segmenter(config, len(classes)).eval()
     if weights is not None:

@@ -45,9 +45,9 @@ def fit(path: Path, values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
     if values.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path} holds {values.dtype}: save its values as uint8 or uint16")
     if values.dtype != pixels.depth:
-        cure = "set data.max_value=255, or use images of 16 bits alone"
+        cure = "train with data.max_value=255, or use images of 16 bits alone"
         if pixels.max_value == 255:
-            cure = "set data.max_value to the value of white (65535; 4095 for 12 bits), or convert it to 8 bits"
+            cure = "train with data.max_value=65535 (4095 if white is that, in 12 bits), or convert it to 8 bits"
         bits = 8 * values.itemsize
         raise UserError(f"{path} has {bits} bits per channel, and data.max_value={pixels.max_value}: {cure}")
     if pixels.max_value != 255 and values.max() > pixels.max_value:
@@ -64,8 +64,8 @@ def fit(path: Path, values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
         values = values[..., :1]
     if values.shape[2] != asked:
         more = f", and those after the first {colours} (alpha or bands) vary" if varies else ""
-        raise UserError(
-            f"{path} has {found} channel{'s' * (found > 1)}{more}, but data.channels={asked}: "
-            f"set data.channels={found} with normalize for as many, or save it with {asked}"
-        )
+        cure = f"train with data.channels={found} and normalize for as many, or save it with {asked}"
+        if len(values) == asked:
+            cure = f"save its array {values.shape} as (H, W, channels)"
+        raise UserError(f"{path} has {found} channel{'s' * (found > 1)}{more}, but data.channels={asked}: {cure}")
     return np.ascontiguousarray(values)

@@ -65,8 +65,8 @@ class Transform:
         if not isinstance(image, np.ndarray) or image.dtype != before.dtype:
             raise UserError("the transforms turn images into floats or tensors: leave out Normalize and ToTensorV2")
         if image.shape[2:] != before.shape[2:]:
-            shapes = f"{before.shape[2:]} channels into {image.shape[2:]}".replace(",", "")
-            raise UserError(f"the transforms turn {shapes}: leave out what changes the number of channels")
+            shape = f"{before.shape[2]} channels into an image of shape {image.shape}"
+            raise UserError(f"the transforms turn {shape}: leave out what changes the number of channels")
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 

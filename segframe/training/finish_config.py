@@ -39,7 +39,8 @@ def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset,
             finished.backbone.weights = None
     if finished.backbone.get("frozen", False) is True and not (resumes or weights or config.backbone.get("weights")):
         log.warning("backbone.frozen=true: its weights are random and remain so; set backbone.weights or init_from")
-    if weights is not None and weights.normalize != finished.normalize:
+    fits = weights is not None and len(weights.normalize["mean"]) == finished.data.channels
+    if weights is not None and fits and weights.normalize != finished.normalize:
         finished.normalize = weights.normalize
         log.info("images are normalized as the weights of init_from expect: %s", weights.normalize)
     OmegaConf.set_readonly(finished, True)

@@ -1,12 +1,18 @@
 """Images of any number of channels, of 8 and 16 bits: values, and what is refused since it would be lost."""
 
+import albumentations as A
 import numpy as np
 import pytest
 import tifffile
-from dataset_files import check_error, png_of_16_bits
+import torch
+from conftest import composed
+from dataset_files import check_error, png_of_16_bits, put_mask
 from PIL import Image
 
+from segframe.data import ColorMatrixJitter, RandomScaleCrop, Shapes, Transform
+from segframe.data.build import build_data_module, build_datasets
 from segframe.data.image_io import read_header, read_image
+from segframe.data.inspection import report, splits
 from segframe.data.pixel_format import PixelFormat
 
 RNG = np.random.default_rng(0)
@@ -99,17 +105,17 @@ def test_what_would_be_lost_is_refused(tmp_path, suffix):
         check_error(
             lambda high=high: read_image(path, PixelFormat(3, high - 1)),
             f"{path} has 4 channels, and those after the first 3 (alpha or bands) vary, but data.channels=3: "
-            "set data.channels=4 with normalize for as many, or save it with 3",
+            "train with data.channels=4 and normalize for as many, or save it with 3",
         )
     for channels in (1, 3, 4):
         save(path, noise(channels))
         check_error(
-            lambda c=channels: read_image(path, PixelFormat(c)), f"{path} has 16 bits", "data.max_value=255: set"
+            lambda c=channels: read_image(path, PixelFormat(c)), f"{path} has 16 bits", "data.max_value=255: train with"
         )
     save(path, noise(3, 256))
     check_error(lambda: read_image(path, PixelFormat(1)), f"{path} has 3 channels, but data.channels=1")
-    check_error(lambda: read_image(path, PixelFormat(5)), "but data.channels=5: set data.channels=3")
-    check_error(lambda: read_image(path, PixelFormat(3, 4095)), "has 8 bits", "data.max_value=4095: set")
+    check_error(lambda: read_image(path, PixelFormat(5)), "but data.channels=5: train with data.channels=3")
+    check_error(lambda: read_image(path, PixelFormat(3, 4095)), "has 8 bits", "data.max_value=4095: train with")
     save(path, np.full((4, 5, 3), 5000, np.uint16))
     check_error(lambda: read_image(path, PixelFormat(3, 4095)), "holds 5000, and data.max_value=4095: set")
 
@@ -122,5 +128,101 @@ def test_further_pages_and_other_types_are_refused(tmp_path):
     check_error(lambda: read_image(path), f"{path} holds float32: save its values as uint8 or uint16")
     np.save(tmp_path / "i.npy", np.zeros((2, 3, 4, 5), np.uint8))
     check_error(lambda: read_image(tmp_path / "i.npy"), "i.npy holds an array of shape (2, 3, 4, 5)")
+    np.save(tmp_path / "i.npy", np.zeros((6, 4, 5), np.uint8))
+    check_error(lambda: read_image(tmp_path / "i.npy", PixelFormat(6)), "save its array (6, 4, 5) as (H, W, channels)")
     np.save(tmp_path / "i.npy", np.array([{}]))
     check_error(lambda: read_image(tmp_path / "i.npy"), "cannot read", "i.npy, is the file damaged?")
+
+
+@pytest.fixture
+def bands(tmp_path):
+    """Images of 5 bands of 12 bits and their masks: 3 for training, of different sizes, and 1 for validation."""
+    for split, sizes in (("train", [(40, 52), (64, 33), (35, 35)]), ("val", [(50, 40)])):
+        for k, size in enumerate(sizes):
+            (tmp_path / "images" / split).mkdir(parents=True, exist_ok=True)
+            values = RNG.integers(0, 4096, (*size, 5)).astype(np.uint16)
+            save(tmp_path / f"images/{split}/{k}.tif", values // np.arange(1, 6, dtype=np.uint16))
+            put_mask(tmp_path / f"masks/{split}/{k}.png", RNG.integers(0, 2, size), size)
+    return tmp_path
+
+
+def configured(bands, *words):
+    settings = ["data.dataset.classes=[ground,tree]", "data.channels=5", "data.max_value=4095", "data.crop_size=32"]
+    return composed("data=folder", f"data.root={bands}", *settings, "data.num_workers=0", "data.batch_size=2", *words)
+
+
+@pytest.mark.parametrize("cache", ["null", "disk"])
+def test_batches_are_in_units_of_255(bands, cache):
+    """Whole images exactly; augmented ones within the range, and padded with their mean."""
+    config = configured(bands, f"data.cache={cache}")
+    train, val = build_datasets(config)
+    stored = tifffile.imread(bands / "images/val/0.tif")
+    for _ in range(2):
+        image = val[0]["image"]
+        assert image.dtype == torch.float32
+        assert np.array_equal(np.rint(image.permute(1, 2, 0).numpy().astype(float) * 4095 / 255), stored)
+    data, _ = build_data_module(config, train, val)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].shape == (2, 5, 32, 32)
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    means = batch["image"].mean((0, 2, 3))
+    assert means == pytest.approx(127.5 / np.arange(1, 6), rel=0.2)
+
+
+def test_check_data_measures_mean_and_std(bands):
+    config = configured(bands)
+    found = splits.find_splits(*splits_of(config))
+    splits.examine_all(found.splits, 0)
+    pixels = [tifffile.imread(path).reshape(-1, 5) * (255 / 4095) for path in sorted(bands.glob("images/train/*"))]
+    every = np.concatenate(pixels)
+    measured = report.summarize(found.splits[0])["normalize"]
+    assert measured["mean"] == pytest.approx(every.mean(0), abs=1e-3)
+    assert measured["std"] == pytest.approx(every.std(0), abs=1e-3)
+    line = report.normalize_line(found.splits[0])
+    assert [config.normalize.mean, config.normalize.std] != [measured["mean"], measured["std"]]
+    typed = configured(bands, *(word.strip("'") for word in line.split()))
+    assert [typed.normalize.mean, typed.normalize.std] == [measured["mean"], measured["std"]]
+
+
+def splits_of(config):
+    from segframe.config.instantiate import instantiate
+
+    return instantiate(config.data.dataset, "data.dataset"), config.data, None
+
+
+@pytest.mark.parametrize(("channels", "high"), [(1, 256), (5, 256), (3, 65_536), (2, 65_536)])
+def test_augmentation_of_any_channels_and_bits(channels, high):
+    image = RNG.integers(0, high, (40, 50, channels)).astype(np.uint8 if high == 256 else np.uint16)
+    steps = [RandomScaleCrop(64, (0.5, 0.9)), A.HorizontalFlip(p=1), ColorMatrixJitter(0.2, 0.2, 0.2, 0.05, p=1)]
+    found, mask = Transform(steps)(image, np.ones((40, 50), np.uint8), seed=0)
+    assert found.shape == (64, 64, channels)
+    assert found.dtype == image.dtype
+    assert (mask == 255).any()
+    crop = RandomScaleCrop(64, (1, 1))
+    padded = crop(image=image, mask=np.ones((40, 50), np.uint8))["image"]
+    assert np.array_equal(padded[:40, :50], image)
+    assert np.array_equal(padded[50, 10], np.rint(image.mean((0, 1))))
+    jitter = ColorMatrixJitter((1.5, 1.5), (1, 1), (1, 1), (0, 0), p=1)
+    brighter = jitter(image=image)["image"]
+    assert np.abs(brighter - np.minimum(image * 1.5, high - 1)).max() <= 1
+
+
+def test_transforms_that_change_the_number_of_channels_are_refused():
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    grey = A.ToGray(num_output_channels=1, p=1)
+    check_error(lambda: Transform([grey])(image, mask, seed=0), "turn 3 channels into an image of shape (8, 8")
+    check_error(lambda: RandomScaleCrop(64, (1, 1), fill=(1, 2))(image=image, mask=mask), "fill=[1, 2]", "3 channels")
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_generated_images_of_any_channels(channels):
+    plain, dataset = Shapes(None, "val"), Shapes(None, "val")
+    dataset.pixels = PixelFormat(channels, 65_535)
+    image = dataset[0]["image"]
+    assert image.shape == (channels, 96, 96)
+    assert image.dtype == torch.float32
+    if channels == 5:
+        assert torch.equal(image[:3], plain[0]["image"].float())
+    plain.pixels = PixelFormat(7, 4095)
+    plain.generated[0] = np.zeros((96, 96, 3), np.uint8), np.zeros((96, 96), np.uint8)
+    check_error(lambda: plain[0], "Shapes val_0000 is uint8 of shape (96, 96, 3), but data.channels=7")

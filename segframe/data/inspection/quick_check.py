@@ -30,7 +30,7 @@ def quick_check(train: SegmentationDataset, val: SegmentationDataset) -> list[st
     for sample in samples:
         for finding in check_split(sample, samples):
             sentence = f"{finding.split}: {finding.what}"
-            if finding.files:
+            if finding.files and finding.files[0] not in finding.advice:
                 sentence += f", as {finding.files[0]}"
             if finding.severity == ERROR:
                 raise UserError(f"{sentence}: {finding.advice}; {HINT}")

@@ -106,7 +106,7 @@ def adapt_channels(weight: Tensor, own: Tensor | None) -> Tensor:
     gives the same activations (for C a multiple of 3, and for grey, exactly): inflation as by Carreira & Zisserman
     (2017, "Quo vadis", section 2.4), over channels as in timm's adapt_input_conv.
     """
-    if own is None or own.ndim != 4 or weight.shape[1:2] != (3,) or own.shape[1] == 3:
+    if own is None or own.ndim != 4 or own.shape[1] == 3 or weight.shape != (len(own), 3, *own.shape[2:]):
         return weight
     channels = own.shape[1]
     if channels == 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segframe.config.schema import CONFIG_DIR
 from segframe.errors import UserError
 from segframe.models.weights import checkpoint
+from segframe.models.weights.pretrained import adapt_channels
 
 State = dict[str, Tensor]
 Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -198,6 +199,8 @@ def normalization(option: str) -> dict[str, Any]:
 def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
     """Copy every tensor of equal name and shape; return descriptions of those left out, and the net's others.
 
+    The weights of the first convolution are adapted to the network's number of channels.
+
     `of_other_classes`: prefixes of tensors that belong to other classes and are left out. Descriptions have the reason,
     e.g. `head.conv.weight (21, 256, 1, 1), here (11, 256, 1, 1)`.
     """
@@ -205,6 +208,7 @@ def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ..
     fits, left_out = {}, []
     for name, tensor in state.items():
         text = f"{name} {tuple(tensor.shape)}"
+        tensor = adapt_channels(tensor, own.get(name)) if name.startswith("backbone.") else tensor
         if name not in own:
             left_out.append(f"{text}, not in this network")
         elif own[name].shape != tensor.shape:
