@@ -39,7 +39,9 @@ def restore(
             if "output_stride" not in settings:
                 raise UserError(f"output_stride={output_stride}: {settings['_target_']} has a fixed output stride")
             settings["output_stride"] = output_stride
+        frozen = settings.pop("frozen", False)
         backbone = instantiate(settings, _convert_="all")
+        backbone.freeze(frozen, settings.get("in_channels", 3))
 
         def restore_head(name: str) -> Head:
             make_head = instantiate(config[name], _convert_="all")

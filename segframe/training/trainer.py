@@ -43,16 +43,26 @@ def disambiguate_callbacks(callbacks: dict[str, pl.Callback]) -> None:
         keys.add(callback.state_key)
 
 
+REFUSED = {
+    pl.callbacks.GradientAccumulationScheduler: "a run's steps are of equal length; set "
+    "trainer.accumulate_grad_batches=...",
+    pl.callbacks.StochasticWeightAveraging: "it replaces the schedule, and its average is in no checkpoint; set "
+    "callbacks=ema, an average that is validated and saved",
+    pl.callbacks.BaseFinetuning: "it changes the optimizer's parameters within a run, which could not be resumed; set "
+    "backbone.frozen=true (or c2), then train all of it with init_from=<that run>",
+    pl.callbacks.LearningRateFinder: "it sets a single rate of a module, and a run has one for each group of "
+    "parameters; compare some: train.py -m optimizer.lr=0.1,0.01,0.001",
+    pl.callbacks.BatchSizeFinder: "the length of a run follows from its batches; set data.batch_size=...",
+    pl.callbacks.ModelPruning: "its masks are in no checkpoint, so that a resumed run would lose them; prune the network "
+    "of a finished run",
+}
+"""Lightning's callbacks that would make a run wrong, and what to set instead."""
+
+
 def check_callbacks(callbacks: dict[str, pl.Callback]) -> None:
-    """UserError for Lightning's callbacks that a run counted in optimizer steps cannot follow."""
-    refused = {
-        pl.callbacks.GradientAccumulationScheduler: "a run's steps must be of equal length; set "
-        "trainer.accumulate_grad_batches=...",
-        pl.callbacks.StochasticWeightAveraging: "its average would be in no checkpoint; take "
-        "pytorch_lightning.callbacks.WeightAveraging or EMAWeightAveraging",
-    }
+    """UserError for callbacks of Lightning, and classes derived from them, that a run cannot follow."""
     for name, callback in callbacks.items():
-        for cls, reason in refused.items():
+        for cls, reason in REFUSED.items():
             if isinstance(callback, cls):
                 raise UserError(f"{name}={cls.__name__}: {reason}")
 

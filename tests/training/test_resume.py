@@ -11,6 +11,7 @@ from torch import nn
 
 from segframe.errors import UserError
 from segframe.models.build import build_segmenter
+from segframe.models.from_checkpoint import restore
 from segframe.models.weights import checkpoint
 from segframe.training import resume
 from segframe.training.schedulers import constant_lr
@@ -201,4 +202,7 @@ def test_a_frozen_backbone_stays_frozen(run, tmp_path):
     fixed = {name for name, tensor in last(tmp_path / "frozen")["state_dict"].items() if tensor.equal(first[name])}
     stages = {name.split(".")[3] for name in fixed if name.startswith("segmenter.backbone.")}
     assert len(stages) == 3
+    assert [stage.training for stage in restore(tmp_path / "frozen").segmenter.train().backbone.stages] == [
+        False
+    ] * 3 + [True] * 2
     assert not any(name.startswith("segmenter.head.") for name in fixed)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 
 from segframe.errors import UserError
 from segframe.preemption import SIGNALS, end, end_at_once, signal_name
@@ -55,6 +56,10 @@ class PreemptionCheckpoint(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        if self._asked is not None:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):  # a checkpoint holds average and weights, swapped here
+                    callback.on_validation_epoch_end(trainer, module)
         self._end_if_asked(trainer, module)
 
     def _on_signal(self, number: int, frame: Any) -> None:
