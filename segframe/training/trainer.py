@@ -53,8 +53,8 @@ REFUSED = {
     pl.callbacks.LearningRateFinder: "it sets a single rate of a module, and a run has one for each group of "
     "parameters; compare some: train.py -m optimizer.lr=0.1,0.01,0.001",
     pl.callbacks.BatchSizeFinder: "the length of a run follows from its batches; set data.batch_size=...",
-    pl.callbacks.ModelPruning: "its masks are in no checkpoint, so that a resumed run would lose them; prune the network "
-    "of a finished run",
+    pl.callbacks.ModelPruning: "its masks are in no checkpoint, so a resumed run would lose them; prune the network of "
+    "a finished run",
 }
 """Lightning's callbacks that would make a run wrong, and what to set instead."""
 
