@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import NormalizeConfig
@@ -11,6 +12,7 @@ from segframe.errors import UserError, error_context
 from segframe.models.backbones.base import Backbone
 from segframe.models.heads.base import Head
 from segframe.models.segmenter import Normalize, Segmenter
+from segframe.models.weights.pretrained import COUNTERS, LEFTOVERS, difference
 from segframe.models.weights.third_party import Weights, load_what_fits
 
 log = logging.getLogger(__name__)
@@ -67,22 +69,36 @@ def build_normalize(config: NormalizeConfig) -> Normalize:
 
 
 def load_initial_weights(segmenter: Segmenter, weights: Weights, config: DictConfig, classes: tuple[str, ...]) -> None:
-    """Copy the weights of init_from where names and shapes agree, and log which tensors were left out."""
+    """Copy the weights of init_from, and log what is left out: score layers of other classes, heads of another kind.
+
+    UserError where the backbone is another one, or where only some layers of a head fit.
+    """
     log.info("init_from=%s: %s", config.init_from, weights.origin)
     for key, value in weights.expects.items():
         here = OmegaConf.select(config, key)
         if here != value:
             log.warning("  these weights were trained with %s=%s, here it is %s", key, value, here)
-    other_classes = segmenter.score_layers if weights.classes not in (None, classes) else ()
-    left_out, untouched = load_what_fits(segmenter, weights.state, other_classes)
     if weights.classes is None:
         log.info("  the file does not name its classes: score layers are copied where their number agrees")
-    if all(name in untouched for name in segmenter.state_dict() if name.startswith("backbone.")):
-        raise UserError(
-            f"init_from={config.init_from}: no tensor of its backbone fits this one; choose the same backbone"
-        )
+    own, scores = segmenter.state_dict(), segmenter.score_layers
+    for part in ("backbone", "head", "aux_head"):
+        mine, theirs = (layers_of(part, state, scores) for state in (own, weights.state))
+        problem = difference(mine, theirs, LEFTOVERS if part == "backbone" else COUNTERS)
+        if problem is None:
+            continue
+        if part == "backbone" or any(mine[name].shape == theirs[name].shape for name in mine.keys() & theirs.keys()):
+            raise UserError(f"init_from={config.init_from}: {problem}; choose the {part} of these weights")
+        log.info("  %s is not initialized from the file: %s", part, problem)
+    other_classes = scores if weights.classes not in (None, classes) else ()
+    left_out, _ = load_what_fits(segmenter, weights.state, other_classes)
     log.info("  %d tensors copied", len(weights.state) - len(left_out))
     for line in left_out:
-        log.info("  left out: %s", line)
-    for line in untouched:
-        log.info("  not initialized from the file: %s", line)
+        if line.startswith(scores):
+            log.info("  left out: %s", line)
+
+
+def layers_of(part: str, state: dict[str, Tensor], scores: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors of a part but its score layers; what belongs to no part is counted among the backbone's."""
+    others = ("head.", "aux_head.", "normalize.") if part == "backbone" else ()
+    prefix = "" if part == "backbone" else f"{part}."
+    return {name: t for name, t in state.items() if name.startswith(prefix) and not name.startswith((*others, *scores))}

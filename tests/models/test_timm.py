@@ -69,7 +69,7 @@ def test_files_of_classifiers_are_loaded(variant, stride, suffix, tmp_path):
 
 def test_files_that_do_not_fit_are_refused_by_timm_backbones(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(UserError, match=r"has no tensor 'conv_stem\.weight'"):
+    with pytest.raises(UserError, match=r"has no tensor conv_stem\.weight"):
         make("mobilenetv2", f"backbone.weights={tmp_path / 'resnet18.pth'}")
     (tmp_path / "x.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match=r"x\.safetensors cannot be read as a \.safetensors file"):

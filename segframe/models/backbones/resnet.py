@@ -43,7 +43,7 @@ class ResNet(Backbone):
                 "backbone of caffe_form=true takes a file of Caffe's under torchvision's names, or null: from scratch"
             )
         if weights is not None:
-            load_strictly(self, torchvision_state(variant, weights), weights)
+            load_strictly(self, torchvision_state(variant, weights), weights, VARIANTS, get_model)
         if caffe_form:
             if variant in ("resnet18", "resnet34"):
                 raise UserError(

@@ -44,8 +44,11 @@ class TimmBackbone(Backbone):
         if strides != [feature.stride for feature in self.features.values()]:
             raise cannot_dilate(variant, output_stride)
         if weights is not None:
-            state = feature_names(self.net, timm_state(variant, weights, imagenet=None))
-            load_strictly(self.net, state, weights)
+            state = timm_state(variant, weights, imagenet=None)
+            with torch.device("meta"):  # whose last layers a feature extractor lacks
+                classifier = import_timm("").create_model(variant).state_dict()
+            others = {name: tensor for name, tensor in state.items() if name not in classifier}
+            load_strictly(self.net, feature_names(self.net, state) | others, weights)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of `features` for images (N, C, H, W)."""

@@ -40,7 +40,7 @@ class VGG(Backbone):
         if weights is None:
             initialize(self.layers)
         else:
-            load_strictly(self.layers, without_prefix(torchvision_state(variant, weights), "features."), weights)
+            load_trunk(self.layers, torchvision_state(variant, weights), weights)
         if pooling_indices:
             if output_stride != 32:
                 raise UserError(
@@ -92,7 +92,7 @@ class VGG16FC(Backbone):
             initialize(self)
         else:
             state = torchvision_state("vgg16", weights)
-            load_strictly(self.layers, without_prefix(state, "features."), weights)
+            load_trunk(self.layers, state, weights)
             if (fc6_kernel, fc_channels) == (7, 4096):
                 load_strictly(self.fc6, as_convolution(without_prefix(state, "classifier.0."), 7), weights)
                 load_strictly(self.fc7, as_convolution(without_prefix(state, "classifier.3."), 1), weights)
@@ -125,6 +125,11 @@ def trunk(variant: str, in_channels: int) -> nn.Sequential:
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = True
     return layers.to_empty(device=device)
+
+
+def load_trunk(layers: nn.Sequential, state: dict[str, Tensor], weights: str) -> None:
+    """Load the trunk from a state dict of torchvision's classifier."""
+    load_strictly(nn.ModuleDict({"features": layers}), state, weights, VARIANTS, get_model)
 
 
 def initialize(module: nn.Module) -> None:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature
-from segframe.models.backbones.vgg import as_convolution, initialize, trunk, without_prefix
-from segframe.models.weights.pretrained import load_strictly, torchvision_state
+from segframe.models.backbones.vgg import as_convolution, initialize, load_trunk, trunk, without_prefix
+from segframe.models.weights.pretrained import torchvision_state
 
 
 class VGG16Atrous(Backbone):
@@ -46,7 +46,7 @@ class VGG16Atrous(Backbone):
         else:
             state = torchvision_state("vgg16", weights)
             sequential = nn.Sequential(*(layer for stage in layers for layer in stage))
-            load_strictly(sequential, without_prefix(state, "features."), weights)
+            load_trunk(sequential, state, weights)
             fc6 = as_convolution(without_prefix(state, "classifier.0."), 7)
             fc7 = as_convolution(without_prefix(state, "classifier.3."), 1)
             for first, second in zip(self.fc6, self.fc7, strict=True):

@@ -55,7 +55,8 @@ class Xception(Backbone):
         if weights is None:
             initialize(self)
         else:
-            load_strictly(self, timm_state(variant, weights, imagenet="tf_in1k"), weights)
+            state = timm_state(variant, weights, imagenet="tf_in1k")
+            load_strictly(self, state, weights, tuple(ENTRY), lambda name: Xception(name, None, 32, 1.0))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return c1 (stride 2) ... c5 of images (N, C, H, W)."""

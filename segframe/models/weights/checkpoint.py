@@ -99,6 +99,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 def extract_state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the tensors of a bare or wrapped state dict, without the prefix of DistributedDataParallel."""
+    if KEY in content:
+        raise UserError(f"{path} is a segframe checkpoint, not a backbone's file: start from it with init_from={path}")
     wrapped = (content[key] for key in WRAPPERS if isinstance(content.get(key), dict))
     state = next(wrapped, content)
     tensors = {

@@ -1,6 +1,8 @@
 """Pretrained weights of backbones: by name from torchvision or timm, or from a local file."""
 
 import logging
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,12 @@ log = logging.getLogger(__name__)
 
 IMAGENET = ("imagenet", "IMAGENET1K_V1")
 """Names of each library's default ImageNet weights; the second is what older configs hold."""
+COUNTERS = re.compile(r".*\bnum_batches_tracked")
+LEFTOVERS = re.compile(
+    r"(fc|fc8|classifier|head|last_linear|aux_classifier|ema|model_ema|optimizer|n_averaged)\b.*|" + COUNTERS.pattern
+)
+"""Tensors that a file may have and a backbone lacks: classifiers, counters, averaged copies, an optimizer's state."""
+WRONG_FILE = "give the file of this network, without further tensors"
 
 
 def require_variant(variant: str, known: tuple[str, ...]) -> None:
@@ -114,20 +122,48 @@ def adapt_channels(weight: Tensor, own: Tensor | None) -> Tensor:
     return weight[:, torch.arange(channels) % 3] * (3 / channels)
 
 
-def load_strictly(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load every tensor of `net` from `state`, ignoring layers that `net` lacks (the classifier).
+def load_strictly(
+    net: nn.Module,
+    state: dict[str, Tensor],
+    source: str,
+    variants: Sequence[str] = (),
+    make: Callable[[str], nn.Module] | None = None,
+) -> None:
+    """Load every tensor of `net` from `state`; UserError where either has others, but for LEFTOVERS, which are logged.
 
     The weights of a first convolution are adapted to the network's number of channels.
+    `variants`, `make`: networks under the same names, one of which may be the one that the file is of.
     """
     own = net.state_dict()
-    state = {name: adapt_channels(tensor, own.get(name)) for name, tensor in state.items()}
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    adapted = {name: adapt_channels(tensor, own.get(name)) for name, tensor in state.items()}
+    problem = difference(own, adapted)
+    if problem is not None:
+        with torch.device("meta"):
+            others = (name for name in variants if make and difference(make(name).state_dict(), state) is None)
+            reason = next((f"it is a file of {name}: choose backbone={name}" for name in others), "")
+        raise UserError(f"backbone.weights={source}: {problem}; {reason or WRONG_FILE}")
+    report_leftovers(f"backbone.weights={source}", state.keys() - own.keys())
+    net.load_state_dict({name: adapted[name] for name in own if name in adapted}, strict=False)
+
+
+def difference(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], leftovers: re.Pattern[str] = LEFTOVERS
+) -> str | None:
+    """Return how a network's tensors and a file's differ, beside `leftovers`; None where they are the same."""
+    missing = [name for name in own if name not in state and not leftovers.fullmatch(name)]
     if missing:
-        raise UserError(f"backbone.weights={source}: has no tensor {missing[0]!r} ({len(missing)} missing in all)")
-    for name, tensor in own.items():
-        if name in state and state[name].shape != tensor.shape:
-            raise UserError(
-                f"backbone.weights={source}: {name} has shape {tuple(state[name].shape)}, "
-                f"this backbone needs {tuple(tensor.shape)}"
-            )
-    net.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+        return f"it has no tensor {missing[0]} ({len(missing)} of the network's {len(own)} are missing)"
+    further = [name for name in state if name not in own and not leftovers.fullmatch(name)]
+    if further:
+        return f"{len(further)} of its tensors are none of this network's ({further[0]} ...)"
+    for name in own.keys() & state.keys():
+        here, there = tuple(own[name].shape), tuple(state[name].shape)
+        if here != there and not leftovers.fullmatch(name):
+            return f"its {name} has the shape {there}, here it is {here}"
+    return None
+
+
+def report_leftovers(setting: str, names: Collection[str]) -> None:
+    """Log, in one line, the tensors of a file that are known not to be the network's."""
+    if layers := sorted({name.partition(".")[0] for name in names}):
+        log.info("%s: %d tensors are not needed: those of %s", setting, len(names), ", ".join(layers))
