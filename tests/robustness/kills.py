@@ -32,6 +32,10 @@ RECIPES = {
         *("scheduler.warmup_steps=3", "trainer.max_steps=10", "trainer.val_every_n_steps=5"),
         *("trainer.checkpoint_every=2", "data.batch_size=2"),
     ),
+    "frozen": (
+        *("backbone.frozen=c2", "aux_head=fcn", "aux_head.reads=c2", "optimizer=adamw"),
+        *("trainer.max_steps=10", "trainer.val_every_n_steps=5", "trainer.checkpoint_every=3"),
+    ),
     "windows": (
         *("inference=sliding_window", "inference.stride=12", "data.dataset.size=48", "batch_norm.frozen=statistics"),
         *("trainer.accumulate_grad_batches=2", "trainer.accumulated_mean=batches", "backbone.dropout=0.5"),

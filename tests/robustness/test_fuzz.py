@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segframe.config.saved_run import check_saved_run
+from segframe.data.class_files import read_class_file
 from segframe.data.file_listing import pair
 from segframe.data.image_io import read_header, read_image, read_raw
 from segframe.data.label_map import LabelTable, voc_palette
@@ -187,6 +188,32 @@ def test_split_lists(folder, content):
     if names is not None:
         assert all(name == name.strip() and name for name in names)
         read_or_refuse(pair, names, {"a": path}, {"a": path}, "here")
+
+
+CLASS_FILES = {
+    "cvat": lambda rows: [f"{name}:{','.join(map(str, colour))}::" for name, colour in rows],
+    "kaggle": lambda rows: ["name,r,g,b", *(f"{name}, {','.join(map(str, colour))}" for name, colour in rows)],
+    "roboflow": lambda rows: ["Pixel Value, Class", *(f"{k}, {name}" for k, (name, _) in enumerate(rows))],
+    "names": lambda rows: [name for name, _ in rows],
+}
+COLOUR = st.tuples(*[st.integers(0, 255)] * 3)
+NAMED = st.lists(st.tuples(st.from_regex(r"[a-z]{3,8}x", fullmatch=True), COLOUR), min_size=2, max_size=5)
+
+
+@profile
+@given(st.sampled_from(list(CLASS_FILES)), NAMED, st.sampled_from(("\n", "\r\n")), mutated(st.just(b"")))
+def test_class_files(folder, kind, rows, end, noise):
+    rows = list({colour: (name, colour) for name, colour in dict(rows).items()}.values())
+    path, content = folder / "classes.txt", end.join(CLASS_FILES[kind](rows)).encode()
+    path.write_bytes(content)
+    found = read_class_file(path)
+    assert found.names == [name for name, _ in rows]
+    assert found.palette == ([colour for _, colour in rows] if kind in ("cvat", "kaggle") else None)
+    assert not found.label_map
+    at = len(noise) % (len(content) + 1)
+    path.write_bytes(content[:at] + noise + content[at:])
+    found = read_or_refuse(read_class_file, path)
+    assert found is None or all(name.strip() for name in found.names)
 
 
 def saved(content):
