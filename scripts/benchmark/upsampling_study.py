@@ -55,7 +55,7 @@ def compare_upsampling(config: DictConfig) -> None:
                 "parameters": f"{sum(p.numel() for p in segmenter.parameters()):,}",
                 "ms an image": f"{1000 * seconds[name]:.0f}",
                 "checkerboard %": f"{100 * checkerboard_energy(segmenter, inference, dataset):.3f}",
-                "val mIoU %": f"{100 * compute_metrics(matrix, dataset.classes, 'val')['val/miou']:.1f}",
+                "val mIoU": f"{compute_metrics(matrix, dataset.classes, 'val')['val/miou']:.4f}",
             }
         )
     threads = torch.get_num_threads()
