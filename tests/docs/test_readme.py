@@ -11,10 +11,10 @@ import torch
 import yaml
 from conftest import ROOT, composed
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from PIL import Image
 
 from benchmark import schema as benchmark_schema
+from segframe.cli.argv import offer_checkpoint
 from segframe.cli.main import PROGRAMS
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
@@ -45,7 +45,7 @@ def compose(name, words):
     overrides = [word for word in words if word not in flags and not word.startswith("--config-dir")]
     if "-m" in words:
         overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
-    ConfigStore.instance().store(group="data", name="checkpoint", node={})
+    offer_checkpoint([])
     config = composed(*overrides, name=name)
     if name == "train":
         validate.check_keys(config)
