@@ -95,7 +95,7 @@ def test_colours(photos):
     change_masks(photos, lambda mask: palette[mask])
     found = next(finding for finding in check(photos)[0] if finding.split == "train")
     assert "data.dataset.palette is not set: #010203" in found.what
-    assert found.advice.startswith("set data.dataset.palette=[[r,g,b],...], the colours of the 3 classes")
+    assert found.advice.startswith("set 'data.dataset.palette=[[r,g,b],...]', the colours of the 3 classes")
     findings, found = check(photos, "data.dataset.palette=[[0,0,0],[128,0,0],[1,2,3]]")
     assert findings == []
     summary = report.summarize(found.splits[0])

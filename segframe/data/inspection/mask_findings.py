@@ -160,8 +160,8 @@ def _advise_about_masks(labels: LabelTable) -> str:
 def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:
     """Find classes that do not occur in the split, of which all samples are examined."""
     labels = split.dataset.labels
-    known = sum((class_counts(labels, mask) for _, mask in split.masks), start=np.zeros(256))
-    if never := [name for k, name in enumerate(labels.classes) if not known[k]]:
+    known = sum((class_counts(labels, mask) for _, mask in split.masks), start=np.zeros(256))[: len(labels.classes)]
+    if never := [name for name, count in zip(labels.classes, known, strict=True) if not count and known.any()]:
         advice = "it cannot be learned" if trains else "it has no IoU, and the mean is over the others"
         if labels.are_settings:
             other = (
