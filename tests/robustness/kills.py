@@ -32,6 +32,10 @@ RECIPES = {
         *("scheduler.warmup_steps=3", "trainer.max_steps=10", "trainer.val_every_n_steps=5"),
         *("trainer.checkpoint_every=2", "data.batch_size=2"),
     ),
+    "average": (
+        *("callbacks=ema", "callbacks.average.decay=0.9", "callbacks.average.update_every_n_steps=2"),
+        *("trainer.max_steps=11", "trainer.val_every_n_steps=4", "trainer.checkpoint_every=3"),
+    ),
     "frozen": (
         *("backbone.frozen=c2", "aux_head=fcn", "aux_head.reads=c2", "optimizer=adamw"),
         *("trainer.max_steps=10", "trainer.val_every_n_steps=5", "trainer.checkpoint_every=3"),
