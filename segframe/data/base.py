@@ -20,8 +20,8 @@ from segframe.data.label_map import LabelTable, Palette
 from segframe.data.mask_checks import (
     BLACK_AND_WHITE,
     advise_on_black_and_white,
+    check_item,
     check_palette,
-    check_transformed,
     is_black_and_white,
     map_mask,
 )
@@ -129,15 +129,16 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             found = f"{image.dtype} of shape {image.shape}, but data.channels={self.pixels.channels}"
             name = f"{type(self).__name__} {self.samples[index].name}"
             raise UserError(f"{name} is {found} and data.max_value={self.pixels.max_value}: set both as its images are")
-        if self.transform is not None:
-            seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
-            try:
+        height, width = image.shape[:2]
+        try:
+            if self.transform is not None:
+                seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
                 image, mask = self.transform(image, mask, int(seed))
-                mask = check_transformed(self.labels, image, mask)
-            except UserError as error:
-                sample, (height, width) = self.samples[index], image.shape[:2]
-                where = sample.image if sample.image != Path() else f"{type(self).__name__} {sample.name}"
-                raise UserError(f"{where} ({width}x{height} pixels, sample {index}): {error}") from error
+            mask = check_item(self.labels, image, mask)
+        except UserError as error:
+            sample = self.samples[index]
+            where = sample.image if sample.image != Path() else f"{type(self).__name__} {sample.name}"
+            raise UserError(f"{where} ({width}x{height} pixels, sample {index}): {error}") from error
         return {
             "image": torch.from_numpy(np.require(self.pixels.scaled(image), requirements="W")).permute(2, 0, 1),
             "mask": torch.from_numpy(np.require(mask, requirements="W")),

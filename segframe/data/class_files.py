@@ -70,7 +70,7 @@ def read_class_file(path: Path) -> ClassFile:
         raise _error(path, wrong[0], f"is no name of a class ({len(wrong)} of {len(lines)} lines are none); {FORMATS}")
     if header[0] in _HEADERS:
         raise _error(path, lines[0], "seems to be a header; take the line out")
-    return ClassFile([line for _, line in lines])
+    return ClassFile([text.strip("\"'") for _, text in lines])
 
 
 def _parse_values(path: Path, rows: Sequence[tuple[Line, list[str]]]) -> ClassFile:

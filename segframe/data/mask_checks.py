@@ -53,24 +53,21 @@ def _exceeds(mask: np.ndarray, labels: LabelTable) -> bool:
     return bool((mask + np.uint8(1)).max() > len(labels.classes))  # void becomes 0
 
 
-def check_transformed(labels: LabelTable, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return a mask that transforms have changed as uint8 (H, W); UserError if it does not fit image and classes."""
+def check_item(labels: LabelTable, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return a mask after the transforms as uint8 (H, W); UserError if it does not fit image and classes."""
     if mask.shape != image.shape[:2]:
         raise UserError(
-            f"transforms: the image is {image.shape[:2]} and its mask {mask.shape} after them; leave out the transform "
-            "that changes one alone"
+            f"the image is {image.shape[:2]} and its mask {mask.shape}; leave out the transform that changes one alone"
         )
     if not np.issubdtype(mask.dtype, np.integer):
-        raise UserError(
-            f"transforms: the mask is {mask.dtype} after them; leave out the transform that computes with it"
-        )
+        raise UserError(f"the mask is {mask.dtype}; leave out the transform that computes with it")
     is_byte = mask.min() >= 0 and mask.max() <= IGNORE_INDEX
     if not is_byte or _exceeds(mask.astype(np.uint8, copy=False), labels):
         values = np.unique(mask)
         wrong = values[((values < 0) | (values >= len(labels.classes))) & (values != IGNORE_INDEX)]
         raise UserError(
-            f"transforms: the mask holds {', '.join(map(str, wrong[:5]))} after them, and a class is 0 to "
-            f"{len(labels.classes) - 1}, void 255; leave out the transform that changes values"
+            f"the mask holds {', '.join(map(str, wrong[:5]))}, and a class is 0 to {len(labels.classes) - 1}, void 255;"
+            " leave out the transform that changes values"
         )
     return mask.astype(np.uint8, copy=False)
 

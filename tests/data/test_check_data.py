@@ -143,9 +143,11 @@ def test_palettes_in_another_order(photos):
 
 def test_class_files(photos):
     (photos / "class_dict.csv").write_text("name,r,g,b\nground,0,0,0\ntree,0,128,0\ncar,128,0,0\n")
-    assert check(photos)[0] == []
+    check_finding(photos, WARNING, "class file that is not used: ground, tree, car", ["class_dict.csv"])
+    assert check(photos, "data.dataset.classes=class_dict.csv")[0] == []
+    (photos / "class_dict.csv").unlink()
     (photos / "images/_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, car\n2, tree\n")
-    found = check_finding(photos, WARNING, "class file with other classes: ground, car, tree", ["images/_classes.csv"])
+    found = check_finding(photos, WARNING, "class file that is not used: ground, car, tree", ["images/_classes.csv"])
     assert found.advice == "if it belongs to the masks, set data.dataset.classes=images/_classes.csv"
     (photos / "labelmap.txt").write_text("tree:1::\n")
     check_finding(photos, NOTE, "class file that cannot be read", ["labelmap.txt"])

@@ -21,7 +21,7 @@ CVAT = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:250,50,83::\n"
 @pytest.mark.parametrize(
     ("text", "names", "palette", "label_map"),
     [
-        ("\ufeffsky\r\n\r\nthe sea \r\n", ["sky", "the sea"], None, {}),
+        ('\ufeffsky\r\n\r\nthe sea \r\n"land"', ["sky", "the sea", "land"], None, {}),
         ("Pixel Value, Class\n0, background\n1, cat\n2, dog\n", ["background", "cat", "dog"], None, {}),
         ('\ufeffpixel value,class\r\n2,"cat, small"\r\n1,dog\r\n', ["dog", "cat, small"], None, {1: 0, 2: 1}),
         ("Pixel Value,Class\n0,ground\n255,cat\n", ["ground", "cat"], None, {0: 0, 255: 1}),

@@ -106,16 +106,16 @@ def _check_images(split: Split) -> Iterator[Finding]:
 
 
 def check_class_files(dataset: SegmentationDataset) -> Iterator[Finding]:
-    """Find the class files of annotation tools near the images that name other classes than the dataset has."""
+    """Find the class files of annotation tools near the images that give other classes or colours."""
     others: dict[str, list[str]] = {}
     for path in find_class_files(dataset.root) if dataset.labels.are_settings else []:
         try:
-            names = read_class_file(path).names
+            names, palette, _ = read_class_file(path)
         except UserError as error:
             yield Finding(NOTE, "", "class file that cannot be read", [str(path)], str(error))
             continue
-        if names != list(dataset.classes):
+        if names != list(dataset.classes) or (palette and not dataset.labels.declares_colours):
             others.setdefault(", ".join(names), []).append(str(path))
     for text, files in others.items():
         advice = f"if it belongs to the masks, set data.dataset.classes={Path(files[0]).relative_to(dataset.root)}"
-        yield Finding(WARNING, "", f"class file with other classes: {shorten(text)}", files, advice)
+        yield Finding(WARNING, "", f"class file that is not used: {shorten(text)}", files, advice)
