@@ -12,8 +12,8 @@ from segframe.errors import UserError, error_context
 
 def instantiate(config: Any, part: str) -> Any:
     """The object or partial that a config node names; lists and dicts reach it as plain containers."""
-    # RuntimeError: torch raises it for negative sizes.
-    with error_context(part, MisconfigurationException, RuntimeError, ArithmeticError):
+    # RuntimeError: torch raises it for negative sizes. ImportError: a logger's package is missing.
+    with error_context(part, MisconfigurationException, RuntimeError, ArithmeticError, ImportError):
         try:
             return hydra.utils.instantiate(config, _convert_="all")
         except InstantiationException as error:

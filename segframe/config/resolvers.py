@@ -1,6 +1,7 @@
 """OmegaConf resolvers for the folders that runs, scripts and sweeps write to."""
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -26,9 +27,12 @@ def model_name(hydra: Any) -> str:
 
 
 def unused(folder: str) -> str:
-    """The folder, with a number where a run started in the same second has it."""
-    names = (f"{folder}_{k}" if k > 1 else folder for k in count(1))
-    return next(name for name in names if not Path(name).exists())
+    """The folder, made here, with a number where a run that started in the same second has it."""
+    for name in (f"{folder}_{k}" if k > 1 else folder for k in count(1)):
+        with suppress(FileExistsError):
+            Path(name).mkdir(parents=True)
+            return name
+    raise AssertionError
 
 
 def script_dir(*, _root_: DictConfig) -> str:

@@ -172,7 +172,8 @@ class Normalize(nn.Module):
             mean, std = mean.flip(0), std.flip(0)
         x = images.to(mean.dtype, copy=True)
         offset, scale = _rows(-mean / std, x.shape[-1]), _rows(1 / std, x.shape[-1])
-        return torch.addcmul(offset, x, scale, out=None if x.requires_grad else x)
+        # TorchScript's tracer refuses `out`.
+        return torch.addcmul(offset, x, scale, out=None if x.requires_grad or torch.jit.is_tracing() else x)
 
 
 def _rows(values: Tensor, width: int) -> Tensor:

@@ -128,6 +128,7 @@ class SegmentationModule(pl.LightningModule):
         self.metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}
         self.log_dict(self.metrics, logger=False)  # Lightning would log them one step later
         if not self.trainer.sanity_checking:
+            check_monitor(self.config.monitor, self.confusion.matrix, self.classes)
             missing = describe_missing(self.confusion.matrix, self.classes, "val")
             if missing and not self.warned:
                 log.warning(missing)
@@ -164,6 +165,16 @@ def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:
             raise UserError(f"output_weights.{name} is no output of this network{did_you_mean(name, known)}")
     if not any(weights[name] for name in outputs):
         raise UserError("output_weights are all 0: nothing would be learned; set one above 0")
+
+
+def check_monitor(monitor: str, matrix: Tensor, classes: tuple[str, ...]) -> None:
+    """UserError where the monitored metric is the IoU of a class that the validation masks do not show."""
+    name = monitor.removeprefix("val/iou/")
+    if name != monitor and not matrix[classes.index(name)].any():
+        raise UserError(
+            f"monitor={monitor}: no validation mask shows {name}, so that no checkpoint would be the best; set "
+            "monitor=val/miou, or data.val_split=... to images that do"
+        )
 
 
 def check_step_masks(loss: Loss, trainer: TrainerConfig) -> None:

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -64,7 +65,7 @@ def check_callbacks(callbacks: dict[str, pl.Callback]) -> None:
     for name, callback in callbacks.items():
         for cls, reason in REFUSED.items():
             if isinstance(callback, cls):
-                raise UserError(f"{name}={cls.__name__}: {reason}")
+                raise UserError(f"{name}={type(callback).__name__}: {reason}")
 
 
 def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.Trainer], None]) -> pl.Trainer:
@@ -106,15 +107,16 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
             num_sanity_val_steps=1,
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
-            log_every_n_steps=0,  # TrainingCurves logs
+            log_every_n_steps=min(20, length.steps_per_epoch),  # of Lightning's monitors; TrainingCurves has its own
             use_distributed_sampler=False,
             **settings.lightning,
         )
 
 
 def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
-    """The best value of the monitored metric, also from before the run was resumed; None without a validation."""
+    """The best value of the monitored metric, also from before the run was resumed; None if it never had one."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
-            return None if callback.best_model_score is None else float(callback.best_model_score)
+            score = float("nan") if callback.best_model_score is None else float(callback.best_model_score)
+            return score if isfinite(score) else None  # infinite where the metric was NaN
     return None

@@ -1,8 +1,10 @@
 """The whole network: normalisation, frozen batch norm, several input scales."""
 
+import warnings
+
 import pytest
 import torch
-from conftest import composed
+from conftest import agree, build_network, composed
 
 from segframe.errors import UserError
 from segframe.models.build import build_segmenter
@@ -101,3 +103,17 @@ def test_unknown_frozen_batch_norm_is_refused():
 def test_logit_stride(words, stride):
     with torch.device("meta"):
         assert logit_stride(build_segmenter(composed(*words), 2)) == stride
+
+
+@pytest.mark.parametrize("words", [("backbone=resnet18", "head=deeplabv3plus"), ("model=segnet",)])
+def test_traced_networks_compute_the_same(words):
+    """TorchScript's tracer, which older exports use; also at another size."""
+    torch.manual_seed(0)
+    small = ("backbone.variant=vgg11_bn", "head.depths=[1,1,1,1,2]") if "model=segnet" in words else ()
+    network = build_network(*words, *small, "data.weights=null").eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation, and shapes that it takes for constants
+        traced = torch.jit.trace(network, torch.zeros(1, 3, 65, 97, dtype=torch.uint8), check_trace=False)
+        for size in ((65, 97), (96, 64)):
+            images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+            agree(traced(images), network(images))

@@ -6,9 +6,10 @@ from conftest import UNET, composed
 from pytorch_lightning import Trainer
 
 from segframe.data.build import RunLength, build_data_module, build_datasets
+from segframe.errors import UserError
 from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint
-from segframe.training.module import SegmentationModule
+from segframe.training.module import SegmentationModule, check_monitor
 
 
 def built(*words):
@@ -81,3 +82,11 @@ def test_a_description_is_what_a_checkpoint_is_read_by():
 )
 def test_wrong_output_weights(refused, words, message):
     assert message in refused(*words)
+
+
+def test_a_monitored_class_that_no_mask_shows():
+    matrix = torch.tensor([[5, 1], [0, 0]])
+    check_monitor("val/iou/a", matrix, ("a", "b"))
+    check_monitor("val/miou", matrix, ("a", "b"))
+    with pytest.raises(UserError, match=r"monitor=val/iou/b: no validation mask shows b, .* set monitor=val/miou"):
+        check_monitor("val/iou/b", matrix, ("a", "b"))

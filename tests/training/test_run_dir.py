@@ -3,10 +3,12 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import RUN, UNET
 
+from segframe.config.resolvers import unused
 from segframe.errors import UserError
 from segframe.models.weights import checkpoint
 from segframe.training.run_dir import git_commit, lock_run_dir
@@ -27,6 +29,14 @@ def test_a_config_yaml_of_something_else_is_not_overwritten(run, tmp_path):
     result = run("train.py", *UNET, *RUN, "output_dir=mine")
     assert "output_dir=mine: its config.yaml belongs to no run; choose another folder" in result.error
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
+
+
+def test_folders_of_runs_that_start_in_one_second_are_unique(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: unused("outputs/today/now"), range(8)))
+    assert {*names} == {"outputs/today/now", *(f"outputs/today/now_{k}" for k in range(2, 9))}
+    assert all((tmp_path / name).is_dir() for name in names)
 
 
 def test_an_output_that_is_a_file(run, tmp_path):

@@ -1,8 +1,11 @@
 """Lightning's Trainer: arguments that are passed on, and callbacks side by side."""
 
+import importlib.util
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import UNET, composed
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -56,3 +59,35 @@ def test_callbacks_with_one_state_key_get_classes_of_their_own():
     assert len(set(keys)) == 2
     assert type(callbacks["second"]).__name__ == "second"
     assert isinstance(callbacks["second"], ModelCheckpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("GradientAccumulationScheduler, scheduling: {0: 2}", "set trainer.accumulate_grad_batches=..."),
+        ("StochasticWeightAveraging, swa_lrs: 0.1", "set callbacks=ema"),
+        ("BackboneFinetuning", "set backbone.frozen=true (or c2)"),
+        ("LearningRateFinder", "train.py -m optimizer.lr=0.1,0.01,0.001"),
+        ("BatchSizeFinder", "set data.batch_size=..."),
+        ("ModelPruning, pruning_fn: l1_unstructured", "prune the network of a finished run"),
+    ],
+)
+def test_callbacks_that_a_run_cannot_follow(refused, name, cure):
+    message = refused(f"+callbacks.mine={{_target_: pytorch_lightning.callbacks.{name}}}")
+    assert message.startswith(f"callbacks.mine={name.partition(',')[0]}: ")
+    assert cure in message
+
+
+@pytest.mark.parametrize("name", ["WandbLogger", "NeptuneLogger", "CometLogger"])
+def test_a_logger_whose_package_is_missing(refused, name):
+    package = name.removesuffix("Logger").lower()
+    if importlib.util.find_spec(package) or importlib.util.find_spec(f"{package}_ml"):
+        pytest.skip(f"{package} is installed")
+    assert package in refused(f"+logger.mine={{_target_: pytorch_lightning.loggers.{name}}}").lower()
+
+
+def test_the_best_score_of_a_metric_without_values():
+    checkpoint = ModelCheckpoint(monitor="val/iou/boat")
+    for score, best in ((None, None), (torch.tensor(float("-inf")), None), (torch.tensor(0.5), 0.5)):
+        checkpoint.best_model_score = score
+        assert trainer.best_score(SimpleNamespace(checkpoint_callbacks=[checkpoint]), "val/iou/boat") == best

@@ -63,8 +63,9 @@ class SegNet(Head):
 
 def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     """Write maxima (N, C, h, w) to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
-    if not torch.are_deterministic_algorithms_enabled():
+    if not (torch.are_deterministic_algorithms_enabled() or torch.jit.is_tracing()):
         return F.max_unpool2d(x, indices, [2, 2], output_size=[*size])
-    # The same result: CUDA's max_unpool2d has no deterministic form, since overlapping windows could collide.
+    # The same result: CUDA's max_unpool2d has no deterministic form, since overlapping windows could collide, and
+    # TorchScript's tracer refuses its sizes.
     empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
     return empty.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
