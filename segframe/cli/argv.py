@@ -18,6 +18,8 @@ PATHS = (
     "plot",
     "camvid",
     "data.root",
+    "data.dataset.images",
+    "data.dataset.masks",
     "hydra.sweep.dir",
 )
 """Settings whose values are paths: Hydra's grammar would read `=`, commas and brackets in them as its own signs."""

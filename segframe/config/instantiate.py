@@ -4,7 +4,7 @@ from typing import Any
 
 import hydra.utils
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from segframe.errors import UserError, error_context
@@ -12,6 +12,8 @@ from segframe.errors import UserError, error_context
 
 def instantiate(config: Any, part: str) -> Any:
     """The object or partial that a config node names; lists and dicts reach it as plain containers."""
+    if missing := sorted(OmegaConf.missing_keys(config) if OmegaConf.is_config(config) else ()):
+        raise UserError(f"{missing[0]}: it must be given; type {missing[0]}=..., see configs/{part.partition('.')[0]}")
     # RuntimeError: torch raises it for negative sizes. ImportError: a logger's package is missing.
     with error_context(part, MisconfigurationException, RuntimeError, ArithmeticError, ImportError):
         try:

@@ -55,7 +55,9 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
         if split not in self.splits:
-            raise UserError(f"{type(self).__name__} has no split {split!r}: it has {', '.join(self.splits)}")
+            there = ", ".join(self.splits)
+            advice = "set data.train_split and data.val_split to two of them"
+            raise UserError(f"{type(self).__name__} has no split {split!r}: it has {there}; {advice}")
         self.root = Path(root).expanduser()
         self.split = split
         self.transform = transform

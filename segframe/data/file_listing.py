@@ -3,17 +3,21 @@
 import os
 import stat
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segframe.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+
+
+Files = dict[str, Path]
+"""Files by name: their path below a folder, without suffix."""
 
 
 class Problem(NamedTuple):
@@ -83,19 +87,39 @@ def check_file(path: Path, kind: str, max_bytes: int) -> None:
         )
 
 
-def list_files(folder: Path, suffixes: tuple[str, ...], advice: str) -> dict[str, Path]:
-    """Return the files with one of these suffixes (in any case) by stem, sorted; UserError if two share a stem."""
+def list_files(folder: Path, suffixes: Sequence[str], advice: str, ending: str = "") -> dict[str, Path]:
+    """Return the files with one of these suffixes (in any case) and this ending before it by name, sorted.
+
+    If the folder itself has no such file, those of its sub-folders are returned: city/x is the name of city/x.png. An
+    ending may contain the suffix: _mask.png. UserError if two files share a name.
+    """
+    stem_ending, dot, suffix = ending.rpartition(".")
+    if dot and f".{suffix}".lower() in suffixes:
+        ending, suffixes = stem_ending, (f".{suffix}".lower(),)
     found: dict[str, Path] = {}
-    for path in sorted(require(folder, advice).iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+    for path in _walk(require(folder, advice), tuple(suffixes)):
+        name = to_nfc(path.relative_to(folder).with_suffix("").as_posix())
+        if not name.endswith(to_nfc(ending)):
             continue
-        name = to_nfc(path.stem)
+        name = name.removesuffix(to_nfc(ending))
         if name in found:
-            if report_problem(SAME_NAME, [path]):
-                continue
-            raise UserError(f"{path} and {found[name].name} share a name: keep one of them")
+            if not report_problem(SAME_NAME, [path]):
+                raise UserError(
+                    f"{path} and {found[name].name} share a name: move the one that is not to be read to another "
+                    f"folder, or set data.dataset.image_suffix or mask_suffix={ending}{path.suffix}, for example"
+                )
+            continue
         found[name] = path
     return found
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
+    if files := [path for path in paths if path.suffix.lower() in suffixes]:
+        return files
+    top = folder.resolve()  # a link to a folder above would be walked for ever
+    below = [path for path in paths if path.is_dir() and not top.is_relative_to(path.resolve())]
+    return [file for path in below for file in _walk(path, suffixes)]
 
 
 def to_nfc(name: str) -> str:
@@ -103,41 +127,38 @@ def to_nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def pair(names: Iterable[str], images: Mapping[str, Path], masks: Mapping[str, Path], where: str) -> list[Sample]:
-    """Return a sample per name; UserError if a name has no image or no mask."""
-    names = list(names)
-    for kind, files in (("image", images), ("mask", masks)):
-        missing = [name for name in names if name not in files]
-        shown = [f"{where}: {name}" for name in missing] if kind == "image" else [images.get(n, n) for n in missing]
-        if missing and not report_problem(NO_IMAGE if kind == "image" else NO_MASK, shown):
-            raise UserError(
-                f"{where}: {missing[0][:200]!r} has no {kind} ({len(missing)} of {len(names)} have none): "
-                "scripts/check_data.py lists all that is missing"
-            )
-    return [Sample(name, images[name], masks[name]) for name in names if name in images and name in masks]
+def pair(
+    names: Sequence[str],
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    where: str,
+    explain: Callable[[str], str] = lambda name: "",
+) -> list[Sample]:
+    """Return a sample per name; UserError if a name has no image or no mask, `explain` adds why the mask is missing."""
+    no_image = [name for name in names if name not in images]
+    no_mask = [name for name in names if name in images and name not in masks]
+    advice = "scripts/check_data.py lists all that is missing"
+    if no_image and not report_problem(NO_IMAGE, (f"{where}: {name}" for name in no_image)):
+        count = f"{len(no_image)} of {len(names)} have none"
+        raise UserError(f"{where}: {no_image[0][:200]!r} has no image ({count}): {advice}")
+    if no_mask and not report_problem(NO_MASK, (images[name] for name in no_mask)):
+        count = f"{len(no_mask)} of {len(names)} have none"
+        raise UserError(f"{where}: {no_mask[0][:200]!r} has no mask ({count}): {explain(no_mask[0]) or advice}")
+    return [Sample(PurePosixPath(n).name, images[n], masks[n]) for n in names if n in images and n in masks]
 
 
 def disambiguate_names(samples: Sequence[Sample]) -> list[Sample]:
     """Return the samples; those of one name in several folders get their paths below the common folder as names."""
-    counts = Counter(sample.name for sample in samples)
-    images: dict[str, set[Path]] = defaultdict(set)
+    images: dict[str, set[Path]] = {}
     for sample in samples:
-        if counts[sample.name] > 1:
-            images[sample.name].add(sample.image.absolute())
-    shared = {name for name, paths in images.items() if len(paths) > 1}
+        images.setdefault(sample.name, set()).add(sample.image)
+    shared = {name for name, paths in images.items() if len(paths) > 1}  # an image may be listed twice
     if not shared:
-        return list(samples)  # an image may be listed twice
-    top = os.path.commonpath([path.parent for name in shared for path in images[name]])
+        return list(samples)
+    top = os.path.commonpath([path.absolute().parent for name in shared for path in images[name]])
     return [
-        sample._replace(name=sample.image.absolute().relative_to(top).with_suffix("").as_posix())
+        sample._replace(name=(sample.image.absolute().parent.relative_to(top) / sample.name).as_posix())
         if sample.name in shared
         else sample
         for sample in samples
     ]
-
-
-def report_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> None:
-    """Report masks without an image, and JPEGs in the folder of masks, which are not read as masks."""
-    report_problem(NO_IMAGE, (path for name, path in masks.items() if name not in images))
-    known = {*images.values(), *masks.values()}
-    report_problem(JPEG_MASK, (path for path in sorted(folder.glob("*.[jJ][pP]*[gG]")) if path not in known))

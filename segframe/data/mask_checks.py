@@ -82,8 +82,8 @@ def advise_on_black_and_white(labels: LabelTable) -> str:
     """Return what to do if the masks of a split hold 255 and no 1."""
     if not labels.are_settings:
         return "are they binary? Then save them with the values 0 and 1"
-    binary, void = (labels.format_label_map({IGNORE_INDEX: target}) for target in (1, IGNORE))
-    return f"for binary masks set {binary}; if 255 is void, set {void}"
+    void = labels.format_label_map({IGNORE_INDEX: IGNORE})
+    return f"for black and white masks set data.dataset.binary=true; if 255 is void, set {void}"
 
 
 def palette_conflicts(labels: LabelTable, palette: bytes, used: Iterable[int]) -> dict[int, int]:
@@ -188,6 +188,7 @@ def advise(labels: LabelTable, values: np.ndarray) -> str:
     if len(invalid) > max(_MAX_LABELS, num_classes):
         return (
             "was the mask saved as JPEG, or resized with interpolation?"
+            + " If it is black and white, set data.dataset.binary=true." * (labels.are_settings and num_classes == 2)
             + f" If these are labels, list them in {LABEL_MAP}, or set its key {OTHER!r}" * labels.are_settings
         )
     if not labels.are_settings:
@@ -218,7 +219,7 @@ def advise(labels: LabelTable, values: np.ndarray) -> str:
 def _advise_on_colours(labels: LabelTable, present: set[int], ignored: Mapping[int, str]) -> str:
     num_classes = len(labels.classes)
     if num_classes == 2 and present <= {0, _WHITE}:
-        return "for a binary mask set 'data.dataset.palette=[[0,0,0],[255,255,255]]'"
+        return "for black and white masks set data.dataset.binary=true"
     if not labels.declares_colours:
         if present <= {*(k * _GREY for k in range(num_classes)), _WHITE}:
             levels = ",".join(f"[{k},{k},{k}]" for k in range(num_classes))

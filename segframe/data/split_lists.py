@@ -2,10 +2,25 @@
 
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, check_file, require, to_nfc
+from segframe.data.file_listing import (
+    IMAGE_SUFFIXES,
+    INVALID_LINE,
+    MASK_SUFFIXES,
+    MISSING_FILE,
+    Files,
+    Sample,
+    check_file,
+    pair,
+    report_problem,
+    require,
+    to_nfc,
+)
 from segframe.errors import UserError
 
 LINE_FORMAT = "write a name, or an image and a mask below data.root with a space, a comma or a tab between them"
@@ -14,6 +29,13 @@ MAX_BYTES = 1 << 28
 """Maximum size of a list: some million lines."""
 MAX_CHARACTERS = 10_000
 """Maximum length of a line: two paths. All ways to read a line are tried, which takes quadratic time."""
+
+_IMAGE_WORDS = frozenset(["image", "images", "img", "imgs", "photo", "input"])
+_NAME_WORDS = frozenset(["file", "files", "filename", "name", "names", "path", "id"])
+_MASK_WORDS = frozenset(
+    ["mask", "masks", "label", "labels", "annotation", "segmentation", "seg", "gt", "truth", "target"]
+)
+_OTHER_WORDS = frozenset(["ground", "index", "split", "set", "width", "height", "class"])
 
 
 def read_list(path: Path, advice: str) -> list[str]:
@@ -41,27 +63,174 @@ def read_numbered_lines(path: Path, advice: str) -> list[tuple[int, str]]:
     return lines
 
 
+class Row(NamedTuple):
+    """A line of a list in all ways to read it, the likeliest first."""
+
+    number: int
+    """From 1."""
+    text: str
+    pairs: list[tuple[str, str]]
+    """As paths of an image and a mask."""
+    names: list[str]
+    """As the name of an image."""
+
+
+def read_rows(path: Path, advice: str, is_name: Callable[[str], bool]) -> list[Row]:
+    """Return the lines of a list without comments (#) and a header of columns, unless `is_name` knows them."""
+    lines = [line for line in read_numbered_lines(path, advice) if not line[1].startswith("#") or is_name(line[1])]
+    columns = [set(re.findall(r"[a-z]+|\d+", field.lower())) for field in _fields(lines[0][1])] if lines else []
+    known = _IMAGE_WORDS | _NAME_WORDS | _MASK_WORDS | _OTHER_WORDS
+    if not any(columns) or not all(words <= known for words in columns) or is_name(lines[0][1]):
+        numbered = [re.fullmatch(r"(.*?)(?:[\s,;]+\d+)+", line) for _, line in lines]
+        # Oxford-IIIT Pet has class numbers behind each name.
+        names = [[_unquote(match[1])] for match in numbered if match]
+        extra = names if len(names) == len(lines) else [[] for _ in lines]
+        rows = zip(lines, extra, strict=True)
+        return [Row(number, line, parse_pairs(line), [_unquote(line), *more]) for (number, line), more in rows]
+    masks = [k for k, words in enumerate(columns) if words & _MASK_WORDS]
+    images = [k for k, words in enumerate(columns) if words & (_IMAGE_WORDS | _NAME_WORDS) and k not in masks]
+    images.sort(key=lambda k: (not columns[k] & _IMAGE_WORDS, "id" in columns[k]))
+    return [_parse_columns(number, line, images[:1], masks[:1]) for number, line in lines[1:]]
+
+
+def _parse_columns(number: int, line: str, images: Sequence[int], masks: Sequence[int]) -> Row:
+    fields = dict(enumerate(_fields(line)))
+    image, mask = ([fields[k] for k in columns if k in fields] for columns in (images, masks))
+    pairs = [pair for pair in zip(image, mask, strict=False) if _is_pair(*pair)]
+    return Row(number, line, pairs, image)
+
+
+def _fields(line: str) -> list[str]:
+    separator = next((sign for sign in "\t;," if sign in line), None)
+    return [_unquote(field.strip()) for field in line.split(separator)]
+
+
+def _unquote(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
 def split_at_separators(line: str) -> Iterator[tuple[str, str]]:
-    """Yield the parts before and after each comma, tab or space."""
+    """Yield the parts before and after each comma, tab or space, without quotes."""
     for cut in re.finditer(r"\s*[,;]\s*|\s+", line):
-        yield line[: cut.start()], line[cut.end() :]
+        yield _unquote(line[: cut.start()]), _unquote(line[cut.end() :])
 
 
 def parse_pairs(line: str) -> list[tuple[str, str]]:
     """Return all ways to read a line as the paths of an image and a mask."""
-    return [
-        (left, right)
-        for left, right in split_at_separators(line)
-        if _is_path(left, IMAGE_SUFFIXES) and _is_path(right, (*IMAGE_SUFFIXES, *MASK_SUFFIXES))
-    ]
+    return [pair for pair in split_at_separators(line) if _is_pair(*pair)]
 
 
-def _is_path(path: str, suffixes: tuple[str, ...]) -> bool:
-    # The system raises an error for longer names.
-    return Path(path).suffix.lower() in suffixes and all(len(os.fsencode(part)) < 256 for part in Path(path).parts)
+def _is_pair(image: str, mask: str) -> bool:
+    kinds = ((image, IMAGE_SUFFIXES), (mask, (*IMAGE_SUFFIXES, *MASK_SUFFIXES)))
+    # The system raises an error for longer names and paths.
+    return all(
+        Path(path).suffix.lower() in suffixes
+        and len(os.fsencode(path)) < 4000
+        and all(len(os.fsencode(part)) < 256 for part in _parts(path))
+        for path, suffixes in kinds
+    )
 
 
 def parse_name(line: str) -> str:
     """Return the sample name in a line or path."""
-    path = Path(to_nfc(line))
+    path = PurePosixPath(to_nfc(line).replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+class ListedFiles:
+    """The files below a root that the paths of a list name.
+
+    The paths may be absolute, start with a slash below the root, have the backslashes of Windows or leading folders
+    that another machine had: the same number of folders is left out of all paths, so that most of them exist.
+    """
+
+    def __init__(self, root: Path, listed: Sequence[str]) -> None:
+        self.root = root
+        examples = listed[:: len(listed) // 16 + 1]
+        depth = max((len(_parts(path)) for path in examples), default=0)
+        self.num_left_out = max(
+            range(max(1, depth)), key=lambda n: sum(self._find(path, n).exists() for path in examples)
+        )
+
+    def find(self, listed: str) -> Path:
+        """Return the path of a file, in the Unicode form (NFC or NFD) that exists."""
+        return self._find(listed, self.num_left_out)
+
+    def _find(self, listed: str, num_left_out: int) -> Path:
+        below = "/".join(_parts(listed)[num_left_out:])
+        paths = [self.root / text for text in (listed, below)]
+        if not listed.isascii():
+            forms = [unicodedata.normalize(form, text) for text in (listed, below) for form in ("NFC", "NFD")]
+            paths += [self.root / form for form in forms]
+        return next((path for path in paths if path.exists()), self.root / listed)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in re.split(r"[\\/]+", path) if part]
+
+
+def read_samples(
+    path: Path, advice: str, root: Path, list_folders: Callable[[], tuple[Files, Files]], explain: Callable[[str], str]
+) -> list[Sample]:
+    """Return the images and masks that the lines of a list name.
+
+    `list_folders` returns the images and masks that names stand for; it is not called for a list of paths. `explain`
+    as in `pair`. UserError with the number of a line that names nothing.
+    """
+    reader = _ListReader(path, list_folders, explain)
+    rows = read_rows(path, advice, reader.is_name)
+    files = [ListedFiles(root, [pair[k] for row in rows for pair in row.pairs]) for k in (0, 1)]
+    samples = [sample for row in rows for sample in reader.parse_row(row, *files)]
+    if not samples:  # only if problems are collected
+        raise UserError(f"no line of {path} is an existing image and mask: {LINE_FORMAT}")
+    return samples
+
+
+class _ListReader:
+    def __init__(
+        self, path: Path, list_folders: Callable[[], tuple[Files, Files]], explain: Callable[[str], str]
+    ) -> None:
+        self.path, self.list_folders, self.explain = path, list_folders, explain
+
+    def parse_row(self, row: Row, image_files: ListedFiles, mask_files: ListedFiles) -> list[Sample]:
+        pairs = [(image_files.find(image), mask_files.find(mask)) for image, mask in row.pairs]
+        # A space may belong to a name: prefer the pair that exists.
+        if both := next((both for both in pairs if all(file.exists() for file in both)), None):
+            return [Sample(to_nfc(both[0].stem), *both)]
+        if pairs:
+            missing = [file for file in pairs[0] if not file.exists()]
+            if report_problem(MISSING_FILE, missing):
+                return []
+            raise UserError(f"{missing[0]} does not exist: {self.path} lists it")
+        images, masks = self.list_folders()
+        name = next((name for text in row.names if (name := self.find_name(text))), None)
+        if name or not any(split_at_separators(row.text)):
+            return pair([name or parse_name(row.text)], images, masks, str(self.path), self.explain)
+        context = f"{self.path}, line {row.number}, {row.text!r}"
+        if report_problem(INVALID_LINE, [context]):
+            return []
+        raise UserError(f"{context} is neither the name of an image nor an image and a mask: {LINE_FORMAT}")
+
+    def is_name(self, line: str) -> bool:
+        try:
+            return self.find_name(line) is not None
+        except UserError:  # there are no such folders, which a list of paths does not need
+            return False
+
+    def find_name(self, text: str) -> str | None:
+        """Return the name of the image that a listed name or path stands for."""
+        if (name := to_nfc(text)) in self.names:
+            return self.names[name]
+        # A line with separators is a name only if its folders contain no name of another image.
+        if any(parse_name(left) in self.names for left, _ in split_at_separators(str(PurePosixPath(text).parent))):
+            return None
+        return self.names.get(parse_name(text))
+
+    @cached_property
+    def names(self) -> dict[str, str | None]:
+        """Names of the images by themselves, without folders and with endings; None if several images have one."""
+        names: dict[str, str | None] = {}
+        for name, path in self.list_folders()[0].items():
+            for short in {name, PurePosixPath(name).name, to_nfc(path.stem)}:
+                names[short] = name if names.get(short, name) == name else None
+        return names

@@ -60,6 +60,7 @@ def test_all_errors_are_found_at_once_by_any_number_of_processes(photos):
 def test_unpaired_files(photos):
     (photos / "images/train/0.png").unlink()
     put_mask(photos, "train/1.jpg", mask_of(1))
+    (photos / "masks/train/1.png").unlink()
     Image.fromarray(photo(2)).save(photos / "images/train/2.bmp")
     check_finding(photos, WARNING, "without an image", ["masks/train/0.png"])
     check_finding(photos, ERROR, "stored as JPEG", ["masks/train/1.jpg"])
@@ -157,9 +158,11 @@ def test_binary_masks(photos):
     change_masks(photos, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
     two = "data.dataset.classes=[ground,car]"
     findings, _ = check(photos, two)
-    assert "label_map={255: 1}" in next(finding for finding in findings if "0 and 255" in finding.what).advice
-    findings, _ = check(photos, two, "data.dataset.label_map={255: 1}")
-    assert not [finding for finding in findings if "0 and 255" in finding.what]
+    assert "data.dataset.binary=true" in next(finding for finding in findings if "0 and 255" in finding.what).advice
+    for cure in ("data.dataset.binary=true", "data.dataset.label_map={255: 1}"):
+        findings, found = check(photos, two, cure)
+        assert not [finding for finding in findings if "0 and 255" in finding.what]
+        assert found.splits[0].masks[0][1].counts.tolist() == np.bincount((mask_of(0) > 0).ravel()).tolist()
     put_mask(photos, "train/0.png", np.minimum(mask_of(0), 1))
     others = [f"masks/train/{k}.png" for k in range(1, 6)]
     check_finding(photos, WARNING, "beside masks of class 1", others, two)
@@ -264,6 +267,8 @@ def test_mistakes(run, photos):
     for word, sentence in (
         ("data.root=no", "no does not exist"),
         ("splits=[trian]", "no split 'trian'"),
+        ("data.dataset.classes=???", "data.dataset.classes: it must be given; type data.dataset.classes=..."),
+        ("data.dataset.images={split}/photos", "no folder {split}/photos below it, but images/train (6 files)"),
         ("splits=[]", "splits=[]: name at least one"),
         ("data.num_workers=-1", "data.num_workers=-1"),
     ):

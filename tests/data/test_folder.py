@@ -62,7 +62,6 @@ def test_images_and_suffixed_masks_in_one_folder(tmp_path):
         ({"classes": ["x", "ignore"]}, ["classes holds 'ignore', which is the void"]),
         ({"palette": [[1, 2, 3]]}, ["1 colours for 2 classes"]),
         ({"palette": [[1, 2, 3], [1, 2, 300]]}, ["0..255"]),
-        ({"images": "pictures"}, ["pictures", "does not exist"]),
         ({"mask_suffix": "_x"}, ["'a' has no mask", "1 of 1"]),
         ({"val_ratio": 1.5}, ["1.5", "0.2"]),
         ({"val_ratio": 0.5, "splits": {"train": "t.txt"}}, ["choose one"]),
@@ -75,7 +74,11 @@ def test_wrong_settings(tmp_path, settings, parts):
 
 def test_wrong_files(tmp_path):
     put_pair(tmp_path / "flat", "a")
-    check_error(lambda: Folder(tmp_path / "flat", "train", **TWO), "no sub-folders", "val_ratio")
+    check_error(
+        lambda: Folder(tmp_path / "flat", "train", **TWO),
+        "no folder images/{split}",
+        "images=images data.dataset.masks=masks data.dataset.val_ratio=0.2",
+    )
     check_error(lambda: Folder(tmp_path / "no", "train", **TWO), tmp_path / "no", "data.root")
     check_error(lambda: Folder.download(tmp_path), "Folder has no automatic download")
     put_pair(tmp_path, "a", "train")

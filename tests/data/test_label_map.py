@@ -147,7 +147,7 @@ def test_advice_about_colours(tmp_path):
     check_error(lambda: read_city(path, {}), path, "and 15 more", "JPEG")
     black_and_white = ((0, 0, 0), (255, 255, 255))
     put_colours(path, *black_and_white)
-    check_error(lambda: read_city(path, {}, CITY[:2]), "palette=[[0,0,0],[255,255,255]]")
+    check_error(lambda: read_city(path, {}, CITY[:2]), "data.dataset.binary=true")
     assert read_city(path, {}, black_and_white)[:, 0].tolist() == [0, 1]
 
 

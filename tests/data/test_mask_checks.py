@@ -27,7 +27,7 @@ def test_the_reader_refuses_a_mask_of_0_and_255_if_no_mask_holds_1(tmp_path):
     dataset = Folder(tmp_path, "train", classes=["good", "defect"])
     assert dataset[0]["mask"].max() == 0
     advice = (
-        "for binary masks set 'data.dataset.label_map={255: 1}'; if 255 is void, set 'data.dataset.label_map={255: i"
+        "for black and white masks set data.dataset.binary=true; if 255 is void, set 'data.dataset.label_map={255: i"
     )
     check_error(lambda: dataset[len(RARE)], tmp_path / "masks/train/6.png: mask of 0 and 255 only", advice)
     for label_map, values in (({255: 1}, {0, 1}), ({255: "ignore"}, {0, 255})):
@@ -52,7 +52,10 @@ def test_a_training_ends_with_the_sentence_of_its_worker(run, photos):
     small = ("backbone=resnet18", "head=fcn", "data.batch_size=2", "data.num_workers=1", "data.weights=null")
     result = run("train.py", *data, *small, *RUN, "trainer.max_steps=2", "output_dir=first")
     assert result.code == 1
-    assert "photos/masks/val/26.png: mask of 0 and 255 only, and 255 is void; for binary masks set" in result.error
+    assert (
+        "photos/masks/val/26.png: mask of 0 and 255 only, and 255 is void; for black and white masks set"
+        in result.error
+    )
     assert len(result.error.splitlines()) == 1
 
 

@@ -14,7 +14,7 @@ from hydra import initialize_config_dir
 from PIL import Image
 
 from benchmark import schema as benchmark_schema
-from segframe.cli.argv import offer_checkpoint
+from segframe.cli.argv import offer_checkpoint, quote_paths
 from segframe.cli.main import PROGRAMS
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
@@ -46,7 +46,7 @@ def compose(name, words):
     if "-m" in words:
         overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
     offer_checkpoint([])
-    config = composed(*overrides, name=name)
+    config = composed(*quote_paths(overrides), name=name)
     if name == "train":
         validate.check_keys(config)
         validate.check_targets(config)

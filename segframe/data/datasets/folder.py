@@ -1,39 +1,37 @@
 """Folder: a dataset of images and masks of the user, described in YAML."""
 
-import unicodedata
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+
 from segframe import IGNORE_INDEX
 from segframe.data.base import SegmentationDataset
+from segframe.data.binary_masks import threshold
 from segframe.data.class_files import ClassFile, find_class_files, read_class_file
 from segframe.data.file_listing import (
     IMAGE_SUFFIXES,
-    INVALID_LINE,
+    JPEG_MASK,
+    JPEG_SUFFIXES,
     MASK_SUFFIXES,
-    MISSING_FILE,
+    NO_IMAGE,
+    Files,
     Sample,
     list_files,
     pair,
     report_problem,
-    report_unpaired,
     require,
-    to_nfc,
 )
 from segframe.data.label_map import IGNORE, Palette, voc_palette
-from segframe.data.split_lists import (
-    LINE_FORMAT,
-    parse_name,
-    parse_pairs,
-    read_numbered_lines,
-    split_at_separators,
-)
+from segframe.data.layouts import SPLIT, Layout, choose_layout, explain_missing_mask, match_names, split_folders
+from segframe.data.split_lists import read_samples
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
 
-_IMAGES = "set data.dataset.images to the folder of the images, below data.root"
-_MASKS = "set data.dataset.masks to the folder of the masks, below data.root"
+log = logging.getLogger(__name__)
 
 
 class Folder(SegmentationDataset):
@@ -41,12 +39,16 @@ class Folder(SegmentationDataset):
 
     The splits are defined by one of: text files listed in `splits` ({train: train.txt, ...}; a line is a name, or an
     image and a mask below root); `val_ratio`, the share of images chosen for validation by a hash of their names, so
-    that added files do not change the split of others; sub-folders such as images/train and masks/train.
+    that added files do not change the split of others; folders such as images/train and masks/train.
 
-    `mask_suffix`: end of the masks' names (x_mask.png). `classes`: list of names, or path of a text file with one per
-    line, or of a tool's file, see class_files. `palette`: list of [r, g, b], by which masks saved as RGB are read, or
-    "voc"; None: the colours of the file of classes, or VOC's for pictures only. `label_map`: mask values and colours
-    ("#rrggbb") -> class indices, class names or "ignore", see LabelTable.
+    `images`, `masks`: folders below root, in which {split} stands for the split; without it the split is a sub-folder.
+    None: images and masks, or else the only two folders that look like them. `image_suffix`, `mask_suffix`: ends of the
+    names (_mask) or of the files (_mask.png); "": none, or else those that most of the names have.
+
+    `classes`: list of names, or path of a text file with one per line, or of a tool's file, see class_files. `palette`:
+    list of [r, g, b], by which masks saved as RGB are read, or "voc"; None: the colours of the file of classes, or for
+    pictures only VOC's. `label_map`: mask values and colours ("#rrggbb") -> class indices, class names or "ignore", see
+    LabelTable. `binary`: whether masks are black and white, read by a threshold; None: JPEG masks of two classes are.
     """
 
     source = "see the layouts in configs/data/folder.yaml"
@@ -61,68 +63,98 @@ class Folder(SegmentationDataset):
         *,
         classes: str | Sequence[str] | None = None,
         palette: str | Sequence[Sequence[int]] | None = None,
-        images: str = "images",
-        masks: str = "masks",
+        images: str | None = None,
+        masks: str | None = None,
+        image_suffix: str = "",
         mask_suffix: str = "",
         splits: Mapping[str, str] | None = None,
         val_ratio: float | None = None,
         label_map: Mapping[int | str, int | str] | None = None,
+        binary: bool | None = None,
     ) -> None:
-        top = require(Path(root).expanduser(), "point data.root at the folder that holds images and masks")
-        self.images, self.masks, self.mask_suffix = top / images, top / masks, mask_suffix
-        listed = _list_classes(classes, top)
+        self.root = require(Path(root).expanduser(), "point data.root at the folder that holds images and masks")
+        self.folders = images, masks
+        self.image_suffix, self.mask_suffix = image_suffix, mask_suffix
+        listed = _list_classes(classes, self.root)
         self.classes = _check_names(listed.names)
         colours = palette if palette is not None else listed.palette
         self.palette = _parse_palette(colours, len(self.classes))
         self.palette_is_declared = colours is not None
         self.label_map = {**listed.label_map, **(label_map or {})}
-        self.lists = {name: top / path for name, path in (splits or {}).items()}
+        self.can_be_binary = len(self.classes) == 2 and not self.label_map
+        if binary and not self.can_be_binary:
+            raise UserError("data.dataset.binary=true: it needs two data.dataset.classes and no label_map")
+        self.binary = binary
+        self.lists = {name: self.root / path for name, path in (splits or {}).items()}
         self.val_ratio = val_ratio
         self.splits = self._splits()
-        super().__init__(top, split, transform, seed)
+        super().__init__(self.root, split, transform, seed)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The folders of images and masks, below root."""
+        return choose_layout(self.root, *self.folders, by_split=not self.lists and self.val_ratio is None)
 
     def _splits(self) -> tuple[str, ...]:
         if self.lists and self.val_ratio is not None:
             raise UserError("both data.dataset.splits and data.dataset.val_ratio are set: choose one")
         if self.lists:
             return tuple(self.lists)
-        if self.val_ratio is not None:
-            if not 0 < self.val_ratio < 1:
-                raise UserError(
-                    f"data.dataset.val_ratio is {self.val_ratio}: give a share between 0 and 1, such as 0.2"
-                )
-            return "train", "val"
-        folders = require(self.images, _IMAGES).iterdir()
-        if names := tuple(sorted(path.name for path in folders if path.is_dir() and not path.name.startswith("."))):
-            return names
-        raise UserError(
-            f"{self.images} has no sub-folders train and val: make them, or set data.dataset.splits or "
-            "data.dataset.val_ratio"
-        )
+        if self.val_ratio is None:
+            masks = split_folders(self.root / self.layout.masks).values()  # {split} fits train_masks too
+            found = split_folders(self.root / self.layout.images)
+            return tuple(name for name, folder in found.items() if folder not in masks or len({*self.layout}) == 1)
+        if not 0 < self.val_ratio < 1:
+            raise UserError(f"data.dataset.val_ratio is {self.val_ratio}: give a share between 0 and 1, such as 0.2")
+        if SPLIT in "".join(self.layout):
+            raise UserError(f"data.dataset.val_ratio={self.val_ratio}: with {self.layout} it must be null")
+        return "train", "val"
 
     def find(self) -> list[Sample]:
         """Return the samples of the split, sorted by name or as listed."""
-        below = "" if self.lists or self.val_ratio else self.split
-        image_folder, mask_folder = self.images / below, self.masks / below
-        images = list_files(image_folder, IMAGE_SUFFIXES, _IMAGES)
-        suffixed = list_files(mask_folder, MASK_SUFFIXES, _MASKS)
-        suffix = to_nfc(self.mask_suffix)
-        masks = {name.removesuffix(suffix): path for name, path in suffixed.items() if name.endswith(suffix)}
-        if image_folder.resolve() == mask_folder.resolve():
-            images = {stem: path for stem, path in images.items() if path not in masks.values()}
-        report_unpaired(images, masks, mask_folder)
         if self.lists:
-            lines = read_numbered_lines(
-                self.lists[self.split], "data.dataset.splits names the text files below data.root"
-            )
-            samples = [sample for number, line in lines for sample in self._parse_line(number, line, images, masks)]
-            if not samples:  # only if problems are collected
-                raise UserError(f"no line of {self.lists[self.split]} is an existing image and mask: {LINE_FORMAT}")
-            return samples
+            advice = "data.dataset.splits names the text files below data.root"
+            return read_samples(self.lists[self.split], advice, self.root, lambda: self._files, self._explain_missing)
+        images, masks = self._files
+        folder = self._folder(self.layout.images)
         if not images:
-            raise UserError(f"{image_folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): {self.source}")
+            raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): {self.source}")
+        if (SPLIT in self.layout.images) == (SPLIT in self.layout.masks):  # else the others belong to other splits
+            report_problem(NO_IMAGE, (path for name, path in masks.items() if name not in images))
         names = list(images) if self.val_ratio is None else self._choose_by_hash(images, self.val_ratio)
-        return pair(names, images, masks, str(image_folder))
+        return pair(names, images, masks, str(folder), self._explain_missing)
+
+    def _folder(self, path: str) -> Path:
+        return self.root / path.replace(SPLIT, self.split)
+
+    @cached_property
+    def _files(self) -> tuple[Files, Files]:
+        # Images and masks by name.
+        image_folder, mask_folder = map(self._folder, self.layout)
+        is_shared = image_folder.resolve() == mask_folder.resolve()
+        if is_shared and not self.image_suffix and not self.mask_suffix:
+            if self.lists:  # of pairs
+                return {}, {}
+            raise UserError(
+                f"data.dataset.images={self.layout.images}: it holds masks too; type data.dataset.mask_suffix=_mask "
+                "if the mask of x.jpg is x_mask.png, or image_suffix=.jpg mask_suffix=.png if it is x.png"
+            )
+        images = list_files(image_folder, IMAGE_SUFFIXES, self.source, self.image_suffix)
+        masks = list_files(mask_folder, MASK_SUFFIXES, self.source, self.mask_suffix)
+        if not images.keys() <= masks.keys():
+            jpegs = list_files(mask_folder, JPEG_SUFFIXES, self.source, self.mask_suffix)
+            if self.can_be_binary and self.binary is not False:
+                masks = {**jpegs, **masks}
+                log.info(f"JPEG masks in {mask_folder} are read as black and white, as by data.dataset.binary=true")
+            elif not is_shared:
+                report_problem(JPEG_MASK, jpegs.values())
+        if is_shared:
+            used = {*masks.values()}
+            return {name: path for name, path in images.items() if path not in used}, masks
+        return match_names(images, masks, self.image_suffix, self.mask_suffix, mask_folder)
+
+    def _explain_missing(self, name: str) -> str:
+        return explain_missing_mask(f"{name}{self.mask_suffix}", self._folder(self.layout.masks), len(self.classes))
 
     def _choose_by_hash(self, images: Mapping[str, Path], val_ratio: float) -> list[str]:
         # The hash of the file's name in its own Unicode form, so that files stay in their split.
@@ -132,42 +164,15 @@ class Folder(SegmentationDataset):
         if not names:
             raise UserError(
                 f"data.dataset.val_ratio={val_ratio} leaves {self.split} none of the {len(images)} images in "
-                f"{self.images}: set it {'higher' if self.split == 'val' else 'lower'}"
+                f"{self._folder(self.layout.images)}: set it {'higher' if self.split == 'val' else 'lower'}"
             )
         return names
 
-    def _parse_line(
-        self, number: int, line: str, images: Mapping[str, Path], masks: Mapping[str, Path]
-    ) -> list[Sample]:
-        where = str(self.lists[self.split])
-        if (name := to_nfc(line)) in images:
-            return pair([name], images, masks, where)
-        pairs = [(self._path(image), self._path(mask)) for image, mask in parse_pairs(line)]
-        if pairs:
-            # A space may belong to a name: prefer the pair that exists.
-            existing = (paths for paths in pairs if len(pairs) > 1 and all(path.exists() for path in paths))
-            image, mask = next(existing, pairs[0])
-            missing = [path for path in (image, mask) if not path.exists()]
-            if missing and report_problem(MISSING_FILE, missing):
-                return []
-            return [Sample(to_nfc(image.stem), require(image, f"{where} lists it"), require(mask, f"{where} lists it"))]
-        name, folders = parse_name(line), str(Path(line).parent)
-        # A line with separators is a name only if an image has it and its folders contain no name of another image.
-        if any(split_at_separators(line)) and (
-            name not in images or any(parse_name(left) in images for left, _ in split_at_separators(folders))
-        ):
-            context = f"{where}, line {number}, {line[:200]!r}"
-            if report_problem(INVALID_LINE, [context]):
-                return []
-            raise UserError(f"{context} is neither the name of an image nor an image and a mask: {LINE_FORMAT}")
-        return pair([name], images, masks, where)
-
-    def _path(self, listed: str) -> Path:
-        """Return the path below root, in the Unicode form (NFC or NFD) of the existing file."""
-        if listed.isascii():
-            return self.root / listed
-        paths = [self.root / listed, *(self.root / unicodedata.normalize(form, listed) for form in ("NFC", "NFD"))]
-        return next((path for path in paths if path.exists()), paths[0])
+    def load_mask(self, path: Path) -> np.ndarray:
+        """Return the raw values of a mask, see SegmentationDataset; 0 and 1 for a black and white one."""
+        raw = super().load_mask(path)
+        is_jpeg = path.suffix.lower() in JPEG_SUFFIXES and self.can_be_binary
+        return threshold(raw, path) if self.binary or (self.binary is None and is_jpeg) else raw
 
 
 def _list_classes(classes: str | Sequence[str] | None, top: Path) -> ClassFile:

@@ -33,9 +33,15 @@ def find_duplicates(split: Split) -> Iterator[Finding]:
         masks = {facts.mask if isinstance(facts.mask, str) else facts.mask.digest for facts in copies}
         (same if len(masks) == 1 else different).extend(facts.image_path for facts in copies[1:])
     if same:
-        yield Finding(WARNING, split.name, "copy of another image, with the same mask", same, "keep one of them")
+        yield Finding(
+            WARNING,
+            split.name,
+            "copy of another image, with the same mask",
+            same,
+            "it counts twice: is one meant to be another image?",
+        )
     if different:
-        advice = "keep the one whose mask is right"
+        advice = "which mask is right? Correct the other"
         yield Finding(WARNING, split.name, "copy of another image, with another mask", different, advice)
     firsts = [
         (facts, image) for facts, image in split.images if facts is groups[image.digest][0] and not image.is_blank
@@ -68,7 +74,7 @@ def _shared(first: Split, second: Split, is_chosen: bool) -> Iterator[Finding]:
     digests = {image.digest for _, image in first.images if not image.is_blank}
     if exact := [facts.image_path for facts, image in second.images if image.digest in digests]:
         what = f"image of {second.name} that is in {first.name} too"
-        yield Finding(ERROR, names, what, exact, f"remove it from one of them: metrics on {second.name} are too high")
+        yield Finding(ERROR, names, what, exact, f"metrics on {second.name} are too high: let one of the two have it")
     rest = [(facts, image) for facts, image in second.images if image.digest not in digests and not image.is_blank]
     near = {j for _, j in _find_similar([item for item in first.images if not item[1].is_blank], rest, symmetric=False)}
     if near:

@@ -12,13 +12,22 @@ from segframe.data.inspection.splits import Split
 from segframe.errors import UserError, shorten
 
 LISTING_PROBLEMS = {
-    file_listing.NO_IMAGE: (WARNING, "delete it, or bring its image"),
-    file_listing.NO_MASK: (ERROR, "bring its mask, or take the image out of the folder or list"),
-    file_listing.MISSING_FILE: (ERROR, "bring the file, or take the line out"),
-    file_listing.SAME_NAME: (ERROR, "keep one of them"),
+    file_listing.NO_IMAGE: (
+        WARNING,
+        "nothing reads it: it needs an image of the same name, or a line with both in a list",
+    ),
+    file_listing.NO_MASK: (ERROR, "it needs a mask of the same name, see data.dataset.mask_suffix"),
+    file_listing.MISSING_FILE: (ERROR, "bring the file, or correct the line"),
+    file_listing.SAME_NAME: (
+        ERROR,
+        "say which to read: data.dataset.image_suffix=.jpg or mask_suffix=.png, for example",
+    ),
     file_listing.LISTED_TWICE: (ERROR, "list it once"),
     file_listing.INVALID_LINE: (ERROR, split_lists.LINE_FORMAT),
-    file_listing.JPEG_MASK: (ERROR, "JPEG changes the values: export the masks again, as PNG"),
+    file_listing.JPEG_MASK: (
+        ERROR,
+        "JPEG changes the values: save the masks as PNG, or if they are black and white set data.dataset.binary=true",
+    ),
 }
 """Severity and advice for each kind of problem with the files of a split."""
 
@@ -46,7 +55,8 @@ def _check_listing(split: Split) -> Iterator[Finding]:
     for kind, (severity, advice) in LISTING_PROBLEMS.items():
         if found := [problem.file for problem in split.problems if problem.kind == kind]:
             yield Finding(severity, split.name, kind, found, advice)
-    if lossy := [path for path, mask in split.masks if mask.header.format == "JPEG"]:
+    # Those that are read as black and white hold 0 and 1.
+    if lossy := [path for path, mask in split.masks if mask.header.format == "JPEG" and mask.values.max() > 1]:
         yield Finding(WARNING, split.name, file_listing.JPEG_MASK, lossy, LISTING_PROBLEMS[file_listing.JPEG_MASK][1])
 
 
@@ -92,7 +102,9 @@ def _check_sizes(split: Split) -> Iterator[Finding]:
 
 def _check_images(split: Split) -> Iterator[Finding]:
     if blank := [facts.image_path for facts, image in split.images if image.is_blank]:
-        yield Finding(WARNING, split.name, "image of a single colour", blank, "remove it, or download it again")
+        yield Finding(
+            WARNING, split.name, "image of a single colour", blank, "nothing can be learned from it: is the file right?"
+        )
     channels = split.dataset.pixels.channels
     expected = "L" if channels == 1 else "RGB" if channels == 3 else f"{channels} bands"
     for mode in sorted({image.header.mode for _, image in split.images}):

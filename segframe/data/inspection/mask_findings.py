@@ -82,7 +82,7 @@ def _check_encodings(split: Split) -> Iterator[Finding]:
             advice = mask_checks.advise_on_black_and_white(labels)
             yield Finding(ERROR, split.name, mask_checks.BLACK_AND_WHITE, black_and_white, advice)
         elif counts["0 and 255"]:
-            advice = "if they are binary masks, save all of them with the same values"
+            advice = "if they are black and white masks, save all of them with the same values"
             what = "mask of 0 and 255 only, beside masks of class 1"
             yield Finding(WARNING, split.name, what, black_and_white, advice)
     if blended := [path for path, mask in masks if mask.has_alpha]:
@@ -135,7 +135,7 @@ def _check_contents(split: Split) -> Iterator[Finding]:
         return
     if void:
         yield Finding(
-            WARNING, split.name, "mask that is void only", void, "it is not trained on: remove it, or label it"
+            WARNING, split.name, "mask that is void only", void, "nothing is learned from it until it is labelled"
         )
     total = np.sum([found for _, found in counts], axis=0)
     known = total[: len(labels.classes)]
