@@ -110,7 +110,7 @@ def run(tmp_path, monkeypatch, capfd):
         out = captured.out + captured.err
         errors = [line for line in out.splitlines() if line.startswith("error: ")]
         if errors:
-            assert (code, len(errors), "Traceback" in out) == (1, 1, False), out
+            assert (code, len(errors), "Traceback" in out or "Error executing" in out) == (1, 1, False), out
         return SimpleNamespace(code=code, out=out, error="".join(errors))
 
     return call

@@ -129,6 +129,8 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         user_error = isinstance(error, UserError | OmegaConfBaseException | OSError)
         if HydraConfig.get().mode is RunMode.MULTIRUN and (debug or not user_error):
             traceback.print_exc()
+        if HydraConfig.get().mode is RunMode.RUN and user_error and not debug:  # Hydra would print the overrides too
+            sys.exit(f"error: {shorten(first_line(error))}")
         raise
 
 

@@ -96,8 +96,8 @@ def judge(case: Case, code: int, out: str, errors: list[str]) -> list[str]:
     lines = [line for line in out.splitlines() if line.startswith(("error: ", "skipped: "))]
     if code != 1:
         problems.append(f"exit code {code}")
-    if "Traceback" in out or "Exception ignored" in out:
-        problems.append("a traceback")
+    if re.search("Traceback|Exception ignored|Error executing job", out):
+        problems.append("more than an error message")
     if errors:
         if lines:
             problems.append("an error message beside the findings")
