@@ -19,7 +19,8 @@ from PIL import Image
 
 from segframe.config.saved_run import check_saved_run
 from segframe.data.class_files import read_class_file
-from segframe.data.file_listing import pair
+from segframe.data.datasets.folder import Folder
+from segframe.data.file_listing import Sample, pair
 from segframe.data.image_io import read_header, read_image, read_raw
 from segframe.data.label_map import LabelTable, voc_palette
 from segframe.data.mask_checks import map_mask
@@ -188,6 +189,41 @@ def test_split_lists(folder, content):
     if names is not None:
         assert all(name == name.strip() and name for name in names)
         read_or_refuse(pair, names, {"a": path}, {"a": path}, "here")
+
+
+LISTS = {
+    "names": "{name}",
+    "files": "{name}.png",
+    "numbers": "{name} 1 1 2",
+    "pairs": "images/{name}.png masks/{name}.png",
+    "tabs": "images/{name}.png\tmasks/{name}.png",
+    "slashes": "/images/{name}.png /masks/{name}.png",
+    "backslashes": "images\\{name}.png,masks\\{name}.png",
+    "quotes": '"images/{name}.png","masks/{name}.png"',
+    "elsewhere": "/home/me/data/images/{name}.png /home/me/data/masks/{name}.png",
+    "absolute": "{root}/images/{name}.png {root}/masks/{name}.png",
+}
+NAMES = ("a", "b-2", "my c", "\u00fc_1")
+
+
+@profile
+@given(
+    st.sampled_from(list(LISTS)),
+    st.lists(st.sampled_from(NAMES), min_size=1, unique=True),
+    st.lists(st.sampled_from(("# a comment", "", "\ufeff")), max_size=2, unique=True).map(sorted),
+    st.booleans(),
+    st.sampled_from(("\n", "\r\n")),
+)
+def test_lists_of_any_style_name_the_same_files(folder, style, names, before, header, end):
+    root = folder / "listed"
+    for path in (root / f"{kind}/{name}.png" for kind in ("images", "masks") for name in NAMES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    lines = [LISTS[style].format(name=name, root=root) for name in names]
+    columns = ["image,mask"] if header and style in ("backslashes", "quotes") else []
+    (root / "t.txt").write_text(end.join([*before[::-1], *columns, *lines, ""]), encoding="utf-8", newline="")
+    found = Folder(root, "t", classes=["x", "y"], splits={"t": "t.txt"}).samples
+    assert found == [Sample(name, root / f"images/{name}.png", root / f"masks/{name}.png") for name in names]
 
 
 CLASS_FILES = {
