@@ -59,7 +59,8 @@ def build_backbone(config: DictConfig) -> Backbone:
     settings: Any = OmegaConf.to_container(config.backbone, resolve=True)
     frozen = settings.pop("frozen", False)
     backbone: Backbone = instantiate(settings, "backbone")
-    backbone.freeze(frozen, settings.get("in_channels", 3))
+    if frozen:
+        backbone.freeze(frozen, settings.get("in_channels", 3))
     return backbone
 
 

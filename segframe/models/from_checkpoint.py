@@ -41,7 +41,8 @@ def restore(
             settings["output_stride"] = output_stride
         frozen = settings.pop("frozen", False)
         backbone = instantiate(settings, _convert_="all")
-        backbone.freeze(frozen, settings.get("in_channels", 3))
+        if frozen:
+            backbone.freeze(frozen, settings.get("in_channels", 3))
 
         def restore_head(name: str) -> Head:
             make_head = instantiate(config[name], _convert_="all")

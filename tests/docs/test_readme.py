@@ -146,6 +146,11 @@ def test_the_example_loss_works(tmp_path, monkeypatch):
     mask = torch.randint(3, (2, 8, 8)).byte()
     expected = torch.nn.functional.cross_entropy(logits.full(), mask.long())
     torch.testing.assert_close(loss(logits, mask), expected)
+    halves = [
+        (logits._replace(values=values), part)
+        for values, part in zip(logits.values[:, None], mask[:, None], strict=True)
+    ]
+    torch.testing.assert_close(sum(loss(*half, [part for _, part in halves]) for half in halves), expected)
     assert loss(logits, torch.full_like(mask, 255)) == 0
 
 

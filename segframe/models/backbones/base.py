@@ -42,14 +42,14 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps under the same keys as `features`."""
 
-    def freeze(self, last: str | bool, in_channels: int = 3) -> None:
+    def freeze(self, last: str | bool = True, in_channels: int = 3) -> None:
         """Fix all weights (True), or those that the map `last` depends on ("c2"), for images of `in_channels`.
 
         Modules whose weights are all fixed remain in evaluation mode: batch norm uses its running statistics.
         """
         if last is True:
             self.requires_grad_(False)
-        elif last is not False:
+        else:
             twin = copy.deepcopy(self).to("meta").requires_grad_()
             maps = twin(torch.zeros(1, in_channels, 256, 256, device="meta"))
             stages = [name for name, found in maps.items() if found.requires_grad]
