@@ -152,8 +152,8 @@ def parse_run(
         raise UserError(f"{path} is not a segframe checkpoint: the description of its network is incomplete")
     try:
         config = rename_targets(resolve_references(config))
+        if trust is not None:
+            check_trust(config, trust, ["backbone", "head", "aux_head"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    if trust is not None:
-        check_trust(config, trust, ["backbone", "head", "aux_head"])
     return CheckpointMetadata(config, classes, palette), state
