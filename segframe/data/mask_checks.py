@@ -105,9 +105,7 @@ def palette_conflicts(labels: LabelTable, palette: bytes, used: Iterable[int]) -
         known = {index: colours[colour] for index, colour in shown.items() if colour in colours}
         conflicts = {index: k for index, k in known.items() if k != labels.table[index]}
         unknown = shown.keys() - known.keys()
-        if (
-            is_ramp
-        ):  # grey levels are indices, unless the classes are shades of grey; two classes: see is_black_and_white
+        if is_ramp:  # indices, unless all of them are shades of grey of classes; of two classes: is_black_and_white
             is_meant = labels.declares_colours and not unknown and len(labels.classes) > 2
         elif labels.declares_colours:
             is_meant = len(unknown) <= len(known)
@@ -155,7 +153,7 @@ def advise_on_conflicts(labels: LabelTable, conflicts: Mapping[int, int]) -> str
     if not labels.are_settings:
         return "masks are read by index: save them as RGB, or with class indices as values"
     correct = "correct data.dataset.palette" if labels.palette else "set data.dataset.palette to their colours"
-    by_colour = "save the masks as RGB"
+    by_colour = "save the masks as RGB (mogrify -define png:color-type=2)"
     if conflicts:
         by_colour = f"set {labels.format_label_map(conflicts)}, or {by_colour} if their palettes differ"
     return f"masks are read by index: if the colours are right, {by_colour}; if the indices are right, {correct}"
@@ -168,17 +166,14 @@ def _describe_invalid(labels: LabelTable, values: np.ndarray, counts: np.ndarray
         for value, count in zip(values[invalid][:5], counts[invalid][:5], strict=True)
     )
     more = f" and {invalid.sum() - 5} more" if invalid.sum() > 5 else ""
-    return f"holds the {describe_kind(labels, values.dtype, shown + more)}: {advise(labels, values)}"
-
-
-def describe_kind(labels: LabelTable, dtype: np.dtype, shown: str) -> str:
-    """Return in which respect these values, of raw masks of this type, are no classes."""
-    num_classes = len(labels.classes)
-    if dtype != COLOURS:
-        return f"value {shown}, but there are {num_classes} classes (0-{num_classes - 1}; void: 255)"
-    if labels.declares_colours:
-        return f"colour {shown}, which the palette gives to none of the {num_classes} classes"
-    return f"colour {shown}, and data.dataset.palette is not set"
+    num_classes, kind = len(labels.classes), "colour" if values.dtype == COLOURS else "value"
+    if kind == "value":
+        problem = f"but there are {num_classes} classes (0-{num_classes - 1}; void: 255)"
+    elif labels.palette:
+        problem = f"which the palette gives to none of the {num_classes} classes"
+    else:
+        problem = "and data.dataset.palette is not set"
+    return f"holds the {kind} {shown}{more}, {problem}: {advise(labels, values)}"
 
 
 def advise(labels: LabelTable, values: np.ndarray) -> str:
@@ -202,9 +197,10 @@ def advise(labels: LabelTable, values: np.ndarray) -> str:
         return f"these seem to be Cityscapes labelIds, which need a {LABEL_MAP}"
     if num_classes in invalid and not labels.indices:
         void = f"if {num_classes} is the void, set {labels.format_label_map(ignored)}"
-        if 0 in present:
-            return void
         shifted = {k + 1: k for k in range(num_classes)}
+        if 0 in present:
+            from_1 = labels.format_label_map({0: IGNORE} | shifted | ignored | shifted)
+            return f"{void}; if 0 is the void and the classes count from 1, set {from_1}"
         return f"if the classes count from 1, set {labels.format_label_map(shifted | ignored | shifted)}; {void}"
     levels = sorted(present)[:num_classes]
     if present - {*levels} <= {IGNORE_INDEX} and len(levels) == num_classes and not labels.indices:
@@ -220,7 +216,7 @@ def _advise_on_colours(labels: LabelTable, present: set[int], ignored: Mapping[i
     num_classes = len(labels.classes)
     if num_classes == 2 and present <= {0, _WHITE}:
         return "for black and white masks set data.dataset.binary=true"
-    if not labels.declares_colours:
+    if not labels.palette:
         if present <= {*(k * _GREY for k in range(num_classes)), _WHITE}:
             levels = ",".join(f"[{k},{k},{k}]" for k in range(num_classes))
             void = f", and {labels.format_label_map({format_colour(_WHITE): IGNORE})}" if _WHITE in present else ""
@@ -228,5 +224,7 @@ def _advise_on_colours(labels: LabelTable, present: set[int], ignored: Mapping[i
         return f"set 'data.dataset.palette=[[r,g,b],...]', the colours of the {num_classes} classes in their order"
     if {int.from_bytes(colour.to_bytes(3, "big"), "little") for colour in ignored} <= set(labels.colours):
         return "data.dataset.palette seems to be in the order blue, green, red: write it as [red, green, blue]"
+    if not present & labels.colours.keys():
+        return "correct data.dataset.palette, which holds none of the masks' colours"
     line = labels.format_label_map({format_colour(colour): IGNORE for colour in ignored})
     return f"correct data.dataset.palette, or set {line}, or classes for ignore"

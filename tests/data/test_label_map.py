@@ -67,6 +67,11 @@ def test_wrong_label_maps(label_map, part):
     [
         (2, [0, 200], "for a binary mask set 'data.dataset.label_map={200: 1}'"),
         (11, [0, 5, 11], "if 11 is the void, set 'data.dataset.label_map={11: ignore}'"),
+        (
+            2,
+            [0, 1, 2],
+            "if 0 is the void and the classes count from 1, set 'data.dataset.label_map={0: ignore, 1: 0, 2: 1}'",
+        ),
         (3, [1, 2, 3, 9], "count from 1, set 'data.dataset.label_map={1: 0, 2: 1, 3: 2, 9: ignore}'; if 3 is the void"),
         (19, [0, 7, 33], "Cityscapes labelIds"),
         (3, [0, 127, 255], "levels of the 3 classes in their order, set 'data.dataset.label_map={127: 1, 255: 2}'"),
@@ -149,6 +154,24 @@ def test_advice_about_colours(tmp_path):
     put_colours(path, *black_and_white)
     check_error(lambda: read_city(path, {}, CITY[:2]), "data.dataset.binary=true")
     assert read_city(path, {}, black_and_white)[:, 0].tolist() == [0, 1]
+    put_colours(path, *(colour[::-1] for colour in CITY))
+    check_error(lambda: read_city(path, {}), "data.dataset.palette seems to be in the order blue, green, red")
+    put_colours(path, (1, 2, 3), (4, 5, 6))
+    check_error(lambda: read_city(path, {}), "correct data.dataset.palette, which holds none of the masks' colours")
+
+
+def test_colours_that_nobody_declared(tmp_path):
+    """VOC's colours are no class's by coincidence, and no advice makes void of all others."""
+    put_colours(tmp_path / "m.png", *voc_palette(3))
+    table = LabelTable(("road", "building", "person"), {}, ())
+    raw = read_raw(tmp_path / "m.png")
+    sentence = "and data.dataset.palette is not set: set 'data.dataset.palette=[[r,g,b],...]', the colours of the 3"
+    check_error(lambda: map_mask(table, raw, Path("m.png")), "#000000 (5 pixels)", sentence)
+    put_colours(tmp_path / "m.png", (0, 0, 0), (1, 1, 1), (255, 255, 255))
+    levels = "set 'data.dataset.palette=[[0,0,0],[1,1,1],[2,2,2]]', and data.dataset.label_map: {\"#ffffff\": ignore}"
+    check_error(lambda: map_mask(table, read_raw(tmp_path / "m.png"), Path("m.png")), levels)
+    listed = LabelTable(("road", "building", "person"), {"#800000": "person"}, ())
+    check_error(lambda: map_mask(listed, raw, Path("m.png")), "#000000 (5 pixels), #008000 (5 pixels), and", "[[r,g,b]")
 
 
 def test_classes_of_one_colour_are_an_error_for_colour_masks_only(tmp_path):

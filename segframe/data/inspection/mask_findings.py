@@ -50,7 +50,7 @@ def _check_values(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
         paths = list(dict.fromkeys(path for value in ranked for path in files_of[value]))
         kind = "colour" if is_colour else "value"
         what = f"mask with a {kind} that is none of the {len(labels.classes)} classes: {shown}{more}"
-        if is_colour and not labels.declares_colours:
+        if is_colour and not labels.palette:
             what = f"mask of colours, and data.dataset.palette is not set: {shown}{more}"
         masks = [mask.values for other in (split, *splits) for _, mask in other.masks]
         seen = np.concatenate([values for values in masks if (values.dtype == COLOURS) == is_colour])
