@@ -15,6 +15,7 @@ from segframe.config.schema import EvaluateConfig
 from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
 from segframe.data.datamodule import image_loader
+from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_dataset, build_inference, build_postprocess, pick_device
@@ -34,6 +35,10 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     trust = {group: config.trust if choices[group] == "checkpoint" else None for group in ("data", "inference")}
     inference = build_inference(config.inference, metadata.config, trust["inference"])
     dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
+    if (found := dataset.pixels.channels) != (needed := segmenter.channels):
+        raise UserError(
+            f"data.channels={found}: the checkpoint's network reads {needed} channels; set data.channels={needed}"
+        )
     device = pick_device(config.accelerator)
     prepare(segmenter, metadata.config, device, config.precision)
 

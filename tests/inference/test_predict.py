@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from PIL import Image
 from small_networks import NAMES, images, save_checkpoint, save_image
 
+from segframe.data import Shapes
 from segframe.errors import UserError
 from segframe.inference.base import classify
 from segframe.inference.predict import choose_classes, find_images
@@ -66,6 +68,31 @@ def test_classes_of_heat_maps():
 def test_folders_of_heat_maps_are_unique():
     folders = class_folders(("a/b", "a_b", "road", "", "  ", "..", "Sky", "sky", "道路", "x" * 300))
     assert folders == ["a_b (0)", "a_b (1)", "road", "(3)", "(4)", "_", "Sky (6)", "sky (7)", "道路", "x" * 50]
+
+
+def test_images_of_more_channels_and_bits(run, tmp_path):
+    """Predicted as the network computes them from the file's values; other files are refused in a sentence."""
+    settings = ("data.channels=5", "data.max_value=4095", f"normalize.mean={[90] * 5}", f"normalize.std={[50] * 5}")
+    network = save_checkpoint(tmp_path, "backbone=resnet18", "head=fcn", *settings, classes=Shapes.classes)
+    values = np.random.default_rng(0).integers(0, 4096, (45, 61, 5)).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in/a.npy", values)
+    result = run(
+        "scripts/predict.py", "checkpoint=x.ckpt", "input=in", "output=out", "heatmaps=all", "feature_maps=true"
+    )
+    assert result.code == 0, result.out
+    with torch.no_grad():
+        scaled = torch.from_numpy(values.astype(np.float32) * 255 / 4095).permute(2, 0, 1)[None]
+        expected = network.outputs(scaled)["main"].classes()[0]
+    assert np.array_equal(Image.open(tmp_path / "out/index/a.png"), expected)
+    overlay = np.array(Image.open(tmp_path / "out/overlay/a.png")).astype(int)
+    assert np.abs(overlay - values[..., :3] * (255 / 4095) / 2).max() <= 1  # the classes of the checkpoint are black
+    save_image(tmp_path / "in/b.png")
+    result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=in", "output=two")
+    assert result.code == 1
+    assert "b.png has 8 bits per channel, and data.max_value=4095" in result.out
+    result = run("scripts/evaluate.py", "checkpoint=x.ckpt", "data=shapes")
+    assert "data.channels=3: the checkpoint's network reads 5 channels; set data.channels=5" in result.out
 
 
 def test_heat_maps_and_feature_maps(run, tmp_path):
