@@ -59,7 +59,7 @@ class TrainerConfig:
 
 @dataclass
 class NormalizeConfig:
-    """(pixel - mean) / std per channel RGB, pixels in 0 ... 255; `bgr` then reverses the channels."""
+    """(pixel - mean) / std per channel, pixels in 0 ... 255; `bgr` then reverses the channels."""
 
     mean: list[float] = MISSING
     std: list[float] = MISSING

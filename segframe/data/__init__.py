@@ -7,6 +7,7 @@ from segframe.data.datasets.camvid import CamVid
 from segframe.data.datasets.folder import Folder
 from segframe.data.datasets.shapes import Shapes
 from segframe.data.datasets.voc import VOC
+from segframe.data.pixel_format import PixelFormat
 from segframe.data.transforms import RandomScaleCrop, Transform
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ColorMatrixJitter",
     "DataModule",
     "Folder",
+    "PixelFormat",
     "RandomScaleCrop",
     "SegmentationDataset",
     "Shapes",
