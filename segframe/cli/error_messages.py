@@ -31,6 +31,8 @@ def first_line(error: Exception) -> str:
         return f"configs/{composing[1]}.yaml: {explain_key(key, lines[1])}"
     if lines[0].endswith("is not Optional"):
         return f"{key or lines[0].split()[1]} cannot be null: give a value"
+    if lines[0].endswith("is not a ListConfig, list or tuple."):
+        return f"{key}: it must be a list; {key}=[...]"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 

@@ -1,16 +1,20 @@
 """The classes that a run's config or a checkpoint, which may be somebody else's, may name."""
 
+import logging
 import re
 from collections.abc import Collection
 from functools import cache
 from typing import Any
 
 from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 
 from segframe.config.old_names import current_name
 from segframe.config.schema import CONFIG_DIR
 from segframe.config.validate import walk
 from segframe.errors import UserError
+
+log = logging.getLogger(__name__)
 
 LIBRARY_CLASSES = re.compile(
     r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+"
@@ -40,6 +44,21 @@ def check_trust(config: Any, trust: Collection[str], parts: Collection[str] | No
                 f"command line: trust=[{every}]"
             )
         check_origin(path, name, trust)
+
+
+def report_foreign_parts(config: DictConfig, auto: bool) -> None:
+    """Log what other programs will need for a run's parts outside segframe.
+
+    `auto`: with resume=auto; UserError then if the same command could not continue the run.
+    """
+    names = sorted({str(name) for name in foreign_parts(OmegaConf.to_container(config)).values()})
+    if auto and not all(is_below(name, config.trust) for name in names):
+        raise UserError(
+            f"resume=auto: this command could not continue the run, which has parts outside segframe; add "
+            f"trust=[{','.join(names)}]"
+        )
+    if names:
+        log.info("parts outside segframe: evaluate, predict, replay and resume=... need trust=[%s]", ",".join(names))
 
 
 def foreign_parts(config: Any) -> dict[str, Any]:

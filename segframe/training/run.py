@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
+from segframe.config.trust import report_foreign_parts
 from segframe.config.validate import validate_config
 from segframe.data.build import build_data_module, build_datasets
 from segframe.inference.build import build_inference
@@ -26,6 +27,7 @@ def train(config: DictConfig) -> float:
     with lock_run_dir(folder):
         config.output_dir = str(folder)  # callbacks and loggers refer to it
         validate_config(config, resumes)
+        report_foreign_parts(config, auto=config.resume == "auto")
         train_set, val_set = build_datasets(config)
         weights = read_weights(config.init_from) if config.init_from and not resumes else None
         config = finish_config(config, resumes, train_set, weights)

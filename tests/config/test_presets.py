@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from segframe.config import validate
+from segframe.config.trust import foreign_parts
 
 GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
@@ -31,6 +32,7 @@ def test_every_option_composes(group, option):
         config = composed(f"{group}={option}", *folder)
         validate.check_keys(config)
     validate.check_targets(config)
+    assert foreign_parts(OmegaConf.to_container(config)) == {}
 
 
 def test_every_target_is_public():

@@ -134,7 +134,7 @@ def test_the_example_backbone_works(tmp_path, monkeypatch):
 
 def test_the_example_head_works(tmp_path, monkeypatch):
     module = example("extending.md", "python", "class Linear", tmp_path, monkeypatch, "docs_linear")
-    (settings,) = [yaml.safe_load(text) for text in blocks("extending.md", "yaml") if "Linear" in text]
+    (settings,) = [yaml.safe_load(text) for text in blocks("extending.md", "yaml") if "mypackage.Linear" in text]
     own = {key: value for key, value in settings.items() if not key.startswith("_")}
     head = module.Linear({"c5": Feature(4, 16, 0.0)}, 3, **own)
     assert head({"c5": torch.rand(1, 4, 3, 5)}, (48, 80)).full().shape == (1, 3, 48, 80)
@@ -161,6 +161,51 @@ def test_the_example_dataset_works(tmp_path, monkeypatch):
     Image.new("L", (40, 32), 255).save(tmp_path / "cells/train/1_label.png")
     dataset = module.SideBySide(tmp_path / "cells", "train")
     assert dataset[0]["mask"].unique().tolist() == [1]
+
+
+def test_the_example_of_an_own_package_works(tmp_path, run, monkeypatch):
+    """Head, loss and dataset of the page, outside of segframe: trained, evaluated, predicted with, resumed."""
+    for file, text in (("data", "class SideBySide"), ("head", "class Linear"), ("loss", "class Focal")):
+        (source,) = [block for block in blocks("extending.md", "python") if text in block]
+        (settings,) = [block for block in blocks("extending.md", "yaml") if f"mypackage.{text[6:]}" in block]
+        name = {"data": "data/cells", "head": "head/linear", "loss": "loss/focal"}[file]
+        for path, content in ((f"mypackage/{file}.py", source), (f"conf/{name}.yaml", settings)):
+            (tmp_path / "own" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "own" / path).write_text(content)
+        with (tmp_path / "own/mypackage/__init__.py").open("a") as lines:
+            lines.write(f"from mypackage.{file} import {text[6:]}\n")
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    for split, count in (("train", 4), ("val", 2)):
+        (tmp_path / "cells" / split).mkdir(parents=True)
+        for k in range(count):
+            Image.new("RGB", (40, 32), (60 * k, 9, 9)).save(tmp_path / f"cells/{split}/{split}{k}_photo.jpg")
+            mask = Image.new("L", (40, 32))
+            mask.paste(255, (0, 0, 20, 16))
+            mask.save(tmp_path / f"cells/{split}/{split}{k}_label.png")
+    small = ("data.crop_size=32", "data.batch_size=2", "data.num_workers=0", "data.weights=null", "callbacks=none")
+    small += ("trainer.accelerator=cpu", "trainer.val_every_n_steps=2")
+    train, evaluate, predict, resume, again = [
+        shlex.split(line)[1:]
+        for block in blocks("extending.md", "bash")
+        for line in block.splitlines()
+        if line.startswith("python")
+    ]
+    names = "trust=[mypackage.Focal,mypackage.Linear,mypackage.SideBySide]"
+    result = run(*train, *small, "trainer.max_steps=2")
+    assert (result.code, names in result.out) == (0, True), result.out
+    for words, trust in ((evaluate, names), (predict, "trust=[mypackage]"), (resume, "trust=[mypackage]")):
+        assert words[-1] == "trust=[mypackage]"
+        assert names in run(*words[:-1]).error
+        result = run(*words[:-1], trust)
+        assert result.code == 0, result.out
+    assert (tmp_path / "predictions/index/val1_photo.png").is_file()
+    result = run(*again, *small, "trainer.max_steps=2")
+    assert result.code == 0, result.out
+    error = run(*again, *small, "resume=auto", "output_dir=third").error
+    assert error.startswith("error: resume=auto: this command could not continue the run")
+    assert error.endswith("add trust=[mypackage.Linear,mypackage.SideBySide]")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "mypackage"]:
+        del sys.modules[module]
 
 
 def test_the_example_of_own_data_works(tmp_path):
