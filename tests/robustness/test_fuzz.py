@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segframe.config.saved_run import check_saved_run
+from segframe.data.binary_masks import threshold
 from segframe.data.class_files import read_class_file
 from segframe.data.datasets.folder import Folder
 from segframe.data.file_listing import Sample, pair
@@ -158,6 +159,7 @@ def test_masks(folder, suffix):
     @example(b"")
     def holds(content):
         path.write_bytes(content)
+        read_or_refuse(lambda: threshold(read_raw(path), path))
         mask = read_or_refuse(lambda: map_mask(table, read_raw(path), path))
         assert mask is None or (mask.dtype == np.uint8 and mask.ndim == 2 and {*mask.flat} <= {0, 1, 2, 255})
 
