@@ -50,7 +50,7 @@ def error_context(part: str, *more: type[Exception]) -> Iterator[None]:
 def check_range(name: str, value: float, lowest: float, highest: float = float("inf")) -> None:
     """UserError where a setting's value is not within `lowest` ... `highest`."""
     if not lowest <= value <= highest:
-        limits = f"{lowest:g} or more" if highest == float("inf") else f"between {lowest:g} and {highest:g}"
+        limits = f"{lowest} or more" if highest == float("inf") else f"between {lowest} and {highest}"
         raise UserError(f"{name}={value}: it must be {limits}")
 
 

@@ -67,12 +67,26 @@ def test_unsafe_data_settings_of_a_checkpoint_are_refused(run, tmp_path, monkeyp
     monkeypatch.setenv("SECRET", "hidden-words")
     for data, message in [
         ({"root": "${oc.env:SECRET}", "dataset": FOLDER}, "computes values"),
-        ({"dataset": {"_target_": ["x"]}}, "data.dataset: the checkpoint names no dataset"),
-        ({"dataset": {"_target_": "segframe.data.Shapes", "num_images": {"val": 10**9}}}, "at most 1,000,000"),
+        ({"dataset": {"_target_": ["x"]}}, "data.dataset._target_=['x']: it must be the dotted name of a class"),
+        (
+            {"dataset": {"_target_": "segframe.data.Shapes", "num_images": {"val": 10**9}}},
+            "it must be between 0 and 1000000",
+        ),
     ]:
         result = evaluate_with_data(run, tmp_path, data)
         assert message in result.error
         assert "hidden-words" not in result.out
+
+
+def test_the_inference_of_a_checkpoint_is_trusted_by_name_only(run, tmp_path):
+    save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    content[checkpoint.KEY]["config"]["inference"] = {"_target_": "os.mkdir", "path": "ran"}
+    torch.save(content, tmp_path / "y.ckpt")
+    result = run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a")
+    assert "inference._target_=os.mkdir: this is no part of segframe" in result.error
+    assert not (tmp_path / "ran").exists()
+    assert run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "inference=whole").code == 0
 
 
 def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):

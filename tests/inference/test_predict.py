@@ -138,7 +138,7 @@ def test_images_that_cannot_be_predicted_are_skipped(run, tmp_path):
 
 
 WRONG_SETTINGS = [
-    ("output_stride=8", "belongs to one output stride"),
+    ("output_stride=8", "cannot be built at output_stride=8"),
     ("inference=shift_and_stitch", "choose a head with coarse logits"),
     ("heatmaps=5", "heatmaps=5: the checkpoint has no such class; there is k0, "),
     ("heatmaps=[[k0]]", "heatmaps=['k0']: the checkpoint has no such class"),
@@ -146,6 +146,7 @@ WRONG_SETTINGS = [
     ("feature_channels=0", "feature_channels=0: it must be 1 or more"),
     ("precision=8", "precision=8: unknown; choose null"),
     ("accelerator=tpu", "accelerator=tpu: unknown; choose auto, cpu or gpu"),
+    ("input=in/drive.mp4", "input=in/drive.mp4: no image by its suffix"),
     ("input=nowhere", "input=nowhere: no such file or folder"),
     ("input=.", "input=.: there is no image in this folder"),
     ("output=.", "input=in lies within output=."),
@@ -155,6 +156,7 @@ WRONG_SETTINGS = [
 def test_wrong_settings_end_with_one_sentence(run, tmp_path):
     save_checkpoint(tmp_path, "backbone=resnet18", "head=fcn8s")
     save_image(tmp_path / "in/a.png")
+    (tmp_path / "in/drive.mp4").touch()
     for word, sentence in WRONG_SETTINGS:
         inputs = [] if word.startswith("input=") else ["input=in"]
         if word == "input=.":
