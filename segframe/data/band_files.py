@@ -40,7 +40,8 @@ def _open_array(path: Path) -> BandFile:
         values = values[..., None]
     if values.ndim != 3 or not values.size:
         raise UserError(f"{path} holds an array of shape {values.shape}: save it as (H, W) or (H, W, channels)")
-    return BandFile("NPY", values.shape, values.dtype, 1, lambda: np.array(values))
+    dtype = values.dtype.newbyteorder("=")
+    return BandFile("NPY", values.shape, dtype, 1, lambda: np.array(values, dtype))
 
 
 def _open_tiff(path: Path) -> BandFile | None:
@@ -54,12 +55,19 @@ def _open_tiff(path: Path) -> BandFile | None:
             orientation = page.tags.valueof("Orientation", default=1)
             dtype, bits, shape = page.dtype, page.bitspersample, (page.imagelength, page.imagewidth, bands)
             pictures = sum(not getattr(other, "subfiletype", 0) & _OVERVIEW for other in file.pages)
+            # ImageJ and OME say of pages whether they are channels.
+            paged = len(file.series) == 1 and file.series[0].axes == "CYX"
+            shape = (*shape[:2], file.series[0].shape[0]) if paged else shape
+            planar = paged or page.axes.startswith("S")
     except Exception:  # of many types; Pillow reads the file, or says what is wrong
         return None
-    is_plain = dtype == np.uint8 and ((kind, bands) in (("MINISBLACK", 1), ("RGB", 3)) or alpha in ((1,), (2,)))
-    if dtype is None or bits < 8 or kind not in ("MINISBLACK", "RGB") or is_plain:
+    plain = (kind == "MINISBLACK" and bands == 1 and not paged) or (kind, bands) == ("RGB", 3) or alpha in ((1,), (2,))
+    kinds = ("MINISBLACK", "RGB") if bits == 8 else ("MINISBLACK", "RGB", "MINISWHITE")
+    if dtype is None or bits < 8 or kind not in kinds or (dtype == np.uint8 and plain):
         return None
-    if pictures > 1:
+    if kind == "MINISWHITE":
+        raise UserError(f"{path} stores white as 0 in {bits} bits: save it with black as 0")
+    if pictures > 1 and not paged:
         raise UserError(
             f"{path} holds {pictures} pictures: save each in a file of its own, or bands as channels of one picture"
         )
@@ -67,13 +75,12 @@ def _open_tiff(path: Path) -> BandFile | None:
     def read() -> np.ndarray:
         try:
             with tifffile.TiffFile(path) as file:
-                values = file.pages.first.asarray()
+                values = (file.series[0] if paged else file.pages.first).asarray()
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
             cure = "pip install -e '.[tiff]', or save it without compression"
             raise UserError(f"{path} needs imagecodecs, which is not installed: {cure}") from error
-        # A plane for each band, or for each pixel its bands.
-        return np.moveaxis(values, 0, 2) if values.ndim == 3 and values.shape != shape else values.reshape(shape)
+        return np.moveaxis(values, 0, 2) if planar else values.reshape(shape)
 
     return BandFile("TIFF", shape, dtype, orientation, read)

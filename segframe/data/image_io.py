@@ -102,7 +102,7 @@ def _decode_jpeg(path: Path, image: ImageFile) -> np.ndarray:
 
 def _decode(path: Path, opened: ImageFile) -> np.ndarray:
     # All that the file stores, (H, W) or (H, W, C).
-    _check_single(path, opened)
+    _check_whole(path, opened)
     if _has_cut_bits(opened):
         if opened.format != "PNG":
             raise UserError(f"{path} has 16 bits per channel in mode {opened.mode}: save it as RGB, or with 8 bits")
@@ -116,8 +116,10 @@ def _decode(path: Path, opened: ImageFile) -> np.ndarray:
         raise UserError(f"{path} has more than 16 bits per channel: save it with 8 or 16 bits")
     if image.mode == "1":
         image = image.convert("L")
-    elif image.mode in ("PA", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+    elif image.mode in ("PA", "RGBa") or (image.mode in ("P", "RGB") and "transparency" in image.info):
         image = image.convert("RGBA")
+    elif image.mode == "L" and "transparency" in image.info:
+        image = image.convert("LA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
         image = image.convert("RGB")
     return np.array(image)
@@ -214,12 +216,12 @@ def _check_mask(path: Path, mask: ImageFile) -> None:
             f"{path} has 16 bits in more than one channel: save it with a single channel whose values are class "
             "indices, or with 8 bits as RGB in the palette's colours"
         )
-    if isinstance(mask, TiffImageFile) and mask.tag_v2.get(_SAMPLES_PER_PIXEL, 1) > len(mask.getbands()):
-        raise UserError(f"{path} has more channels than RGB and alpha: save the mask alone, as PNG")
-    _check_single(path, mask)
+    _check_whole(path, mask)
 
 
-def _check_single(path: Path, image: ImageFile) -> None:
+def _check_whole(path: Path, image: ImageFile) -> None:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLES_PER_PIXEL, 1) > len(image.getbands()):
+        raise UserError(f"{path} has channels that cannot be read in mode {image.mode}: save it as PNG")
     # A camera's MPO begins with its picture; others are previews, and views for stereo.
     if getattr(image, "is_animated", False) and image.format != "MPO" and not _is_followed_by_overview(image):
         raise UserError(f"{path} holds more than one picture: save each in a file of its own")

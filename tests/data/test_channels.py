@@ -97,6 +97,16 @@ def test_conversions_that_lose_nothing(tmp_path):
     assert np.array_equal(read_image(path, PixelFormat(1)), grey)
 
 
+def test_bands_in_pages_and_other_byte_orders(tmp_path):
+    """As Fiji and astronomers write them."""
+    for high in (256, 65_536):
+        values = noise(4, high)
+        tifffile.imwrite(tmp_path / "i.tif", np.moveaxis(values, 2, 0), imagej=True, metadata={"axes": "CYX"})
+        assert np.array_equal(read_image(tmp_path / "i.tif", PixelFormat(4, high - 1)), values)
+    np.save(tmp_path / "i.npy", values.astype(">u2"))
+    assert np.array_equal(read_image(tmp_path / "i.npy", PixelFormat(4, 65_535)), values)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
 def test_what_would_be_lost_is_refused(tmp_path, suffix):
     path = tmp_path / f"i{suffix}"
@@ -124,6 +134,10 @@ def test_further_pages_and_other_types_are_refused(tmp_path):
     path = tmp_path / "i.tif"
     tifffile.imwrite(path, np.zeros((2, 4, 5), np.uint16), photometric="minisblack")
     check_error(lambda: read_image(path, PixelFormat(1, 65_535)), f"{path} holds 2 pictures", "bands as channels")
+    tifffile.imwrite(path, noise(1)[..., 0], photometric="miniswhite")
+    check_error(lambda: read_image(path, PixelFormat(1, 65_535)), f"{path} stores white as 0 in 16 bits")
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "i.png", transparency=1)
+    check_error(lambda: read_image(tmp_path / "i.png"), "i.png has 2 channels, and those after the first 1 (alpha")
     tifffile.imwrite(path, np.zeros((4, 5, 3), np.float32), photometric="rgb")
     check_error(lambda: read_image(path), f"{path} holds float32: save its values as uint8 or uint16")
     np.save(tmp_path / "i.npy", np.zeros((2, 3, 4, 5), np.uint8))
