@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -70,9 +70,10 @@ def choose_layout(top: Path, images: str | None, masks: str | None, by_split: bo
     if len(fitting) == 1:
         log.info(f"{fitting[0]} (found below {top})")
         return fitting[0]
-    settings = [str(each) for each in fitting or found]
-    if by_split and not found:
-        settings = [f"{each} data.dataset.val_ratio=0.2" for each in find_layouts(top, False)]
+    settings = [str(each) for each in fitting or found] or _find_shared_folders(top, by_split)
+    if by_split and not settings:
+        flat = [*map(str, find_layouts(top, False)), *_find_shared_folders(top, False)]
+        settings = [f"{each} data.dataset.val_ratio=0.2" for each in flat]
     folders = [f"{path} ({count} files)" for path, count in sorted(_folders_with_images(top).items())]
     there = ", ".join(folders[:8]) + f" and {len(folders) - 8} more" * (len(folders) > 8) or "no image or mask"
     cure = (
@@ -98,10 +99,33 @@ def find_layouts(top: Path, by_split: bool) -> list[Layout]:
     """Return the pairs of folders below the root that look like images and masks, by their names and their files'."""
     folders = {PurePosixPath(folder) for folder in _folders_with_images(top)}
     folders |= {above for folder in folders for above in folder.parents}
-    paths = {_SPLIT_WORD.sub(SPLIT, str(folder)) if by_split else str(folder) for folder in folders}
-    paths = {path for path in paths if (SPLIT in path) == by_split}
-    ordered = sorted(paths, key=lambda path: (path.count("/"), path))[:MAX_FOLDERS]
-    return [Layout(*both) for both in permutations(ordered, 2) if _is_image_and_mask(*both) and _has_pairs(top, *both)]
+    paths = permutations(_patterns(map(str, folders), by_split), 2)
+    return [Layout(*both) for both in paths if _is_image_and_mask(*both) and _has_pairs(top, *both)]
+
+
+def _find_shared_folders(top: Path, by_split: bool) -> list[str]:
+    # The settings of folders that hold masks beside the images, as x_mask.png beside x.jpg.
+    settings = []
+    for path in _patterns(_folders_with_images(top), by_split):
+        with collect_problems():
+            names = list_files(next(iter(split_folders(top / path).values())), (*IMAGE_SUFFIXES, *MASK_SUFFIXES), "")
+        ends = Counter(
+            name[cut.start() :]
+            for name in names
+            for cut in re.finditer(f"[{_SEPARATORS}]", name)
+            if name[: cut.start()] in names
+        )
+        settings += [
+            f"{Layout(path, path)} data.dataset.mask_suffix={end}" for end in ends if 3 * ends[end] > len(names)
+        ]
+    return settings
+
+
+def _patterns(folders: Iterable[str], by_split: bool) -> list[str]:
+    paths = {_SPLIT_WORD.sub(SPLIT, folder) if by_split else folder for folder in folders}
+    return sorted((path for path in paths if (SPLIT in path) == by_split), key=lambda path: (path.count("/"), path))[
+        :MAX_FOLDERS
+    ]
 
 
 def _folders_with_images(top: Path) -> dict[str, int]:

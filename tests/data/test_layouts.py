@@ -4,9 +4,11 @@ import os
 
 import numpy as np
 import pytest
+from conftest import composed
 from dataset_files import check_error, put_image, put_lines, put_mask
 from PIL import Image
 
+from segframe.config.instantiate import instantiate
 from segframe.data import Folder
 from segframe.data.binary_masks import threshold
 from segframe.data.file_listing import NO_IMAGE, collect_problems
@@ -57,8 +59,21 @@ def test_layouts_that_are_set(tmp_path):
     both = {"images": "rgb", "masks": "ids", "image_suffix": "_rgb", "mask_suffix": "_ids"}
     assert [name for name, _ in read(tmp_path, **both)] == ["a b/0", "a b/1", "a b/2", "c/0", "c/1", "c/2"]
     assert read(tmp_path, images="{split}_rgb", masks="{split}_ids") == READ
+    put_layout(tmp_path, "all/{split}/{k}.jpg", "all/{split}/{k}_mask.png")
+    assert read(tmp_path, images="all", masks="all", mask_suffix="_mask")[0] == ("0", 0)
     assert read(tmp_path, images="train_rgb", masks="train_ids", val_ratio=1e-9) == READ
     check_error(lambda: read(tmp_path, images="{split}_rgb", masks="{split}_ids", val_ratio=0.5), "must be null")
+
+
+def test_cityscapes(tmp_path):
+    city = tmp_path / "gtFine/train/aachen"
+    put_image(tmp_path / "leftImg8bit/train/aachen/aachen_0_leftImg8bit.png")
+    put_mask(city / "aachen_0_gtFine_labelIds.png", [6, 7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 33])
+    put_mask(city / "aachen_0_gtFine_instanceIds.png", 24)
+    data = composed("data=cityscapes", f"data.root={tmp_path}").data
+    (item,) = instantiate(data.dataset, "data.dataset")(root=data.root, split="train")
+    assert item["name"] == "aachen_0"
+    assert item["mask"][0].tolist() == [255, *range(14), 18]
 
 
 def test_links_to_folders(tmp_path):
@@ -94,6 +109,14 @@ def test_images_and_masks_that_differ_in_the_suffix_alone(tmp_path):
         (
             [("a/{split}/{k}.jpg", "gt/{split}/{k}.png"), ("a/{split}/{k}.jpg", "gt_colour/{split}/{k}.png")],
             ["images=a/{split} data.dataset.masks=gt/{split} or", "masks=gt_colour/{split}"],
+        ),
+        (
+            [("{split}/{k}.jpg", "{split}/{k}_mask.png")],
+            ["images={split} data.dataset.masks={split} data.dataset.mask_suffix=_mask"],
+        ),
+        (
+            [("{k}.jpg", "{k}_mask.png")],
+            ["images=. data.dataset.masks=. data.dataset.mask_suffix=_mask data.dataset.val"],
         ),
         ([("a/{k}.jpg", "b/{k}.png")], ["no folder images/{split}", "a (3 files), b (3 files)", "images=... and"]),
         ([("training/images/{k}.jpg", "training/masks/{k}.png")], ["it has training; set data.train_split"]),
