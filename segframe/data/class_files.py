@@ -10,18 +10,22 @@ from segframe.data.label_map import IGNORE, format_colour, pack_colour
 from segframe.data.split_lists import read_numbered_lines
 from segframe.errors import UserError
 
-FILE_NAMES = ("_classes.csv", "labelmap.txt", "class_dict.csv")
-"""Of Roboflow, CVAT and Kaggle's data sets."""
+FILE_NAMES = ("_classes.csv", "labelmap.txt", "class_dict.csv", "label_colors.txt")
+"""Of Roboflow, CVAT, Kaggle's data sets and CamVid."""
 FORMATS = (
     "give a text file with one name per line, Roboflow's _classes.csv (Pixel Value, Class), CVAT's labelmap.txt "
-    "(label:r,g,b:parts:actions) or a class_dict.csv (name,r,g,b)"
+    "(label:r,g,b:parts:actions), a class_dict.csv (name,r,g,b) or CamVid's label_colors.txt (r g b name)"
 )
 _VALUES = ({"pixel value"}, {"class", "name", "label"})
 _COLOURS = ({"name", "class", "label"}, {"r", "red"}, {"g", "green"}, {"b", "blue"})
 _CVAT = re.compile(r"(?P<name>[^:#]*):(?P<colour>[^:]*):[^:]*:[^:]*")
+_CAMVID = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(.*\S)")
 _NO_NAME = re.compile(r"[,;:#\t{}\[\]<>]|^- ")
 """What other lists hold: separators, comments, brackets of JSON and XML, the dash of a list in YAML."""
 _HEADERS = {"name", "names", "class", "classes", "class name", "class_name", "label", "labels"}
+
+_LABELME_VOID = "__ignore__"
+"""First line of labelme's labels.txt, which counts from -1."""
 
 Line = tuple[int, str]
 
@@ -63,6 +67,9 @@ def read_class_file(path: Path) -> ClassFile:
             (line, [match["name"].strip(), *match["colour"].split(",")] if match else []) for line, match in entries
         ]
         return _parse_colours(path, rows)
+    camvid = [(line, match) for line in lines if (match := _CAMVID.fullmatch(line[1]))]
+    if len(camvid) == len(lines):
+        return _parse_colours(path, [(line, [match[4], match[1], match[2], match[3]]) for line, match in camvid])
     wrong = [line for line in lines if _NO_NAME.search(line[1])]
     if not wrong and all(re.match(r"\d+\s+\S", text) for _, text in lines):
         wrong = lines
@@ -70,7 +77,7 @@ def read_class_file(path: Path) -> ClassFile:
         raise _error(path, wrong[0], f"is no name of a class ({len(wrong)} of {len(lines)} lines are none); {FORMATS}")
     if header[0] in _HEADERS:
         raise _error(path, lines[0], "seems to be a header; take the line out")
-    return ClassFile([text.strip("\"'") for _, text in lines])
+    return ClassFile([text.strip("\"'") for _, text in lines[lines[0][1] == _LABELME_VOID :]])
 
 
 def _parse_values(path: Path, rows: Sequence[tuple[Line, list[str]]]) -> ClassFile:

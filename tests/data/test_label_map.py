@@ -12,7 +12,7 @@ from PIL import Image
 from segframe.data import VOC
 from segframe.data.image_io import read_raw
 from segframe.data.label_map import LabelTable, voc_palette
-from segframe.data.mask_checks import advise, map_mask
+from segframe.data.mask_checks import advise, advise_on_black_and_white, advise_on_conflicts, map_mask
 
 
 def make_table(classes, label_map, palette=()):
@@ -88,6 +88,8 @@ def test_no_setting_is_advised_for_fixed_classes():
     table = LabelTable([f"c{i}" for i in range(21)], {7: 3}, voc_palette(21), are_settings=False)
     for values in (np.array([21], np.uint8), np.array([0x123456], np.uint32)):
         assert advise(table, values).startswith("this dataset's classes are fixed: correct the file")
+    assert advise_on_black_and_white(table) == "are they binary? Then save them with the values 0 and 1"
+    assert advise_on_conflicts(table, {0: 1}).endswith("save them as RGB, or with class indices as values")
 
 
 @pytest.mark.parametrize("values", [[0, 7, 0x112233, 0x445566], [7, 40, 50]])
