@@ -2,11 +2,15 @@
 
 import pytest
 import torch
-from conftest import UNET, composed
+import torch.nn.functional as F
+from conftest import IMAGES, UNET, composed
 from pytorch_lightning import Trainer
 
 from segframe.data.build import RunLength, build_data_module, build_datasets
+from segframe.data.datamodule import image_loader
 from segframe.errors import UserError
+from segframe.inference.build import build_inference
+from segframe.inference.evaluate import evaluate
 from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.module import SegmentationModule, check_monitor
@@ -90,3 +94,27 @@ def test_a_monitored_class_that_no_mask_shows():
     check_monitor("val/miou", matrix, ("a", "b"))
     with pytest.raises(UserError, match=r"monitor=val/iou/b: no validation mask shows b, .* set monitor=val/miou"):
         check_monitor("val/iou/b", matrix, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inference=sliding_window", "inference.window=24", "inference.mode=fast"),
+        ("inference=tta", "inference.scales=[1.0,1.5]"),
+        ("inference=shift_and_stitch",),
+    ],
+)
+def test_a_validation_counts_what_evaluate_counts_with_any_inference(words):
+    config = composed("backbone=resnet18", "head=fcn", *IMAGES, *words)
+    train_set, val_set = build_datasets(config)
+    segmenter = build_segmenter(config, 8).eval()
+    module = SegmentationModule(config, segmenter, train_set, RunLength(1, 1, 1))
+    loss = 0.0
+    with torch.inference_mode():
+        for index, batch in enumerate(image_loader(val_set, 0)):
+            module.validation_step(batch, index)
+            full = build_inference(config.inference, config)(segmenter, batch["image"]).full()
+            loss += F.cross_entropy(full, batch["mask"].long(), ignore_index=255).item()
+    matrix = evaluate(segmenter, val_set, build_inference(config.inference, config), None, 0, torch.device("cpu"))
+    assert torch.equal(module.confusion.matrix, matrix)
+    assert module.val_loss.item() == pytest.approx(loss, rel=1e-4)
