@@ -105,7 +105,7 @@ def explain_runtime_error(error: Exception, less: str) -> str | None:
         return f"deterministic=true: {text.split()[0]} has no deterministic form on this device; choose another part"
     died = re.match(r"DataLoader worker \(pid\(s\) [\d, ]+\) exited unexpectedly", text)
     # The connection to a dead worker breaks before torch reports the death; that ends the thread that pins memory.
-    broken = isinstance(error, ConnectionError | EOFError) and "multiprocessing" in _raised_in(error)
+    broken = isinstance(error, ConnectionError | EOFError) and "multiprocessing" in raised_in(error)
     if died or broken or "Pin memory thread exited unexpectedly" in text:
         return (
             "a data loading worker exited unexpectedly: data.num_workers=0 shows the error of the file it was reading; "
@@ -114,5 +114,6 @@ def explain_runtime_error(error: Exception, less: str) -> str | None:
     return None
 
 
-def _raised_in(error: Exception) -> str:
+def raised_in(error: Exception) -> str:
+    """The source file that raised the error."""
     return traceback.extract_tb(error.__traceback__)[-1].filename

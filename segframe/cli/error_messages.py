@@ -76,7 +76,9 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
     groups = [override for override in overrides if override.key_or_group in schema.groups()]
     messages = [misspelt_option(override) for override in groups]
     text = f"{error} {error.__cause__}"
-    if not any(messages) and ("not in struct" in text or "Could not override" in text):
+    # OmegaConf takes any key within a list for a number.
+    unknown = ("not in struct", "Could not override", "invalid literal for int()")
+    if not any(messages) and any(part in text for part in unknown):
         tree = compose_groups(groups, config_name, config_dir)
         settings = [override for override in overrides if override not in groups]
         messages = [misspelt_key(override, tree) for override in settings if tree is not None]

@@ -26,7 +26,7 @@ from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.sweep import finish_sweep, unfinished
 from segframe.config import schema
-from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, shorten, translate_errors
+from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, raised_in, shorten, translate_errors
 
 
 class Program(NamedTuple):
@@ -146,7 +146,8 @@ def load(function: str) -> Any:
 
 def error_message(error: Exception, words: list[str], program: Program) -> str | None:
     """The line that explains an error to the user, full disks and missing permissions included; None if it is a bug."""
-    if isinstance(error, HydraException | OmegaConfBaseException) or str(error).startswith(HYDRA_VALUE_ERRORS):
+    composing = isinstance(error, HydraException | OmegaConfBaseException) or "omegaconf" in raised_in(error)
+    if composing or str(error).startswith(HYDRA_VALUE_ERRORS):
         return explain(error, words, program.config, program.config_dir)
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return yaml_error(error)
