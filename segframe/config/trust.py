@@ -67,8 +67,9 @@ def foreign_parts(config: Any) -> dict[str, Any]:
     for path, node in walk(config, ""):
         if "_args_" in node:  # positional arguments would escape the checks of their names
             raise UserError(f"{path}._args_: a run's config names its arguments; remove it")
-        name = node.get("_target_", "torch.optim.SGD")
-        if not isinstance(name, str) or (current_name(name) not in own_parts() and not LIBRARY_CLASSES.fullmatch(name)):
+        name = node.get("_target_")
+        own = isinstance(name, str) and (current_name(name) in own_parts() or LIBRARY_CLASSES.fullmatch(name))
+        if name is not None and not own:
             found[path] = name
     return found
 
@@ -91,7 +92,7 @@ def check_origin(path: str, name: str, trust: Collection[str]) -> None:
         part = get_object(name)
     except Exception as error:  # importing runs the user's code
         raise UserError(
-            f"{path}._target_={name}: it cannot be imported ({str(error).partition(chr(10))[0]}); install its package, "
+            f"{path}._target_={name}: it cannot be imported ({error.__cause__ or error}); install its package, "
             "or add the folder that holds it to PYTHONPATH"
         ) from error
     origin = f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}"

@@ -89,7 +89,7 @@ def load_initial_weights(segmenter: Segmenter, weights: Weights, config: DictCon
             continue
         if part == "backbone" or any(mine[name].shape == theirs[name].shape for name in mine.keys() & theirs.keys()):
             raise UserError(f"init_from={config.init_from}: {problem}; choose the {part} of these weights")
-        log.info("  %s is not initialized from the file: %s", part, problem)
+        log.info("  %s: %s", part, f"it starts at random: {problem}" if mine else "left out, this network has none")
     other_classes = scores if weights.classes not in (None, classes) else ()
     left_out, _ = load_what_fits(segmenter, weights.state, other_classes)
     log.info("  %d tensors copied", len(weights.state) - len(left_out))
