@@ -38,10 +38,7 @@ def message(*words):
         ("trainer.max_epochs=abc", "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer"),
         ("trainer.max_epochs=null", "trainer.max_epochs cannot be null: give a value"),
         ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
-        (
-            "transforms.scale.x=1",
-            "transforms.scale.x is not a setting; there is transforms.scale.0, transforms.scale.1",
-        ),
+        ("transforms.scale.x=1", "transforms.scale.x is not a setting; did you mean transforms.scale.1?"),
         ("optimizer.lr=[1,", "cannot read 'optimizer.lr=[1,' on the command line: "),
         ("model", "cannot read 'model' on the command line: a setting is given as name=value"),
     ],
