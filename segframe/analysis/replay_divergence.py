@@ -121,7 +121,7 @@ def load_step(path: Path, trust: Collection[str] = ()) -> DivergedStep:
         step = Step(int(content["step"]), batch, rates, int(content["seed"]))
         value = float(content["loss"])
         weights = {str(name): float(weight) for name, weight in config["output_weights"].items()}
-        segmenter.frozen_norm = config.get("batch_norm", {}).get("frozen")
+        segmenter.freeze_norm(config.get("batch_norm", {}).get("frozen"))
         check_trust(config, trust, ["loss"])
         loss = instantiate(config["loss"], "loss")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

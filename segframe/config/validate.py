@@ -34,6 +34,8 @@ RESERVED = {
     **{name: f"trainer.{name}=..." for name in ("accumulate_grad_batches", "gradient_clip_val")},
     **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch"), "trainer.val_every_n_steps=..."),
     "limit_train_batches": "trainer.max_steps=... makes a run shorter",
+    **dict.fromkeys(("min_epochs", "min_steps"), "trainer.max_steps=... is the length of a run"),
+    "overfit_batches": "experiment=overfit learns a few images by heart",
     **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler"), "a run uses one device"),
     **{name: f"see configs/{name}" for name in ("callbacks", "logger")},
     "default_root_dir": "output_dir=...",
@@ -186,6 +188,8 @@ def check_lightning_arguments(arguments: DictConfig) -> None:
         setting = f"trainer.lightning.{name}={value}"
         if name not in known:
             raise UserError(f"{setting}: Lightning's Trainer has no such argument{did_you_mean(name, known)}")
+        if name == "limit_val_batches" and not value:
+            raise UserError(f"{setting}: no checkpoint is written without a validation; set trainer.val_every_n_epochs")
         if name in RESERVED:
             raise UserError(f"{setting}: segframe sets it; {RESERVED[name]}")
         if not accepts(annotation(trainer, name), value):

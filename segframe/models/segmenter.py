@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from segframe.errors import UserError
-from segframe.models.backbones.base import Backbone
+from segframe.models.backbones.base import Backbone, keep_in_evaluation
 from segframe.models.heads.base import Head
 from segframe.models.logits import Logits, resize
 
@@ -44,8 +44,6 @@ class Segmenter(nn.Module):
                 "input_scales must lie between 0 and 1, beside the image itself, and differ by a hundredth; "
                 f"got {list(input_scales)}"
             )
-        if frozen_norm not in (None, "statistics", "all"):
-            raise UserError(f"batch_norm.frozen must be null, statistics or all, got {frozen_norm}")
         self.normalize = normalize
         self.backbone = backbone
         self.head = head
@@ -53,11 +51,7 @@ class Segmenter(nn.Module):
         self.input_scales = tuple(input_scales)
         self.memory_format = torch.channels_last
         self.autocast_dtype: torch.dtype | None = None  # where autocast is not on already, as in a training step
-        self.frozen_norm = frozen_norm
-        if frozen_norm == "all":
-            for layer in self.norm_layers():
-                layer.requires_grad_(False)
-        self.train(self.training)
+        self.freeze_norm(frozen_norm)
 
     @property
     def channels(self) -> int:
@@ -80,13 +74,14 @@ class Segmenter(nn.Module):
         """Return all batch norm layers."""
         return [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
 
-    def train(self, mode: bool = True) -> "Segmenter":
-        """Set training or evaluation mode; frozen batch norm stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen_norm is not None:
-            for layer in self.norm_layers():
-                layer.eval()
-        return self
+    def freeze_norm(self, what: str | None) -> None:
+        """Freeze batch norm: "statistics", its running means and variances; "all", also its weights and biases."""
+        if what not in (None, "statistics", "all"):
+            raise UserError(f"batch_norm.frozen must be null, statistics or all, got {what}")
+        for layer in self.norm_layers() if what else ():
+            keep_in_evaluation(layer)
+            if what == "all":
+                layer.requires_grad_(False)
 
     def outputs(self, images: Tensor) -> dict[str, Logits]:
         """Return the logits by name for images (N, C, H, W) in 0 ... 255, uint8 or float.

@@ -4,7 +4,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, Self
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,16 +62,10 @@ class Backbone(nn.Module, ABC):
             maps[last].sum().backward()
             for own, other in zip(self.parameters(), twin.parameters(), strict=True):
                 own.requires_grad_(other.grad is None)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for module in self.modules() if mode else ():
+        for module in list(self.modules()):
             parameters = list(module.parameters())
             if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()
-        return self
+                keep_in_evaluation(module)
 
     def run(self, block: Callable[[Tensor], Any], x: Tensor) -> Any:
         """Return block(x); with `activation_checkpointing`, its activations are recomputed in the backward pass.
@@ -96,6 +91,18 @@ class Backbone(nn.Module, ABC):
                 norm.momentum = momentum
                 if count is not None:
                     norm.num_batches_tracked = count
+
+
+def keep_in_evaluation(module: nn.Module) -> None:
+    """Let a module and its parts remain in evaluation mode, whoever calls train()."""
+    for part in list(module.modules()):
+        part.__class__ = _evaluated(type(part))  # type: ignore[arg-type]
+    module.eval()
+
+
+@cache
+def _evaluated(cls: Any) -> Any:
+    return type(cls.__name__, (cls,), {"train": lambda self, mode=True: nn.Module.train(self, False)})
 
 
 def stage_strides(output_stride: int) -> list[int]:
