@@ -24,8 +24,8 @@ def test_normalisation():
     settings = [10.0, 20.0, 30.0], [2.0, 4.0, 8.0]
     torch.testing.assert_close(Normalize(*settings)(images), expected)
     torch.testing.assert_close(Normalize(*settings, bgr=True)(images), expected[:, [2, 1, 0]])
-    with pytest.raises(UserError, match="are 3 numbers each, std above 0"):
-        Normalize([0.0], [1.0])
+    with pytest.raises(UserError, match="give a number per channel each, std above 0"):
+        Normalize([0.0], [1.0, 2.0])
 
 
 @pytest.mark.parametrize("frozen", [None, "statistics", "all"])

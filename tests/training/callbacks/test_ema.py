@@ -37,6 +37,7 @@ def test_the_average_is_validated_saved_evaluated_and_resumed(run, tmp_path, mon
         assert run("train.py", *WORDS, "output_dir=parts").code == 75
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    assert "leave callbacks as they were" in run("train.py", "resume=parts", "~callbacks.average").error
     assert run("train.py", *WORDS, "output_dir=parts").code == 0
     whole, parts = (checkpoint.load_file(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "parts"))
     for key in ("state_dict", "current_model_state", "averaging_state"):
