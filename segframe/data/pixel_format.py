@@ -32,8 +32,13 @@ class PixelFormat(NamedTuple):
         return self.channels * np.dtype(self.depth).itemsize
 
     def scaled(self, image: np.ndarray) -> np.ndarray:
-        """Return an image in units of 0 ... 255: 8 bits as they are, 16 bits as float32, without rounding."""
-        return image if image.dtype == np.uint8 else image.astype(np.float32) * np.float32(255 / self.max_value)
+        """Return an image in units of 0 ... 255: 8 bits as they are, 16 bits as float32, without rounding.
+
+        What augmentation made brighter than white becomes white, as in 8 bits.
+        """
+        if image.dtype == np.uint8:
+            return image
+        return np.minimum(image, self.max_value).astype(np.float32) * np.float32(255 / self.max_value)
 
 
 RGB = PixelFormat()
@@ -63,7 +68,8 @@ def fit(path: Path, values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
     elif asked == 1 and values.shape[2] == 3 and (values == values[..., :1]).all():
         values = values[..., :1]
     if values.shape[2] != asked:
-        more = f", and those after the first {colours} (alpha or bands) vary" if varies else ""
+        first = "the first" if colours == 1 else "RGB"
+        more = f", and those after {first} (alpha or bands) vary" if varies else ""
         cure = f"train with data.channels={found} and normalize for as many, or save it with {asked}"
         if len(values) == asked:
             cure = f"save its array {values.shape} as (H, W, channels)"

@@ -76,12 +76,13 @@ def test_orientation_of_bands(tmp_path, orientation):
 
 
 def test_scale_of_16_bits_is_exact():
-    values = np.arange(65_536, dtype=np.uint16)
     for max_value in (65_535, 4095):
+        values = np.arange(max_value + 1, dtype=np.uint16)
         scaled = PixelFormat(1, max_value).scaled(values)
         assert scaled[max_value] == 255
         assert len(np.unique(scaled)) == len(values)
         assert np.array_equal(np.rint(scaled.astype(float) * max_value / 255), values)
+    assert PixelFormat(1, 4095).scaled(np.uint16([5000])) == 255
     assert PixelFormat().scaled(values.astype(np.uint8)).dtype == np.uint8
 
 
@@ -114,7 +115,7 @@ def test_what_would_be_lost_is_refused(tmp_path, suffix):
         save(path, noise(4, high))
         check_error(
             lambda high=high: read_image(path, PixelFormat(3, high - 1)),
-            f"{path} has 4 channels, and those after the first 3 (alpha or bands) vary, but data.channels=3: "
+            f"{path} has 4 channels, and those after RGB (alpha or bands) vary, but data.channels=3: "
             "train with data.channels=4 and normalize for as many, or save it with 3",
         )
     for channels in (1, 3, 4):
@@ -137,7 +138,7 @@ def test_further_pages_and_other_types_are_refused(tmp_path):
     tifffile.imwrite(path, noise(1)[..., 0], photometric="miniswhite")
     check_error(lambda: read_image(path, PixelFormat(1, 65_535)), f"{path} stores white as 0 in 16 bits")
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "i.png", transparency=1)
-    check_error(lambda: read_image(tmp_path / "i.png"), "i.png has 2 channels, and those after the first 1 (alpha")
+    check_error(lambda: read_image(tmp_path / "i.png"), "i.png has 2 channels, and those after the first (alpha")
     tifffile.imwrite(path, np.zeros((4, 5, 3), np.float32), photometric="rgb")
     check_error(lambda: read_image(path), f"{path} holds float32: save its values as uint8 or uint16")
     np.save(tmp_path / "i.npy", np.zeros((2, 3, 4, 5), np.uint8))
