@@ -42,10 +42,10 @@ def warn_of_untrained_taps(
     val: SegmentationDataset,
 ) -> None:
     """Log a warning if taps that see no pixel of a training crop see pixels in validation, with the cures."""
-    image = train[0]["image"]
-    crop = (image.shape[-2], image.shape[-1])
-    sizes = [inference.network_size(tuple(val[k]["mask"].shape)) for k in {0, len(val) // 2, len(val) - 1}]
-    larger = max(sizes, key=lambda size: size[0] * size[1])
+    image, largest = (
+        max((data[k]["image"] for k in (0, len(data) // 2, len(data) - 1)), key=Tensor.numel) for data in (train, val)
+    )
+    crop, larger = size_of(image), inference.network_size(size_of(largest))
     layers = untrained_layers(segmenter, image, larger)
     if not layers:
         return
@@ -55,7 +55,7 @@ def warn_of_untrained_taps(
     log.warning(
         "outer taps of convolutions with dilation %s (%s) see only padding in training: crops of %dx%d have maps "
         "of %dx%d cells there. They stay untrained and disturb the scores of images of %dx%d; set %s, or "
-        "inference=sliding_window, which reads such images in windows of the crop's size",
+        "inference=sliding_window (inference.window=null), which reads such images in windows of the crop's size",
         *(rates, parts, *crop, *cells, *larger, " ".join(cures(config, segmenter, layers, crop))),
     )
 
@@ -63,15 +63,13 @@ def warn_of_untrained_taps(
 @torch.no_grad()
 def untrained_layers(segmenter: Segmenter, image: Tensor, larger: Size) -> list[Layer]:
     """Return the convolutions with taps that read only padding for an image (C, H, W), but not for a `larger` size."""
-    crop = (image.shape[-2], image.shape[-1])
+    crop = size_of(image)
     if larger[0] <= crop[0] and larger[1] <= crop[1]:
         return []
     inputs: dict[str, list[Size]] = {}
     convs = {name: layer for name, layer in segmenter.named_modules() if isinstance(layer, nn.Conv2d)}
     hooks = [
-        conv.register_forward_pre_hook(
-            lambda _, x, name=name: inputs.setdefault(name, []).append((x[0].shape[-2], x[0].shape[-1]))
-        )
+        conv.register_forward_pre_hook(lambda _, x, name=name: inputs.setdefault(name, []).append(size_of(x[0])))
         for name, conv in convs.items()
     ]
     training = segmenter.training
@@ -89,6 +87,11 @@ def untrained_layers(segmenter: Segmenter, image: Tensor, larger: Size) -> list[
         ):
             found.append(Layer(name, convs[name], cells))
     return found
+
+
+def size_of(maps: Tensor) -> Size:
+    """Return (H, W) of an image or map (..., H, W)."""
+    return maps.shape[-2], maps.shape[-1]
 
 
 def seen_taps(conv: nn.Conv2d, axis: int, cells: int) -> int:

@@ -70,5 +70,6 @@ def test_warning_names_both_cures(size, inference, warned, caplog):
     with caplog.at_level(logging.WARNING):
         warn_of_untrained_taps(config, build_segmenter(config, 8), inference, *build_datasets(config))
     assert [record.message.partition(";")[2] for record in caplog.records] == warned * [
-        " set head.rates=[1,1,2], or inference=sliding_window, which reads such images in windows of the crop's size"
+        " set head.rates=[1,1,2], or inference=sliding_window (inference.window=null), which reads such images in "
+        "windows of the crop's size"
     ]
