@@ -16,11 +16,13 @@ from segframe.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LIBRARY_CLASSES = re.compile(
-    r"(albumentations|torch\.optim|pytorch_lightning\.callbacks)\.[A-Z]\w+"
-    r"|pytorch_lightning\.loggers\.(CSV|TensorBoard)Logger"
-)
-"""The `_target_`s that need no trust beside those of segframe's own configs."""
+LIBRARY_CLASSES = {
+    "transforms": r"albumentations\.[A-Z]\w+",
+    "optimizer": r"torch\.optim\.[A-Z]\w+",
+    "callbacks": r"pytorch_lightning\.callbacks\.[A-Z]\w+",
+    "logger": r"pytorch_lightning\.loggers\.(CSV|TensorBoard)Logger",
+}
+"""For top-level keys the `_target_`s that need no trust beside those of segframe's own configs, as patterns."""
 EVALUATED = ("backbone", "head", "aux_head", "loss", "data", "inference")
 """The parts of a run's config that programs build from its checkpoint."""
 
@@ -34,7 +36,7 @@ def check_trust(config: Any, trust: Collection[str], parts: Collection[str] | No
     found = foreign_parts(config if parts is None else {key: config.get(key) for key in EVALUATED})
     every = ",".join(sorted({str(name) for name in found.values()}))
     for path, name in found.items():
-        if parts is not None and re.split(r"[.\[]", path)[0] not in parts:
+        if parts is not None and top_key(path) not in parts:
             continue
         if not isinstance(name, str):
             raise UserError(f"{path}._target_={name}: it must be the dotted name of a class")
@@ -68,10 +70,16 @@ def foreign_parts(config: Any) -> dict[str, Any]:
         if "_args_" in node:  # positional arguments would escape the checks of their names
             raise UserError(f"{path}._args_: a run's config names its arguments; remove it")
         name = node.get("_target_")
-        own = isinstance(name, str) and (current_name(name) in own_parts() or LIBRARY_CLASSES.fullmatch(name))
+        library = LIBRARY_CLASSES.get(top_key(path), "")
+        own = isinstance(name, str) and (current_name(name) in own_parts() or re.fullmatch(library, name))
         if name is not None and not own:
             found[path] = name
     return found
+
+
+def top_key(path: str) -> str:
+    """The first key of a dotted path."""
+    return re.split(r"[.\[]", path)[0]
 
 
 @cache

@@ -37,6 +37,7 @@ def test_the_restored_network_gives_the_same_logits():
     [
         ("torch.load", r"x\.ckpt: backbone\._target_=torch\.load: this is no part.*: trust=\[torch\.load\]"),
         ("segframe.models.backbones.resnet.ResNet", "this is no part of segframe"),
+        ("pytorch_lightning.callbacks.Timer", "this is no part of segframe"),
         ("segframe.models.heads.FCN", r"x\.ckpt: the network it describes cannot be built"),
         (["x"], "it must be the dotted name of a class"),
     ],
