@@ -1,9 +1,11 @@
 """`resume=<folder>`: compose from that run's own config.yaml."""
 
 import re
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from segframe.cli.argv import given_path, quoted, split_flags
 from segframe.config import schema, validate
@@ -50,10 +52,20 @@ def resume_arguments(argv: list[str]) -> list[str]:
         check_saved_run(folder, *given(words))
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from error
+    stored = OmegaConf.load(folder / "config.yaml")
+    words = [f"++{word}" if is_younger(word.partition("=")[0], stored) else word for word in words]
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     logs = ["hydra.job_logging.formatters.simple.format='%(message)s'", "+hydra.job_logging.handlers.file.delay=true"]
     hydras = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train", *logs]
     return [*own, *flags, *words, *hydras]
+
+
+def is_younger(key: str, stored: Any) -> bool:
+    """Whether a setting was added after a run's config was stored, so that Hydra would not let it be changed."""
+    config: Any = OmegaConf.structured(schema.TrainConfig)
+    parent, _, name = key.rpartition(".")
+    known, node = (OmegaConf.select(c, parent) if parent else c for c in (config, stored))
+    return OmegaConf.is_dict(known) and name in known and OmegaConf.is_dict(node) and name not in node
 
 
 def given(words: list[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,9 @@ from segframe.models.heads.base import Head
 from segframe.models.segmenter import Normalize, Segmenter
 from segframe.models.weights import checkpoint
 
+BUILD_ERRORS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError, InstantiationException)
+"""What constructors raise for settings that a damaged or foreign checkpoint may have."""
+
 
 class Restored(NamedTuple):
     """A trained network in evaluation mode, with its checkpoint's metadata and file."""
@@ -52,15 +55,7 @@ def restore(
         scales = config.get("input_scales", [])
         segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**config["normalize"]), scales)
         segmenter.load_state_dict(state)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        OverflowError,
-        InstantiationException,
-    ) as error:
+    except BUILD_ERRORS as error:
         stride = "" if output_stride is None else f" at output_stride={output_stride}"
         reason = " ".join(str(error.__cause__ or error).split())[:250]
         raise UserError(f"{path}: the network it describes cannot be built{stride} ({reason})") from error

@@ -1,8 +1,10 @@
 """The words of a command line before anything is composed: flags, paths, and those of a resumed run."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from segframe.cli import argv
 from segframe.cli.resume_argv import given, resume_arguments
@@ -53,6 +55,13 @@ def test_a_resumed_run_is_composed_from_its_own_config(trained):
     assert words[:2] == [f"--config-path={trained}", "--config-name=config.yaml"]
     assert words[2:6] == ["--cfg", "job", "resume=first", "trainer.max_steps=9"]
     assert "hydra.run.dir=first" in words
+
+
+def test_settings_that_the_version_of_a_resumed_run_did_not_have(tmp_path):
+    shutil.copytree(ROOT / "tests/fixtures/run_0.1", tmp_path / "old")
+    words = ["seed=1", "trust=[mine]", "trainer.accumulated_mean=batches", "trainer.nowhere=1"]
+    found = resume_arguments([f"resume={tmp_path / 'old'}", *words])
+    assert found[3:7] == ["seed=1", "++trust=[mine]", "++trainer.accumulated_mean=batches", "trainer.nowhere=1"]
 
 
 def test_resume_auto(trained):

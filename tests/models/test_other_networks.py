@@ -71,6 +71,9 @@ def test_known_leftovers_are_reported_in_one_line(tmp_path, caplog):
     assert [record.message for record in caplog.records] == [
         f"backbone.weights={tmp_path / 'x.pth'}: 3 tensors are not needed: those of ema, fc"
     ]
+    torch.save({f"backbone.{name}": tensor for name, tensor in state.items()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"a whole network: start from it with init_from=.*x\.pth"):
+        make(*words)
     torch.save(wrapped | {"state_dict": state | {"neck.0.weight": torch.zeros(1)}}, tmp_path / "x.pth")
     with pytest.raises(
         UserError, match=r"1 of its tensors are none of this network's \(neck\.0\.weight \.\.\.\); give"

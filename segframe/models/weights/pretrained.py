@@ -141,6 +141,8 @@ def load_strictly(
         with torch.device("meta"):
             others = (name for name in variants if make and difference(make(name).state_dict(), state) is None)
             reason = next((f"it is a file of {name}: choose backbone={name}" for name in others), "")
+        if any(name.startswith("backbone.") for name in state):
+            reason = f"it is a file of a whole network: start from it with init_from={source}"
         raise UserError(f"backbone.weights={source}: {problem}; {reason or WRONG_FILE}")
     report_leftovers(f"backbone.weights={source}", state.keys() - own.keys())
     net.load_state_dict({name: adapted[name] for name in own if name in adapted}, strict=False)
