@@ -116,8 +116,11 @@ def split_at_separators(line: str) -> Iterator[tuple[str, str]]:
 
 
 def parse_pairs(line: str) -> list[tuple[str, str]]:
-    """Return all ways to read a line as the paths of an image and a mask."""
-    return [pair for pair in split_at_separators(line) if _is_pair(*pair)]
+    """Return all ways to read a line as the paths of an image and a mask, maybe among other fields."""
+    if pairs := [pair for pair in split_at_separators(line) if _is_pair(*pair)]:
+        return pairs
+    paths = [field for field in _fields(line) if Path(field).suffix.lower() in (*IMAGE_SUFFIXES, *MASK_SUFFIXES)]
+    return [(paths[0], paths[1])] if len(paths) == 2 and _is_pair(*paths) else []
 
 
 def _is_pair(image: str, mask: str) -> bool:

@@ -40,6 +40,51 @@ def test_separators_of_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "lines",
+    [
+        ["/images/a.jpg /masks/a.png", "/images/b.jpg /masks/b.png"],
+        ["/home/bob/d/images/a.jpg,/home/bob/d/masks/a.png", "/home/bob/d/images/b.jpg,/home/bob/d/masks/b.png"],
+        ["C:\\d\\images\\a.jpg;C:\\d\\masks\\a.png", "C:\\d\\images\\b.jpg;C:\\d\\masks\\b.png"],
+        ["images\\a.jpg masks\\a.png", "images\\b.jpg masks\\b.png"],
+        ["data/images/a.jpg data/masks/a.png", "data/images/b.jpg data/masks/b.png"],
+        ["# image, mask", '"images/a.jpg", "masks/a.png"', "#", "'images/b.jpg' 'masks/b.png'"],
+        ["image,mask", "images/a.jpg,masks/a.png", "images/b.jpg,masks/b.png"],
+        ["mask_path,image_path,width", "masks/a.png,images/a.jpg,16", "masks/b.png,images/b.jpg,16"],
+        [",image_id,image,label", "0,a,images/a.jpg,masks/a.png", "1,b,images/b.jpg,masks/b.png"],
+        ["0,images/a.jpg,masks/a.png,train", "images/b.jpg masks/b.png # blurred"],
+        ["filename", "a.jpg", "b.jpg"],
+        ["a 1 1 1", "b 12 2 5"],
+        ['"a"', "images\\b.jpg"],
+    ],
+)
+def test_lists_of_other_projects(tmp_path, lines):
+    for name, value in (("a", 0), ("b", 1)):
+        put_pair(tmp_path, name, values=value)
+    put_lines(tmp_path / "t.txt", *lines)
+    dataset = make(tmp_path)
+    assert names(dataset) == ["a", "b"]
+    assert [int(dataset.read_mask(k).max()) for k in (0, 1)] == [0, 1]
+
+
+def test_a_list_of_paths_needs_no_folders(tmp_path):
+    put_image(tmp_path / "p/a.jpg")
+    put_mask(tmp_path / "q/a.png", 1)
+    put_lines(tmp_path / "t.txt", "# mine", f"{tmp_path}/p/a.jpg {tmp_path}/q/a.png")
+    assert (make(tmp_path).read_mask(0) == 1).all()
+    put_lines(tmp_path / "t.txt", "a")
+    check_error(lambda: make(tmp_path), "no folder images below it, but p (1 files), q (1 files)")
+
+
+def test_a_first_line_that_is_an_image_is_no_header(tmp_path):
+    for name in ("image", "a"):
+        put_pair(tmp_path, name)
+    put_lines(tmp_path / "t.txt", "image", "a")
+    assert names(make(tmp_path)) == ["image", "a"]
+    put_lines(tmp_path / "t.txt", "images/lost.jpg,masks/lost.png", "images/a.jpg,masks/a.png")
+    check_error(lambda: make(tmp_path), "images/lost.jpg does not exist")
+
+
+@pytest.mark.parametrize(
     ("content", "parts"),
     [
         (b"a\nzebra\n", ["t.txt", "'zebra'", "no image"]),
@@ -59,7 +104,7 @@ def test_wrong_lists(tmp_path, content, parts):
     check_error(lambda: make(tmp_path), *parts)
 
 
-@pytest.mark.parametrize("line", ["a a 1", "images/a masks_v2/a", "a,b"])
+@pytest.mark.parametrize("line", ["a a 1", "images/a masks_v2/a", "a,b", "a 1"])
 def test_lines_that_are_neither_a_name_nor_a_pair(tmp_path, line):
     put_pair(tmp_path, "a")
     put_lines(tmp_path / "t.txt", "a", "", line)
