@@ -27,9 +27,7 @@ def threshold(raw: np.ndarray, path: Path) -> np.ndarray:
         channels = np.stack([raw >> 16, raw >> 8 & 255, raw & 255])
         raw = channels.max(axis=0)
         if (raw - channels.min(axis=0)).max() > WHITE - THRESHOLD:
-            raise UserError(
-                f"{path} is no black and white mask: it holds colours; set data.dataset.binary=false, or is it the image?"
-            )
+            raise UserError(f"{path} is no black and white mask: it holds colours; set data.dataset.binary=false")
     top = int(raw.max())
     num_grey = np.count_nonzero((raw > 255 - WHITE) & (raw < WHITE))
     if top == 0 or (top >= WHITE and num_grey <= MAX_GREY * raw.size):
