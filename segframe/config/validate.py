@@ -93,7 +93,7 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
         try:
             parameters = inspect.signature(get_object(name)).parameters
         except Exception as error:
-            raise UserError(f"{path}._target_={name}: {str(error).partition(chr(10))[0]}") from error
+            raise UserError(f"{path}._target_={name}: {' '.join(str(error).split())}") from error
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for key, value in node.items():
             if key in ("_target_", "_partial_", "_convert_", "_recursive_") or f"{path}.{key}" == "backbone.frozen":
