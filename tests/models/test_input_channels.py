@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import build_network
+from conftest import build_network, composed
 from test_backbones import TIMM, make
 from torchvision.models import resnet18
 
+from segframe.analysis.model_counts import summarize
 from segframe.errors import UserError
 from segframe.models.weights.pretrained import adapt_channels
 
@@ -62,3 +63,14 @@ def test_normalize_has_a_number_per_channel():
         build_network("data.channels=4")
     with pytest.raises(UserError, match=r"normalize.bgr=true: 4 channels are no RGB; set normalize.bgr=false"):
         build_network(*numbers, "normalize.bgr=true")
+
+
+def test_summary_counts_the_first_convolution_of_the_channels():
+    """A 7x7 kernel for each of ResNet's 64 filters and each channel; at stride 2 in an image of 64x64."""
+    size = "size=64"
+    rgb, grey = (
+        summarize(composed(size, *words, name="summary"), 5)
+        for words in ((), ("data.channels=1", "normalize.mean=[1]", "normalize.std=[1]"))
+    )
+    assert rgb.total - grey.total == 2 * 64 * 49
+    assert rgb.flops - grey.flops == 2 * (2 * 64 * 49) * 32**2
