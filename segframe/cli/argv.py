@@ -20,10 +20,18 @@ PATHS = (
     "data.root",
     "data.dataset.images",
     "data.dataset.masks",
+    "data.cache_dir",
+    "data.weights",
+    "backbone.weights",
     "hydra.sweep.dir",
 )
 """Settings whose values are paths: Hydra's grammar would read `=`, commas and brackets in them as its own signs."""
 
+FLAGS = (
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
+    *("--shell-completion", "-sc", "--experimental-rerun"),
+)
+"""Hydra's flags without a value, or with one that belongs to their word."""
 FLAGS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
@@ -36,6 +44,9 @@ def split_flags(argv: list[str]) -> tuple[list[str], list[str]]:
     words: list[str] = []
     for before, word in zip(["", *argv], argv, strict=False):
         is_flag = word.startswith("-") or (before in FLAGS_WITH_VALUE and "=" not in word)
+        name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and word.partition("=")[0] not in (*FLAGS, *FLAGS_WITH_VALUE):
+            raise UserError(f"{word}: a setting has no dashes; type {name}=...")
         (flags if is_flag else words).append(word)
     return flags, words
 
@@ -63,10 +74,16 @@ def take_config_dir(argv: list[str]) -> Path | None:
 
 
 def check_values(words: list[str]) -> None:
-    """UserError where a path is empty, as `output_dir=$UNSET` makes it."""
+    """UserError where a value is empty, as `output_dir=$UNSET` makes it."""
     for word in words:
-        if word.endswith("=") and word[:-1] in PATHS:
+        if word.endswith("=") and word != "=":
             raise UserError(f"{word}: the value is empty; is a shell variable unset? {word}null means none")
+
+
+def expand_home(word: str) -> str:
+    """`key=~/x` with the home directory, which shells insert into some such words only."""
+    key, equals, value = word.partition("=")
+    return f"{key}={Path(value).expanduser()}" if equals and value.startswith("~/") else word
 
 
 def quote_paths(words: list[str]) -> list[str]:

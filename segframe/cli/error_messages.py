@@ -14,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe.config import schema as schema
-from segframe.config.validate import did_you_mean, nodes
+from segframe.config.validate import RESERVED, did_you_mean, nodes, sets_key
+
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "bool": "true or false"}
 
 
 def first_line(error: Exception) -> str:
@@ -30,9 +32,18 @@ def first_line(error: Exception) -> str:
     if composing and lines[1:]:
         return f"configs/{composing[1]}.yaml: {explain_key(key, lines[1])}"
     if lines[0].endswith("is not Optional"):
-        return f"{key or lines[0].split()[1]} cannot be null: give a value"
+        return f"{key or lines[0].split()[1]}=null: it must have a value"
+    if wrong := re.match(r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)", lines[0]):
+        none = "; nothing is null" if wrong[1].lower() == "none" else ""
+        return f"{key}={wrong[1]}: it must be {KINDS.get(wrong[2], wrong[2])}{none}"
+    if ambiguous := re.fullmatch(r"Ambiguous value for argument '(.*)'", lines[0]):
+        return f"{ambiguous[1]}: a list is [a,b], a decimal has a point, and several values are a sweep, with -m"
     if lines[0].endswith("is not a ListConfig, list or tuple."):
-        return f"{key}: it must be a list; {key}=[...]"
+        return f"{key}: it must be a list, {key}=[...]"
+    if added := re.fullmatch(r"Could not append to config. An item is already at '(.*)'.", lines[0]):
+        return f"+{added[1]}: there is such a setting already; change it without the +"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose a path that exists and may be used"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 
@@ -69,10 +80,13 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
         if not word.startswith("-"):
             try:
                 overrides.append(OverridesParser.create().parse_override(word))
-            except HydraException as unreadable:
+            except HydraException:
                 if "=" not in word and word[0] != "~":
-                    return f"cannot read {word!r} on the command line: a setting is given as name=value"
-                return f"cannot read {word!r} on the command line: {first_line(unreadable)}"
+                    return f"cannot read {word!r} on the command line: a setting is name=value, without spaces"
+                if any(word.count(opened) != word.count(closed) for opened, closed in ("[]", "{}")):
+                    return f"{word}: a bracket is not closed; quote what has spaces, '{word.partition('=')[0]}=[a, b]'"
+                name, _, value = word.partition("=")
+                return f"{word}: it cannot be read; a list is [1,2], a text with other signs \"{name}='{value}'\""
     groups = [override for override in overrides if override.key_or_group in schema.groups()]
     messages = [misspelt_option(override) for override in groups]
     text = f"{error} {error.__cause__}"
@@ -104,20 +118,31 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
     """The message for `key=value` (or `+key`, `~key`) where there is no such key."""
     key = override.key_or_group
     known = setting_names(tree)
-    parent = key.rpartition(".")[0]
+    parent, _, last = key.rpartition(".")
     if key in known or (override.is_add() and parent in known) or key.startswith("hydra."):
         return None
     if parent in known and OmegaConf.select(tree, parent) == {}:
         return f"{key} is not a setting yet; add it with +{key}=..."
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    close = get_close_matches(key, known if parent else siblings + schema.groups(), n=1, cutoff=0.7)
-    # A right name in the wrong place: lr=0.1 for optimizer.lr.
-    elsewhere = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    if close or elsewhere:
-        return f"{key} is not a setting; did you mean {(close or elsewhere)[0]}?"
-    if siblings and parent:
-        return f"{key} is not a setting{did_you_mean(key, siblings)}"
-    return f"{key} is not a setting; `--cfg job` shows all of them"
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    siblings = [name for name in siblings if name[0] != "_"] + ([] if parent else schema.groups())
+    parts = [name for name in siblings if last in name.split("_")]
+    if close := get_close_matches(last, siblings, n=1, cutoff=0.7) or parts:
+        return f"{key} is not a setting; did you mean {f'{parent}.{close[0]}'.lstrip('.')}?"
+    if parent == "trainer" and siblings:
+        more = RESERVED.get(last, f"an argument of Lightning's Trainer is set with +trainer.lightning.{last}=...")
+        return f"{key} is not a setting; {more}"
+    group, _, rest = key.partition(".")
+    owners = [option for option in schema.options(group) if rest and sets_key(group, option, rest)]
+    if owners:
+        return f"{key} is a setting of {' and '.join(f'{group}={option}' for option in owners)}; choose it too"
+    # A right name in the wrong place, lr=0.1 for optimizer.lr, or a part of a name, epochs=9 for trainer.max_epochs.
+    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
+    if not elsewhere and parent and siblings:
+        return f"{key} is not a setting; there is {', '.join(siblings)}"
+    elsewhere += [name for name in known if last in name.rpartition(".")[2].split("_")]
+    elsewhere += get_close_matches(key, known, n=1, cutoff=0.7)
+    hints = [f"did you mean {name}?" for name in elsewhere] or ["`--cfg job` shows all of them"]
+    return f"{key} is not a setting; {hints[0]}"
 
 
 def compose_groups(groups: list[Override], config_name: str, config_dir: Path) -> DictConfig | None:

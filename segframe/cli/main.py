@@ -21,7 +21,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from segframe import preemption
-from segframe.cli.argv import check_values, offer_checkpoint, quote_paths, split_flags, take_config_dir, take_debug
+from segframe.cli.argv import (
+    check_values,
+    expand_home,
+    offer_checkpoint,
+    quote_paths,
+    split_flags,
+    take_config_dir,
+    take_debug,
+)
 from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.sweep import finish_sweep, unfinished
@@ -54,7 +62,7 @@ PROGRAMS = {
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
 }
 
-HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --")
+HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --", "Only one of --")
 """How the ValueErrors begin by which Hydra refuses a command line."""
 
 
@@ -85,6 +93,7 @@ def run_program(program: Program) -> None:
     debug = "debug=true" in sys.argv
     words = sys.argv[1:]
     try:
+        sys.argv[1:] = [expand_home(word) for word in sys.argv[1:]]
         take_debug(sys.argv)
         logging.raiseExceptions = debug
         schema.register(take_config_dir(sys.argv))  # a resumed run may have parts that the user's own configs name
@@ -126,12 +135,13 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         raise
     except Exception as error:
         remove_empty_run_dir()
-        user_error = isinstance(error, UserError | OmegaConfBaseException | OSError)
-        if HydraConfig.get().mode is RunMode.MULTIRUN and (debug or not user_error):
+        expected = isinstance(error, UserError | OmegaConfBaseException | OSError) and not debug
+        sweeps = HydraConfig.get().mode is RunMode.MULTIRUN
+        if sweeps and not expected:
             traceback.print_exc()
-        if HydraConfig.get().mode is RunMode.RUN and user_error and not debug:  # Hydra would print the overrides too
-            sys.exit(f"error: {shorten(first_line(error))}")
-        raise
+        if sweeps or not expected or isinstance(error, BrokenPipeError):
+            raise
+        sys.exit(f"error: {shorten(first_line(error))}")  # Hydra would print a line before it
 
 
 def load(function: str) -> Any:

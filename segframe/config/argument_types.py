@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import types
 import typing
 from functools import cache
 from typing import Any
@@ -49,6 +50,10 @@ def type_adapter(hint: Any) -> TypeAdapter[Any] | None:
 
 def describe_type(hint: Any) -> str:
     """An annotation in the words of YAML."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join(describe_type(kind) for kind in typing.get_args(hint) if kind.__module__ != "torch")
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(str, typing.get_args(hint)))
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     text = text.replace("typing.", "").replace("NoneType", "None").replace("None", "null")
     return text.replace("collections.abc.Sequence", "list").replace(" | torch.Tensor", "")

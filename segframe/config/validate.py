@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config.argument_types import accepts, annotation, describe_type
 from segframe.config.old_names import current_name
-from segframe.config.schema import TrainConfig
+from segframe.config.schema import TrainConfig, yaml_files
 from segframe.errors import UserError
 
 PARTS = (
@@ -100,10 +101,31 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
                 continue  # backbone.frozen is a setting of build_segmenter, for every backbone
             if key not in parameters:
                 if not takes_any:
-                    raise UserError(f"{path}.{key}: {name} has no such argument{did_you_mean(key, parameters)}")
+                    raise UserError(unknown_argument(f"{path}.{key}", name, parameters))
             elif not accepts(annotation(get_object(name), key), value):
-                setting = find_source(config, f"{path}.{key}")
-                raise UserError(f"{setting}={value}: {name} expects {describe_type(annotation(get_object(name), key))}")
+                setting, kind = find_source(config, f"{path}.{key}"), describe_type(annotation(get_object(name), key))
+                quotes = " without quotes" if isinstance(value, str) and re.fullmatch(r"[\d.e-]+", value) else ""
+                raise UserError(f"{setting}={value}: {name} expects {kind}{quotes}")
+
+
+def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:
+    """The message for a key that is no argument of its `_target_`, with the preset that sets it, if one does."""
+    word = path.rpartition(".")[2]
+    for group in ("experiment", "model"):
+        option = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+        if option and sets_key(group, option, path):
+            return f"{path}: {target} has no such argument; {group}={option} sets it, and ~{path} removes it"
+    return f"{path}: {target} has no such argument{did_you_mean(word, known)}"
+
+
+def sets_key(group: str, option: str, path: str) -> bool:
+    """Whether the file of an option, or one that it starts from, has a key."""
+    for file in (file for file in yaml_files() if (file.parent.name, file.stem) == (group, option)):
+        content = OmegaConf.to_container(OmegaConf.load(file))
+        keys = dict(nodes(content))
+        if path in keys or any(sets_key(group, base, path) for base in keys.get("defaults", []) if base != "_self_"):
+            return True
+    return False
 
 
 def find_source(config: DictConfig, path: str) -> str:
@@ -133,9 +155,9 @@ def walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message: `; did you mean x?`, or the list of what is known."""
-    known = [name for name in known if name not in ("self", "features", "num_classes")]
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+    names = {name.lower(): name for name in known if name not in ("self", "features", "num_classes")}
+    close = get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else f"; there is {', '.join(names.values())}"
 
 
 def check_numbers(config: DictConfig) -> None:

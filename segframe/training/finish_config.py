@@ -12,6 +12,7 @@ from segframe.config.validate import did_you_mean, walk
 from segframe.data.base import SegmentationDataset, class_weights
 from segframe.errors import UserError
 from segframe.inference.metrics import best_mode, compute_metrics
+from segframe.inference.prepare import PRECISIONS
 from segframe.models.weights.third_party import Weights
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,15 @@ def resolve_computed(node: DictConfig | ListConfig) -> Any:
 
 def finish_trainer(settings: TrainerConfig) -> None:
     """Resolve precision `auto` for this machine, and switch off a fused optimizer where it cannot clip gradients."""
+    accelerator = settings.accelerator
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise UserError(f"trainer.accelerator={accelerator}: unknown; choose auto, cpu or gpu")
+    if accelerator not in ("auto", "cpu") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has no GPU; choose auto or cpu")
+    short = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning takes these too
+    settings.precision = short.get(settings.precision, settings.precision)
+    if settings.precision not in ("auto", *PRECISIONS):
+        raise UserError(f"trainer.precision={settings.precision}: unknown; choose auto, {', '.join(PRECISIONS)}")
     if settings.precision == "auto":
         settings.precision = "bf16-mixed" if has_fast_bfloat16(settings.accelerator) else "32-true"
     if settings.precision == "16-mixed" and settings.gradient_clip_val:

@@ -1,5 +1,7 @@
 """Messages for command lines and YAML files that cannot be composed: one line, with the closest match."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import composed
@@ -28,19 +30,30 @@ def message(*words):
         ("trainer.max_step=3", "trainer.max_step is not a setting; did you mean trainer.max_steps?"),
         ("transforms.crop=3", "transforms.crop is not a setting; did you mean transforms.crop_size?"),
         ("nothing.like_it=3", "nothing.like_it is not a setting; `--cfg job` shows all of them"),
-        ("data.zzz=3", "data.zzz is not a setting; there is data.dataset, "),
+        ("data.zzz=3", "data.zzz is not a setting; there is dataset, "),
+        ("epochs=9", "epochs is not a setting; did you mean trainer.max_epochs?"),
+        ("optimizer.batch_size=9", "optimizer.batch_size is not a setting; did you mean data.batch_size?"),
+        ("trainer.devices=2", "trainer.devices is not a setting; a run uses one device"),
+        ("trainer.gpus=2", "trainer.gpus is not a setting; an argument of Lightning's Trainer is set with +trainer."),
+        ("callbacks.early_stopping.patience=3", "callbacks.early_stopping.patience is a setting of callbacks=early_st"),
+        ("inference.window=64", "inference.window is a setting of inference=sliding_window; choose it too"),
+        ("+optimizer.lr=1", "+optimizer.lr: there is such a setting already; change it without the +"),
+        ("model=FCN8s", "model=FCN8s: there is no such option; did you mean fcn8s?"),
         ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo="),
         ("backbone=resnet999", "backbone=resnet999: there is no such option; did you mean resnet"),
         ("aux_head=null", "aux_head=null: there is no such option; there is fcn, none"),
         ("~loss=5", "loss=5: there is no such option"),
         ("model=fcn8", "model=fcn8: there is no such option; did you mean fcn8s?"),
         ("model=fcn8s,fcn9s", "model=fcn9s: there is no such option; did you mean fcn8s?"),
-        ("trainer.max_epochs=abc", "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer"),
-        ("trainer.max_epochs=null", "trainer.max_epochs cannot be null: give a value"),
-        ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
-        ("transforms.scale.x=1", "transforms.scale.x is not a setting; did you mean transforms.scale.1?"),
-        ("optimizer.lr=[1,", "cannot read 'optimizer.lr=[1,' on the command line: "),
-        ("model", "cannot read 'model' on the command line: a setting is given as name=value"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs=abc: it must be a whole number"),
+        ("trainer.max_steps=None", "trainer.max_steps=None: it must be a whole number; nothing is null"),
+        ("trainer.max_epochs=null", "trainer.max_epochs=null: it must have a value"),
+        ("data.download=maybe", "data.download=maybe: it must be true or false"),
+        ("needs=head", "needs: it must be a list, needs=[...]"),
+        ("optimizer.lr=[1,", "optimizer.lr=[1,: a bracket is not closed; quote what has spaces, 'optimizer.lr=[a, b]'"),
+        ("data.crop_size=(1,2)", "data.crop_size=(1,2): it cannot be read; a list is [1,2], a text with other signs "),
+        ("model", "cannot read 'model' on the command line: a setting is name=value, without spaces"),
+        ("transforms.scale.x=1", "transforms.scale.x is not a setting; there is 0, 1"),
     ],
 )
 def test_words(word, expected):
@@ -48,7 +61,7 @@ def test_words(word, expected):
 
 
 def test_a_right_word_is_not_blamed_for_a_wrong_one():
-    assert message("transforms.train.1.p=0.3", "trainer.max_epochs=abc").startswith("trainer.max_epochs: Value 'abc'")
+    assert message("transforms.train.1.p=0.3", "trainer.max_epochs=abc").startswith("trainer.max_epochs=abc: ")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,30 @@ def test_files(run, tmp_path, content, expected):
 )
 def test_settings_that_a_script_does_not_know(run, trained, script, words):
     assert run(script, *words, "+accelerater=1").error.startswith("error: accelerater is not a setting")
+
+
+def test_an_argument_that_a_preset_sets_for_another_part(run):
+    result = run("train.py", "experiment=fcn8s_voc", "data=shapes", "needs=[]", "optimizer=adam")
+    assert result.error == (
+        "error: optimizer.momentum: torch.optim.Adam has no such argument; experiment=fcn8s_voc sets it, and "
+        "~optimizer.momentum removes it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("optimizer.lr=0,01", "optimizer.lr=0,01: a list is [a,b], a decimal has a point, and several values are a s"),
+        ("optimizer.lr=", "optimizer.lr=: the value is empty"),
+        ("--data=voc", "--data=voc: a setting has no dashes; type data=..."),
+        ("data=folder data.dataset.classes=[a,b] data.root=~/nowhere", f"{Path.home()}/nowhere does not exist"),
+        ("output_dir=/proc/x", "/proc/x: No such file or directory; choose a path that exists and may be used"),
+        ("trainer.precision=fp16", "trainer.precision=fp16: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
+        ("trainer.accelerator=gpu0", "trainer.accelerator=gpu0: unknown; choose auto, cpu or gpu"),
+    ],
+)
+def test_command_lines(run, words, expected):
+    assert run("train.py", *words.split()).error.startswith(f"error: {expected}")
 
 
 def test_a_missing_checkpoint(run):
