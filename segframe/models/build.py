@@ -81,18 +81,21 @@ def load_initial_weights(segmenter: Segmenter, weights: Weights, config: DictCon
             log.warning("  these weights were trained with %s=%s, here it is %s", key, value, here)
     if weights.classes is None:
         log.info("  the file does not name its classes: score layers are copied where their number agrees")
-    own, scores = segmenter.state_dict(), segmenter.score_layers
+    own, state, scores = segmenter.state_dict(), weights.state, segmenter.score_layers
     for part in ("backbone", "head", "aux_head"):
-        mine, theirs = (layers_of(part, state, scores) for state in (own, weights.state))
+        mine, theirs = (layers_of(part, tensors, scores) for tensors in (own, state))
         problem = difference(mine, theirs, LEFTOVERS if part == "backbone" else COUNTERS)
         if problem is None:
             continue
-        if part == "backbone" or any(mine[name].shape == theirs[name].shape for name in mine.keys() & theirs.keys()):
+        same_kind = weights.heads.get(part) in (None, OmegaConf.select(config, f"{part}._target_"))
+        fits = any(mine[name].shape == theirs[name].shape for name in mine.keys() & theirs.keys())
+        if part == "backbone" or (fits and same_kind):
             raise UserError(f"init_from={config.init_from}: {problem}; choose the {part} of these weights")
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{part}.")}
         log.info("  %s: %s", part, f"it starts at random: {problem}" if mine else "left out, this network has none")
     other_classes = scores if weights.classes not in (None, classes) else ()
-    left_out, _ = load_what_fits(segmenter, weights.state, other_classes)
-    log.info("  %d tensors copied", len(weights.state) - len(left_out))
+    left_out, _ = load_what_fits(segmenter, state, other_classes)
+    log.info("  %d tensors copied", len(state) - len(left_out))
     for line in left_out:
         if line.startswith(scores):
             log.info("  left out: %s", line)

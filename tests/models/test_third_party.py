@@ -163,6 +163,30 @@ def test_scores_of_other_classes_are_left_out(tmp_path, caplog, classes, kept):
     assert other.normalize.bgr
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("head.upsampling=bilinear", r"2 of its tensors are none of this network's \(head\.up\.0.*choose the head"),
+        ("head._target_=mine.Head", None),
+    ],
+)
+def test_a_head_is_initialized_whole_or_not_at_all(word, message, tmp_path, caplog):
+    _, content = small_checkpoint()
+    torch.save(content, tmp_path / "x.ckpt")
+    config = composed(*SMALL, "head.upsampling=bilinear", f"init_from={tmp_path / 'x.ckpt'}")
+    other = build_segmenter(config, 3)
+    before = {name: tensor.clone() for name, tensor in other.head.state_dict().items()}
+    OmegaConf.update(config, *word.split("="))
+    with caplog.at_level("INFO"):
+        if message is None:
+            initialize_from(other, config, ("k0", "k1", "k2"))
+            assert "head: it starts at random: " in caplog.text
+            assert all(torch.equal(tensor, before[name]) for name, tensor in other.head.state_dict().items())
+        else:
+            with pytest.raises(UserError, match=message):
+                initialize_from(other, config, ("k0", "k1", "k2"))
+
+
 def test_weights_of_another_backbone_are_refused(tmp_path):
     _, content = small_checkpoint()
     torch.save(content, tmp_path / "x.ckpt")

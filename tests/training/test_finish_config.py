@@ -56,7 +56,7 @@ def test_resolvers_are_replaced_by_their_results(monkeypatch):
 
 def test_initial_weights_bring_their_normalization(tmp_path):
     normalize = {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "bgr": True}
-    weights = Weights({}, None, normalize, "segframe", {})
+    weights = Weights({}, None, normalize, "segframe", {}, {})
     config = finished(tmp_path, "+backbone.weights=x.pth", weights=weights)
     assert config.normalize == normalize
     assert config.backbone.weights is None

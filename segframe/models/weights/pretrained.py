@@ -158,7 +158,7 @@ def difference(
     further = [name for name in state if name not in own and not leftovers.fullmatch(name)]
     if further:
         return f"{len(further)} of its tensors are none of this network's ({further[0]} ...)"
-    for name in own.keys() & state.keys():
+    for name in (name for name in own if name in state):
         here, there = tuple(own[name].shape), tuple(state[name].shape)
         if here != there and not leftovers.fullmatch(name):
             return f"its {name} has the shape {there}, here it is {here}"

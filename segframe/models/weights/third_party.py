@@ -30,6 +30,8 @@ class Weights(NamedTuple):
     """The recognised kind of file."""
     expects: dict[str, Any]
     """Settings they were trained with; with others they load, but predictions differ."""
+    heads: dict[str, Any]
+    """The classes of head and aux_head, where the file names them."""
 
 
 class Format(NamedTuple):
@@ -170,12 +172,14 @@ def read_weights(path: str | Path) -> Weights:
         metadata, state = checkpoint.load_run(path)
         state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
         normalize = {"bgr": False, **metadata.config["normalize"]}
-        return Weights(state, metadata.classes, normalize, "a segframe checkpoint", {})
+        parts = {part: metadata.config.get(part) for part in ("head", "aux_head")}
+        heads = {part: node.get("_target_") for part, node in parts.items() if isinstance(node, dict)}
+        return Weights(state, metadata.classes, normalize, "a segframe checkpoint", {}, heads)
     state = checkpoint.extract_state_dict(content, path)
     for format_ in FORMATS:
         if all(name in state for name in format_.has):
             normalize = normalization(format_.normalize)
-            return Weights(translate(state, format_.names), None, normalize, format_.origin, format_.expects)
+            return Weights(translate(state, format_.names), None, normalize, format_.origin, format_.expects, {})
     known = "; ".join(format_.origin.partition(" (")[0] for format_ in FORMATS)
     raise UserError(f"{path} is neither a segframe checkpoint nor one of these: {known}")
 
