@@ -8,7 +8,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,7 +26,7 @@ from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.parameter_groups import group_parameters
-from segframe.training.resume import ANOTHER_RUN, check_fits
+from segframe.training.resume import check_fits
 
 log = logging.getLogger(__name__)
 
@@ -152,12 +151,6 @@ class SegmentationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Refuse the checkpoint of another network or optimizer before Lightning loads it."""
         check_fits(self, checkpoint_)
-        averages = any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks)  # type: ignore[attr-defined]
-        if "current_model_state" in checkpoint_ and not averages:
-            raise UserError(
-                "callbacks: the run trains weights beside their average, which would take their place without its "
-                f"callback; leave callbacks as they were, {ANOTHER_RUN}"
-            )
 
 
 def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:

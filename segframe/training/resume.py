@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -26,6 +27,13 @@ def check_fits(module: Any, checkpoint: dict[str, Any]) -> None:
         raise UserError(
             f"optimizer={module.config.optimizer._target_}: the checkpoint's optimizer is {stored_optimizer}; leave "
             f"optimizer as it was, {ANOTHER_RUN}"
+        )
+    if "current_model_state" in checkpoint and not any(
+        isinstance(c, WeightAveraging) for c in module.trainer.callbacks
+    ):
+        raise UserError(
+            "callbacks: the run trains weights beside their average, which would replace them without its callback; "
+            f"leave callbacks as they were, {ANOTHER_RUN}"
         )
     groups = group_parameters(module.segmenter, module.make_optimizer, module.config.param_groups)
     check_groups(groups, checkpoint["optimizer_states"][0]["param_groups"])
