@@ -258,6 +258,8 @@ def _opened(path: Path, bands: bool = True) -> Iterator[ImageFile | BandFile]:
 
 
 def _check_size(path: Path, height: int, width: int, pixel_bytes: int = 1) -> None:
+    if not height * width * pixel_bytes:
+        raise UserError(f"cannot read {path}, is the file damaged? (it has no pixels)")
     if height * width > MAX_PIXELS or height * width * pixel_bytes > MAX_BYTES:
         size = f"{width}x{height} pixels, more than {MAX_PIXELS:,}"
         raise UserError(f"{path} has {size}: cut image and mask into tiles")

@@ -119,6 +119,11 @@ def encoded(values, suffix):
     return file.getvalue()
 
 
+NO_PIXELS = bytes.fromhex(
+    "49492a0008000000050000000000000000000000000000000000000000000000000002010100020000000900000000000000"
+    "000000000000000006010300010000000100000000"
+)
+"""A TIFF of 0 x 0 pixels."""
 formats = st.builds(PixelFormat, st.sampled_from((1, 3, 4, 6)), st.sampled_from((255, 4095, 65535)))
 
 
@@ -129,6 +134,7 @@ def test_images(folder, suffix):
     @profile
     @given(st.binary(max_size=300) | mutated(pictures(suffix)), formats)
     @example(b"", PixelFormat())
+    @example(NO_PIXELS, PixelFormat(1, 4095))
     def holds(content, pixels):
         path.write_bytes(content)
         read_or_refuse(read_header, path)
