@@ -86,12 +86,13 @@ def expand_home(word: str) -> str:
     return f"{key}={Path(value).expanduser()}" if equals and value.startswith("~/") else word
 
 
-def quote_paths(words: list[str]) -> list[str]:
-    """The words, with the values of PATHS quoted where Hydra's grammar needs it."""
+def quote_paths(words: list[str], sweeps: bool = False) -> list[str]:
+    """The words, with the values of PATHS quoted where Hydra's grammar needs it; in a sweep commas part values."""
     quoted_words = []
     for word in words:
         key, equals, value = word.partition("=")
-        quoted_words.append(f"{key}={quoted(value)}" if equals and key in PATHS else word)
+        is_path = equals and key in PATHS and not (sweeps and "," in value)
+        quoted_words.append(f"{key}={quoted(value)}" if is_path else word)
     return quoted_words
 
 

@@ -100,8 +100,7 @@ def run_program(program: Program) -> None:
         sys.argv[1:] = program.prepare(sys.argv[1:])
         flags, words = split_flags(sys.argv[1:])
         check_values(words)
-        if not {"-m", "--multirun"} & set(flags):
-            sys.argv[1:] = quote_paths(sys.argv[1:])
+        sys.argv[1:] = quote_paths(sys.argv[1:], bool({"-m", "--multirun"} & set(flags)))
         if {"-h", "--help"} & set(flags):
             print(help_text(program, words), flush=True)
         else:

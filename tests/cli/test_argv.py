@@ -39,6 +39,10 @@ def test_paths_are_quoted_for_hydra():
     words = ["output_dir=a run (2)", "data.root=photos", "resume=it's", "input='quoted already'", "optimizer.lr=[1, 2]"]
     expected = ["output_dir='a run (2)'", "data.root=photos", r"resume='it\'s'", *words[3:]]
     assert argv.quote_paths(words) == expected
+    assert argv.quote_paths(["output_dir=a b=1", "data.root=a=1,b"], sweeps=True) == [
+        "output_dir='a b=1'",
+        "data.root=a=1,b",
+    ]
     assert argv.given_path("resume", ["resume=a", "resume=b"]) == Path("b")
     assert argv.given_path("resume", ["resume=null"]) is None
     with pytest.raises(UserError, match="output_dir=: the value is empty"):
