@@ -50,7 +50,7 @@ def test_runs_repeat_exactly(run, tmp_path):
             *("callbacks=early_stopping", "aux_head=fcn", "loss=cross_entropy_dice", "optimizer=adamw"),
             "loss.terms.cross_entropy.class_weights=auto",
         ),
-        ("trainer.precision=bf16-true", "loss.class_weights=[1,2,1,1,1,1,1,1]"),
+        ("trainer.precision=bf16", "loss.class_weights=[1,2,1,1,1,1,1,1]", "callbacks=ema"),
         ("trainer.activation_checkpointing=true", "batch_norm.frozen=statistics", "transforms=light"),
     ],
 )
@@ -128,7 +128,9 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
         ({"monitor": "val/mIoU"}, "did you mean val/miou?"),
         ({"callbacks.mine": {"a": 1}}, "callbacks.mine: it makes a dict, not a Callback"),
         ({"logger.mine": 1}, "logger.mine"),
-        ({"trainer.precision": "17"}, "trainer: Precision '17' is invalid"),
+        ({"trainer.precision": "17"}, "trainer.precision=17: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
+        # evaluate would compute such a network in float32, so its figures would not be the run's.
+        ({"trainer.precision": "bf16-true"}, "trainer.precision=bf16-true: unknown; choose auto, 32-true"),
         ({"trainer.gradient_clip_val": -1.0}, "trainer.gradient_clip_val"),
     ],
     ids=str,
