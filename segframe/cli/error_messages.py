@@ -86,6 +86,8 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
                 if any(word.count(opened) != word.count(closed) for opened, closed in ("[]", "{}")):
                     return f"{word}: a bracket is not closed; quote what has spaces, '{word.partition('=')[0]}=[a, b]'"
                 name, _, value = word.partition("=")
+                if name.strip() != name or value.strip() != value:
+                    return f"{word}: there is a space beside =; type {name.strip()}={value.strip()}"
                 return f"{word}: it cannot be read; a list is [1,2], a text with other signs \"{name}='{value}'\""
     groups = [override for override in overrides if override.key_or_group in schema.groups()]
     messages = [misspelt_option(override) for override in groups]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Collection
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def check_saved_run(folder: Path, repeated: Collection[str] = (), trust: Collect
         if key not in known:
             raise UserError(f"{path}: {key} is no setting of a run{did_you_mean(key, known)}")
     for key, field in known.items():
+        if is_dataclass(field.type) and key in config and not isinstance(plain[key], dict):
+            raise UserError(f"{path}: {key}={plain[key]} is no mapping of settings; copy the file from a backup")
         if field.default is MISSING and key not in config:
             raise UserError(f"{path} has no {key}: the file is incomplete; copy it from a backup")
     # Hydra reads @package in comments.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segframe.data.image_io import COLOURS, read_header
+from segframe.data.image_io import COLOURS, read_header, read_palette
 from segframe.errors import UserError
 
 THRESHOLD = 128
@@ -15,13 +15,14 @@ MAX_NOISE = 0.01
 """Share of the pixels that may not be 0 in a JPEG mask of class 0 alone."""
 MAX_GREY = 0.25
 """Share of the pixels that may be far from black and white; a photograph has more of them."""
+_WHITE_BLACK = bytes([255, 255, 255, 0, 0, 0])
 
 
 def threshold(raw: np.ndarray, path: Path) -> np.ndarray:
     """Return the classes of a raw mask (H, W), grey, RGB or palette, as uint8: 0 below THRESHOLD, else 1.
 
-    A mask of 0 and 1 alone is returned as it is, unless it is a JPEG. UserError for colours, for many grey pixels, and
-    if no pixel is white but not all are black.
+    A mask of 0 and 1 alone is returned as it is, unless it is a JPEG. UserError for colours, for many grey pixels, if
+    no pixel is white but not all are black, and for a palette that shows class 0 in white and class 1 in black.
     """
     if raw.dtype == COLOURS:
         channels = np.stack([raw >> 16, raw >> 8 & 255, raw & 255])
@@ -29,6 +30,11 @@ def threshold(raw: np.ndarray, path: Path) -> np.ndarray:
         if (raw - channels.min(axis=0)).max() > WHITE - THRESHOLD:
             raise UserError(f"{path} is no black and white mask: it holds colours; set data.dataset.binary=false")
     top = int(raw.max())
+    if top < 2 and read_palette(path).startswith(_WHITE_BLACK):
+        raise UserError(
+            f"{path}: its palette shows index 0 in white and 1 in black; if white is class 1, leave out "
+            "data.dataset.binary and set 'data.dataset.label_map={0: 1, 1: 0}'"
+        )
     num_grey = np.count_nonzero((raw > 255 - WHITE) & (raw < WHITE))
     if top == 0 or (top >= WHITE and num_grey <= MAX_GREY * raw.size):
         return (raw >= THRESHOLD).astype(np.uint8)

@@ -22,6 +22,8 @@ _CVAT = re.compile(r"(?P<name>[^:#]*):(?P<colour>[^:]*):[^:]*:[^:]*")
 _CAMVID = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(.*\S)")
 _NO_NAME = re.compile(r"[,;:#\t{}\[\]<>]|^- ")
 """What other lists hold: separators, comments, brackets of JSON and XML, the dash of a list in YAML."""
+_NUMBERED = (r"^\d+\s+\S", r"\S(\s+\d+){3}$")
+"""What all lines of a list of names with indices before, or colours behind, have."""
 _HEADERS = {"name", "names", "class", "classes", "class name", "class_name", "label", "labels"}
 
 _LABELME_VOID = "__ignore__"
@@ -71,7 +73,7 @@ def read_class_file(path: Path) -> ClassFile:
     if len(camvid) == len(lines):
         return _parse_colours(path, [(line, [match[4], match[1], match[2], match[3]]) for line, match in camvid])
     wrong = [line for line in lines if _NO_NAME.search(line[1])]
-    if not wrong and all(re.match(r"\d+\s+\S", text) for _, text in lines):
+    if not wrong and any(all(re.search(number, text) for _, text in lines) for number in _NUMBERED):
         wrong = lines
     if wrong:
         raise _error(path, wrong[0], f"is no name of a class ({len(wrong)} of {len(lines)} lines are none); {FORMATS}")
@@ -89,11 +91,12 @@ def _parse_values(path: Path, rows: Sequence[tuple[Line, list[str]]]) -> ClassFi
         if value in values:
             raise _error(path, line, f"repeats the mask value {value}; give each class a value of its own")
         values[value] = row[1]
-    ordered = sorted(values)
+    void = {value: IGNORE for value, name in values.items() if name == IGNORE}
+    ordered = sorted(values.keys() - void.keys())
     names = [values[value] for value in ordered]
     if ordered == [*range(len(ordered))]:
-        return ClassFile(names)
-    return ClassFile(names, label_map={value: k for k, value in enumerate(ordered)})
+        return ClassFile(names, label_map=void)
+    return ClassFile(names, label_map={value: k for k, value in enumerate(ordered)} | void)
 
 
 def _parse_colours(path: Path, rows: Sequence[tuple[Line, list[str]]]) -> ClassFile:

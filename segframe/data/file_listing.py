@@ -27,7 +27,8 @@ class Problem(NamedTuple):
     file: str
 
 
-NO_IMAGE = "mask, or name in a list, without an image"
+NO_IMAGE = "name in a list without an image"
+UNUSED_MASK = "mask without an image"
 NO_MASK = "image without a mask"
 MISSING_FILE = "file in a list that does not exist"
 SAME_NAME = "files that share a name"

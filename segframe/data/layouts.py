@@ -227,6 +227,8 @@ def explain_missing_mask(name: str, folder: Path, num_classes: int) -> str:
     if any(path.suffix.lower() in JPEG_SUFFIXES for path in same):
         binary = ", or type data.dataset.binary=true without a label_map" * (num_classes == 2)
         return f"{folder} holds {shown}, and JPEG changes the values; save the masks as PNG{binary}"
+    if same and all(path.suffix.lower() not in MASK_SUFFIXES for path in same):
+        return f"{folder} holds {shown}, and masks are {', '.join(MASK_SUFFIXES)} files; save the masks as PNG"
     if same:
         return f"{folder} holds {shown}; write both names with the same upper and lower case"
     several = ", or save one mask with all classes for each image" * (len(near) > 1)

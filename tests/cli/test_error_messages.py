@@ -52,6 +52,7 @@ def message(*words):
         ("needs=head", "needs: it must be a list, needs=[...]"),
         ("optimizer.lr=[1,", "optimizer.lr=[1,: a bracket is not closed; quote what has spaces, 'optimizer.lr=[a, b]'"),
         ("data.crop_size=(1,2)", "data.crop_size=(1,2): it cannot be read; a list is [1,2], a text with other signs "),
+        ("optimizer.lr = 0.1", "optimizer.lr = 0.1: there is a space beside =; type optimizer.lr=0.1"),
         ("model", "cannot read 'model' on the command line: a setting is name=value, without spaces"),
         ("transforms.scale.x=1", "transforms.scale.x is not a setting; there is 0, 1"),
     ],

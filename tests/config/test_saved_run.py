@@ -68,6 +68,14 @@ def test_no_code_and_no_computed_values(old, lines, message):
     assert message in str(error.value)
 
 
+def test_groups_that_are_no_mapping(old):
+    config = OmegaConf.load(old / "config.yaml")
+    config.trainer = [1]
+    OmegaConf.save(config, old / "config.yaml")
+    with pytest.raises(UserError, match=r"trainer=\[1\] is no mapping of settings"):
+        check_saved_run(old)
+
+
 @pytest.mark.parametrize("text", ["[1, 2]\n", "seed: 0\n", "\xff"])
 def test_files_that_are_no_config(old, text):
     (old / "config.yaml").write_text(text, encoding="latin-1")

@@ -74,6 +74,11 @@ def test_lists(photos):
     assert check_finding(photos, ERROR, "listed twice", None, *lists).files == ["train: 2"]
     check_finding(photos, ERROR, "does not exist", ["images/train/9.png", "masks/train/9.png"], *lists)
     check_finding(photos, ERROR, "is in train too", ["images/train/2.png"], *lists)
+    put_lines(photos / "names.txt", "0", "9")
+    put_lines(photos / "one.txt", "1")
+    by_name = "data.dataset.splits={train: names.txt, val: one.txt}", "data.dataset.images=images/train"
+    found = check_finding(photos, ERROR, "without an image", None, *by_name, "data.dataset.masks=masks/train")
+    assert found.files == [f"{photos / 'names.txt'}: 9"]
     put_lines(photos / "a.txt", "0 0 1", "1 1 1")
     advice = check_finding(photos, ERROR, "cannot be opened", [], *lists).advice
     assert advice.startswith(f"no line of {photos / 'a.txt'} is an existing image and mask")

@@ -11,7 +11,7 @@ from PIL import Image
 from segframe.config.instantiate import instantiate
 from segframe.data import Folder
 from segframe.data.binary_masks import threshold
-from segframe.data.file_listing import NO_IMAGE, collect_problems
+from segframe.data.file_listing import UNUSED_MASK, collect_problems
 from segframe.data.image_io import read_raw
 
 TWO = {"classes": ["x", "y"]}
@@ -152,7 +152,7 @@ def test_masks_of_other_splits_are_no_strays_in_lists(tmp_path):
     put_mask(tmp_path / "other/masks/train/9.png")
     with collect_problems() as problems:
         Folder(tmp_path / "other", "train", **TWO)
-    assert problems == [(NO_IMAGE, str(tmp_path / "other/masks/train/9.png"))]
+    assert problems == [(UNUSED_MASK, str(tmp_path / "other/masks/train/9.png"))]
 
 
 def scene():
@@ -196,7 +196,12 @@ def test_masks_that_are_not_black_and_white(tmp_path):
     ):
         Image.fromarray(pixels).save(tmp_path / name, quality=95)
         check_error(lambda path=tmp_path / name: threshold(read_raw(path), path), name, part)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "none.png")
     assert not threshold(np.zeros((4, 4), np.uint8), tmp_path / "none.png").any()
+    inverted = Image.fromarray(scene())
+    inverted.putpalette([255, 255, 255, 0, 0, 0])
+    inverted.save(tmp_path / "inverted.png")
+    check_error(lambda: threshold(scene(), tmp_path / "inverted.png"), "inverted.png", "label_map={0: 1, 1: 0}")
 
 
 @pytest.mark.parametrize("settings", [{"classes": ["a", "b", "c"]}, {"binary": False}, {"label_map": {255: 1}}])

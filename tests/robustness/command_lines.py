@@ -36,7 +36,19 @@ OPEN = (
     *("inference.scales", "rows"),
 )
 """Settings below which any key may stand."""
-SEVERAL_TYPES = ("_target_", "_partial_", "fused", "compile", "heatmaps", "checkpoint_every", "data.root", "crop_size")
+SEVERAL_TYPES = (
+    "_target_",
+    "_partial_",
+    "fused",
+    "compile",
+    "heatmaps",
+    "checkpoint_every",
+    "data.root",
+    "crop_size",
+    "frozen",
+)
+PATHS = ("output_dir", "resume", "init_from", "data.root", "data.cache_dir")
+"""Settings whose values may have any characters."""
 LONG = "long" * 750
 WRONG = {bool: ("maybe", "[true]"), int: (LONG, "{a: 1}"), float: ("abc", "[1.5]"), list: (LONG, "{a: 1}")}
 """Values of a wrong type, by the type of the default."""
@@ -92,7 +104,7 @@ def types(rng: random.Random) -> Iterator[Case]:
             words = (*PROGRAMS[program], *more, f"{key}={value}")
             yield Case(f"{program}: {key}={value[:20]}", words, last.replace("_", "[_ ]"))
         value = rng.choice(("[1,2", "{a: 1", "(1", "'abc", "${nowhere}", "${oc.nowhere:x}", "${a.b"))
-        if program == "train" and not more and key not in ("output_dir", "resume", "init_from", "data.root"):
+        if program == "train" and not more and not key.endswith(PATHS):
             yield Case(f"train: {key}={value}", (*PROGRAMS["train"], f"{key}={value}"), rf"nowhere|{last}|a\.b")
 
 

@@ -1,7 +1,15 @@
 """CamVid (Brostow et al., 2009): driving scenes, in the 11-class, 480x360 form of SegNet (2017)."""
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, NO_IMAGE, Sample, list_files, pair, report_problem
+from segframe.data.file_listing import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    UNUSED_MASK,
+    Sample,
+    list_files,
+    pair,
+    report_problem,
+)
 
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
 
@@ -38,5 +46,5 @@ class CamVid(SegmentationDataset):
             folders = self.root / "images" / part, self.root / "masks" / part
         images = list_files(folders[0], IMAGE_SUFFIXES, self.source)
         masks = list_files(folders[1], MASK_SUFFIXES, self.source)
-        report_problem(NO_IMAGE, (path for name, path in masks.items() if name not in images))
+        report_problem(UNUSED_MASK, (path for name, path in masks.items() if name not in images))
         return pair([*images], images, masks, str(folders[0]))

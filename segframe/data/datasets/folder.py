@@ -17,7 +17,7 @@ from segframe.data.file_listing import (
     JPEG_MASK,
     JPEG_SUFFIXES,
     MASK_SUFFIXES,
-    NO_IMAGE,
+    UNUSED_MASK,
     Files,
     Sample,
     list_files,
@@ -120,7 +120,7 @@ class Folder(SegmentationDataset):
         if not images:
             raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): {self.source}")
         if (SPLIT in self.layout.images) == (SPLIT in self.layout.masks):  # else the others belong to other splits
-            report_problem(NO_IMAGE, (path for name, path in masks.items() if name not in images))
+            report_problem(UNUSED_MASK, (path for name, path in masks.items() if name not in images))
         names = list(images) if self.val_ratio is None else self._choose_by_hash(images, self.val_ratio)
         return pair(names, images, masks, str(folder), self._explain_missing)
 

@@ -12,7 +12,8 @@ from segframe.data.inspection.splits import Split
 from segframe.errors import UserError, shorten
 
 LISTING_PROBLEMS = {
-    file_listing.NO_IMAGE: (
+    file_listing.NO_IMAGE: (ERROR, "bring the image, or correct the line"),
+    file_listing.UNUSED_MASK: (
         WARNING,
         "nothing reads it: it needs an image of the same name, or a line with both in a list",
     ),
