@@ -35,7 +35,7 @@ def check_saved_run(folder: Path, repeated: Collection[str] = (), trust: Collect
     try:
         text = path.read_text(encoding="utf-8")
         config = OmegaConf.load(path)
-        plain = OmegaConf.to_container(config)
+        plain: Any = OmegaConf.to_container(config)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read as a run's config ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(config, DictConfig):

@@ -91,12 +91,12 @@ def _parse_values(path: Path, rows: Sequence[tuple[Line, list[str]]]) -> ClassFi
         if value in values:
             raise _error(path, line, f"repeats the mask value {value}; give each class a value of its own")
         values[value] = row[1]
-    void = {value: IGNORE for value, name in values.items() if name == IGNORE}
+    void: dict[int | str, int | str] = {value: IGNORE for value, name in values.items() if name == IGNORE}
     ordered = sorted(values.keys() - void.keys())
     names = [values[value] for value in ordered]
     if ordered == [*range(len(ordered))]:
         return ClassFile(names, label_map=void)
-    return ClassFile(names, label_map={value: k for k, value in enumerate(ordered)} | void)
+    return ClassFile(names, label_map={**{value: k for k, value in enumerate(ordered)}, **void})
 
 
 def _parse_colours(path: Path, rows: Sequence[tuple[Line, list[str]]]) -> ClassFile:
