@@ -173,6 +173,13 @@ def test_binary_masks(photos):
     check_finding(photos, WARNING, "beside masks of class 1", others, two)
 
 
+def test_jpegs_of_several_pictures(photos):
+    (photos / "images/train/0.png").unlink()
+    first, second = (Image.fromarray(photo(k)) for k in (0, 9))
+    first.save(photos / "images/train/0.jpg", "MPO", save_all=True, append_images=[second])
+    check_finding(photos, WARNING, "JPEG of several pictures", ["images/train/0.jpg"])
+
+
 def test_contents(photos):
     put_mask(photos, "train/0.png", np.full(SIZE, 255))
     put_mask(photos, "train/1.png", np.full(SIZE, 1))

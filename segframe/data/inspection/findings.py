@@ -106,6 +106,9 @@ def _check_images(split: Split) -> Iterator[Finding]:
         yield Finding(
             WARNING, split.name, "image of a single colour", blank, "nothing can be learned from it: is the file right?"
         )
+    if several := [facts.image_path for facts, image in split.images if image.header.format == "MPO"]:
+        advice = "the first is read: does its mask belong to it? Others are mostly previews, or views for stereo"
+        yield Finding(WARNING, split.name, "JPEG of several pictures", several, advice)
     channels = split.dataset.pixels.channels
     expected = "L" if channels == 1 else "RGB" if channels == 3 else f"{channels} bands"
     for mode in sorted({image.header.mode for _, image in split.images}):
