@@ -44,6 +44,18 @@ def _open_array(path: Path) -> BandFile:
     return BandFile("NPY", values.shape, dtype, 1, lambda: np.array(values, dtype))
 
 
+def mask_type(path: Path) -> np.dtype | None:
+    """Return the type of a TIFF's values, which Pillow may not have (int64); None for all other files."""
+    import tifffile
+
+    logging.getLogger("tifffile").disabled = True
+    try:
+        with tifffile.TiffFile(path) as file:
+            return file.pages.first.dtype
+    except Exception:  # of many types
+        return None
+
+
 def _open_tiff(path: Path) -> BandFile | None:
     import tifffile
 
@@ -61,16 +73,18 @@ def _open_tiff(path: Path) -> BandFile | None:
             planar = paged or page.axes.startswith("S")
     except Exception:  # of many types; Pillow reads the file, or says what is wrong
         return None
-    plain = (kind == "MINISBLACK" and bands == 1 and not paged) or (kind, bands) == ("RGB", 3) or alpha in ((1,), (2,))
+    # Pillow would divide colours by an alpha channel of kind 1; that of kind 2 stands beside them.
+    plain = (kind == "MINISBLACK" and bands == 1 and not paged) or (kind, bands) == ("RGB", 3) or alpha == (2,)
+    if pictures > 1 and not paged:
+        raise UserError(
+            f"{path} holds {pictures} pictures: save each in a file of its own, or if they are bands, "
+            f"as channels of one picture, for data.channels={pictures}"
+        )
     kinds = ("MINISBLACK", "RGB") if bits == 8 else ("MINISBLACK", "RGB", "MINISWHITE")
     if dtype is None or bits < 8 or kind not in kinds or (dtype == np.uint8 and plain):
         return None
     if kind == "MINISWHITE":
         raise UserError(f"{path} stores white as 0 in {bits} bits: save it with black as 0")
-    if pictures > 1 and not paged:
-        raise UserError(
-            f"{path} holds {pictures} pictures: save each in a file of its own, or bands as channels of one picture"
-        )
 
     def read() -> np.ndarray:
         try:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode
 
-from segframe.data.band_files import BandFile, open_bands
+from segframe.data.band_files import BandFile, mask_type, open_bands
 from segframe.data.file_listing import check_file
 from segframe.data.pixel_format import RGB, PixelFormat, fit
 from segframe.errors import UserError
@@ -44,6 +44,8 @@ _OVERVIEWS = (1, 4, 5)
 """Subfile types of TIFF: reduced image, transparency mask, reduced mask."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """Pillow scales grey of 2 and 4 bits to 0 ... 255, by these factors."""
+
+_MASK_BITS = "masks have 8 or 16 bits, save it with mask.astype('uint8') or 'uint16' as a PNG"
 
 
 class Header(NamedTuple):
@@ -157,7 +159,7 @@ def read_raw(path: Path) -> np.ndarray:
         values = np.array(mask)
         if values.min() >= 0 and values.max() < 1 << 16:
             return values.astype(np.uint16)
-        raise UserError(f"{path} holds values from {values.min()} to {values.max()}: masks have 8 or 16 bits")
+        raise UserError(f"{path} holds values from {values.min()} to {values.max()}: {_MASK_BITS}")
     if mask.mode in ("RGB", "RGBA"):
         return pack(np.array(mask))
     raise UserError(
@@ -253,6 +255,8 @@ def _opened(path: Path, bands: bool = True) -> Iterator[ImageFile | BandFile]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of many types for damaged files
+        if (stored := None if bands else mask_type(path)) is not None and isinstance(error, UnidentifiedImageError):
+            raise UserError(f"{path} holds {stored}: {_MASK_BITS}") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}, is the file damaged? ({reason})") from None
 

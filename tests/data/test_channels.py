@@ -108,6 +108,18 @@ def test_bands_in_pages_and_other_byte_orders(tmp_path):
     assert np.array_equal(read_image(tmp_path / "i.npy", PixelFormat(4, 65_535)), values)
 
 
+@pytest.mark.parametrize("kind", ["unspecified", "assocalpha", "unassalpha"])
+@pytest.mark.parametrize("high", [256, 65_536])
+def test_a_fourth_band_changes_no_other(tmp_path, kind, high):
+    """Alpha neither divides the colours nor is it multiplied with them."""
+    values = noise(4, high)
+    tifffile.imwrite(tmp_path / "i.tif", values, photometric="rgb", extrasamples=[kind])
+    assert np.array_equal(read_image(tmp_path / "i.tif", PixelFormat(4, high - 1)), values)
+    values[..., 3] = 100
+    tifffile.imwrite(tmp_path / "i.tif", values, photometric="rgb", extrasamples=[kind])
+    assert np.array_equal(read_image(tmp_path / "i.tif", PixelFormat(3, high - 1)), values[..., :3])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
 def test_what_would_be_lost_is_refused(tmp_path, suffix):
     path = tmp_path / f"i{suffix}"
@@ -134,7 +146,7 @@ def test_what_would_be_lost_is_refused(tmp_path, suffix):
 def test_further_pages_and_other_types_are_refused(tmp_path):
     path = tmp_path / "i.tif"
     tifffile.imwrite(path, np.zeros((2, 4, 5), np.uint16), photometric="minisblack")
-    check_error(lambda: read_image(path, PixelFormat(1, 65_535)), f"{path} holds 2 pictures", "bands as channels")
+    check_error(lambda: read_image(path, PixelFormat(1, 65_535)), f"{path} holds 2 pictures", "for data.channels=2")
     tifffile.imwrite(path, noise(1)[..., 0], photometric="miniswhite")
     check_error(lambda: read_image(path, PixelFormat(1, 65_535)), f"{path} stores white as 0 in 16 bits")
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "i.png", transparency=1)

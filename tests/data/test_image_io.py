@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import tifffile
 from dataset_files import SIZE, check_error, damaged_copies, png_bytes, png_of_16_bits, put_mask
 from PIL import Image, ImageOps
 
@@ -78,7 +79,10 @@ def test_masks_of_other_modes(tmp_path):
     Image.fromarray(np.array([[[3, 9], [4, 0]]], np.uint8), "LA").save(tmp_path / "m.png")
     assert read_raw(tmp_path / "m.png").tolist() == [[3, 4]]
     Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "m.tif")
-    check_error(lambda: read_raw(tmp_path / "m.tif"), "m.tif holds values from 0 to 70000")
+    check_error(lambda: read_raw(tmp_path / "m.tif"), "m.tif holds values from 0 to 70000", "astype('uint8')")
+    for kind in (np.int64, np.uint64, np.float64):
+        tifffile.imwrite(tmp_path / "m.tif", np.eye(5, dtype=kind))
+        check_error(lambda: read_raw(tmp_path / "m.tif"), f"m.tif holds {np.dtype(kind)}: masks have 8", "as a PNG")
     Image.new("CMYK", (5, 4)).save(tmp_path / "m.tif")
     check_error(lambda: read_raw(tmp_path / "m.tif"), tmp_path / "m.tif", "mode CMYK", "palette PNG")
 
@@ -101,8 +105,9 @@ def test_masks_of_several_pictures_are_refused(tmp_path, suffix):
     first.save(path)
     assert (read_raw(path) == 0).all()
     first.save(path, save_all=True, append_images=[second])
-    for read in (read_raw, read_image):
-        check_error(lambda read=read: read(path), f"{path} holds more than one picture")
+    check_error(lambda: read_raw(path), f"{path} holds more than one picture")
+    what = "2 pictures: save each in a file of its own, or if they are bands, as channels of one picture, for data.chan"
+    check_error(lambda: read_image(path), f"{path} holds {what if suffix == '.tif' else 'more than one picture'}")
 
 
 @pytest.mark.parametrize("kind", [1, 4])
