@@ -14,10 +14,17 @@ FILE_NAMES = ("_classes.csv", "labelmap.txt", "class_dict.csv", "label_colors.tx
 """Of Roboflow, CVAT, Kaggle's data sets and CamVid."""
 FORMATS = (
     "give a text file with one name per line, Roboflow's _classes.csv (Pixel Value, Class), CVAT's labelmap.txt "
-    "(label:r,g,b:parts:actions), a class_dict.csv (name,r,g,b) or CamVid's label_colors.txt (r g b name)"
+    "(label:r,g,b:parts:actions), CamVid's label_colors.txt (r g b name), or a table with the header name,r,g,b or "
+    "id,name, where ids are 0, 1, 2, ..."
 )
-_VALUES = ({"pixel value"}, {"class", "name", "label"})
-_COLOURS = ({"name", "class", "label"}, {"r", "red"}, {"g", "green"}, {"b", "blue"})
+_COLUMNS = {
+    "id": {"", "id", "index", "class id", "class_id"},  # pandas gives its index no name
+    "value": {"pixel value"},
+    "name": {"name", "class", "label", "class name", "class_name", "label name", "label_name"},
+    **{"r": {"r", "red"}, "g": {"g", "green"}, "b": {"b", "blue"}},
+}
+"""Words of a table's header."""
+_IDS = "write ids 0, 1, 2, ... in order, or if they are mask values the header Pixel Value, Class"
 _CVAT = re.compile(r"(?P<name>[^:#]*):(?P<colour>[^:]*):[^:]*:[^:]*")
 _CAMVID = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(.*\S)")
 _NO_NAME = re.compile(r"[,;:#\t{}\[\]<>]|^- ")
@@ -56,13 +63,18 @@ def read_class_file(path: Path) -> ClassFile:
         return [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
 
     header = [field.lower() for field in split(lines[0][1])]
-    for columns, parse in ((_VALUES, _parse_values), (_COLOURS, _parse_colours)):
-        order = [k for words in columns for k, field in enumerate(header) if field in words]
-        if len(order) == len(header) == len(columns):
-            rows = [(line, split(line[1])) for line in lines[1:]]
-            return parse(
-                path, [(line, [row[k] for k in order] if len(row) == len(order) else []) for line, row in rows]
-            )
+    columns = [next((kind for kind, words in _COLUMNS.items() if field in words), "") for field in header]
+    tables = ((["value", "name"], _parse_values), (["name", "r", "g", "b"], _parse_colours))
+    for wanted, parse in (*tables, (["id", "name"], _parse_values)):
+        if sorted(columns) in (sorted(wanted), sorted([*wanted, "id"])):
+            fields = [(line, split(line[1])) for line in lines[1:]]
+            table = [
+                (line, dict(zip(columns, row, strict=True)) if len(row) == len(columns) else {}) for line, row in fields
+            ]
+            for k, (line, row) in enumerate(table if "id" in columns else []):
+                if row and _integer(row["id"], 1 << 16) != k:
+                    raise _error(path, line, f"has not the id {k}; {_IDS}")
+            return parse(path, [(line, [row[kind] for kind in wanted] if row else []) for line, row in table])
     entries = [(line, _CVAT.fullmatch(line[1])) for line in lines if not line[1].startswith("#")]
     if entries and entries[0][1]:
         rows = [

@@ -36,6 +36,12 @@ CVAT = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:250,50,83::\n"
         ("Pixel Value, Class\n0, ground\n1, cat\n255, ignore\n", ["ground", "cat"], None, {255: "ignore"}),
         ("__ignore__\n_background_\ncat\n", ["_background_", "cat"], None, {}),
         ("name,r,g,b\ncat,250,50,83\nground,0,0,0\n", ["cat", "ground"], [(250, 50, 83), (0, 0, 0)], {}),
+        ("id,name\n0,ground\n1,cat\n2,ignore\n", ["ground", "cat"], None, {2: "ignore"}),
+        ('name,class_id\r\nground,0\r\n"cat, big",1\r\n', ["ground", "cat, big"], None, {}),
+        (",label\n0,ground\n1,cat\n", ["ground", "cat"], None, {}),
+        ("class_name,red,green,blue\nground,0,0,0\ncat,9,8,7\n", ["ground", "cat"], [(0, 0, 0), (9, 8, 7)], {}),
+        (",name,r,g,b\n0,cat,9,8,7\n1,ground,0,0,0\n", ["cat", "ground"], [(9, 8, 7), (0, 0, 0)], {}),
+        (",Pixel Value,Class\n0,7,ground\n1,3,cat\n", ["cat", "ground"], None, {3: 0, 7: 1}),
         ("Name; R; G; B\r\nground; 0; 0; 0\r\nignore; 9; 9; 9\r\n", ["ground"], [(0, 0, 0)], {"#090909": "ignore"}),
     ],
 )
@@ -46,7 +52,10 @@ def test_formats(tmp_path, text, names, palette, label_map):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("id,name\n0,cat\n", ["line 1, 'id,name'", "2 of 2 lines", "Pixel Value, Class"]),
+        ("id,name,group\n0,cat,1\n", ["line 1, 'id,name,group'", "2 of 2 lines", "name,r,g,b or id,name"]),
+        ("id,name\n1,ground\n2,cat\n", ["line 2, '1,ground', has not the id 0", "Pixel Value"]),
+        (",name\n0,ground\n,cat\n", ["line 3, ',cat', has not the id 1"]),
+        ("name,id\nground\n", ["line 2, 'ground', is no mask value and name"]),
         ("cat\n# dogs\ndog\n", ["line 2, '# dogs'"]),
         ("names:\n- cat\n", ["line 1, 'names:'"]),
         ("0 ground\n1 cat\n", ["line 1, '0 ground'"]),
