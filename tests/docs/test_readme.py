@@ -182,6 +182,8 @@ def test_the_example_of_an_own_package_works(tmp_path, run, monkeypatch):
             mask = Image.new("L", (40, 32))
             mask.paste(255, (0, 0, 20, 16))
             mask.save(tmp_path / f"cells/{split}/{split}{k}_label.png")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 32)).save(tmp_path / "photos/new.jpg")
     small = ("data.crop_size=32", "data.batch_size=2", "data.num_workers=0", "data.weights=null", "callbacks=none")
     small += ("trainer.accelerator=cpu", "trainer.val_every_n_steps=2")
     train, evaluate, predict, resume, again = [
@@ -198,7 +200,7 @@ def test_the_example_of_an_own_package_works(tmp_path, run, monkeypatch):
         assert names in run(*words[:-1]).error
         result = run(*words[:-1], trust)
         assert result.code == 0, result.out
-    assert (tmp_path / "predictions/index/val1_photo.png").is_file()
+    assert [path.name for path in (tmp_path / "predictions/index").iterdir()] == ["new.png"]
     result = run(*again, *small, "trainer.max_steps=2")
     assert result.code == 0, result.out
     error = run(*again, *small, "resume=auto", "output_dir=third").error
