@@ -82,7 +82,10 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
                 overrides.append(OverridesParser.create().parse_override(word))
             except HydraException:
                 if "=" not in word and word[0] != "~":
-                    return f"cannot read {word!r} on the command line: a setting is name=value, without spaces"
+                    tree = compose_groups([], config_name, config_dir) if Path(word).exists() else None
+                    takes_run = tree is not None and "checkpoint" in setting_names(tree)
+                    cure = f"; type checkpoint={word}" if takes_run else ""
+                    return f"cannot read {word!r} on the command line: a setting is name=value, without spaces{cure}"
                 if any(word.count(opened) != word.count(closed) for opened, closed in ("[]", "{}")):
                     return f"{word}: a bracket is not closed; quote what has spaces, '{word.partition('=')[0]}=[a, b]'"
                 name, _, value = word.partition("=")

@@ -1,5 +1,6 @@
 """Messages for command lines and YAML files that cannot be composed: one line, with the closest match."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import composed
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from segframe.cli.main import PROGRAMS, error_message
+from segframe.cli.main import PROGRAMS, error_message, main
 from segframe.config import schema
 from segframe.data.inspection.finding import Finding
 from segframe.errors import UserError
@@ -129,6 +130,15 @@ def test_a_missing_checkpoint(run):
     for script, more in (("scripts/evaluate.py", ()), ("scripts/predict.py", ("input=.", "output=out"))):
         assert "there is no checkpoint absent.ckpt" in run(script, "checkpoint=absent.ckpt", *more).error
     assert "checkpoint must be given" in run("scripts/evaluate.py").error
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "replay", "train"])
+def test_a_folder_without_the_setting_that_it_is_for(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["segframe", name, str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    expected = f"error: cannot read {str(tmp_path)!r} on the command line: a setting is name=value, without spaces"
+    assert end.value.code == expected + f"; type checkpoint={tmp_path}" * (name != "train")
 
 
 def test_an_error_passed_on_by_a_worker_is_its_last_line():
