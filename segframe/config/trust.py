@@ -6,11 +6,11 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.config.old_names import current_name
 from segframe.config.schema import CONFIG_DIR
+from segframe.config.targets import import_target
 from segframe.config.validate import walk
 from segframe.errors import UserError
 
@@ -96,13 +96,7 @@ def is_below(name: str, trust: Collection[str]) -> bool:
 
 def check_origin(path: str, name: str, trust: Collection[str]) -> None:
     """UserError where a trusted name leads to what its module has only imported, as mypackage.os.system does."""
-    try:
-        part = get_object(name)
-    except Exception as error:  # importing runs the user's code
-        raise UserError(
-            f"{path}._target_={name}: it cannot be imported ({error.__cause__ or error}); install its package, "
-            "or add the folder that holds it to PYTHONPATH"
-        ) from error
+    part = import_target(path, name)
     origin = f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}"
     if name not in trust and not is_below(origin, trust):
         raise UserError(f"{path}._target_={name}: it is {origin}, which is not below trust=[{','.join(trust)}]")

@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from segframe.config.argument_types import accepts, annotation, describe_type
 from segframe.config.old_names import current_name
 from segframe.config.schema import TrainConfig, yaml_files
+from segframe.config.targets import import_target
 from segframe.errors import UserError
 
 PARTS = (
@@ -91,8 +92,9 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
         if "_target_" not in node:
             continue
         name = node["_target_"]
+        target = import_target(path, name)
         try:
-            parameters = inspect.signature(get_object(name)).parameters
+            parameters = inspect.signature(target).parameters
         except Exception as error:
             raise UserError(f"{path}._target_={name}: {' '.join(str(error).split())}") from error
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -102,8 +104,8 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
             if key not in parameters:
                 if not takes_any:
                     raise UserError(unknown_argument(f"{path}.{key}", name, parameters))
-            elif not accepts(annotation(get_object(name), key), value):
-                setting, kind = find_source(config, f"{path}.{key}"), describe_type(annotation(get_object(name), key))
+            elif not accepts(annotation(target, key), value):
+                setting, kind = find_source(config, f"{path}.{key}"), describe_type(annotation(target, key))
                 quotes = " without quotes" if isinstance(value, str) and re.fullmatch(r"[\d.e-]+", value) else ""
                 raise UserError(f"{setting}={value}: {name} expects {kind}{quotes}")
 

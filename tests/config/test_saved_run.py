@@ -125,7 +125,7 @@ def test_what_the_command_line_repeats_is_allowed(old, monkeypatch):
     with pytest.raises(UserError, match=r"it is posix\.system, which is not below trust=\[own_part\]"):
         check_saved_run(old, ["logger.csv.save_dir"], ["own_part"])
     change(old, **{"callbacks.mine._target_": "own_part.nowhere"})
-    with pytest.raises(UserError, match="it cannot be imported"):
+    with pytest.raises(UserError, match="own_part has no nowhere"):
         check_saved_run(old, ["logger.csv.save_dir"], ["own_part"])
 
 

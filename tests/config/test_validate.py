@@ -1,5 +1,6 @@
 """Validation of composed configs: every mistake is found before anything is built, and named with the closest match."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from segframe.errors import UserError
         ("transforms.scale", [1.0, float("inf")], "transforms.scale[1]=inf: it must be a finite number"),
         ("optimizer.lr", 10**30, f"optimizer.lr={10**30}: it must be a finite number"),
         ("optimizer.nesterov", 2, "optimizer.nesterov=2: torch.optim.SGD expects bool"),
-        ("optimizer._target_", "torch.optim.SDG", "optimizer._target_=torch.optim.SDG: "),
+        ("optimizer._target_", "torch.optim.SDG", "SDG: torch.optim has no SDG; did you mean SGD?"),
         ("data.crop_size", [144, "x"], "data.crop_size=[144, 'x']: segframe.data.RandomScaleCrop expects int | list["),
         ("transforms.crop_size", "abc", "transforms.crop_size=abc: segframe.data.RandomScaleCrop expects int"),
         ("transforms.train[0].sice", 3, "transforms.train[0].sice: segframe.data.RandomScaleCrop has no such argument"),
@@ -49,6 +50,37 @@ def test_mistakes(key, value, message):
     with pytest.raises(UserError) as error:
         validate.validate_config(config)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (
+            "class Head:\n  def f(:\n",
+            "own_head.Head",
+            r": importing its module failed: SyntaxError: .*own_head\.py, line 2",
+        ),
+        ("{}['x']\n", "own_head.Head", r": importing its module failed: KeyError: 'x' \(.*own_head\.py, line 1\)"),
+        (
+            "\nimport no_such",
+            "own_head.Head",
+            r"ModuleNotFoundError: No module named 'no_such' \(.*own_head\.py, line 2",
+        ),
+        ("class Head: ...", "own_head.Heads", r": own_head has no Heads; did you mean Head\?"),
+        ("class Head: ...", "own_head.Head.x", r": type object 'Head' has no attribute 'x'; choose a class"),
+        ("", "own_heads.Head", ": there is no module own_heads; install its package, or add the folder that"),
+        ("", "own_head..Head", "invalid dotstring"),
+    ],
+)
+def test_targets_that_cannot_be_imported(tmp_path, monkeypatch, content, name, message):
+    """A part that is missing is told from one whose own code fails."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_head.py").write_text(content)
+    config = composed(*UNET, f"head._target_={name}")
+    with pytest.raises(UserError, match=message) as error:
+        validate.validate_config(config)
+    monkeypatch.delitem(sys.modules, "own_head", raising=False)
+    assert str(error.value).startswith(f"head._target_={name}: ")
 
 
 @pytest.mark.parametrize("word", ["~optimizer", "~data.batch_size", "data=folder"])
