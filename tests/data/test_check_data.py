@@ -160,39 +160,6 @@ def test_class_files(photos):
 
 
 def test_binary_masks(photos):
-    change_masks(photos, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
-    two = "data.dataset.classes=[ground,car]"
-    findings, _ = check(photos, two)
-    assert "data.dataset.binary=true" in next(finding for finding in findings if "0 and 255" in finding.what).advice
-    for cure in ("data.dataset.binary=true", "data.dataset.label_map={255: 1}"):
-        findings, found = check(photos, two, cure)
-        assert not [finding for finding in findings if "0 and 255" in finding.what]
-        assert found.splits[0].masks[0][1].counts.tolist() == np.bincount((mask_of(0) > 0).ravel()).tolist()
-    put_mask(photos, "train/0.png", np.minimum(mask_of(0), 1))
-    others = [f"masks/train/{k}.png" for k in range(1, 6)]
-    check_finding(photos, WARNING, "beside masks of class 1", others, two)
-
-
-def test_jpegs_of_several_pictures(photos):
-    (photos / "images/train/0.png").unlink()
-    first, second = (Image.fromarray(photo(k)) for k in (0, 9))
-    first.save(photos / "images/train/0.jpg", "MPO", save_all=True, append_images=[second])
-    check_finding(photos, WARNING, "JPEG of several pictures", ["images/train/0.jpg"])
-
-
-def test_contents(photos):
-    put_mask(photos, "train/0.png", np.full(SIZE, 255))
-    put_mask(photos, "train/1.png", np.full(SIZE, 1))
-    Image.new("RGB", SIZE[::-1]).save(photos / "images/train/2.png")
-    Image.new("L", SIZE[::-1], 9).save(photos / "images/train/3.png")
-    check_finding(photos, WARNING, "void only", ["masks/train/0.png"])
-    check_finding(photos, NOTE, "single class", ["masks/train/1.png"])
-    check_finding(photos, WARNING, "single colour", ["images/train/2.png", "images/train/3.png"])
-    check_finding(photos, NOTE, "mode L", ["images/train/3.png"])
-    change_masks(photos, np.zeros_like)
-    findings, _ = check(photos)
-    assert [f.severity for f in findings if "contain ground only" in f.what] == [WARNING, WARNING]
-    assert [f.severity for f in findings if f.what == "no pixel of tree, car"] == [WARNING, NOTE]
     void = "data.dataset.label_map={other: ignore}"
     assert [f.severity for f in check(photos, void)[0] if "are void only" in f.what] == [ERROR, ERROR]
 

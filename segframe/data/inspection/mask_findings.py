@@ -157,6 +157,16 @@ def _advise_about_masks(labels: LabelTable) -> str:
     return "are these the masks?"
 
 
+def _classes_without(labels: LabelTable, never: Sequence[str]) -> str:
+    # The settings that leave classes out, as typed.
+    kept = [k for k, name in enumerate(labels.classes) if name not in never]
+    if labels.declares_colours or not labels.is_identity:
+        return "take it out of data.dataset.classes, palette and label_map"
+    classes = f"'data.dataset.classes=[{','.join(labels.classes[k] for k in kept)}]'"
+    moved = {k: new for new, k in enumerate(kept) if k != new}
+    return f"{classes} {labels.format_label_map(moved)}" if moved else classes
+
+
 def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:
     """Find classes that do not occur in the split, of which all samples are examined."""
     labels = split.dataset.labels
@@ -165,7 +175,7 @@ def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:
         advice = "it cannot be learned" if trains else "it has no IoU, and the mean is over the others"
         if labels.are_settings:
             other = (
-                "set data.dataset.label_map to its values" if trains else "set data.val_split to a split that has it"
+                "data.dataset.label_map={...} with its mask values" if trains else "data.val_split=... that shows it"
             )
-            advice += f": {other}, or take it out of data.dataset.classes"
+            advice += f": type {other}, or if no image shows it {_classes_without(labels, never)}"
         yield Finding(WARNING if trains else NOTE, split.name, f"no pixel of {', '.join(never)}", [], advice)
