@@ -78,7 +78,7 @@ def test_lists(photos):
     put_lines(photos / "one.txt", "1")
     by_name = "data.dataset.splits={train: names.txt, val: one.txt}", "data.dataset.images=images/train"
     found = check_finding(photos, ERROR, "without an image", None, *by_name, "data.dataset.masks=masks/train")
-    assert found.files == [f"{photos / 'names.txt'}: 9"]
+    assert found.files == [f"{photos / 'names.txt'}, line 2: 9"]
     put_lines(photos / "a.txt", "0 0 1", "1 1 1")
     advice = check_finding(photos, ERROR, "cannot be opened", [], *lists).advice
     assert advice.startswith(f"no line of {photos / 'a.txt'} is an existing image and mask")
@@ -160,6 +160,52 @@ def test_class_files(photos):
 
 
 def test_binary_masks(photos):
+    change_masks(photos, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
+    two = "data.dataset.classes=[ground,car]"
+    findings, _ = check(photos, two)
+    assert "data.dataset.binary=true" in next(finding for finding in findings if "0 and 255" in finding.what).advice
+    for cure in ("data.dataset.binary=true", "data.dataset.label_map={255: 1}"):
+        findings, found = check(photos, two, cure)
+        assert not [finding for finding in findings if "0 and 255" in finding.what]
+        assert found.splits[0].masks[0][1].counts.tolist() == np.bincount((mask_of(0) > 0).ravel()).tolist()
+    put_mask(photos, "train/0.png", np.minimum(mask_of(0), 1))
+    others = [f"masks/train/{k}.png" for k in range(1, 6)]
+    check_finding(photos, WARNING, "beside masks of class 1", others, two)
+
+
+def test_jpegs_of_several_pictures(photos):
+    (photos / "images/train/0.png").unlink()
+    first, second = (Image.fromarray(photo(k)) for k in (0, 9))
+    first.save(photos / "images/train/0.jpg", "MPO", save_all=True, append_images=[second])
+    check_finding(photos, WARNING, "JPEG of several pictures", ["images/train/0.jpg"])
+
+
+def test_the_settings_without_an_absent_class_are_right(photos):
+    change_masks(photos, lambda mask: np.where(mask == 1, 0, mask).astype(np.uint8))
+    train, val = (finding for finding in check(photos)[0] if finding.what == "no pixel of tree")
+    typed = "'data.dataset.classes=[ground,car]' 'data.dataset.label_map={2: 1}'"
+    assert [finding.advice.partition("if no image shows it ")[2] for finding in (train, val)] == [typed, typed]
+    findings, found = check(photos, *typed.strip("'").split("' '"))
+    assert [finding.what for finding in findings if "no pixel" in finding.what or finding.severity == ERROR] == []
+    assert [split.dataset.classes for split in found.splits] == [("ground", "car")] * 2
+
+
+def test_contents(photos):
+    put_mask(photos, "train/0.png", np.full(SIZE, 255))
+    put_mask(photos, "train/1.png", np.full(SIZE, 1))
+    Image.new("RGB", SIZE[::-1]).save(photos / "images/train/2.png")
+    Image.new("L", SIZE[::-1], 9).save(photos / "images/train/3.png")
+    check_finding(photos, WARNING, "void only", ["masks/train/0.png"])
+    check_finding(photos, NOTE, "single class", ["masks/train/1.png"])
+    check_finding(photos, WARNING, "single colour", ["images/train/2.png", "images/train/3.png"])
+    check_finding(photos, NOTE, "mode L", ["images/train/3.png"])
+    change_masks(photos, np.zeros_like)
+    findings, _ = check(photos)
+    assert [f.severity for f in findings if "contain ground only" in f.what] == [WARNING, WARNING]
+    absent = [f for f in findings if f.what == "no pixel of tree, car"]
+    assert [f.severity for f in absent] == [WARNING, NOTE]
+    assert absent[0].advice.endswith(": type data.dataset.label_map={...} with its mask values")
+    assert absent[1].advice.endswith(": type data.val_split=... that shows it"), "a single class cannot be trained"
     void = "data.dataset.label_map={other: ignore}"
     assert [f.severity for f in check(photos, void)[0] if "are void only" in f.what] == [ERROR, ERROR]
 

@@ -177,5 +177,7 @@ def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:
             other = (
                 "data.dataset.label_map={...} with its mask values" if trains else "data.val_split=... that shows it"
             )
-            advice += f": type {other}, or if no image shows it {_classes_without(labels, never)}"
+            advice += f": type {other}"
+            if len(labels.classes) - len(never) > 1:
+                advice += f", or if no image shows it {_classes_without(labels, never)}"
         yield Finding(WARNING if trains else NOTE, split.name, f"no pixel of {', '.join(never)}", [], advice)
