@@ -140,12 +140,15 @@ def pair(
     no_mask = [name for name in names if name in images and name not in masks]
     advice = "scripts/check_data.py lists all that is missing"
     if no_image and not report_problem(NO_IMAGE, (f"{where}: {name}" for name in no_image)):
-        count = f"{len(no_image)} of {len(names)} have none"
-        raise UserError(f"{where}: {no_image[0][:200]!r} has no image ({count}): {advice}")
+        raise UserError(f"{where}: {no_image[0][:200]!r} has no image{_count(no_image, names)}: {advice}")
     if no_mask and not report_problem(NO_MASK, (images[name] for name in no_mask)):
-        count = f"{len(no_mask)} of {len(names)} have none"
-        raise UserError(f"{where}: {no_mask[0][:200]!r} has no mask ({count}): {explain(no_mask[0]) or advice}")
+        advice = explain(no_mask[0]) or advice
+        raise UserError(f"{where}: {no_mask[0][:200]!r} has no mask{_count(no_mask, names)}: {advice}")
     return [Sample(PurePosixPath(n).name, images[n], masks[n]) for n in names if n in images and n in masks]
+
+
+def _count(without: Sequence[str], names: Sequence[str]) -> str:
+    return f" ({len(without)} of {len(names)} have none)" if len(names) > 1 else ""
 
 
 def disambiguate_names(samples: Sequence[Sample]) -> list[Sample]:

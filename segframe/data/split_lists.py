@@ -35,7 +35,8 @@ _NAME_WORDS = frozenset(["file", "files", "filename", "name", "names", "path", "
 _MASK_WORDS = frozenset(
     ["mask", "masks", "label", "labels", "annotation", "segmentation", "seg", "gt", "truth", "target"]
 )
-_OTHER_WORDS = frozenset(["ground", "index", "split", "set", "width", "height", "class"])
+_SPLIT_WORDS = frozenset(["split", "set"])
+_OTHER_WORDS = _SPLIT_WORDS | {"ground", "index", "width", "height", "class"}
 
 
 def read_list(path: Path, advice: str) -> list[str]:
@@ -87,6 +88,11 @@ def read_rows(path: Path, advice: str, is_name: Callable[[str], bool]) -> list[R
         extra = names if len(names) == len(lines) else [[] for _ in lines]
         rows = zip(lines, extra, strict=True)
         return [Row(number, line, parse_pairs(line), [_unquote(line), *more]) for (number, line), more in rows]
+    for k, words in enumerate(columns):
+        found = {fields[k] for _, line in lines[1:] if len(fields := _fields(line)) > k}
+        if words & _SPLIT_WORDS and len(found) > 1:
+            advice = "write a list for each split, data.dataset.splits={train: train.txt, val: val.txt}"
+            raise UserError(f"{path} has the lines of several splits ({', '.join(sorted(found)[:5])}): {advice}")
     masks = [k for k, words in enumerate(columns) if words & _MASK_WORDS]
     images = [k for k, words in enumerate(columns) if words & (_IMAGE_WORDS | _NAME_WORDS) and k not in masks]
     images.sort(key=lambda k: (not columns[k] & _IMAGE_WORDS, "id" in columns[k]))
@@ -196,6 +202,7 @@ class _ListReader:
         self.path, self.list_folders, self.explain = path, list_folders, explain
 
     def parse_row(self, row: Row, image_files: ListedFiles, mask_files: ListedFiles) -> list[Sample]:
+        where = f"{self.path}, line {row.number}"
         pairs = [(image_files.find(image), mask_files.find(mask)) for image, mask in row.pairs]
         # A space may belong to a name: prefer the pair that exists.
         if both := next((both for both in pairs if all(file.exists() for file in both)), None):
@@ -204,12 +211,12 @@ class _ListReader:
             missing = [file for file in pairs[0] if not file.exists()]
             if report_problem(MISSING_FILE, missing):
                 return []
-            raise UserError(f"{missing[0]} does not exist: {self.path} lists it")
+            raise UserError(f"{where}: {missing[0]} does not exist; bring the file, or correct the line")
         images, masks = self.list_folders()
         name = next((name for text in row.names if (name := self.find_name(text))), None)
         if name or not any(split_at_separators(row.text)):
-            return pair([name or parse_name(row.text)], images, masks, str(self.path), self.explain)
-        context = f"{self.path}, line {row.number}, {row.text!r}"
+            return pair([name or parse_name(row.text)], images, masks, where, self.explain)
+        context = f"{where}, {row.text!r}"
         if report_problem(INVALID_LINE, [context]):
             return []
         raise UserError(f"{context} is neither the name of an image nor an image and a mask: {LINE_FORMAT}")

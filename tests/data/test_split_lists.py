@@ -52,6 +52,7 @@ def test_separators_of_pairs(tmp_path):
         ["mask_path,image_path,width", "masks/a.png,images/a.jpg,16", "masks/b.png,images/b.jpg,16"],
         [",image_id,image,label", "0,a,images/a.jpg,masks/a.png", "1,b,images/b.jpg,masks/b.png"],
         ["0,images/a.jpg,masks/a.png,train", "images/b.jpg masks/b.png # blurred"],
+        ["image,mask,split", "images/a.jpg,masks/a.png,train", "images/b.jpg,masks/b.png,train"],
         ["filename", "a.jpg", "b.jpg"],
         ["a 1 1 1", "b 12 2 5"],
         ['"a"', "images\\b.jpg"],
@@ -87,9 +88,20 @@ def test_a_first_line_that_is_an_image_is_no_header(tmp_path):
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (b"a\nzebra\n", ["t.txt", "'zebra'", "no image"]),
+        (b"a\n\nzebra\n", ["t.txt, line 3: 'zebra' has no image: "]),
         (b"a\na.jpg\n", ["'a' repeatedly", "list it once"]),
-        (b"images/a.jpg masks/lost.png\n", ["lost.png does not exist", "t.txt lists it"]),
+        (
+            b"images/a.jpg masks/lost.png\n",
+            ["t.txt, line 1: ", "lost.png does not exist; bring the file, or correct the line"],
+        ),
+        (
+            b"image,mask\nimages/a.jpg,masks/a.png\n\nimages/lost.jpg,masks/a.png\n",
+            ["t.txt, line 4: ", "lost.jpg does not exist"],
+        ),
+        (
+            b"image,mask,split\nimages/a.jpg,masks/a.png,train\nimages/b.jpg,masks/b.png,val\n",
+            ["t.txt has the lines of several splits (train, val): write a list for each split, data.dataset.splits="],
+        ),
         ("a\nstra\xdfe\n".encode("latin-1"), ["t.txt is no text in UTF-8", "at byte 6", ": save it as UTF-8"]),
         ("a\r\n".encode("utf-16-be"), ["t.txt is no text in UTF-8", ": save it as UTF-8"]),
         (b"\n \n", ["t.txt lists nothing", "a name on each line"]),
