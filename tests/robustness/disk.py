@@ -3,7 +3,6 @@
 import ctypes
 import os
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,11 +103,8 @@ def check(code: int) -> None:
 def train(due: str | None, left: int, size: int, expected: dict[str, object], place: Path, log: Path) -> list[str]:
     """Train on the small disk, fill it once the run's file `due` exists, enlarge it and resume; return the problems."""
     disk, folder = place / "disk", place / "disk/run"
-    child = Child(WORDS, place, log)
-    if due is not None:
-        while child.poll() is None and not (folder / due).exists():
-            time.sleep(0.0005)
-        fill(disk / "filler", left)
+    before = partial(fill_after, folder / due, disk / "filler", left) if due is not None else None
+    child = Child(WORDS, place, log, before)
     code, out = child.wait(), child.out
     problems = check_end(code, out, folder, "disk/run") + runs.find_damage(folder)
     if due is None and size > 1 << 24 and not (folder / "checkpoints/last.ckpt").exists():
@@ -147,6 +143,18 @@ def check_end(code: int, out: str, folder: Path, named: str) -> list[str]:
     if "Traceback" in out or "Exception" in out or "Logging error" in out:
         problems.append("more than an error message")
     return problems
+
+
+def fill_after(due: Path, filler: Path, left: int) -> None:
+    """Fill the disk as soon as `due` is written: in the run's own process, for it may end before another one does."""
+    replace = os.replace
+
+    def replace_and_fill(source: Path, target: Path) -> None:
+        replace(source, target)
+        if Path(target).absolute() == due and not filler.exists():
+            fill(filler, left)
+
+    os.replace = replace_and_fill  # type: ignore[assignment]
 
 
 def fill(path: Path, left: int) -> None:
