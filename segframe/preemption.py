@@ -4,11 +4,15 @@ import atexit
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT)
-"""SIGTERM and Slurm's `--signal=USR1`, which schedulers send before they kill; and Ctrl-C."""
+SIGUSR1 = getattr(signal, "SIGUSR1", signal.SIGTERM)
+SIGUSR2 = getattr(signal, "SIGUSR2", signal.SIGTERM)
+SIGNALS = (signal.SIGTERM, SIGUSR1, SIGUSR2, signal.SIGINT)
+"""SIGTERM, Slurm's `--signal=USR1` and submitit's USR2, which schedulers send before they kill; and Ctrl-C."""
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: the same command with resume=auto continues the run."""
 SECONDS = 60
@@ -24,6 +28,33 @@ def listen() -> None:
         signal.signal(number, _end)
     # At exit Python restores the default handlers, which would end the program with another code.
     atexit.register(_ignore)
+
+
+def listen_in_job() -> Callable[[], None] | None:
+    """Within a job of submitit, listen, and return how it is queued again; None elsewhere.
+
+    Submitit requeues on SIGUSR2 without waiting for a checkpoint.
+    """
+    requeue = signal.getsignal(SIGUSR2)
+    if not callable(requeue):
+        return None
+    listen()
+    return lambda: None if _slurm_decides() else requeue(SIGUSR2, None)
+
+
+def stop_listening() -> None:
+    """Ignore further signals: the job's result is about to be written."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _slurm_decides() -> bool:
+    """Whether Slurm itself ends this job (scancel) or has queued it again, rather than waiting for what it does."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() != "RUNNING"
 
 
 def exit_code(number: int) -> int:

@@ -29,6 +29,8 @@ ROOTS = {
     "summary": schema.SummaryConfig,
     "replay": schema.ReplayConfig,
 }
+GROUPS = (*schema.groups(), "hydra/launcher")
+"""The config groups that the page shows."""
 HYDRAS = ("_target_", "_partial_", "defaults")
 """Keys that Hydra reads, not segframe."""
 
@@ -70,7 +72,7 @@ def read_option(path: Path) -> Option:
     plain = yaml.safe_load(text) or {}
     bases = [base.partition("@")[0] for base in plain.get("defaults", []) if isinstance(base, str) and base != "_self_"]
     targets = dict(_targets(plain, ""))
-    group = "" if path.parent == CONFIGS else path.parent.name
+    group = "" if path.parent == CONFIGS else path.parent.relative_to(CONFIGS).as_posix()
     return Option(group, path.stem, header, bases, settings, text.startswith("# @package"), targets)
 
 
@@ -136,7 +138,7 @@ def target_of(option: Option, group: dict[str, Option], prefix: str) -> str | No
 def undescribed() -> list[str]:
     """The settings that no comment describes, as file:key."""
     missing = []
-    for group in ["", *schema.groups()]:
+    for group in ("", *GROUPS):
         if group in (*PRESETS, "script"):
             continue
         options = read_group(group)
@@ -149,7 +151,7 @@ def undescribed() -> list[str]:
 
 def without_header() -> list[str]:
     """The files whose first line says nothing, but for those that only set values of the one they are built on."""
-    options = [option for group in schema.groups() for option in read_group(group).values() if group != "script"]
+    options = [option for group in GROUPS for option in read_group(group).values() if group != "script"]
     return [f"{option.group}/{option.name}.yaml" for option in options if not option.header and not option.bases]
 
 
@@ -160,7 +162,7 @@ def reference() -> str:
         option = read_option(CONFIGS / f"{name}.yaml")
         parts.append(f"({name}-settings)=\n## {name}.yaml\n\n{prose(option.header)}\n")
         parts.append(table(option, {name: option}, "", root))
-    for group in schema.groups():
+    for group in GROUPS:
         if group != "script":
             parts.append(group_section(group))
     return "\n".join(parts)
@@ -169,7 +171,7 @@ def reference() -> str:
 def group_section(group: str) -> str:
     """One config group: its options, then the settings that they introduce."""
     options = read_group(group)
-    parts = [f"(group-{group})=\n## {group}\n"]
+    parts = [f"(group-{group.replace('/', '-')})=\n## {group}\n"]
     if group == "experiment":
         return "\n".join([*parts, *(recipe(option) for option in options.values() if option.name[0] != "_")])
     rows = ["| option | what it is | built on, sets |", "|---|---|---|"]
@@ -193,7 +195,7 @@ def group_section(group: str) -> str:
             title = option.name if option.name.startswith("_") else f"{group}={option.name}"
             shared = f" Shared by {', '.join(users)}." if option.name.startswith("_") else ""
             parts.append(f"### {title}\n\n{prose(option.header)}{shared}\n")
-            parts.append(table(option, options, f"{group}.", schema_of.get(group)))
+            parts.append(table(option, options, f"{group.replace('/', '.')}.", schema_of.get(group)))
     return "\n".join(parts)
 
 
@@ -211,7 +213,8 @@ def table(option: Option, group: dict[str, Option], prefix: str, root: type | No
             continue
         parent, _, key = setting.name.rpartition(".")
         target = target_of(option, group, f"{parent}." if parent else "")
-        kind = type_of(target, key) if target else schema_type(root, setting.name) if root else ""
+        own = target is not None and not target.startswith("hydra_plugins.")  # those need not be installed
+        kind = type_of(target, key) if target and own else schema_type(root, setting.name) if root else ""
         default = "required" if setting.default == "???" else f"`{setting.default}`" if setting.default else ""
         rows.append([f"`{prefix}{setting.name}`", default, f"`{kind}`" if kind else "", escape(described.comment)])
     names = ["setting", "default", "type", "meaning"]

@@ -31,8 +31,9 @@ from segframe.cli.argv import (
     take_debug,
 )
 from segframe.cli.error_messages import explain, first_line, yaml_error
+from segframe.cli.launchers import check_launcher
 from segframe.cli.resume_argv import resume_arguments
-from segframe.cli.sweep import finish_sweep, unfinished
+from segframe.cli.sweep import finish_sweep, read_row, unfinished
 from segframe.config import schema
 from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, raised_in, shorten, translate_errors
 
@@ -100,7 +101,9 @@ def run_program(program: Program) -> None:
         sys.argv[1:] = program.prepare(sys.argv[1:])
         flags, words = split_flags(sys.argv[1:])
         check_values(words)
-        sys.argv[1:] = quote_paths(sys.argv[1:], bool({"-m", "--multirun"} & set(flags)))
+        sweeps = bool({"-m", "--multirun"} & set(flags))
+        check_launcher(words, sweeps)
+        sys.argv[1:] = quote_paths(sys.argv[1:], sweeps)
         if {"-h", "--help"} & set(flags):
             print(help_text(program, words), flush=True)
         else:
@@ -125,22 +128,39 @@ def run_program(program: Program) -> None:
 
 def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
     """Run a program's function; Hydra would not show the traceback of a sweep's job."""
+    sweeps = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
+        if sweeps and not unfinished:
+            return run_launched_job(program, config)
         with translate_errors(program.memory_advice):
             return load(program.function)(config)
-    except SystemExit as end:
-        if HydraConfig.get().mode is RunMode.MULTIRUN and not unfinished:
-            os._exit(int(end.code or 0))  # ends this process of a sweep, which would start the next job
-        raise
     except Exception as error:
         remove_empty_run_dir()
         expected = isinstance(error, UserError | OmegaConfBaseException | OSError) and not debug
-        sweeps = HydraConfig.get().mode is RunMode.MULTIRUN
         if sweeps and not expected:
             traceback.print_exc()
         if sweeps or not expected or isinstance(error, BrokenPipeError):
             raise
         sys.exit(f"error: {shorten(first_line(error))}")  # Hydra would print a line before it
+
+
+def run_launched_job(program: Program, config: DictConfig) -> Any:
+    """Run a sweep's job in a process that a launcher has started; a job that is started again goes on where it was."""
+    requeue = preemption.listen_in_job()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if "resume" in config and read_row(folder).starts > 1:
+        config.resume = str(folder)
+    try:
+        with translate_errors(program.memory_advice):
+            return load(program.function)(config)
+    except SystemExit as end:
+        if requeue is None or end.code != preemption.EXIT_CODE:
+            os._exit(int(end.code or 0))  # ends this process of a sweep, which would start the next job
+        requeue()  # ends the process too, unless the job is not to start again
+        raise UserError("ended by the scheduler; the same command with resume=auto continues it") from None
+    finally:
+        if requeue is not None:
+            preemption.stop_listening()
 
 
 def load(function: str) -> Any:

@@ -4,17 +4,18 @@ import csv
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite, nan
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segframe.cli.argv import quoted
 from segframe.cli.error_messages import first_line
@@ -34,6 +35,8 @@ class SweepRow:
     folder: str = ""
     error: str = ""
     number: int = 0
+    starts: int = 1
+    """2 or more for a job that a scheduler has started again."""
 
 
 class SweepTable(Callback):
@@ -52,7 +55,7 @@ class SweepTable(Callback):
                 "output_dir"
             )
         # Each job composes its config anew, maybe elsewhere and later: fix the folder, and what is no part of its name.
-        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        overrides = OverridesParser.create().parse_overrides(given_words(config))
         same = [override.key_or_group for override in overrides if not override.is_sweep_override()]
         with open_dict(config):
             config.hydra.sweep.dir = str(folder)
@@ -68,7 +71,9 @@ class SweepTable(Callback):
         """Leave a row that holds if the job's process is killed."""
         self.started = time.monotonic()
         if config.hydra.mode is RunMode.MULTIRUN:
-            write_row(config, {}, 0, "it ended without a result")
+            folder = Path(config.hydra.runtime.output_dir)
+            self.starts = read_row(folder).starts + 1 if (folder / JOB_FILE).is_file() else 1
+            self.write_row(config, {}, 0, "it ended without a result")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Leave the job's row; NaN as the result of a failed job lets the sweep go on."""
@@ -77,22 +82,33 @@ class SweepTable(Callback):
             return
         if job_return.status is JobStatus.FAILED:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, nan
-            write_row(config, {}, seconds, first_line(result))
+            self.write_row(config, {}, seconds, first_line(result))
         else:
-            write_row(config, result if isinstance(result, dict) else {config.monitor: result}, seconds, "")
+            self.write_row(config, result if isinstance(result, dict) else {config.monitor: result}, seconds, "")
+
+    def write_row(self, config: DictConfig, metrics: Mapping[str, Any], seconds: float, error: str) -> None:
+        """Write a job's row into its folder."""
+        overrides = dict(word.split("=", 1) for word in given_words(config) if "=" in word)
+        folder = Path(config.hydra.runtime.output_dir)
+        known = {name: value for name, value in metrics.items() if not isinstance(value, float) or isfinite(value)}
+        row = SweepRow(overrides, known, seconds, str(as_named(folder)), error, config.hydra.job.num, self.starts)
+        write_text(folder / JOB_FILE, json.dumps(asdict(row), indent=2) + "\n")
 
 
 unfinished: list[DictConfig] = []
 """The config of the sweep that has begun in this process."""
 
 
-def write_row(config: DictConfig, metrics: Mapping[str, Any], seconds: float, error: str) -> None:
-    """Write a job's row into its folder."""
-    overrides = dict(word.split("=", 1) for word in config.hydra.overrides.task if "=" in word)
-    folder = Path(config.hydra.runtime.output_dir)
-    known = {name: value for name, value in metrics.items() if not isinstance(value, float) or isfinite(value)}
-    row = SweepRow(overrides, known, seconds, str(as_named(folder)), error, config.hydra.job.num)
-    write_text(folder / JOB_FILE, json.dumps(asdict(row), indent=2) + "\n")
+def given_words(config: DictConfig) -> list[str]:
+    """The overrides of a sweep or of its job, with their references as they were typed."""
+    words = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return words
+
+
+def read_row(folder: Path) -> SweepRow:
+    """The row in a job's folder."""
+    return SweepRow(**json.loads((folder / JOB_FILE).read_text(encoding="utf-8")))
 
 
 def finish_sweep() -> bool:
@@ -101,21 +117,26 @@ def finish_sweep() -> bool:
         return False
     config = unfinished.pop()
     folder = as_named(Path(config.hydra.sweep.dir))
-    rows = [SweepRow(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.rglob(JOB_FILE)]
-    rows.sort(key=lambda row: row.number)
+    rows = sorted((read_row(path.parent) for path in folder.rglob(JOB_FILE)), key=lambda row: row.number)
     if not rows:
         return True
     # Imported here: every program imports this file, and rich is needed only at a sweep's end.
     from segframe.inference.metrics import best_mode
-    from segframe.visualization.tables import print_table, sweep_table
+    from segframe.visualization.tables import print_table, seeds_table, sweep_table
 
     complete = [row.number for row in rows] == list(range(len(rows)))
     # Overrides that all jobs share do not distinguish them.
     same = set.intersection(*(set(row.overrides.items()) for row in rows)) if len(rows) > 1 else set()
     rows = [replace(row, overrides={k: v for k, v in row.overrides.items() if (k, v) not in same}) for row in rows]
-    print_table(sweep_table(rows, config.monitor, best_mode(config.monitor)))
+    mode = best_mode(config.monitor)
+    print_table(sweep_table(rows, config.monitor, mode))
     write_csv(folder / "sweep.csv", rows)
     print(f"also in {folder / 'sweep.csv'}")
+    (folder / "seeds.csv").unlink(missing_ok=True)
+    if groups := group_seeds(rows):
+        print_table(seeds_table(groups, config.monitor, mode))
+        write_seeds(folder / "seeds.csv", groups)
+        print(f"also in {folder / 'seeds.csv'}")
     return not complete or any(row.error for row in rows)
 
 
@@ -129,4 +150,55 @@ def write_csv(path: Path, rows: list[SweepRow]) -> None:
     for row in rows:
         values = [row.overrides.get(key, "") for key in keys] + [row.metrics.get(name, "") for name in names]
         writer.writerow([*values, row.seconds, row.folder, row.error])
+    write_text(path, text.getvalue())
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Jobs that differ in nothing but their seed."""
+
+    overrides: Mapping[str, str]
+    means: Mapping[str, float]
+    deviations: Mapping[str, float]
+    """Sample standard deviations, of n - 1; without metrics that fewer than two jobs have."""
+    complete: int
+    """The number of jobs that means and deviations are of."""
+    jobs: int
+
+
+def group_seeds(rows: Sequence[SweepRow]) -> list[SeedGroup]:
+    """The groups of jobs that differ in their seed alone; none if no group has two. Failed jobs do not enter means."""
+    members: dict[frozenset[tuple[str, str]], list[SweepRow]] = {}
+    for row in rows:
+        others = frozenset((key, value) for key, value in row.overrides.items() if key != "seed")
+        members.setdefault(others, []).append(row)
+    if all(len({row.overrides.get("seed") for row in group}) < 2 for group in members.values()):
+        return []
+    groups = []
+    for group in members.values():
+        complete = [row for row in group if row.metrics and not row.error]
+        values: dict[str, list[float]] = {}
+        for row in complete:
+            for name, value in row.metrics.items():
+                if isinstance(value, int | float):
+                    values.setdefault(name, []).append(value)
+        overrides = {key: value for key, value in group[0].overrides.items() if key != "seed"}
+        deviations = {name: stdev(found) for name, found in values.items() if len(found) > 1}
+        means = {name: mean(map(float, found)) for name, found in values.items()}
+        groups.append(SeedGroup(overrides, means, deviations, len(complete), len(group)))
+    return groups
+
+
+def write_seeds(path: Path, groups: Sequence[SeedGroup]) -> None:
+    """Write one row per group of seeds: overrides, means and standard deviations, numbers of jobs."""
+    keys = list(dict.fromkeys(key for group in groups for key in group.overrides))
+    names = list(dict.fromkeys(name for group in groups for name in group.means))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*keys, *(f"{name} {kind}" for name in names for kind in ("mean", "std")), "complete", "jobs"])
+    for group in groups:
+        values: list[str | float] = [group.overrides.get(key, "") for key in keys]
+        for name in names:
+            values += [group.means.get(name, ""), group.deviations.get(name, "")]
+        writer.writerow([*values, group.complete, group.jobs])
     write_text(path, text.getvalue())

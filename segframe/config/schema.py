@@ -218,8 +218,8 @@ def options(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    """The names of all config groups."""
-    return sorted({path.name for folder in _config_dirs for path in folder.iterdir() if path.is_dir()})
+    """The names of all config groups; those of Hydra's own, in hydra/, are not among them."""
+    return sorted({path.parent.name for folder in _config_dirs for path in folder.glob("*/*.yaml")})
 
 
 def yaml_files() -> list[Path]:

@@ -106,6 +106,29 @@ def sweep_table(rows: Sequence[Any], metric: str, mode: str) -> Table:
     return table
 
 
+def seeds_table(groups: Sequence[Any], metric: str, mode: str) -> Table:
+    """Return mean ± standard deviation per group of seeds (cli.sweep.SeedGroup), the best mean of `metric` first."""
+    keys = list(dict.fromkeys(key for group in groups for key in group.overrides))
+    names = list(dict.fromkeys(name for group in groups for name in group.means))
+    table = Table(title="mean ± standard deviation over seeds", title_justify="left")
+    for name in (*keys, *names, "jobs"):
+        table.add_column(name, justify="left" if name in keys else "right")
+
+    def sort_key(group: Any) -> float:
+        mean = group.means.get(metric)
+        return inf if mean is None else -mean if mode == "max" else mean
+
+    for group in sorted(groups, key=sort_key):
+        cells = []
+        for name in names:
+            deviation = f" ± {_format(group.deviations[name])}" if name in group.deviations else ""
+            cells.append(_format(group.means.get(name, nan)) + deviation)
+        overrides = [group.overrides.get(key, "") for key in keys]
+        jobs = f"{group.complete} of {group.jobs}"
+        table.add_row(*overrides, *cells, jobs, style="" if group.complete == group.jobs else "red")
+    return table
+
+
 def _format(value: float | str) -> str:
     if isinstance(value, float):
         return "-" if isnan(value) else f"{value:.4f}"

@@ -1,12 +1,17 @@
 """Sweeps: one folder, one table, and the same command again."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT, RUN, UNET, rows
+
+from segframe import preemption
+from segframe.cli.sweep import SweepRow, group_seeds
 
 SWEEP = ("-m", *UNET, *RUN[1:], "trainer.max_steps=1")
 
@@ -74,3 +79,105 @@ def test_jobs_that_a_launcher_runs_in_other_processes(tmp_path, words, folders, 
     for row in table:
         result = tmp_path / row["folder"] / "result.json"
         assert row.get("val/miou", "") == ("" if row["error"] else str(json.loads(result.read_text())["best"]))
+
+
+PREEMPTED = """
+import os
+from pathlib import Path
+from pytorch_lightning import Callback
+class Preempted(Callback):
+    def __init__(self, signal, path):
+        self.signal, self.path = signal, Path(path)
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 3 and not self.path.exists():
+            self.path.touch()
+            os.kill(os.getpid(), self.signal)
+"""
+
+
+def test_a_job_that_is_preempted_goes_on(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs pip install segframe[sweeps]")
+    (tmp_path / "preempted.py").write_text(PREEMPTED)
+    callback = ("++callbacks.x._target_=preempted.Preempted", f"+callbacks.x.signal={int(signal.SIGUSR2)}")
+    where = ("+callbacks.x.path=sent_${callbacks.x.signal}", "output_dir=sweep", "hydra/launcher=submitit_local")
+    command = [sys.executable, ROOT / "train.py", *SWEEP, "trainer.max_steps=5", *callback, *where]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in tmp_path.glob("sent_*")] == [f"sent_{int(signal.SIGUSR2)}"]
+    (row,) = rows(tmp_path / "sweep/sweep.csv")
+    assert (row["folder"], row["error"]) == ("sweep/0", "")
+    assert row["val/miou"] == str(json.loads((tmp_path / "sweep/0/result.json").read_text())["best"])
+    assert json.loads((tmp_path / "sweep/0/job.json").read_text())["starts"] == 2
+    (log,) = (tmp_path / "sweep/.submitit").rglob("*.out")
+    assert "resuming at step 3 of 5" in log.read_text()
+
+
+@pytest.mark.parametrize(("state", "requeued"), [("RUNNING", True), ("CANCELLED", False), ("PENDING", False)])
+def test_a_job_that_slurm_cancels_is_not_queued_again(tmp_path, monkeypatch, state, requeued):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho {state}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    calls = []
+    before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
+    try:
+        signal.signal(signal.SIGUSR2, lambda *arguments: calls.append(arguments))
+        preemption.listen_in_job()()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert calls == ([(signal.SIGUSR2, None)] if requeued else [])
+
+
+def test_jobs_of_several_seeds_are_summed_up():
+    def row(seed, lr, error="", **metrics):
+        return SweepRow({"optimizer.lr": lr, "seed": seed}, metrics, error=error)
+
+    rows = [
+        row("0", "0.1", miou=0.5, best=7),
+        row("0", "0.2", error="out of memory"),
+        row("1", "0.1", miou=0.6, best=8),
+    ]
+    rows += [row("1", "0.2", miou=0.4), row("2", "0.1", miou=0.7, best=9), row("2", "0.2", "", name="x")]
+    first, second = group_seeds(rows)
+    assert first.overrides == {"optimizer.lr": "0.1"}
+    assert first.means == pytest.approx({"miou": 0.6, "best": 8})
+    assert first.deviations == pytest.approx({"miou": 0.1, "best": 1})
+    assert (first.complete, first.jobs) == (3, 3)
+    assert (second.means, second.deviations, second.complete, second.jobs) == ({"miou": 0.4}, {}, 2, 3)
+    assert group_seeds([row("0", "0.1", miou=0.5), row("0", "0.2", miou=0.6)]) == []
+    assert group_seeds([SweepRow({"optimizer.lr": lr}, {"miou": 0.5}) for lr in "12"]) == []
+
+
+def test_seeds_have_a_table_of_their_own(run, tmp_path):
+    result = run("train.py", *SWEEP, "seed=0,1", "optimizer.lr=0.01,-1", "output_dir=sweep")
+    assert result.code == 1
+    one, _, two, _ = (float(row["val/miou"] or "nan") for row in rows(tmp_path / "sweep/sweep.csv"))
+    complete, failed = rows(tmp_path / "sweep/seeds.csv")
+    assert failed == {"optimizer.lr": "-1", "val/miou mean": "", "val/miou std": "", "complete": "0", "jobs": "2"}
+    mean, deviation = float(complete["val/miou mean"]), float(complete["val/miou std"])
+    assert mean == pytest.approx((one + two) / 2)
+    assert deviation == pytest.approx(abs(one - two) / 2**0.5)
+    assert f"{mean:.4f} ± {deviation:.4f}" in result.out
+    assert "0 of 2" in result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra/launcher=ray"], "hydra/launcher=ray: its package is not installed; pip install '.[ray]'"),
+        (["hydra/launcher=slurm"], "hydra/launcher=slurm: its package is not installed; pip install '.[sweeps]'"),
+        (["hydra/launcher=slrum"], "hydra/launcher=slrum: there is no such option; did you mean slurm?"),
+    ],
+)
+def test_launchers_that_are_not_there(run, monkeypatch, words, message):
+    monkeypatch.setattr("segframe.cli.launchers.find_spec", lambda name: None)
+    assert message in run("train.py", *SWEEP, *words).error
+
+
+def test_a_launcher_without_a_sweep_is_refused(run):
+    assert (
+        "hydra/launcher=basic: launchers run the jobs of a sweep; add -m"
+        in run("train.py", "hydra/launcher=basic").error
+    )

@@ -1,18 +1,23 @@
 """Every YAML composes, names public parts and keeps to the rules of its folder; every preset learns."""
 
+import warnings
 from functools import cache
 
 import hydra.utils
 import numpy as np
 import pytest
 from conftest import ROOT, composed, options, rows
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from segframe.cli.launchers import LAUNCHERS
 from segframe.config import validate
 from segframe.config.trust import foreign_parts
 
-GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name != "script")
+NO_PARTS = {"script", "hydra"}
+"""Folders with settings of Hydra."""
+GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name not in NO_PARTS)
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 OF_SCRIPTS = {"postprocess"}
 """Groups that evaluate.yaml and predict.yaml list, and train.yaml does not."""
@@ -35,8 +40,22 @@ def test_every_option_composes(group, option):
     assert foreign_parts(OmegaConf.to_container(config)) == {}
 
 
+@pytest.mark.parametrize("option", options("hydra/launcher"))
+def test_every_launcher_composes_with_the_settings_of_its_plugin(option):
+    package, extra = LAUNCHERS[option]
+    pytest.importorskip(package, reason=f"needs pip install segframe[{extra}]")
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ray.yaml has the name of the plugin's own option
+        config = compose("train", [f"hydra/launcher={option}"], return_hydra_config=True)
+    launcher = OmegaConf.to_container(config.hydra.launcher)
+    assert launcher["_target_"].startswith(f"{package}.")
+    own = plain(ROOT / f"configs/hydra/launcher/{option}.yaml")
+    assert launcher | {key: value for key, value in own.items() if key != "defaults"} == launcher
+
+
 def test_every_target_is_public():
-    nodes = [node for path in (ROOT / "configs").rglob("*.yaml") for _, node in validate.walk(plain(path), "")]
+    files = [path for path in (ROOT / "configs").rglob("*.yaml") if ROOT / "configs/hydra" not in path.parents]
+    nodes = [node for path in files for _, node in validate.walk(plain(path), "")]
     targets = {node["_target_"] for node in nodes if "_target_" in node}
     assert len(targets) > 40
     for target in targets:
