@@ -54,8 +54,28 @@ def test_a_file_of_another_timm_network_is_refused(names, monkeypatch):
             if name == names[0]:
                 assert make(*words).features["c5"].channels == 512
             else:
-                with pytest.raises(UserError, match=r"of its tensors are none of this|it has no tensor layer1.2"):
+                with pytest.raises(UserError, match=f"it is a file of {name}: choose backbone.variant={name}"):
                     make(*words)
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+def test_the_name_of_a_timm_file_counts(tmp_path):
+    import timm
+
+    for stem, reason in (
+        (
+            "convnext_atto_d2-01bb0f51",
+            r"it is a file of convnext_atto: choose backbone\.variant=convnext_atto, or give a",
+        ),
+        ("mine", "give the file of timm's resnet18, without further tensors"),
+    ):
+        path = tmp_path / f"{stem}.pth"
+        torch.save(timm.create_model("convnext_atto").state_dict(), path)
+        missing = r"it has no tensor conv1\.weight \(100 of the network's 12[02] are missing\), and 124 of its tensors "
+        with pytest.raises(
+            UserError, match=rf"backbone\.weights={path}: {missing}.*\(stem\.0\.weight \.\.\.\); {reason}"
+        ):
+            make("timm", "backbone.variant=resnet18", f"backbone.weights={path}")
 
 
 def test_known_leftovers_are_reported_in_one_line(tmp_path, caplog):

@@ -1,6 +1,9 @@
 """Backbones from the optional library timm (pip install -e '.[timm]')."""
 
+import re
+from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature, stage_strides
-from segframe.models.weights.pretrained import import_timm, load_strictly, timm_state
+from segframe.models.weights.pretrained import difference, import_timm, load_strictly, timm_state
 
 
 class TimmBackbone(Backbone):
@@ -47,12 +50,31 @@ class TimmBackbone(Backbone):
             state = timm_state(variant, weights, imagenet=None)
             with torch.device("meta"):  # whose last layers a feature extractor lacks
                 classifier = import_timm("").create_model(variant).state_dict()
+            check_model(variant, classifier, state, weights, known)
             others = {name: tensor for name, tensor in state.items() if name not in classifier}
-            load_strictly(self.net, feature_names(self.net, state) | others, weights)
+            load_strictly(self.net, feature_names(self.net, state) | others, weights, network=f"timm's {variant}")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of `features` for images (N, C, H, W)."""
         return dict(zip(self.features, self.net(images), strict=True))
+
+
+def check_model(
+    variant: str, own: dict[str, Tensor], state: dict[str, Tensor], weights: str, known: Sequence[str]
+) -> None:
+    """UserError if a file is another model's: the one that its name begins with, or one that differs in its number."""
+    problem = difference(own, state)
+    if problem is None:
+        return
+    named = sorted((name for name in known if Path(weights).name.startswith(name)), key=len, reverse=True)
+    numbered = [name for name in known if re.sub(r"\d", "", name) == re.sub(r"\d", "", variant)]
+    with torch.device("meta"):
+        for name in (*named[:3], *numbered[:10]):
+            if name != variant and difference(import_timm("").create_model(name).state_dict(), state) is None:
+                raise UserError(
+                    f"backbone.weights={weights}: {problem}; it is a file of {name}: choose backbone.variant={name}, "
+                    f"or give a file of {variant}"
+                )
 
 
 def create(variant: str, output_stride: int, in_channels: int = 3) -> Any:

@@ -24,7 +24,6 @@ LEFTOVERS = re.compile(
     r"(fc|fc8|classifier|head|last_linear|aux_classifier|ema|model_ema|optimizer|n_averaged)\b.*|" + COUNTERS.pattern
 )
 """Tensors that a file may have and a backbone lacks: classifiers, counters, averaged copies, an optimizer's state."""
-WRONG_FILE = "give the file of this network, without further tensors"
 
 
 def require_variant(variant: str, known: tuple[str, ...]) -> None:
@@ -128,11 +127,13 @@ def load_strictly(
     source: str,
     variants: Sequence[str] = (),
     make: Callable[[str], nn.Module] | None = None,
+    network: str = "this network",
 ) -> None:
     """Load every tensor of `net` from `state`; UserError where either has others, but for LEFTOVERS, which are logged.
 
     The weights of a first convolution are adapted to the network's number of channels.
     `variants`, `make`: networks under the same names, one of which may be the one that the file is of.
+    `network`: the name of `net` in errors.
     """
     own = net.state_dict()
     adapted = {name: adapt_channels(tensor, own.get(name)) for name, tensor in state.items()}
@@ -141,9 +142,10 @@ def load_strictly(
         with torch.device("meta"):
             others = (name for name in variants if make and difference(make(name).state_dict(), state) is None)
             reason = next((f"it is a file of {name}: choose backbone={name}" for name in others), "")
+        reason = reason or f"give the file of {network}, without further tensors"
         if any(name.startswith("backbone.") for name in state):
             reason = f"it is a file of a whole network: start from it with init_from={source}"
-        raise UserError(f"backbone.weights={source}: {problem}; {reason or WRONG_FILE}")
+        raise UserError(f"backbone.weights={source}: {problem}; {reason}")
     report_leftovers(f"backbone.weights={source}", state.keys() - own.keys())
     net.load_state_dict({name: adapted[name] for name in own if name in adapted}, strict=False)
 
@@ -153,11 +155,14 @@ def difference(
 ) -> str | None:
     """Return how a network's tensors and a file's differ, beside `leftovers`; None where they are the same."""
     missing = [name for name in own if name not in state and not leftovers.fullmatch(name)]
-    if missing:
-        return f"it has no tensor {missing[0]} ({len(missing)} of the network's {len(own)} are missing)"
     further = [name for name in state if name not in own and not leftovers.fullmatch(name)]
+    problems = []
+    if missing:
+        problems.append(f"it has no tensor {missing[0]} ({len(missing)} of the network's {len(own)} are missing)")
     if further:
-        return f"{len(further)} of its tensors are none of this network's ({further[0]} ...)"
+        problems.append(f"{len(further)} of its tensors are none of this network's ({further[0]} ...)")
+    if problems:
+        return ", and ".join(problems)
     for name in (name for name in own if name in state):
         here, there = tuple(own[name].shape), tuple(state[name].shape)
         if here != there and not leftovers.fullmatch(name):
