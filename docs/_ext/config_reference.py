@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from segframe.config import schema
+from segframe.config.argument_types import annotation
 
 CONFIGS = schema.CONFIG_DIR
 PRESETS = ("experiment", "model", "multi_scale")
@@ -28,6 +29,7 @@ ROOTS = {
     "check_data": schema.CheckDataConfig,
     "summary": schema.SummaryConfig,
     "replay": schema.ReplayConfig,
+    "search": schema.SearchConfig,
 }
 GROUPS = (*schema.groups(), "hydra/launcher")
 """The config groups that the page shows."""
@@ -226,9 +228,7 @@ def table(option: Option, group: dict[str, Option], prefix: str, root: type | No
 def type_of(target: str, parameter: str) -> str:
     """The annotation of a parameter of a class or function, as a user reads it."""
     module, _, name = target.rpartition(".")
-    made = getattr(importlib.import_module(module), name)
-    function = made.__init__ if inspect.isclass(made) else made
-    return spell(typing.get_type_hints(function).get(parameter, ""))
+    return spell(annotation(getattr(importlib.import_module(module), name), parameter))
 
 
 def schema_type(root: type | None, name: str) -> str:

@@ -16,6 +16,7 @@ PATHS = (
     "output_dir",
     "json",
     "plot",
+    "study",
     "camvid",
     "data.root",
     "data.dataset.images",

@@ -33,9 +33,11 @@ from segframe.cli.argv import (
 from segframe.cli.error_messages import explain, first_line, yaml_error
 from segframe.cli.launchers import check_launcher
 from segframe.cli.resume_argv import resume_arguments
+from segframe.cli.search_argv import search_arguments
 from segframe.cli.sweep import finish_sweep, read_row, unfinished
 from segframe.config import schema
 from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, raised_in, shorten, translate_errors
+from segframe.study import end_with_driver
 
 
 class Program(NamedTuple):
@@ -61,6 +63,7 @@ PROGRAMS = {
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
+    "search": Program("segframe.cli.search.search", "search", prepare=search_arguments),
 }
 
 HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --", "Only one of --")
@@ -83,8 +86,9 @@ def main() -> None:
 
 def run(name: str) -> None:
     """Run one of PROGRAMS with the words in sys.argv."""
-    if name == "train":
+    if name in ("train", "search"):
         preemption.listen()
+    end_with_driver()
     run_program(PROGRAMS[name])
 
 

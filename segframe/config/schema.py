@@ -195,6 +195,20 @@ class ReplayConfig:
     trust: list[str] = field(default_factory=list)
 
 
+@dataclass
+class SearchConfig:
+    """The root of scripts/search.py's config."""
+
+    study: str = MISSING
+    trials: int | None = None
+    workers: int | None = None
+    timeout: float | None = None
+    search: Any = None
+    sampler: Any = MISSING
+    pruner: Any = MISSING
+    overrides: list[str] = field(default_factory=list)
+
+
 _config_dirs = [CONFIG_DIR]
 
 
@@ -209,6 +223,7 @@ def register(own: Path | None = None) -> None:
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="replay_schema", node=ReplayConfig)
+    store.store(name="search_schema", node=SearchConfig)
 
 
 def options(group: str) -> list[str]:

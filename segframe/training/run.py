@@ -1,5 +1,7 @@
 """One training run, from its composed config to its result."""
 
+import sys
+
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
@@ -9,6 +11,8 @@ from segframe.data.build import build_data_module, build_datasets
 from segframe.inference.build import build_inference
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
+from segframe.study import PRUNED
+from segframe.training.callbacks.trial_report import pruned_after
 from segframe.training.checkpoint_io import find_resume_checkpoint
 from segframe.training.finish_config import finish_config
 from segframe.training.module import SegmentationModule
@@ -44,4 +48,8 @@ def train(config: DictConfig) -> float:
 
         checkpoint = find_resume_checkpoint(folder / "checkpoints") if resumes else None
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        return write_result(folder, best_score(trainer, config.monitor), config.monitor)
+        pruned = pruned_after(trainer)
+        best = write_result(folder, best_score(trainer, config.monitor), config.monitor, pruned)
+    if pruned is not None:
+        sys.exit(PRUNED)
+    return best

@@ -106,7 +106,11 @@ def git_commit(root: Path) -> str | None:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
-def write_result(folder: Path, best: float | None, monitor: str) -> float:
-    """Write result.json, the best value of the monitored metric, and return it; NaN where there is none."""
-    write_text(folder / "result.json", json.dumps({"monitor": monitor, "best": best}, indent=2) + "\n")
+def write_result(folder: Path, best: float | None, monitor: str, pruned: int | None = None) -> float:
+    """Write result.json, the best value of the monitored metric, and return it; NaN where there is none.
+
+    `pruned`: the validation after which the pruner of a search has ended the run.
+    """
+    result = {"monitor": monitor, "best": best} | ({} if pruned is None else {"pruned": pruned})
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return float("nan") if best is None else best

@@ -19,6 +19,7 @@ from segframe.errors import UserError, error_context
 from segframe.training.callbacks.divergence import DivergenceStop
 from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
 from segframe.training.callbacks.resume_state import ResumeState
+from segframe.training.callbacks.trial_report import trial_reports
 from segframe.training.checkpoint_io import AtomicCheckpointIO
 
 IGNORED_WARNINGS = (
@@ -82,6 +83,7 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
         DivergenceStop(),
         ResumeState(on_start),
         *chosen.values(),
+        *trial_reports(),
         PreemptionCheckpoint(str(last), settings.checkpoint_every),
     ]
     loggers = list(instantiate_all(config.logger, "logger", Logger).values())

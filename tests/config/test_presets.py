@@ -21,6 +21,8 @@ GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_di
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 OF_SCRIPTS = {"postprocess"}
 """Groups that evaluate.yaml and predict.yaml list, and train.yaml does not."""
+OF_SEARCH = {"pruner", "sampler", "search"}
+"""Those of search.yaml, which are no parts of a run."""
 
 
 @cache
@@ -30,6 +32,11 @@ def plain(path):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
+    if group in OF_SEARCH:
+        pytest.importorskip("optuna", reason="needs pip install segframe[search]")
+        config = composed(f"{group}={option}", "study=s", name="search")
+        validate.check_targets(config, without=["search"])
+        return
     if group in OF_SCRIPTS:
         config = composed(f"{group}={option}", "inference=whole", "checkpoint=x", "input=x", "output=x", name="predict")
     else:
@@ -97,9 +104,10 @@ def test_every_group_is_listed_where_it_is_used():
         defaults = plain(ROOT / f"configs/{name}.yaml")["defaults"]
         return {key for line in defaults if isinstance(line, dict) for key in line if "@" not in key}
 
-    assert keys("train") == set(GROUPS) - OF_SCRIPTS
+    assert keys("train") == set(GROUPS) - OF_SCRIPTS - OF_SEARCH
     assert keys("evaluate") >= {"inference", *OF_SCRIPTS}
     assert keys("predict") >= {"inference", *OF_SCRIPTS}
+    assert keys("search") >= OF_SEARCH
 
 
 def test_the_command_line_wins_over_presets_in_any_order():

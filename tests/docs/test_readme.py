@@ -11,9 +11,11 @@ import torch
 import yaml
 from conftest import ROOT, composed
 from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
 from benchmark import schema as benchmark_schema
+from segframe.cli import search_argv
 from segframe.cli.argv import offer_checkpoint, quote_paths
 from segframe.cli.main import PROGRAMS
 from segframe.config import validate
@@ -46,6 +48,15 @@ def compose(name, words):
     if "-m" in words:
         overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
     offer_checkpoint([])
+    if name == "search":
+        own = [word for word in overrides if word.partition("=")[0] in search_argv.OWN]
+        search_space = pytest.importorskip("segframe.cli.search_space", reason="needs pip install segframe[search]")
+        space = search_space.read_space(
+            OmegaConf.to_container(composed(*quote_paths(own), name=name))["search"],
+            [word for word in overrides if word not in own and word != "..."],
+        )
+        search_space.check_space(space, [])
+        return
     config = composed(*quote_paths(overrides), name=name)
     if name == "train":
         validate.check_keys(config)

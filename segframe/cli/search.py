@@ -1,0 +1,278 @@
+"""The driver of a hyperparameter search: draws settings, runs trials as processes, and keeps their results.
+
+Several drivers may work on one study. A study's journal (Optuna's) and the trials' folders hold all there is to know,
+so that drivers and trials may be killed at any moment. See segframe.study for what keeps a trial from being run twice.
+"""
+
+import shlex
+import signal
+import sys
+from functools import partial
+from math import prod
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import hydra.utils
+import optuna
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from segframe import preemption
+from segframe.analysis.study_report import describe_trial, report_study
+from segframe.cli.search_space import Space, check_space, grid_values, read_space, setting_words, suggest
+from segframe.cli.trial_process import COMMAND, TrialProcess, environments
+from segframe.config.validate import check_targets
+from segframe.errors import UserError, check_range, error_context
+from segframe.files import as_named, write_text
+from segframe.study import NAME, Lease, TrialAddress, locked, open_journal, read_result
+
+POLL = 0.2
+"""Seconds between two looks at the trials' processes."""
+CLAIM = 1.0
+"""Seconds between two looks for trials that other drivers have left."""
+DEFAULT_TRIALS = 20
+
+
+def search(config: DictConfig) -> None:
+    """Work on a study until all its trials are finished; exit code 1 if one failed, or none is complete."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    check_settings(config)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    space = read_space(plain["search"], plain["overrides"])
+    sources = HydraConfig.get().runtime.config_sources
+    config_dirs = [source.path for source in sources if source.provider == "command-line"]
+    driver = Driver(config, space, config_dirs)
+    try:
+        driver.run()
+    except Exception:
+        driver.terminate()
+        raise
+    failed = driver.report()
+    sys.exit(1 if failed else 0)
+
+
+def check_settings(config: DictConfig) -> None:
+    """UserError where a setting of the search itself is wrong."""
+    config.study  # noqa: B018  # raises the error of a missing setting
+    for name in ("trials", "workers"):
+        if config[name] is not None:
+            check_range(name, config[name], 1)
+    if config.timeout is not None:
+        check_range("timeout", config.timeout, 0)
+    check_targets(config, without=("search", "overrides"))
+
+
+def make_part(config: DictConfig, part: str) -> Any:
+    """A sampler's partial, or a pruner; not by config.instantiate, which imports Lightning."""
+    with error_context(part):
+        try:
+            return hydra.utils.instantiate(config, _convert_="all")
+        except InstantiationException as error:
+            raise (error.__cause__ if isinstance(error.__cause__, Exception) else ValueError(str(error))) from None
+
+
+class Driver:
+    """One of the processes that work on a study."""
+
+    def __init__(self, config: DictConfig, space: Space, config_dirs: list[str]) -> None:
+        self.folder, self.space = Path(config.study), space
+        self.pruner: Any = OmegaConf.to_container(config.pruner, resolve=True)
+        make_part(config.pruner, "pruner")  # refuses wrong settings before a trial does
+        self.sampler = config.sampler
+        make = make_part(self.sampler, "sampler")
+        self.grid = grid_values(space.ranges) if make.func is optuna.samplers.GridSampler else None
+        self.make_sampler(0)
+        cells = prod(len(values) for values in self.grid.values()) if self.grid else None
+        self.limit = min(config.trials or cells or DEFAULT_TRIALS, cells or sys.maxsize)
+        self.flags = [f"--config-dir={place}" for place in config_dirs]
+        self.monitor, mode = self.open_folder(config_dirs)
+        self.journal = open_journal(self.folder)
+        with self.lock():
+            self.study = optuna.create_study(
+                storage=self.journal,
+                study_name=NAME,
+                direction="minimize" if mode == "min" else "maximize",
+                load_if_exists=True,
+            )
+        self.end = monotonic() + 60 * config.timeout if config.timeout is not None else float("inf")
+        self.slots = environments(config.workers)
+        self.running: dict[int, TrialProcess] = {}  # by place among the slots
+        self.next_claim = 0.0
+        self.signal: int | None = None
+        for number in preemption.SIGNALS:
+            signal.signal(number, self.on_signal)
+
+    def lock(self) -> Any:
+        """Keeps other drivers from drawing and taking over trials."""
+        return locked(self.folder / ".lock")
+
+    def open_folder(self, config_dirs: list[str]) -> tuple[str, str]:
+        """Check what is searched, or that it is what the study was begun with; returns metric and mode."""
+        path = self.folder / "search.yaml"
+        if not path.is_file():
+            strange = sorted(self.folder.glob("[!.]*")) if self.folder.is_dir() else []
+            if strange and not path.is_file():  # no other driver has begun the study meanwhile
+                raise UserError(f"study={self.folder}: the folder holds other files ({strange[0].name}); name another")
+            monitor, mode = check_space(self.space, config_dirs)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.lock():
+                if not path.is_file():
+                    content = {"monitor": monitor, "mode": mode, "settings": self.space.words}
+                    write_text(path, yaml.safe_dump(content, sort_keys=False, width=1000))
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if other := sorted(set(stored["settings"]) ^ set(self.space.words)):
+            raise UserError(
+                f"study={self.folder}: it was begun with other settings ({', '.join(other)} differs); repeat those in "
+                f"{path}, or choose another folder"
+            )
+        return stored["monitor"], stored["mode"]
+
+    def make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler of a trial: its seed depends on the trial's number, so that drivers draw differently."""
+        make: partial[Any] = make_part(self.sampler, "sampler")
+        with error_context("sampler", ImportError):  # of the package cmaes
+            if self.grid is not None:
+                return make(search_space=self.grid)
+            seed = self.sampler.get("seed")
+            return make(seed=None if seed is None else (seed * 1_000_003 + number) % 2**32)
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """End with the trials' current steps; a second Ctrl-C ends all at once."""
+        if number == self.signal == signal.SIGINT:
+            for process in self.running.values():
+                process.kill()
+            preemption.end_at_once()
+        self.signal = number
+
+    def run(self) -> None:
+        """Run trials until the study is finished, also those that other drivers leave."""
+        while True:
+            self.collect()
+            if self.signal is not None:
+                self.end_trials(self.signal)
+            over = False
+            if monotonic() > self.next_claim and len(self.running) < len(self.slots):
+                over = self.fill()
+            if over and not self.running:
+                return
+            for process in self.running.values():
+                process.show_life()
+            sleep(POLL)
+
+    def fill(self) -> bool:
+        """Start trials in the free slots; returns whether nothing is left to do for this driver."""
+        for slot in sorted(set(range(len(self.slots))) - set(self.running)):
+            with self.lock():
+                trial, lease, over = self.claim()
+            if trial is None or lease is None:
+                self.next_claim = monotonic() + CLAIM
+                return over
+            self.start(slot, trial, lease)
+        return False
+
+    def claim(self) -> tuple[FrozenTrial | None, Lease | None, bool]:
+        """A trial without a process, else a new one, and its lease; else whether the study is finished."""
+        trials = self.study.get_trials(deepcopy=False)
+        mine = {process.number for process in self.running.values()}
+        others = [t for t in trials if t.state is TrialState.RUNNING and t.number not in mine]
+        for trial in others:
+            if lease := Lease.take(self.trial_folder(trial.number)):
+                if not self.journal.get_trial(trial._trial_id).state.is_finished():  # by another driver, just now
+                    self.study.sampler = self.make_sampler(trial.number)
+                    suggest(Trial(self.study, trial._trial_id), self.space.ranges)  # what its killed driver had not
+                    return self.journal.get_trial(trial._trial_id), lease, False
+                lease.release()
+        drawn = sum(trial.state is not TrialState.WAITING for trial in trials)
+        if drawn >= self.limit or monotonic() > self.end:
+            return None, None, not others or monotonic() > self.end
+        self.study.sampler = self.make_sampler(len(trials))
+        new = self.study.ask()
+        suggest(new, self.space.ranges)
+        return self.journal.get_trial(new._trial_id), Lease.take(self.trial_folder(new.number)), False
+
+    def trial_folder(self, number: int) -> Path:
+        return self.folder / str(number)
+
+    def start(self, slot: int, trial: FrozenTrial, lease: Lease) -> None:
+        """Run a trial, unless its run had ended before its driver could say so."""
+        folder = self.trial_folder(trial.number)
+        address = TrialAddress(str(self.folder.absolute()), trial.number, self.pruner)
+        words = [*self.flags, *self.space.fixed, *setting_words(trial.params), f"output_dir={folder}", "resume=auto"]
+        process = TrialProcess(trial, folder, lease, [*COMMAND, *words], address, self.slots[slot])
+        if read_result(folder) is not None:
+            self.finish(process, "")
+            return
+        print(f"trial {trial.number}: {shlex.join(setting_words(trial.params))}  ({as_named(folder)})", flush=True)
+        process.start()
+        self.running[slot] = process
+
+    def collect(self) -> None:
+        """Finish the trials whose processes have ended; those that were killed go on, unless this driver ends."""
+        for slot, process in list(self.running.items()):
+            if (code := process.poll()) is None:
+                continue
+            if read_result(process.folder) is None and self.signal is not None:
+                process.lease.release()  # whatever it died of, the next driver continues it
+                del self.running[slot]
+                continue
+            error = process.error(code)
+            if error is None:
+                process.start()
+            else:
+                del self.running[slot]
+                self.finish(process, error)
+
+    def finish(self, process: TrialProcess, error: str) -> None:
+        """Write a trial's end into the journal: complete, pruned, or failed with an error."""
+        result, id_ = read_result(process.folder), process.trial._trial_id
+        if result is not None and result.best is None and result.pruned is None:
+            error = error or f"it ended without a value of {self.monitor}"
+        try:
+            if error:
+                self.journal.set_trial_user_attr(id_, "error", error)
+                self.journal.set_trial_state_values(id_, TrialState.FAIL)
+            elif result is not None and result.pruned is not None:
+                values = list(self.journal.get_trial(id_).intermediate_values.values())[-1:]
+                self.journal.set_trial_state_values(id_, TrialState.PRUNED, values or None)
+            elif result is not None and result.best is not None:
+                self.journal.set_trial_state_values(id_, TrialState.COMPLETE, [result.best])
+        finally:
+            process.lease.release()
+        trials = self.study.get_trials(deepcopy=False)
+        finished = sum(trial.state.is_finished() for trial in trials)
+        text = describe_trial(self.journal.get_trial(id_), self.monitor)
+        print(f"trial {process.number}: {text}; {finished} of {self.limit} finished", flush=True)
+
+    def terminate(self) -> None:
+        """Ask the trials to end with a checkpoint."""
+        for process in self.running.values():
+            process.terminate()
+
+    def end_trials(self, number: int) -> None:
+        """Let the trials write their checkpoints, and end with the signal's exit code."""
+        self.terminate()
+        name, count = preemption.signal_name(number), len(self.running)
+        print(f"{name}: {count} trials end with their current steps; the same command continues", flush=True)
+        end = monotonic() + preemption.SECONDS
+        while self.running and monotonic() < end:
+            self.collect()
+            sleep(POLL)
+        preemption.end(number)
+
+    def report(self) -> bool:
+        """Show and write the study's results; returns whether one failed or none is complete."""
+        program = "python train.py" if Path(sys.argv[0]).suffix == ".py" else "segframe train"
+        trials = self.study.get_trials(deepcopy=False)
+        complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        with self.lock():
+            report_study(self.study, self.folder, self.monitor)
+        if complete:
+            best = self.study.best_trial
+            command = shlex.join([*self.flags, *self.space.fixed, *setting_words(best.params)])
+            print(f"best: trial {best.number}, {self.monitor} {best.value:.4f}, again with\n{program} {command}")
+        print(f"watch: tensorboard --logdir {self.folder}", flush=True)
+        return not complete or any(trial.state is TrialState.FAIL for trial in trials)

@@ -1,0 +1,123 @@
+"""The process of a search's trial, and what it may use of the machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from segframe.study import Lease, TrialAddress, read_result
+
+COMMAND = [sys.executable, "-m", "segframe", "train"]
+LOG = "trial.log"
+"""In a trial's folder: all that its process prints."""
+MOST_DEATHS = 3
+"""So often a trial is started again without having written a checkpoint in between."""
+SIGN_OF_LIFE = 10.0
+"""Seconds between two."""
+
+
+class TrialProcess:
+    """A trial that is run by this driver, in one process after another if they are killed."""
+
+    def __init__(
+        self,
+        trial: FrozenTrial,
+        folder: Path,
+        lease: Lease,
+        command: list[str],
+        address: TrialAddress,
+        environment: dict[str, str],
+    ) -> None:
+        self.trial, self.folder, self.lease, self.command = trial, folder, lease, command
+        self.environment = {**os.environ, **environment, **address.to_environment()}
+        self.number = trial.number
+        self._process: Any = None
+        self._log_start = 0
+        self._deaths, self._checkpoint = 0, self._checkpoint_time()
+        self._touched = 0.0
+
+    def start(self) -> None:
+        """Start the process, which keeps the lease locked too, so that it outlives this driver."""
+        with (self.folder / LOG).open("ab") as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                self.command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self.lease.file],
+            )
+
+    def poll(self) -> int | None:
+        """The exit code; None while the process runs."""
+        code: int | None = self._process.poll()
+        return code
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def show_life(self) -> None:
+        """Touch the lease now and then."""
+        if monotonic() - self._touched > SIGN_OF_LIFE:
+            self.lease.touch()
+            self._touched = monotonic()
+
+    def error(self, code: int) -> str | None:
+        """Why the ended trial failed, empty if it did not; None if it was interrupted and is to be started again."""
+        if read_result(self.folder) is not None:
+            return ""
+        if code >= 0 and code not in (75, 130):
+            return self._last_line() or f"it ended with exit code {code} and without a result"
+        checkpoint = self._checkpoint_time()
+        self._deaths = 1 if checkpoint != self._checkpoint else self._deaths + 1
+        self._checkpoint = checkpoint
+        if self._deaths < MOST_DEATHS:
+            return None
+        by = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{by} {self._deaths} times without a new checkpoint; did memory run out? see {self.folder / LOG}"
+
+    def _checkpoint_time(self) -> float:
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path.stat().st_mtime if path.is_file() else 0.0
+
+    def _last_line(self) -> str:
+        """The line of the log that says why the process ended."""
+        with (self.folder / LOG).open("rb") as log:
+            log.seek(self._log_start)
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")] or lines
+        return errors[-1].removeprefix("error: ")[:600] if errors else ""
+
+
+def environments(workers: int | None) -> list[dict[str, str]]:
+    """The environment of each trial that runs at a time: its share of GPUs, or of the cores."""
+    gpus = visible_gpus()
+    workers = workers or len(gpus) or 1
+    if workers == 1:
+        return [{}]
+    if gpus:
+        share = max(1, len(gpus) // workers)
+        starts = [k * share % len(gpus) for k in range(workers)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[start : start + share])} for start in starts]
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // workers)))}] * workers
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named == "":
+        return []
+    import torch  # late: it takes seconds
+
+    names = [str(k) for k in range(torch.cuda.device_count())] if named is None else named.split(",")
+    return names[: torch.cuda.device_count()]
