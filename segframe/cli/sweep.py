@@ -126,7 +126,7 @@ def finish_sweep() -> bool:
 
     complete = [row.number for row in rows] == list(range(len(rows)))
     # Overrides that all jobs share do not distinguish them.
-    same = set.intersection(*(set(row.overrides.items()) for row in rows)) if len(rows) > 1 else set()
+    same = set.intersection(*(set(row.overrides.items()) for row in rows))
     rows = [replace(row, overrides={k: v for k, v in row.overrides.items() if (k, v) not in same}) for row in rows]
     mode = best_mode(config.monitor)
     print_table(sweep_table(rows, config.monitor, mode))

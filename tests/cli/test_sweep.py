@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, RUN, UNET, rows
 
 from segframe import preemption
+from segframe.cli.launchers import LAUNCHERS
 from segframe.cli.sweep import SweepRow, group_seeds
 
 SWEEP = ("-m", *UNET, *RUN[1:], "trainer.max_steps=1")
@@ -54,22 +55,29 @@ def test_a_sweep_without_a_name_stays_in_one_folder(run, tmp_path):
     assert (folder / "sweep.csv").is_file()
 
 
+BAD_RATE = (
+    ["optimizer.lr=0.01,-1"],
+    ["sweep/0_optimizer.lr-0.01", "sweep/1_optimizer.lr--1"],
+    ["", "optimizer: Invalid learning rate: -1"],
+)
+KILLED = (["++callbacks.x={_target_: os._exit, status: 9}"], ["sweep/0"], ["it ended without a result"])
+"""The process of a job is killed."""
+
+
 @pytest.mark.parametrize(
-    ("words", "folders", "errors"),
+    ("launcher", "words", "folders", "errors"),
     [
-        (
-            ["optimizer.lr=0.01,-1"],
-            ["sweep/0_optimizer.lr-0.01", "sweep/1_optimizer.lr--1"],
-            ["", "optimizer: Invalid learning rate: -1"],
-        ),
-        # The process of a job is killed.
-        (["++callbacks.x={_target_: os._exit, status: 9}"], ["sweep/0"], ["it ended without a result"]),
+        (["joblib", "hydra.launcher.n_jobs=2"], *BAD_RATE),
+        (["joblib", "hydra.launcher.n_jobs=2"], *KILLED),
+        (["ray", "hydra.launcher.ray.remote.num_gpus=0"], *BAD_RATE),
+        (["ray", "hydra.launcher.ray.remote={num_gpus: 0, max_retries: 0}"], *KILLED),
     ],
 )
-def test_jobs_that_a_launcher_runs_in_other_processes(tmp_path, words, folders, errors):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs pip install segframe[sweeps]")
-    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "output_dir=sweep")
-    command = [sys.executable, ROOT / "train.py", *SWEEP, *launcher, *words]
+def test_jobs_that_a_launcher_runs_in_other_processes(tmp_path, launcher, words, folders, errors):
+    package, extra = LAUNCHERS[launcher[0]]
+    pytest.importorskip(package, reason=f"needs pip install segframe[{extra}]")
+    command = [sys.executable, ROOT / "train.py", *SWEEP, f"hydra/launcher={launcher[0]}", *launcher[1:], *words]
+    command.append("output_dir=sweep")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
