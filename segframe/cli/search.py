@@ -7,39 +7,34 @@ so that drivers and trials may be killed at any moment. See segframe.study for w
 import shlex
 import signal
 import sys
-from functools import partial
-from math import prod
+import warnings
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-import hydra.utils
 import optuna
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from segframe import preemption
 from segframe.analysis.study_report import describe_trial, report_study
-from segframe.cli.search_space import Space, check_space, grid_values, read_space, setting_words, suggest
+from segframe.cli.search_space import Space, read_space, setting_words, suggest
+from segframe.cli.study_setup import LOCK, Sampling, check_settings, open_study
 from segframe.cli.trial_process import COMMAND, TrialProcess, environments
-from segframe.config.validate import check_targets
-from segframe.errors import UserError, check_range, error_context
-from segframe.files import as_named, write_text
-from segframe.study import NAME, Lease, TrialAddress, locked, open_journal, read_result
+from segframe.files import as_named
+from segframe.study import Lease, TrialAddress, locked, read_result
 
 POLL = 0.2
 """Seconds between two looks at the trials' processes."""
 CLAIM = 1.0
 """Seconds between two looks for trials that other drivers have left."""
-DEFAULT_TRIALS = 20
 
 
 def search(config: DictConfig) -> None:
     """Work on a study until all its trials are finished; exit code 1 if one failed, or none is complete."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar, in Optuna 4
     check_settings(config)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     space = read_space(plain["search"], plain["overrides"])
@@ -55,49 +50,16 @@ def search(config: DictConfig) -> None:
     sys.exit(1 if failed else 0)
 
 
-def check_settings(config: DictConfig) -> None:
-    """UserError where a setting of the search itself is wrong."""
-    config.study  # noqa: B018  # raises the error of a missing setting
-    for name in ("trials", "workers"):
-        if config[name] is not None:
-            check_range(name, config[name], 1)
-    if config.timeout is not None:
-        check_range("timeout", config.timeout, 0)
-    check_targets(config, without=("search", "overrides"))
-
-
-def make_part(config: DictConfig, part: str) -> Any:
-    """A sampler's partial, or a pruner; not by config.instantiate, which imports Lightning."""
-    with error_context(part):
-        try:
-            return hydra.utils.instantiate(config, _convert_="all")
-        except InstantiationException as error:
-            raise (error.__cause__ if isinstance(error.__cause__, Exception) else ValueError(str(error))) from None
-
-
 class Driver:
     """One of the processes that work on a study."""
 
     def __init__(self, config: DictConfig, space: Space, config_dirs: list[str]) -> None:
         self.folder, self.space = Path(config.study), space
         self.pruner: Any = OmegaConf.to_container(config.pruner, resolve=True)
-        make_part(config.pruner, "pruner")  # refuses wrong settings before a trial does
-        self.sampler = config.sampler
-        make = make_part(self.sampler, "sampler")
-        self.grid = grid_values(space.ranges) if make.func is optuna.samplers.GridSampler else None
-        self.make_sampler(0)
-        cells = prod(len(values) for values in self.grid.values()) if self.grid else None
-        self.limit = min(config.trials or cells or DEFAULT_TRIALS, cells or sys.maxsize)
+        self.sampling = Sampling(config.sampler, space)
+        self.limit = self.sampling.limit(config.trials)
         self.flags = [f"--config-dir={place}" for place in config_dirs]
-        self.monitor, mode = self.open_folder(config_dirs)
-        self.journal = open_journal(self.folder)
-        with self.lock():
-            self.study = optuna.create_study(
-                storage=self.journal,
-                study_name=NAME,
-                direction="minimize" if mode == "min" else "maximize",
-                load_if_exists=True,
-            )
+        self.study, self.journal, self.monitor = open_study(self.folder, space, config_dirs)
         self.end = monotonic() + 60 * config.timeout if config.timeout is not None else float("inf")
         self.slots = environments(config.workers)
         self.running: dict[int, TrialProcess] = {}  # by place among the slots
@@ -108,37 +70,7 @@ class Driver:
 
     def lock(self) -> Any:
         """Keeps other drivers from drawing and taking over trials."""
-        return locked(self.folder / ".lock")
-
-    def open_folder(self, config_dirs: list[str]) -> tuple[str, str]:
-        """Check what is searched, or that it is what the study was begun with; returns metric and mode."""
-        path = self.folder / "search.yaml"
-        if not path.is_file():
-            strange = sorted(self.folder.glob("[!.]*")) if self.folder.is_dir() else []
-            if strange and not path.is_file():  # no other driver has begun the study meanwhile
-                raise UserError(f"study={self.folder}: the folder holds other files ({strange[0].name}); name another")
-            monitor, mode = check_space(self.space, config_dirs)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.lock():
-                if not path.is_file():
-                    content = {"monitor": monitor, "mode": mode, "settings": self.space.words}
-                    write_text(path, yaml.safe_dump(content, sort_keys=False, width=1000))
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if other := sorted(set(stored["settings"]) ^ set(self.space.words)):
-            raise UserError(
-                f"study={self.folder}: it was begun with other settings ({', '.join(other)} differs); repeat those in "
-                f"{path}, or choose another folder"
-            )
-        return stored["monitor"], stored["mode"]
-
-    def make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler of a trial: its seed depends on the trial's number, so that drivers draw differently."""
-        make: partial[Any] = make_part(self.sampler, "sampler")
-        with error_context("sampler", ImportError):  # of the package cmaes
-            if self.grid is not None:
-                return make(search_space=self.grid)
-            seed = self.sampler.get("seed")
-            return make(seed=None if seed is None else (seed * 1_000_003 + number) % 2**32)
+        return locked(self.folder / LOCK)
 
     def on_signal(self, number: int, frame: Any) -> None:
         """End with the trials' current steps; a second Ctrl-C ends all at once."""
@@ -182,14 +114,14 @@ class Driver:
         for trial in others:
             if lease := Lease.take(self.trial_folder(trial.number)):
                 if not self.journal.get_trial(trial._trial_id).state.is_finished():  # by another driver, just now
-                    self.study.sampler = self.make_sampler(trial.number)
+                    self.study.sampler = self.sampling.sampler(trial.number)
                     suggest(Trial(self.study, trial._trial_id), self.space.ranges)  # what its killed driver had not
                     return self.journal.get_trial(trial._trial_id), lease, False
                 lease.release()
         drawn = sum(trial.state is not TrialState.WAITING for trial in trials)
         if drawn >= self.limit or monotonic() > self.end:
             return None, None, not others or monotonic() > self.end
-        self.study.sampler = self.make_sampler(len(trials))
+        self.study.sampler = self.sampling.sampler(len(trials))
         new = self.study.ask()
         suggest(new, self.space.ranges)
         return self.journal.get_trial(new._trial_id), Lease.take(self.trial_folder(new.number)), False

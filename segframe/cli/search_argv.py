@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from hydra.core.config_store import ConfigStore
 
-from segframe.cli.argv import split_flags
+from segframe.cli.argv import check_values, split_flags
 from segframe.config.schema import SearchConfig
 from segframe.errors import UserError
 
@@ -21,6 +21,7 @@ def search_arguments(argv: list[str]) -> list[str]:
         raise UserError("-m: a search draws its trials' settings itself; leave it out")
     if find_spec("optuna") is None:
         raise UserError("search needs Optuna, which is not installed: pip install -e '.[search]'")
+    check_values(words)
     own: list[str] = []
     overrides: list[str] = []
     for word in words:

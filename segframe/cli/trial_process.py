@@ -100,6 +100,8 @@ class TrialProcess:
 
 def environments(workers: int | None) -> list[dict[str, str]]:
     """The environment of each trial that runs at a time: its share of GPUs, or of the cores."""
+    if workers == 1:
+        return [{}]  # all of them
     gpus = visible_gpus()
     workers = workers or len(gpus) or 1
     if workers == 1:

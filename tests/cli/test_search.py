@@ -3,21 +3,23 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import optuna
 import pytest
-from conftest import ROOT, composed, options, rows
+from conftest import ROOT, RUN, UNET, composed, options, rows
 from omegaconf import OmegaConf
 
-pytest.importorskip("optuna", reason="needs pip install segframe[search]")
-
+from segframe import preemption
 from segframe.cli import search as driver
+from segframe.cli import study_setup, trial_process
 from segframe.cli.search_space import check_space, grid_values, read_space
 from segframe.errors import UserError
-from segframe.study import Lease, open_journal
+from segframe.study import Lease, TrialAddress, open_journal, read_result
 
 TRIAL = """
 import fcntl, json, os, signal, sys, time
@@ -43,10 +45,10 @@ if lr > float(words.get("limit", 1e9)):
 """
 DRIVER = """
 import sys
-from segframe.cli import search
+from segframe.cli import search, study_setup
 from segframe.cli.main import run
 search.COMMAND = [sys.executable, "trial.py"]
-search.check_space = lambda *_: ("val/miou", "max")
+study_setup.check_space = lambda *_: ("val/miou", "max")
 run("search")
 """
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
@@ -57,8 +59,8 @@ def stub(run, tmp_path, monkeypatch):
     """Runs a search in this process whose trials are TRIAL."""
     (tmp_path / "trial.py").write_text(TRIAL)
     monkeypatch.setattr(driver, "COMMAND", [sys.executable, "trial.py"])
-    monkeypatch.setattr(driver, "check_space", lambda *_: ("val/miou", "max"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    monkeypatch.setattr(study_setup, "check_space", lambda *_: ("val/miou", "max"))
+    handlers = {number: signal.getsignal(number) for number in preemption.SIGNALS}
     yield lambda *words: run("scripts/search.py", "study=s", *words)
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -90,7 +92,7 @@ def test_a_study_ends_with_table_and_command(stub, tmp_path):
     assert stub("trials=7", LR, "backbone=resnet18,resnet34", "head=fcn").code == 0
     assert len(rows(tmp_path / "s/trials.csv")) == 7
     other = stub("trials=7", LR, "backbone=resnet18,resnet34", "head=unet")
-    assert "study=s: it was begun with other settings (head=fcn, head=unet differs)" in other.error
+    assert "study=s: it was begun with other settings (head=fcn, head=unet)" in other.error
 
 
 def test_a_failed_trial_has_a_reason_and_the_study_goes_on(stub, tmp_path):
@@ -213,6 +215,94 @@ def test_what_a_driver_left_when_it_was_killed_while_drawing(stub, tmp_path):
     assert numbers(tmp_path) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("workers", "gpus", "shares"),
+    [
+        (None, ["0", "1", "2"], ["0", "1", "2"]),
+        (2, ["0", "1", "4", "5"], ["0,1", "4,5"]),
+        (3, ["0", "1"], ["0", "1", "0"]),
+        (1, ["0", "1"], [None]),
+        (None, [], [None]),
+        (2, [], [None, None]),
+    ],
+)
+def test_gpus_are_divided_among_the_workers(monkeypatch, workers, gpus, shares):
+    monkeypatch.setattr(trial_process, "visible_gpus", lambda: gpus)
+    found = trial_process.environments(workers)
+    assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in found] == shares
+    assert ("OMP_NUM_THREADS" in found[0]) == (workers == 2 and not gpus)
+
+
+@pytest.mark.parametrize(("sampler", "seeds"), [("tpe", (0, 0)), ("tpe", (0, 1))])
+def test_draws_depend_on_seed_and_number(stub, tmp_path, sampler, seeds):
+    draws = []
+    for seed in seeds:
+        assert stub("trials=3", LR, f"sampler={sampler}", f"sampler.seed={seed}").code == 0
+        draws.append([row["optimizer.lr"] for row in rows(tmp_path / "s/trials.csv")])
+        shutil.rmtree(tmp_path / "s")
+    assert (draws[0] == draws[1]) == (seeds[0] == seeds[1])
+    assert len(set(draws[0])) == 3
+
+
+def test_after_the_timeout_no_trial_is_started(stub, tmp_path):
+    result = stub("trials=3", LR, "timeout=0")
+    assert (result.code, states(tmp_path / "s")) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("pruner", "code", "reported"),
+    [
+        ({"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1}, 76, 1),
+        ({"_target_": "optuna.pruners.NopPruner"}, 0, 3),
+    ],
+)
+def test_a_bad_trial_ends_early_and_leaves_its_result(run, tmp_path, monkeypatch, pruner, code, reported):
+    (tmp_path / "s").mkdir()
+    storage = open_journal(tmp_path / "s")
+    study = optuna.create_study(storage=storage, study_name="study", direction="maximize")
+    good = study.ask()
+    for validation in (1, 2, 3):
+        good.report(0.99, validation)
+    study.tell(good, 0.99)
+    number = study.ask().number
+    for key, value in TrialAddress(str(tmp_path / "s"), number, pruner).to_environment().items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("SEGFRAME_DRIVER")
+    result = run("train.py", *UNET, *RUN, f"output_dir=s/{number}", "resume=auto")
+    assert result.code == code, result.out
+    found = read_result(tmp_path / f"s/{number}")
+    assert (found.best is not None, found.pruned) == (True, 1 if code else None)
+    assert list(storage.get_trial(number).intermediate_values) == list(range(1, reported + 1))
+    assert (tmp_path / f"s/{number}/checkpoints/best.ckpt").is_file()
+
+
+@pytest.mark.slow
+def test_a_search_with_real_trials(run, tmp_path):
+    bad = ("optimizer.lr=0.01,-1", "sampler=grid", "workers=2")
+    result = run("scripts/search.py", "study=s", *UNET, *RUN, *bad)
+    assert result.code == 1
+    table = {row["optimizer.lr"]: row for row in rows(tmp_path / "s/trials.csv")}
+    assert (table["0.01"]["state"], table["0.01"]["validations"]) == ("complete", "3")
+    assert table["-1"]["error"] == "optimizer: Invalid learning rate: -1"
+    command = next(line for line in result.out.splitlines() if line.startswith("python train.py"))
+    again = run(*shlex.split(command)[1:], "output_dir=again")
+    assert again.code == 0, again.out
+    best = json.loads((tmp_path / "again/result.json").read_text())["best"]
+    assert best == float(table["0.01"]["val/miou"])
+
+
+@pytest.mark.slow
+def test_trials_end_when_their_driver_is_killed(tmp_path):
+    words = (*UNET, *RUN[1:], "trainer.max_steps=100000", LR, "trials=1")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen([sys.executable, ROOT / "scripts/search.py", "study=s", *words], cwd=tmp_path, env=env)
+    wait_for((tmp_path / "s/0/checkpoints/last.ckpt").is_file)
+    process.kill()
+    process.wait()
+    wait_for(lambda: "SIGTERM: step " in (tmp_path / "s/0/trial.log").read_text())
+    wait_for(lambda: Lease.take(tmp_path / "s/0"))
+
+
 def test_a_lease_is_taken_once_and_outlives_its_holder_in_a_child(tmp_path):
     lease = Lease.take(tmp_path / "0")
     assert lease
@@ -302,6 +392,7 @@ def test_every_choice_is_checked_before_the_first_trial(run, tmp_path, words, ex
     [
         ([LR], "study must be given: study=..."),
         (["study=s", LR, "output_dir=x"], "output_dir=x: the trials' folders lie in that of the study"),
+        (["study=s", LR, "head="], "head=: the value is empty"),
         (["study=s", LR, "trials=0"], "trials=0: it must be 1 or more"),
         (["study=s", LR, "sampler=tpee"], "sampler=tpee: there is no such option; did you mean tpe?"),
         (["study=s", LR, "sampler=grid"], "sampler=grid: optimizer.lr is an interval"),

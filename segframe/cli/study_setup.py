@@ -1,0 +1,106 @@
+"""What a driver of a hyperparameter search needs before its first trial: checked settings, sampler, study."""
+
+import sys
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra.utils
+import optuna
+import yaml
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+
+from segframe.cli.search_space import Space, check_space, grid_values
+from segframe.config.validate import check_targets
+from segframe.errors import UserError, check_range, error_context
+from segframe.files import write_text
+from segframe.study import NAME, locked, open_journal
+
+DEFAULT_TRIALS = 20
+LOCK = ".lock"
+"""In a study's folder: held by the driver that draws or takes over a trial."""
+
+
+def check_settings(config: DictConfig) -> None:
+    """UserError where a setting of the search itself is wrong."""
+    config.study  # noqa: B018  # raises the error of a missing setting
+    for name in ("trials", "workers"):
+        if config[name] is not None:
+            check_range(name, config[name], 1)
+    if config.timeout is not None:
+        check_range("timeout", config.timeout, 0)
+    check_targets(config, without=("search", "overrides"))
+    make_part(config.pruner, "pruner")  # in vain, but it refuses wrong values before a trial does
+
+
+def make_part(config: DictConfig, part: str) -> Any:
+    """A sampler's partial, or a pruner; not by config.instantiate, which imports Lightning."""
+    with error_context(part):
+        try:
+            return hydra.utils.instantiate(config, _convert_="all")
+        except InstantiationException as error:
+            raise (error.__cause__ if isinstance(error.__cause__, Exception) else ValueError(str(error))) from None
+
+
+class Sampling:
+    """Makes the sampler of each trial, and knows how many trials there can be."""
+
+    def __init__(self, config: DictConfig, space: Space) -> None:
+        self._make = make_part(config, "sampler")  # a functools.partial
+        self._seed = config.get("seed")
+        self._grid = grid_values(space.ranges) if self._make.func is optuna.samplers.GridSampler else None
+        if self._make.func is optuna.samplers.CmaEsSampler and find_spec("cmaes") is None:
+            raise UserError("sampler=cmaes needs the package cmaes: pip install -e '.[search]'")
+        self.sampler(0)
+
+    def limit(self, trials: int | None) -> int:
+        """The number of trials where `trials` are asked for: at most the cells of a grid."""
+        cells = prod(map(len, self._grid.values())) if self._grid else None
+        return min(trials or cells or DEFAULT_TRIALS, cells or sys.maxsize)
+
+    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler of a trial: its seed depends on the trial's number, so that drivers draw differently."""
+        sampler: optuna.samplers.BaseSampler
+        with error_context("sampler"):
+            if self._grid is not None:
+                sampler = self._make(search_space=self._grid)  # with one seed, it numbers the cells equally
+            else:
+                seed = None if self._seed is None else (self._seed * 1_000_003 + number) % 2**32
+                sampler = self._make(seed=seed)
+        return sampler
+
+
+class OpenStudy(NamedTuple):
+    """A study, its journal, and what its trials are compared by."""
+
+    study: optuna.Study
+    journal: Any
+    monitor: str
+
+
+def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
+    """Begin a study if its space is sound, or open it; UserError where it was begun with another space."""
+    path = folder / "search.yaml"
+    if not path.is_file():
+        strange = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
+        if strange and not path.is_file():  # no other driver has begun the study meanwhile
+            raise UserError(f"study={folder}: the folder holds other files ({strange[0].name}); choose another")
+        monitor, mode = check_space(space, config_dirs)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / LOCK):
+            if not path.is_file():
+                content = {"monitor": monitor, "mode": mode, "settings": space.words}
+                write_text(path, yaml.safe_dump(content, sort_keys=False, width=1000))
+    stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if other := sorted(set(stored["settings"]) ^ set(space.words)):
+        raise UserError(
+            f"study={folder}: it was begun with other settings ({', '.join(other)}); repeat those in {path}, or choose "
+            "another folder"
+        )
+    journal = open_journal(folder)
+    direction = "minimize" if stored["mode"] == "min" else "maximize"
+    with locked(folder / LOCK):
+        study = optuna.create_study(storage=journal, study_name=NAME, direction=direction, load_if_exists=True)
+    return OpenStudy(study, journal, stored["monitor"])
