@@ -4,6 +4,7 @@ import inspect
 import json
 import types
 import typing
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -37,6 +38,16 @@ def accepts(hint: Any, value: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def entries(path: str, hint: Any, value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """A value, or the entries of a mapping whose annotation states their type, with their dotted paths and types."""
+    by_name = isinstance(value, dict) and all(isinstance(key, str) and "." not in key for key in value)
+    if typing.get_origin(hint) is dict and by_name and "_target_" not in value:
+        for key, entry in value.items():
+            yield from entries(f"{path}.{key}", typing.get_args(hint)[1], entry)
+    else:
+        yield path, hint, value
 
 
 @cache

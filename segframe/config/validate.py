@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from segframe.config.argument_types import accepts, annotation, describe_type
+from segframe.config.argument_types import accepts, annotation, describe_type, entries
 from segframe.config.old_names import current_name
 from segframe.config.schema import TrainConfig, yaml_files
 from segframe.config.targets import import_target
@@ -104,10 +104,12 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
             if key not in parameters:
                 if not takes_any:
                     raise UserError(unknown_argument(f"{path}.{key}", name, parameters))
-            elif not accepts(annotation(target, key), value):
-                setting, kind = find_source(config, f"{path}.{key}"), describe_type(annotation(target, key))
-                quotes = " without quotes" if isinstance(value, str) and re.fullmatch(r"[\d.e-]+", value) else ""
-                raise UserError(f"{setting}={value}: {name} expects {kind}{quotes}")
+                continue
+            for setting, kind, part in entries(f"{path}.{key}", annotation(target, key), value):
+                if not accepts(kind, part):
+                    quotes = " without quotes" if isinstance(part, str) and re.fullmatch(r"[\d.e-]+", part) else ""
+                    expected = f"{name} expects {describe_type(kind)}{quotes}"
+                    raise UserError(f"{find_source(config, setting)}={part}: {expected}")
 
 
 def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:

@@ -53,6 +53,22 @@ def test_mistakes(key, value, message):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("terms.cross_entrropy", 1, "loss.terms.cross_entrropy=1: segframe.models.losses.WeightedSum expects Loss"),
+        ("terms.dice", {"x": 1}, "loss.terms.dice={'x': 1}: segframe.models.losses.WeightedSum expects Loss"),
+        ("weights.dice", "much", "loss.weights.dice=much: segframe.models.losses.WeightedSum expects float"),
+    ],
+)
+def test_entries_of_mappings(key, value, message):
+    config = composed(*UNET, "loss=cross_entropy_dice")
+    OmegaConf.update(config, f"loss.{key}", value, force_add=True, merge=False)
+    with pytest.raises(UserError) as error:
+        validate.validate_config(config)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
     ("content", "name", "message"),
     [
         (

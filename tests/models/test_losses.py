@@ -10,6 +10,7 @@ from PIL import Image
 from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 from segframe.models.logits import Logits
+from segframe.models.losses.combined import WeightedSum
 from segframe.models.losses.cross_entropy import CrossEntropy
 from segframe.models.losses.dice import Dice
 
@@ -63,6 +64,19 @@ def test_weighted_sum():
     torch.testing.assert_close(
         both(logits, mask), CrossEntropy(None, 0.0)(logits, mask) + 0.5 * Dice(1.0)(logits, mask)
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"dice": 1.0, "more": 1.0}, "~loss.weights.more"),
+        ({"more": 1.0}, "+loss.weights.dice=1.0 ~loss.weights.more"),
+    ],
+)
+def test_weights_of_other_terms_are_refused(weights, words):
+    with pytest.raises(UserError) as error:
+        WeightedSum({"dice": Dice(1.0)}, weights)
+    assert str(error.value).endswith(f"the terms are dice; add {words}")
 
 
 def test_classes_of_weight_0_do_not_count():

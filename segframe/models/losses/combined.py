@@ -14,8 +14,11 @@ class WeightedSum(Loss):
 
     def __init__(self, terms: dict[str, Loss], weights: dict[str, float]) -> None:
         super().__init__()
-        if terms.keys() != weights.keys():
-            raise UserError(f"loss.weights names {', '.join(weights)}; the loss has the terms {', '.join(terms)}")
+        words = [f"+loss.weights.{name}=1.0" for name in terms if name not in weights]
+        words += [f"~loss.weights.{name}" for name in weights if name not in terms]
+        if words:
+            named = f"loss.weights names {', '.join(weights)}, the terms are {', '.join(terms)}"
+            raise UserError(f"{named}; add {' '.join(words)}")
         self.terms = nn.ModuleDict(terms)
         self.weights = weights
 
