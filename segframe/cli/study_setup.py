@@ -11,6 +11,7 @@ import optuna
 import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
+from optuna.study import StudyDirection
 
 from segframe.cli.search_space import Space, check_space, grid_values
 from segframe.config.validate import check_targets
@@ -100,7 +101,7 @@ def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
             "another folder"
         )
     journal = open_journal(folder)
-    direction = "minimize" if stored["mode"] == "min" else "maximize"
+    direction = StudyDirection.MINIMIZE if stored["mode"] == "min" else StudyDirection.MAXIMIZE
     with locked(folder / LOCK):
         study = optuna.create_study(storage=journal, study_name=NAME, direction=direction, load_if_exists=True)
     return OpenStudy(study, journal, stored["monitor"])
