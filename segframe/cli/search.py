@@ -187,8 +187,11 @@ class Driver:
     def end_trials(self, number: int) -> None:
         """Let the trials write their checkpoints, and end with the signal's exit code."""
         self.terminate()
-        name, count = preemption.signal_name(number), len(self.running)
-        print(f"{name}: {count} trials end with their current steps; the same command continues", flush=True)
+        numbers = ", ".join(str(process.number) for process in self.running.values()) or "none"
+        name = preemption.signal_name(number)
+        print(
+            f"{name}: running trials ({numbers}) end with their current steps; the same command continues", flush=True
+        )
         end = monotonic() + preemption.SECONDS
         while self.running and monotonic() < end:
             self.collect()

@@ -348,6 +348,18 @@ def test_the_words_of_a_file_and_of_the_command_line():
     assert list(space.ranges) == ["backbone"]
 
 
+@pytest.mark.parametrize("sampler", ["random", "cmaes"])
+def test_other_samplers(stub, tmp_path, sampler):
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes", reason="needs pip install segframe[search]")
+    assert stub("trials=4", LR, "a=interval(0,1)", "b=x,y", f"sampler={sampler}").code == 0
+    assert len({(row["optimizer.lr"], row["a"]) for row in rows(tmp_path / "s/trials.csv")}) == 4
+
+
+def test_metric_and_mode_come_from_the_trials_config():
+    assert check_space(read_space(None, [LR, "monitor=val/loss"]), []) == ("val/loss", "min")
+
+
 @pytest.mark.parametrize("option", options("search"))
 def test_the_files_of_ranges(option):
     file = OmegaConf.to_container(composed(f"search={option}", "study=s", name="search"))["search"]
