@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from segframe.cli.argv import given_path, quoted, split_flags
 from segframe.config import schema, validate
-from segframe.config.saved_run import check_saved_run, holds_run
+from segframe.config.saved_run import check_same_parts, check_saved_run, holds_run
 from segframe.errors import UserError
 
 
@@ -17,8 +17,8 @@ def resume_arguments(argv: list[str]) -> list[str]:
     """The words that let Hydra compose `resume=<folder>` from that folder's own config.yaml, and run there.
 
     `resume=auto` continues the run in `output_dir` if it has a checkpoint and starts it otherwise, so that the same
-    command can be submitted again and again: its options of config groups are in the run's config.yaml by then, its
-    values and additions are set again. The jobs of a sweep are composed anew, see training.run_dir.open_run_dir.
+    command can be submitted again and again: its options of config groups must be those that the run was started with,
+    its values and additions are set again. The jobs of a sweep are composed anew, see training.run_dir.open_run_dir.
     """
     flags, words = split_flags(argv)
     folder, output = given_path("resume", words), given_path("output_dir", words)
@@ -52,6 +52,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
         check_saved_run(folder, *given(words))
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from error
+    check_same_parts(folder, groups)
     stored = OmegaConf.load(folder / "config.yaml")
     words = [f"++{word}" if is_younger(word.partition("=")[0], stored) else word for word in words]
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]

@@ -1,8 +1,9 @@
 """The config of an existing run, which may be somebody else's: what it may refer to, build and write to."""
 
+import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,27 @@ PATH_KEYS = ("dirpath", "save_dir", "filename", "exclude_batches_path")
 def holds_run(folder: Path) -> bool:
     """Whether a run has written a checkpoint in this folder."""
     return (folder / "config.yaml").is_file() and any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def started_with(folder: Path) -> dict[str, str | None]:
+    """The options of config groups that a run was started with; none for a run of an older version."""
+    try:
+        parts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return parts if isinstance(parts, dict) else {}
+
+
+def check_same_parts(folder: Path, words: Iterable[str]) -> None:
+    """UserError where a command line chooses another option of a config group than a run was started with."""
+    started = started_with(folder)
+    for word in words:
+        group, _, option = word.lstrip("+").partition("=")
+        if group in started and option != (started[group] or "null"):
+            raise UserError(
+                f"{word}: the run in {folder} was started with {group}={started[group] or 'null'}; choose another "
+                "output_dir, or leave it as it was"
+            )
 
 
 def check_saved_run(folder: Path, repeated: Collection[str] = (), trust: Collection[str] = ()) -> None:

@@ -2,27 +2,34 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from math import prod
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from segframe.config.validate import nodes
 from segframe.errors import UserError
 from segframe.models.weights.checkpoint import KEY
 from segframe.training.parameter_groups import group_parameters
 
 ANOTHER_RUN = "or start another run with init_from="
+NETWORK = ("backbone", "head", "aux_head", "input_scales")
+"""Parts of a config that a network is made of."""
 
 
 def check_fits(module: Any, checkpoint: dict[str, Any]) -> None:
     """UserError where a checkpoint is of other classes, another network or another optimizer than a module."""
+    stored = checkpoint[KEY]["config"]
     check_classes(module.classes, checkpoint[KEY].get("classes"))
-    check_shapes(module, checkpoint["state_dict"])
-    stored_optimizer = (checkpoint[KEY]["config"].get("optimizer") or {}).get("_target_", "unknown")
+    check_shapes(module, checkpoint["state_dict"], changed_settings(module.config, stored))
+    check_position(module.config, module.length.total_steps, stored, checkpoint["global_step"])
+    stored_optimizer = (stored.get("optimizer") or {}).get("_target_", "unknown")
     if stored_optimizer != module.config.optimizer._target_:
         raise UserError(
             f"optimizer={module.config.optimizer._target_}: the checkpoint's optimizer is {stored_optimizer}; leave "
@@ -50,13 +57,48 @@ def check_classes(classes: Sequence[str], stored: Any) -> None:
             )
 
 
-def check_shapes(module: pl.LightningModule, state: dict[str, Tensor]) -> None:
-    """UserError naming the first tensor that differs between a module and a state dict."""
+def changed_settings(config: DictConfig, stored: dict[str, Any]) -> list[str]:
+    """The settings of the network, as typed, that differ from a checkpoint's."""
+    here, there = (dict(nodes({k: c.get(k) for k in NETWORK})) for c in (OmegaConf.to_container(config), stored))
+    return [
+        f"{name}={value}"
+        for name, value in here.items()
+        if not isinstance(value, dict | list) and name != "backbone.weights" and there.get(name) != value
+    ]
+
+
+def check_position(config: DictConfig, total_steps: int, stored: dict[str, Any], step: int) -> None:
+    """UserError where a run would go on at another image than it was left at, or is to end before it was left."""
+    if step > total_steps:
+        name = "max_epochs" if config.trainer.max_steps is None else "max_steps"
+        raise UserError(
+            f"trainer.{name}={config.trainer[name]}: the run has reached step {step}, and this ends it at {total_steps}"
+            f"; give more, {ANOTHER_RUN}"
+        )
+    there = OmegaConf.create(stored)
+    before = [
+        OmegaConf.select(there, name, default=default)
+        for name, default in (("data.batch_size", None), ("trainer.accumulate_grad_batches", 1))
+    ]
+    now = [config.data.batch_size, config.trainer.accumulate_grad_batches]
+    if all(isinstance(value, int) for value in before) and prod(now) != prod(before):
+        raise UserError(
+            f"data.batch_size={now[0]} trainer.accumulate_grad_batches={now[1]}: a step is of {prod(now)} images, and "
+            f"the run's of {prod(before)} ({before[0]} x {before[1]}), by which it knows how far it is in the data; "
+            f"leave the product of both as it was, {ANOTHER_RUN}"
+        )
+
+
+def check_shapes(module: pl.LightningModule, state: dict[str, Tensor], changed: Sequence[str] = ()) -> None:
+    """UserError naming the first tensor that differs between a module and a state dict, and what was changed."""
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         here, there = (tuple(d[name].shape) if name in d else "missing" for d in (own, state))
         if here != there:
-            raise UserError(f"the checkpoint is of another network: {name} is {there} there, {here} by config.yaml")
+            cause = f"leave out {' '.join(changed[:4])}" if changed else "leave backbone and head as they were"
+            raise UserError(
+                f"the checkpoint is of another network: {name} is {there} there, {here} here; {cause}, {ANOTHER_RUN}"
+            )
 
 
 def check_groups(groups: list[dict[str, Any]], stored: list[dict[str, Any]]) -> None:

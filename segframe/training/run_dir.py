@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from segframe.config.saved_run import holds_run
+from segframe.config import schema
+from segframe.config.saved_run import check_same_parts, holds_run, started_with
 from segframe.errors import UserError
 from segframe.files import as_named, remove_temporary_files, write_text
 
@@ -39,6 +40,7 @@ def find_run_dir(config: DictConfig) -> RunDir:
     if config.resume not in (None, "auto") and Path(config.resume).resolve() != folder.resolve():
         raise UserError(f"resume={config.resume}: give it on the command line as resume=..., where it is read first")
     if config.resume and holds_run(folder):
+        check_same_parts(folder, HydraConfig.get().overrides.task)  # of a sweep's job, which is composed anew
         return RunDir(folder, True)
     own_config = folder / "config.yaml"
     if any((folder / "checkpoints").glob("*.ckpt")):
@@ -82,10 +84,11 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
 
 
 def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
-    """Write config.yaml, and environment.json: versions, git commit, device, command."""
+    """Write config.yaml, and environment.json: versions, git commit, device, command, and the options it began with."""
     for place in (folder, folder / "checkpoints"):
         remove_temporary_files(place)
     hydra = HydraConfig.get()
+    chosen = {group: option for group, option in hydra.runtime.choices.items() if group in schema.groups()}
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -93,6 +96,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
         "device": str(trainer.strategy.root_device),
         "machine": f"{platform.system()} {platform.machine()}",
         "command": [hydra.job.name, *hydra.overrides.task],
+        "parts": started_with(folder) if config.resume else chosen,
     }
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))

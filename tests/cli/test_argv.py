@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from segframe.cli import argv
 from segframe.cli.resume_argv import given, resume_arguments
+from segframe.config.saved_run import check_same_parts
 from segframe.errors import UserError
 
 
@@ -70,12 +71,28 @@ def test_settings_that_the_version_of_a_resumed_run_did_not_have(tmp_path):
 
 def test_resume_auto(trained):
     """Groups and removed parts are in the run's config by then; what was added is set there again."""
-    words = ["resume=auto", "model=unet", "~callbacks.images", "+callbacks.mine._target_=a.B", "seed=1"]
+    words = ["resume=auto", "head=unet", "~callbacks.images", "+callbacks.mine._target_=a.B", "seed=1"]
     assert resume_arguments([*words, "output_dir=new"]) == [*words, "output_dir=new"]
     sweep = [*words, "output_dir=first", "-m"]
     assert resume_arguments(sweep) == sweep
     resumed = resume_arguments([*words, "output_dir=first"])
     assert resumed[2:5] == ["++callbacks.mine._target_=a.B", "seed=1", "resume=first"]
+
+
+def test_the_parts_of_resume_auto_are_those_of_the_start(trained, run):
+    command = ("resume=auto", "output_dir=first", "trainer.max_steps=6")
+    for words, message in (
+        (("model=fcn8s", "data=shapes"), "model=fcn8s: the run in first was started with model=null; choose another"),
+        (("backbone=unet", "head=fcn8s"), "head=fcn8s: the run in first was started with head=unet; choose another"),
+    ):
+        assert f"{message} output_dir, or leave it as it was" in run("train.py", *command, *words).error
+    for steps in (6, 7):  # a resumed run keeps the record
+        words = ("backbone=unet", "head=unet", "callbacks=none", "logger=none", "data=shapes", "model=null")
+        result = run("train.py", *command[:2], *words, f"trainer.max_steps={steps}")
+        assert result.code == 0, result.out
+    assert "head=fcn8s: the run in first was" in run("train.py", *command, "head=fcn8s").error
+    (trained / "environment.json").write_text("{}")  # of an older version
+    check_same_parts(trained, ["head=fcn8s"])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from segframe.models.build import build_segmenter
 from segframe.models.from_checkpoint import restore
 from segframe.models.weights import checkpoint
 from segframe.training import resume
+from segframe.training.module import SegmentationModule
 from segframe.training.schedulers import constant_lr
 
 
@@ -42,14 +43,35 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_another_accumulation_of_gradients(run, tmp_path):
-    common = (*UNET, *RUN[1:], "trainer.max_steps=3", "trainer.accumulate_grad_batches=2", "output_dir=parts")
-    assert run("train.py", *common).code == 0
-    for step, accumulate in ((6, 1), (8, 3)):
-        words = (f"trainer.max_steps={step}", f"trainer.accumulate_grad_batches={accumulate}")
-        resumed = run("train.py", "resume=parts", *words)
+def test_another_accumulation_of_gradients(run, tmp_path, monkeypatch):
+    """The images of a step stay; the run goes on with the next one."""
+    seen: list[str] = []
+    step = SegmentationModule.training_step
+    monkeypatch.setattr(
+        SegmentationModule, "training_step", lambda *args: (seen.extend(args[1]["name"]), step(*args))[1]
+    )
+    assert run("train.py", *UNET, *RUN[1:], "trainer.max_steps=8", "output_dir=whole").code == 0
+    whole = seen.copy()
+    seen.clear()
+    words = (*UNET, *RUN[1:], "trainer.max_steps=3", "output_dir=parts")
+    assert run("train.py", *words).code == 0
+    for step_count, batch_size, accumulate in ((6, 2, 2), (8, 1, 4)):
+        more = (f"data.batch_size={batch_size}", f"trainer.accumulate_grad_batches={accumulate}")
+        resumed = run("train.py", "resume=parts", f"trainer.max_steps={step_count}", *more)
         assert resumed.code == 0, resumed.out
-        assert last(tmp_path / "parts")["global_step"] == step
+        assert last(tmp_path / "parts")["global_step"] == step_count
+    assert seen == whole
+    assert len(whole) == 32
+
+
+def test_a_run_that_has_ended_keeps_its_config(trained, run):
+    before = {name: (trained / name).read_text() for name in ("config.yaml", "environment.json")}
+    result = run("train.py", "resume=first", "optimizer.lr=0.5")
+    assert result.code == 0, result.out
+    assert "the run had ended, trainer.max_steps=... makes it longer" in result.out
+    assert {name: (trained / name).read_text() for name in before} == before
+    assert run("train.py", "resume=first", "optimizer.lr=0.5", "trainer.max_steps=6").code == 0
+    assert "lr: 0.5" in (trained / "config.yaml").read_text()
 
 
 def test_a_moved_run_keeps_its_best(trained, run, tmp_path):
@@ -114,7 +136,11 @@ def test_monitor_mode_of_another_metric(trained, run):
     [
         (("data.val_split=nothing",), "no split 'nothing'"),
         (("batch_norm.frozen=all",), "the checkpoint's optimizer has "),
-        (("backbone.channels=[4,4,4,4,8]",), "the checkpoint is of another network: "),
+        (("backbone.channels=[4,4,4,4,8]",), "here; leave out backbone.channels[4]=8, or start another run"),
+        (("data.batch_size=2",), "a step is of 2 images, and the run's of 4 (4 x 1)"),
+        (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2: a step is of 8 images"),
+        (("trainer.max_steps=4",), "trainer.max_steps=4: the run has reached step 5, and this ends it at 4; give more"),
+        (("trainer.max_steps=null", "trainer.max_epochs=1"), "trainer.max_epochs=1: the run has reached step 5"),
         (("optimizer.lr=-1",), "optimizer: Invalid learning rate: -1"),
         (("optimizer._target_=torch.optim.AdamW",), "optimizer"),
         (("trainer.max_step=9",), "did you mean trainer.max_steps?"),
@@ -184,7 +210,7 @@ def test_other_networks_and_groups():
     state = network.state_dict()
     resume.check_shapes(network, state)
     name = "head.classifier.bias"
-    with pytest.raises(UserError, match=rf"another network: {name} is \(4,\) there, \(3,\) by config.yaml"):
+    with pytest.raises(UserError, match=rf"another network: {name} is \(4,\) there, \(3,\) here; leave backbone"):
         resume.check_shapes(network, state | {name: torch.zeros(4)})
     with pytest.raises(UserError, match=rf"another network: {name} is missing there"):
         resume.check_shapes(network, {key: value for key, value in state.items() if key != name})

@@ -20,7 +20,7 @@ class ResumeState(Callback):
     """Stops a run after its last step, and lets a resumed one go on exactly where its checkpoint was written.
 
     A checkpoint that is written before or within the validation of its step has that validation made anew. `on_start`
-    is called when training begins: a checkpoint has been accepted then.
+    is called when training begins: a checkpoint has been accepted then, and there are steps to make.
     """
 
     def __init__(self, on_start: Callable[[Trainer], None]) -> None:
@@ -36,13 +36,14 @@ class ResumeState(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Apply the config's optimizer settings; stop again a run that had stopped early, unless its patience grew."""
-        self._on_start(trainer)
         apply_group_settings(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self._settings)
         if trainer.global_step >= module.length.total_steps:
             trainer.should_stop = True
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and had_stopped(callback, self._scores):
                 trainer.should_stop = True
+        if not trainer.should_stop:
+            self._on_start(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop after the last step: Lightning then validates, wherever that step falls."""
