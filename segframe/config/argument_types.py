@@ -4,7 +4,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ def annotation(target: Any, parameter: str) -> Any:
 
 
 def accepts(hint: Any, value: Any) -> bool:
-    """Whether a plain value of YAML fits an annotation; values with a `_target_` become objects and pass.
+    """Whether a plain value of YAML fits an annotation; mappings with a `_target_` become objects and pass.
 
     Checked as JSON, whose lists stand for tuples and sequences, as YAML's do.
     """
@@ -29,7 +29,8 @@ def accepts(hint: Any, value: Any) -> bool:
         return True
     text = json.dumps(value)
     if '"_target_"' in text:
-        return True
+        kinds = typing.get_args(hint) if typing.get_origin(hint) in (list, Sequence) and isinstance(value, list) else ()
+        return all(accepts(kind, entry) for kind in kinds for entry in value)
     adapter = type_adapter(hint)
     if adapter is None:
         return True

@@ -140,6 +140,7 @@ def test_a_value_is_blamed_on_the_setting_that_it_refers_to():
         (str, ["a"], [1, ["a"]]),
         (int | None, [1, None], ["a"]),
         (list[int], [[1], []], [[1.5], "1", {"a": 1}]),
+        (list[OmegaConf], [[{"_target_": "x"}] * 2], [[1], [1, {"_target_": "x"}], [{"_target_": "x"}, {"a": 1}]]),
         (Sequence[str], [["a"]], ["a", [1]]),
         (tuple[float, float], [[1, 2.0]], [[1], [1, 2, 3]]),
         (tuple[int, ...], [[], [1, 2, 3]], [["a"]]),
