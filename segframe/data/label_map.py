@@ -25,7 +25,7 @@ LABEL_MAP = "data.dataset.label_map"
 
 _NUM_INDICES = 1 << 16
 _NUM_COLOURS = 1 << 24
-_KEYS = f'its keys are mask values from 0 to 65535, colours as "#rrggbb", or {OTHER!r}'
+_KEYS = f'its keys are mask values from 0 to 65535, colours as "#rrggbb" or red-green-blue (255-128-0), or {OTHER!r}'
 
 
 def voc_palette(num_classes: int) -> Palette:
@@ -43,8 +43,8 @@ class LabelTable:
     """Lookup table from raw mask values to class indices.
 
     Indices that the label map does not list stay as they are if they are void or a class that no other value is mapped
-    to. Colours ("#rrggbb") that it does not list get the class of that colour in the palette, which is empty if nobody
-    declared the colours of the masks. The key `other` stands for all values that are not listed. Targets are class
+    to. Colours ("#rrggbb" or "red-green-blue") that it does not list get the class of that colour in the palette, which
+    is empty if nobody declared the colours of the masks. The key `other` stands for all values that are not listed. Targets are class
     indices, class names, 255 or "ignore".
     """
 
@@ -107,19 +107,15 @@ class LabelTable:
     def format_label_map(self, more: Mapping[Any, int | str]) -> str:
         """Return the setting of the label map with these entries added, as typed on a command line.
 
-        Command lines take no colours: a label map with colours is formatted for a YAML file. The prefix ++ lets the
-        setting follow another one of the same map.
+        Colours (#rrggbb) become red-green-blue: Hydra's grammar has no #. The prefix ++ lets the setting follow another
+        one of the same map.
         """
-        colours: dict[Any, int | str] = {
-            format_colour(colour): target for colour, target in self.listed_colours.items()
-        }
-        entries = colours | self.indices | dict(more)
-        keys = [f'"{key}"' if isinstance(key, str) else str(key) for key in entries]
-        targets = [IGNORE if target == IGNORE_INDEX else target for target in entries.values()]
-        inner = ", ".join(f"{key}: {target}" for key, target in zip(keys, targets, strict=True))
-        if '"' in inner:
-            return f"{LABEL_MAP}: {{{inner}}} in a YAML file"
-        return f"'{'++' if self.indices else ''}{LABEL_MAP}={{{inner}}}'"
+        listed: dict[Any, int | str] = {format_colour(colour): target for colour, target in self.listed_colours.items()}
+        entries = listed | self.indices | dict(more)
+        inner = ", ".join(
+            f"{_as_typed(key)}: {IGNORE if target == IGNORE_INDEX else target}" for key, target in entries.items()
+        )
+        return f"'{'++' if self.indices or listed else ''}{LABEL_MAP}={{{inner}}}'"
 
 
 def format_value(value: np.integer) -> str:
@@ -137,12 +133,23 @@ def format_colour(colour: int) -> str:
     return f"#{colour:06x}"
 
 
+def _as_typed(key: int | str) -> str:
+    return "-".join(map(str, bytes.fromhex(key[1:]))) if isinstance(key, str) and key[0] == "#" else str(key)
+
+
+def _parse_colour(key: str) -> int:
+    if re.fullmatch("#[0-9a-fA-F]{6}", key):
+        return int(key[1:], 16)
+    levels = [int(level) for level in key.split("-")] if re.fullmatch(r"\d{1,3}-\d{1,3}-\d{1,3}", key) else []
+    if not levels or max(levels) > 255:
+        raise UserError(f"{LABEL_MAP} lists {key!r}: {_KEYS}")
+    return pack_colour((levels[0], levels[1], levels[2]))
+
+
 def _parse_colours(targets: Mapping[str, int]) -> dict[int, int]:
     keys: dict[int, str] = {}
     for key in targets:
-        if not re.fullmatch("#[0-9a-fA-F]{6}", key):
-            raise UserError(f"{LABEL_MAP} lists {key!r}: {_KEYS}")
-        if (first := keys.setdefault(int(key[1:], 16), key)) != key:
+        if (first := keys.setdefault(_parse_colour(key), key)) != key:
             raise UserError(f"{LABEL_MAP} lists {first!r} and {key!r}, which are one colour: keep one of them")
     return {colour: targets[key] for colour, key in keys.items()}
 

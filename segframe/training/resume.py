@@ -59,7 +59,8 @@ def check_classes(classes: Sequence[str], stored: Any) -> None:
 
 def changed_settings(config: DictConfig, stored: dict[str, Any]) -> list[str]:
     """The settings of the network, as typed, that differ from a checkpoint's."""
-    here, there = (dict(nodes({k: c.get(k) for k in NETWORK})) for c in (OmegaConf.to_container(config), stored))
+    own: Any = OmegaConf.to_container(config)
+    here, there = (dict(nodes({k: c.get(k) for k in NETWORK})) for c in (own, stored))
     return [
         f"{name}={value}"
         for name, value in here.items()

@@ -210,6 +210,31 @@ def test_contents(photos):
     assert [f.severity for f in check(photos, void)[0] if "are void only" in f.what] == [ERROR, ERROR]
 
 
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_class_called_void(photos, colours):
+    """It has a row beside that of the void; typed back, the advice makes its pixels void."""
+    put_mask(photos, "train/0.png", np.full(SIZE, 255))
+    put_lines(photos / "classes.csv", "name,r,g,b", "void,1,2,3", "tree,200,9,8", "car,0,0,255", "no class,0,255,0")
+    words: tuple[str, ...] = ("data.dataset.classes=classes.csv",)
+    if colours:
+        palette = np.array([(1, 2, 3), (200, 9, 8), (0, 0, 255)] + [(0, 255, 0)] * 253, np.uint8)
+        change_masks(photos, lambda mask: palette[mask])
+    found = check_finding(photos, WARNING, "void is trained and counted like any class", [], *words)
+    key = "1-2-3" if colours else "0"
+    assert found.advice == f"if its pixels are not to count, set 'data.dataset.label_map={{{key}: ignore}}'"
+    counted, typed = (
+        report.summarize(check(photos, *more)[1].splits[0])["classes"]
+        for more in (words, (*words, found.advice.split("'")[1]))
+    )
+    assert counted["void"]["pixels"] > 0
+    assert counted["(void)"]["pixels"] == (0 if colours else SIZE[0] * SIZE[1])
+    assert typed["void"]["pixels"] == 0
+    assert typed["(void)"]["pixels"] == counted["(void)"]["pixels"] + counted["void"]["pixels"]
+    assert sum(row["share"] for row in typed.values()) == pytest.approx(1)
+    again, _ = check(photos, *words, found.advice.split("'")[1])
+    assert not [finding for finding in again if "void is trained" in finding.what or "of void" in finding.what]
+
+
 def test_orientations(photos):
     for seed, orientation in ((0, 6), (1, 3)):
         exif = Image.Exif()

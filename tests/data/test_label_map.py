@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from dataset_files import check_error
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from segframe.data import VOC
@@ -55,6 +56,8 @@ def test_unlisted_values_may_not_share_a_class():
         ({-1: 0}, "-1"),
         ({True: 1, False: 0}, "label_map lists True: its keys are mask values"),
         ({"#12345": 0}, "#rrggbb"),
+        ({"1-2-256": 0}, "lists '1-2-256': its keys are"),
+        ({"#010203": 0, "1-2-3": 1}, "'#010203' and '1-2-3', which are one colour"),
         ({"#aAbBcC": 0, "#AABBCC": 1}, "'#aAbBcC' and '#AABBCC', which are one colour"),
     ],
 )
@@ -97,8 +100,10 @@ def test_advised_maps_with_colours_can_be_pasted(values):
     label_map, classes = {"#0A0b0c": "sky", "#010203": 255, 7: "road"}, ("road", "sky")
     table = make_table(classes, label_map)
     raw = np.array(values, np.uint32 if max(values) > 255 else np.uint8)
-    advised = yaml.safe_load(re.search(r"label_map: (\{.*?\}) in a YAML file", advise(table, raw))[1])
+    typed = re.search(r"'(\+\+data\.dataset\.label_map=.*?)'", advise(table, raw))[1]
+    advised = OverridesParser.create().parse_override(typed).value()
     assert make_table(classes, advised).map_values(raw)[-2:].tolist() == [255, 255]
+    assert make_table(classes, {"10-11-12": "sky", "#010203": 255, 7: 0}).colours == table.colours
 
 
 @pytest.mark.parametrize(("label_map", "values"), [({5: 1}, [0, 5, 77]), ({7: 1}, [0, 1, 7]), ({}, [1, 2, 3, 77])])
@@ -149,7 +154,13 @@ def test_the_label_map_overrides_the_palette(tmp_path):
 
 def test_advice_about_colours(tmp_path):
     path = put_colours(tmp_path / "m.png", CITY[0], (224, 224, 192))
-    check_error(lambda: read_city(path, {}), path, "#e0e0c0 (5 pixels), which", "3 classes", '{"#e0e0c0": ignore}')
+    check_error(
+        lambda: read_city(path, {}),
+        path,
+        "#e0e0c0 (5 pixels), which",
+        "3 classes",
+        "'data.dataset.label_map={224-224-192: ignore}'",
+    )
     put_colours(path, *((9, k, 3) for k in range(20)))
     check_error(lambda: read_city(path, {}), path, "and 15 more", "JPEG")
     black_and_white = ((0, 0, 0), (255, 255, 255))
@@ -170,7 +181,7 @@ def test_colours_that_nobody_declared(tmp_path):
     sentence = "and data.dataset.palette is not set: set 'data.dataset.palette=[[r,g,b],...]', the colours of the 3"
     check_error(lambda: map_mask(table, raw, Path("m.png")), "#000000 (5 pixels)", sentence)
     put_colours(tmp_path / "m.png", (0, 0, 0), (1, 1, 1), (255, 255, 255))
-    levels = "set 'data.dataset.palette=[[0,0,0],[1,1,1],[2,2,2]]', and data.dataset.label_map: {\"#ffffff\": ignore}"
+    levels = "set 'data.dataset.palette=[[0,0,0],[1,1,1],[2,2,2]]', and 'data.dataset.label_map={255-255-255: ignore}'"
     check_error(lambda: map_mask(table, read_raw(tmp_path / "m.png"), Path("m.png")), levels)
     listed = LabelTable(("road", "building", "person"), {"#800000": "person"}, ())
     check_error(lambda: map_mask(listed, raw, Path("m.png")), "#000000 (5 pixels), #008000 (5 pixels), and", "[[r,g,b]")

@@ -1,5 +1,6 @@
 """Findings about the masks of a split: values, colours, encodings, contents."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -11,9 +12,11 @@ from segframe.data.image_io import COLOURS
 from segframe.data.inspection.facts import MaskFacts
 from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
 from segframe.data.inspection.splits import Split
-from segframe.data.label_map import NO_CLASS, LabelTable, format_value
+from segframe.data.label_map import IGNORE, NO_CLASS, LabelTable, format_value
 
 MAX_VOID_SHARE = 0.5
+_VOID_NAME = re.compile(r"\W*(void|ignored?|un-?labell?ed|un-?annotated|don'?t.?care|undefined)\W*", re.IGNORECASE)
+"""Of classes that mostly are none."""
 
 
 def check_masks(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
@@ -22,6 +25,8 @@ def check_masks(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
     yield from _check_values(split, splits)
     yield from _check_encodings(split)
     yield from _check_contents(split)
+    if split is splits[0]:
+        yield from _check_void_classes(splits)
 
 
 def class_counts(labels: LabelTable, mask: MaskFacts) -> np.ndarray:
@@ -151,6 +156,19 @@ def _check_contents(split: Split) -> Iterator[Finding]:
         yield Finding(WARNING, split.name, share, [], f"void is not trained on: {_advise_about_masks(labels)}")
 
 
+def _check_void_classes(splits: Sequence[Split]) -> Iterator[Finding]:
+    # Classes that are called as what is not to be trained, and are trained.
+    labels = splits[0].dataset.labels
+    masks = [mask for split in splits for _, mask in split.masks]
+    for k, name in enumerate(labels.classes if labels.are_settings else []):
+        used = [(mask.values, labels.map_values(mask.values) == k) for mask in masks]
+        values = {format_value(value): IGNORE for raw, is_used in used for value in raw[is_used]}
+        if values and _VOID_NAME.fullmatch(name):
+            keys = {int(value) if value.isdecimal() else value: target for value, target in values.items()}
+            advice = f"if its pixels are not to count, set {labels.format_label_map(keys)}"
+            yield Finding(WARNING, splits[0].name, f"{name} is trained and counted like any class", [], advice)
+
+
 def _advise_about_masks(labels: LabelTable) -> str:
     if labels.are_settings:
         return "set data.dataset.masks to the folder of the masks, or data.dataset.label_map to their values"
@@ -171,7 +189,8 @@ def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:
     """Find classes that do not occur in the split, of which all samples are examined."""
     labels = split.dataset.labels
     known = sum((class_counts(labels, mask) for _, mask in split.masks), start=np.zeros(256))[: len(labels.classes)]
-    if never := [name for name, count in zip(labels.classes, known, strict=True) if not count and known.any()]:
+    absent = [name for name, count in zip(labels.classes, known, strict=True) if not count and known.any()]
+    if never := [name for name in absent if not _VOID_NAME.fullmatch(name)]:
         advice = "it cannot be learned" if trains else "it has no IoU, and the mean is over the others"
         if labels.are_settings:
             other = (

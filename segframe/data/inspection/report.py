@@ -22,8 +22,16 @@ from segframe.files import write_text
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "dim"}
 """By severity, the highest first."""
-NO_CLASS_ROW = "no class"
-"""Name of the table row that counts pixels whose value is neither a class nor void."""
+
+
+def table_rows(classes: Sequence[str]) -> dict[str, int]:
+    """Names of the rows of a table of classes by which their pixels are counted: also void, and values of no class."""
+    rows = {name: k for k, name in enumerate(classes)}
+    for name, k in (("void", IGNORE_INDEX), ("no class", NO_CLASS)):
+        while name in rows:  # a class may be called so
+            name = f"({name})"
+        rows[name] = k
+    return rows
 
 
 def summarize(split: Split) -> dict[str, Any]:
@@ -31,9 +39,6 @@ def summarize(split: Split) -> dict[str, Any]:
     counts = [class_counts(split.dataset.labels, mask) for _, mask in split.masks]
     pixels = np.sum([np.zeros(256), *counts], axis=0)
     masks_with = np.sum([np.zeros(256), *(count > 0 for count in counts)], axis=0)
-    classes = {name: k for k, name in enumerate(split.dataset.classes)} | {"void": IGNORE_INDEX}
-    if pixels[NO_CLASS]:
-        classes[NO_CLASS_ROW] = NO_CLASS
     return {
         "samples": len(split.dataset),
         "images_read": len(split.images),
@@ -44,7 +49,8 @@ def summarize(split: Split) -> dict[str, Any]:
         "mask_encodings": dict(Counter(encoding(mask) for _, mask in split.masks).most_common()),
         "classes": {
             name: {"pixels": int(pixels[k]), "share": pixels[k] / max(1, pixels.sum()), "images": int(masks_with[k])}
-            for name, k in classes.items()
+            for name, k in table_rows(split.dataset.classes).items()
+            if pixels[k] or k != NO_CLASS
         },
     }
 
@@ -106,12 +112,14 @@ def classes_table(split: Split) -> Table:
     table.add_column("class")
     for name in ("pixels", "pixels %", "images", "images %"):
         table.add_column(name, justify="right")
+    rows = table_rows(split.dataset.classes)
     for name, row in facts["classes"].items():
-        if name == "void":
+        if rows[name] == IGNORE_INDEX:
             table.add_section()
         shares = (f"{100 * share:.2f}" for share in (row["share"], row["images"] / max(1, facts["masks_read"])))
         counts = (f"{row['pixels']:,}", f"{row['images']:,}")
-        style = STYLES[ERROR] if name == NO_CLASS_ROW else "" if row["pixels"] or name == "void" else STYLES[WARNING]
+        is_expected = row["pixels"] or rows[name] == IGNORE_INDEX
+        style = STYLES[ERROR] if rows[name] == NO_CLASS else "" if is_expected else STYLES[WARNING]
         table.add_row(name, counts[0], next(shares), counts[1], next(shares), style=style)
     return table
 
