@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from segframe import preemption
+from segframe.cli import launch
 from segframe.cli.argv import (
     check_values,
     expand_home,
@@ -52,14 +53,26 @@ class Program(NamedTuple):
     config_dir: Path = schema.CONFIG_DIR
     prepare: Callable[[list[str]], list[str]] = list
     """Changes the command line before a config is composed."""
+    takes_devices: bool = False
+    """Whether several processes may share its work."""
 
 
 PROGRAMS = {
-    "train": Program("segframe.training.run.train", "train", prepare=resume_arguments),
+    "train": Program("segframe.training.run.train", "train", prepare=resume_arguments, takes_devices=True),
     "evaluate": Program(
-        "segframe.inference.evaluate.evaluate_checkpoint", "evaluate", TO_PREDICT, prepare=offer_checkpoint
+        "segframe.inference.evaluate.evaluate_checkpoint",
+        "evaluate",
+        TO_PREDICT,
+        prepare=offer_checkpoint,
+        takes_devices=True,
     ),
-    "predict": Program("segframe.inference.predict.predict_images", "predict", TO_PREDICT, prepare=offer_checkpoint),
+    "predict": Program(
+        "segframe.inference.predict.predict_images",
+        "predict",
+        TO_PREDICT,
+        prepare=offer_checkpoint,
+        takes_devices=True,
+    ),
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
@@ -85,11 +98,23 @@ def main() -> None:
 
 
 def run(name: str) -> None:
-    """Run one of PROGRAMS with the words in sys.argv."""
+    """Run one of PROGRAMS with the words in sys.argv, as one of several processes if it was started so."""
+    program = PROGRAMS[name]
     if name in ("train", "search"):
         preemption.listen()
     end_with_driver()
-    run_program(PROGRAMS[name])
+    if program.takes_devices:
+        launch.use_slurm_variables()
+    if not (program.takes_devices and launch.is_member()):
+        run_program(program)
+        return
+    with launch.membership():
+        if {"-m", "--multirun"} & set(sys.argv):
+            sys.exit("error: -m: a sweep's jobs start processes themselves; type trainer.devices=... without torchrun")
+        if os.environ["RANK"] == "0":
+            run_program(program)
+        else:
+            run_job(program, "debug=true" in sys.argv, launch.shared())
 
 
 def run_program(program: Program) -> None:
@@ -137,6 +162,13 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         if sweeps and not unfinished:
             return run_launched_job(program, config)
         with translate_errors(program.memory_advice):
+            if not program.takes_devices:
+                return load(program.function)(config)
+            if launch.is_member():
+                return load(program.function)(launch.shared(config))
+            devices = launch.count_devices(config)
+            if devices > 1:
+                return launch.launch(program.function, program.memory_advice, config, devices)
             return load(program.function)(config)
     except Exception as error:
         remove_empty_run_dir()

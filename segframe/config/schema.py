@@ -48,6 +48,10 @@ class TrainerConfig:
     gradient_clip_val: float | None = None
     precision: str = MISSING
     accelerator: str = MISSING
+    devices: Any = 1
+    num_nodes: int = 1
+    sync_batch_norm: Any = "auto"
+    max_restarts: int = 0
     channels_last: bool = False
     fused_optimizer: bool = False
     tf32: bool = False

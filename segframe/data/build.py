@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from omegaconf import DictConfig
 
+from segframe import distributed
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import TrainerConfig
 from segframe.data.base import SegmentationDataset, open_split
@@ -61,13 +62,26 @@ def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> Ru
     return RunLength(total, steps_per_epoch, min(every, total))
 
 
+def check_shares(batch_size: int, val_images: int) -> None:
+    """UserError where the devices cannot have equal parts of a batch, or one of them no validation image."""
+    devices = distributed.world()
+    if batch_size % devices:
+        raise UserError(
+            f"data.batch_size={batch_size}: it is that of all {devices} devices together, which have equal parts; set "
+            f"data.batch_size={-(-batch_size // devices) * devices}, or another number of devices"
+        )
+    if val_images < devices:
+        raise UserError(f"trainer.devices: {devices} devices for {val_images} validation images; set {val_images} at most")
+
+
 def build_data_module(
     config: DictConfig, train: SegmentationDataset, val: SegmentationDataset
 ) -> tuple[DataModule, RunLength]:
     """Loaders of the training stream (the batches of the whole run) and of the validation images."""
-    for warning in quick_check(train, val):
+    for warning in quick_check(train, val) if distributed.rank() == 0 else ():
         log.warning(warning)
     length = measure_run(config.trainer, len(train), config.data.batch_size)
+    check_shares(config.data.batch_size, len(val))
     data = DataModule(
         train,
         val,

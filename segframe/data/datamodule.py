@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, default_collate
 
+from segframe import distributed
 from segframe.data.base import SegmentationDataset
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
@@ -77,7 +78,8 @@ class StreamLoader(Loader):
             self._stream = super().__iter__()
             first = self.batch_sampler.start % self.epoch_batches
         batches = islice(self._stream, self.epoch_batches - first)
-        return batches if self.step_batches == 1 else with_step_masks(batches, self.step_batches)
+        alone = self.step_batches == 1 and distributed.world() == 1
+        return batches if alone else with_step_masks(batches, self.step_batches)
 
     def state_dict(self) -> dict[str, int]:
         """Return nothing: the position follows from the trainer's step. Without it Lightning warns at a resume."""
@@ -97,8 +99,9 @@ def with_step_masks(batches: Iterator[dict[str, Any]], count: int) -> Iterator[d
 class DataModule(pl.LightningDataModule):
     """Training and validation loaders of two datasets with the same classes.
 
-    `num_batches` is the length of the whole run on this process, `epoch_batches` that of an epoch; with
-    `step_batches` above 1, the first of so many batches has the masks of all of them; `num_workers` None means one per
+    `batch_size` counts the images of a batch on all devices; each gets an equal part, and its share of the validation
+    images. `num_batches` is the length of the whole run, `epoch_batches` that of an epoch; with `step_batches` above 1,
+    or several devices, the first of so many batches has the masks of all of them; `num_workers` None means one per
     core, at most 8.
     """
 
@@ -143,8 +146,9 @@ class DataModule(pl.LightningDataModule):
 def image_loader(
     dataset: SegmentationDataset, num_workers: int | None, pin_memory: bool = False
 ) -> DataLoader[dict[str, Any]]:
-    """Return a loader of single images in order, at their original size."""
-    return Loader(dataset, batch_size=1, **loader_settings(num_workers, pin_memory))
+    """Return a loader of single images in order, at their original size: with W devices, of each W-th image."""
+    share = range(distributed.rank(), len(dataset), distributed.world())
+    return Loader(dataset, batch_size=1, sampler=share, **loader_settings(num_workers, pin_memory))
 
 
 def loader_settings(num_workers: int | None, pin_memory: bool) -> dict[str, Any]:
@@ -161,9 +165,9 @@ def loader_settings(num_workers: int | None, pin_memory: bool) -> dict[str, Any]
 
 
 def count_workers(num_workers: int | None) -> int:
-    """Return the number of workers: None means one per core, at most 8."""
+    """Return the number of workers of a process: None means one per core of its share, at most 8."""
     if num_workers is None:
-        return min(8, num_cores())
+        return min(8, max(1, num_cores() // distributed.local_world()))
     if num_workers < 0:
         raise UserError(f"data.num_workers={num_workers}: it must be 0 (none) or more")
     return num_workers

@@ -5,23 +5,29 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from segframe import distributed
+
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) keys.
+    """Batches of (epoch, index) keys, of which each device gets an equal part.
 
     Position p of the stream is sample permutation(seed, p // n)[p % n] of epoch p // n; batch b starts at position
     b * batch_size. Every batch is full: it may hold the end of an epoch and the start of the next. Iteration starts at
-    batch `start`; the length is that of the whole run.
+    batch `start`; the length is that of the whole run. The parts of all devices, in their order, are the batch, so the
+    stream is the same on any number of them.
     """
 
     def __init__(self, num_samples: int, batch_size: int, num_batches: int, seed: int) -> None:
         assert num_samples > 0
         assert batch_size > 0
+        assert batch_size % distributed.world() == 0
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.num_batches = num_batches
         self.seed = seed
         self.start = 0
+        share = batch_size // distributed.world()
+        self.part = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
 
     def __len__(self) -> int:
         return self.num_batches
@@ -35,5 +41,5 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             for index in order[max(0, first - begin) : last - begin].tolist():
                 batch.append((epoch, index))
                 if len(batch) == self.batch_size:
-                    yield batch
+                    yield batch[self.part]
                     batch = []

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from segframe import distributed
 from segframe.config.saved_run import computes
 from segframe.config.schema import TrainConfig, TrainerConfig
 from segframe.config.validate import did_you_mean, walk
@@ -16,6 +17,9 @@ from segframe.inference.prepare import PRECISIONS
 from segframe.models.weights.third_party import Weights
 
 log = logging.getLogger(__name__)
+
+FEW_IMAGES = 4
+"""On one device, up to which trainer.sync_batch_norm=auto synchronizes."""
 
 
 def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset, weights: Weights | None) -> DictConfig:
@@ -31,6 +35,7 @@ def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset,
     finished = OmegaConf.create(resolve_computed(typed))
     finished.resume = finished.output_dir if resumes else None
     finish_trainer(finished.trainer)
+    finish_devices(finished.trainer, finished.data.batch_size)
     finish_class_weights(finished.loss, train)
     finished.monitor_mode = find_monitor_mode(finished, train.classes)
     if resumes or weights is not None:
@@ -78,6 +83,16 @@ def finish_trainer(settings: TrainerConfig) -> None:
         settings.precision = "bf16-mixed" if has_fast_bfloat16(settings.accelerator) else "32-true"
     if settings.precision == "16-mixed" and settings.gradient_clip_val:
         settings.fused_optimizer = False  # it would unscale the gradients only after they are clipped
+
+
+def finish_devices(settings: TrainerConfig, batch_size: int) -> None:
+    """State the number of devices that there are, and whether they share the statistics of batch norm."""
+    devices = distributed.world()
+    settings.devices, settings.num_nodes = distributed.local_world(), devices // distributed.local_world()
+    if settings.sync_batch_norm not in ("auto", True, False):
+        raise UserError(f"trainer.sync_batch_norm={settings.sync_batch_norm}: it must be auto, true or false")
+    if settings.sync_batch_norm == "auto" and devices > 1:
+        settings.sync_batch_norm = batch_size <= FEW_IMAGES * devices
 
 
 def has_fast_bfloat16(accelerator: str) -> bool:

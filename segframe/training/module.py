@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
+from math import fsum
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from segframe import distributed
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import TrainerConfig
 from segframe.config.validate import did_you_mean
@@ -25,6 +27,7 @@ from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
+from segframe.training.ddp import average_statistics, gather_masks
 from segframe.training.parameter_groups import group_parameters
 from segframe.training.resume import check_fits
 
@@ -56,11 +59,11 @@ class SegmentationModule(pl.LightningModule):
         self.output_weights = dict(config.output_weights)
         self.first_seed = int(config.seed)
         self.step_masks: list[Tensor] = []  # of the current optimizer step, see Loss.forward
+        self.batch_loss = torch.zeros(())  # of the last training batch, on all devices
         self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
         self.warned = False  # of missing classes
-        # Not a buffer: it would follow the network into 16 bits, in which sums stall.
-        self.val_loss = torch.zeros(())
+        self.val_losses: list[Tensor] = []  # of the images of this device
         check_step_masks(self.loss, config.trainer)
         self.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
 
@@ -70,21 +73,24 @@ class SegmentationModule(pl.LightningModule):
         return checkpoint.describe(self.config, self.classes, self.palette)
 
     def step_seed(self, batch_idx: int) -> int:
-        """The seed of the forward pass of an epoch's batch, in which dropout draws."""
+        """The seed of the forward pass of an epoch's batch on this device, in which dropout draws."""
         epoch_batches = self.length.steps_per_epoch * self.trainer.accumulate_grad_batches
-        return self.first_seed + self.trainer.current_epoch * epoch_batches + batch_idx
+        return self.first_seed + self.trainer.current_epoch * epoch_batches + batch_idx + (distributed.rank() << 32)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all outputs."""
-        # Dropout is a function of (seed, batch) alone, as augmentation is of (seed, epoch, index): a resumed run draws
+        # Dropout is a function of (seed, batch, device) alone, as augmentation is of (seed, epoch, index): a resumed run draws
         # what the uninterrupted one would have drawn.
         seed_generators(self.step_seed(batch_idx), batch["image"].device)
         outputs = self.segmenter.outputs(batch["image"])
-        self.step_masks = batch.get("step_masks", self.step_masks)
+        if "step_masks" in batch:
+            self.step_masks = gather_masks(batch["step_masks"])
         masks = (batch["mask"], self.step_masks) if self.step_masks else (batch["mask"],)
         losses = [self.output_weights[name] * self.loss(logits, *masks) for name, logits in outputs.items()]
-        # Lightning divides the loss of each batch by their number.
-        return torch.stack(losses).sum() * (len(self.step_masks) or 1)
+        # Lightning divides the losses of a step's batches by their number, and DDP their gradients by that of devices.
+        loss = torch.stack(losses).sum() * (len(self.step_masks) or 1)
+        self.batch_loss = distributed.total(loss.detach()) / distributed.world()
+        return loss
 
     def configure_gradient_clipping(
         self,
@@ -106,8 +112,9 @@ class SegmentationModule(pl.LightningModule):
         """Do nothing; `optimizer_step` has done it."""
 
     def on_validation_epoch_start(self) -> None:
+        average_statistics(self.segmenter)
         self.confusion.to(self.device).reset()
-        self.val_loss = torch.zeros((), device=self.device)
+        self.val_losses = []
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Count a batch at its original size; returns the predicted classes (N, H, W)."""
@@ -118,13 +125,15 @@ class SegmentationModule(pl.LightningModule):
                 scores = scores.stored()  # classes and loss would run the network once each
             classes = scores.classes()
             logits = scores if isinstance(scores, Logits) else Logits(scores.full(), images.shape[-2:], None)
-        self.val_loss += self.loss(logits, batch["mask"])
+        self.val_losses.append(self.loss(logits, batch["mask"]))
         self.confusion.update(classes, batch["mask"])
         return {"classes": classes}
 
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics for checkpoints and early stopping, and log them beside their step."""
-        mean_loss = self.val_loss.item() / self.trainer.num_val_batches[0]
+        losses = [loss for share in distributed.gather(torch.stack(self.val_losses).tolist()) for loss in share]
+        self.confusion.matrix = distributed.total(self.confusion.matrix)
+        mean_loss = fsum(losses) / len(losses)  # exact, hence the same for any number of devices
         self.metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}
         self.log_dict(self.metrics, logger=False)  # Lightning would log them one step later
         if not self.trainer.sanity_checking:
@@ -146,6 +155,7 @@ class SegmentationModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+        average_statistics(self.segmenter)  # in place, so that the checkpoint has them
         checkpoint_.setdefault(checkpoint.KEY, {}).update(self.description)
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
@@ -178,9 +188,14 @@ def check_monitor(monitor: str, matrix: Tensor, classes: tuple[str, ...]) -> Non
 
 
 def check_step_masks(loss: Loss, trainer: TrainerConfig) -> None:
-    """UserError where gradients are accumulated over pixels, and a loss does not take the masks of a whole step."""
+    """UserError where a step has several batches or devices, and a loss does not take the masks of all of them."""
     parts = [part for part in loss.modules() if part is loss or isinstance(part, Loss)]
     lacking = [type(part) for part in parts if "step_masks" not in inspect.signature(part.forward).parameters]
+    if lacking and distributed.world() > 1:
+        raise UserError(
+            f"trainer.devices={trainer.devices}: {lacking[0].__name__}.forward takes no step_masks, so its mean is that "
+            "of a single device's images; see the losses of docs/extending.md, or set trainer.devices=1"
+        )
     if lacking and trainer.accumulate_grad_batches > 1 and trainer.accumulated_mean == "pixels":
         raise UserError(
             f"trainer.accumulated_mean=pixels: {lacking[0].__name__}.forward takes no step_masks, so its mean is that "

@@ -5,13 +5,15 @@ import os
 import torch
 from omegaconf import DictConfig
 
+from segframe import distributed
 from segframe.errors import UserError
 from segframe.inference.prepare import prepare
+from segframe.models.ops.sync_batch_norm import synchronize
 from segframe.models.segmenter import Segmenter
 
 
 def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
-    """Apply determinism, TF32, glibc's allocator, memory format, activation checkpointing and compilation.
+    """Apply determinism, TF32, allocator, memory format, synchronized norms, activation checkpointing, compilation.
 
     Before a GPU is used. Parameters keep their names and values.
     """
@@ -21,6 +23,8 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
     torch.use_deterministic_algorithms(config.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
     training = segmenter.training
+    if settings.sync_batch_norm is True and distributed.world() > 1:
+        synchronize(segmenter, distributed.uses_gpu(settings.accelerator))
     prepare(segmenter, config).train(training)
     if settings.activation_checkpointing and settings.compile:
         raise UserError(

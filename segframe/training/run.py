@@ -8,6 +8,7 @@ from pytorch_lightning import seed_everything
 from segframe.config.trust import report_foreign_parts
 from segframe.config.validate import validate_config
 from segframe.data.build import build_data_module, build_datasets
+from segframe.distributed import first_of_machine_first, on_rank_zero
 from segframe.inference.build import build_inference
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
@@ -25,16 +26,18 @@ from segframe.training.untrained_taps import warn_of_untrained_taps
 def train(config: DictConfig) -> float:
     """Train as the config says; returns the best value of the monitored metric, NaN without a validation.
 
+    With several devices, each of their processes calls this.
     A refused run leaves its folder as it was; config.yaml is written when training begins.
     """
-    folder, resumes = find_run_dir(config)
+    folder, resumes = on_rank_zero(find_run_dir, config)
     with lock_run_dir(folder):
         config.output_dir = str(folder)  # callbacks and loggers refer to it
-        validate_config(config, resumes)
-        report_foreign_parts(config, auto=config.resume == "auto")
-        train_set, val_set = build_datasets(config)
+        with first_of_machine_first():
+            validate_config(config, resumes)
+            report_foreign_parts(config, auto=config.resume == "auto")
+            train_set, val_set = build_datasets(config)
         weights = read_weights(config.init_from) if config.init_from and not resumes else None
-        config = finish_config(config, resumes, train_set, weights)
+        config = on_rank_zero(finish_config, config, resumes, train_set, weights)
 
         seed_everything(config.seed, verbose=False)
         data, length = build_data_module(config, train_set, val_set)
@@ -46,7 +49,7 @@ def train(config: DictConfig) -> float:
         module = SegmentationModule(config, segmenter, train_set, length)
         trainer = build_trainer(config, length, on_start=lambda trainer: write_start(folder, config, trainer))
 
-        checkpoint = find_resume_checkpoint(folder / "checkpoints") if resumes else None
+        checkpoint = on_rank_zero(find_resume_checkpoint, folder / "checkpoints") if resumes else None
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         pruned = pruned_after(trainer)
         best = write_result(folder, best_score(trainer, config.monitor), config.monitor, pruned)

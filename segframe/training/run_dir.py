@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
+from segframe import distributed
 from segframe.config import schema
 from segframe.config.saved_run import check_same_parts, holds_run, started_with
 from segframe.errors import UserError
@@ -59,7 +60,7 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
     POSIX record locks end with the process, however it ends. Forked data loading workers do not inherit them; the
     locks of flock(2), which the package filelock uses, they would hold for seconds after a run was killed.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or distributed.rank() > 0:
         yield
         return
     path = folder / ".lock"
@@ -84,7 +85,9 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
 
 
 def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
-    """Write config.yaml, and environment.json: versions, git commit, device, command, and the options it began with."""
+    """Write config.yaml, and environment.json: versions, git commit, devices, command, the options it began with."""
+    if distributed.rank() > 0:
+        return
     for place in (folder, folder / "checkpoints"):
         remove_temporary_files(place)
     hydra = HydraConfig.get()
@@ -94,6 +97,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
         **{name: version(name) for name in PACKAGES},
         "git": git_commit(Path(__file__).parents[2]),
         "device": str(trainer.strategy.root_device),
+        "devices": distributed.world(),
         "machine": f"{platform.system()} {platform.machine()}",
         "command": [hydra.job.name, *hydra.overrides.task],
         "parts": started_with(folder) if config.resume else chosen,
@@ -116,5 +120,6 @@ def write_result(folder: Path, best: float | None, monitor: str, pruned: int | N
     `pruned`: the validation after which the pruner of a search has ended the run.
     """
     result = {"monitor": monitor, "best": best} | ({} if pruned is None else {"pruned": pruned})
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    if distributed.rank() == 0:
+        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return float("nan") if best is None else best

@@ -13,6 +13,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from segframe import distributed
 from segframe.config.instantiate import instantiate_all
 from segframe.data.build import RunLength
 from segframe.errors import UserError, error_context
@@ -21,6 +22,7 @@ from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoi
 from segframe.training.callbacks.resume_state import ResumeState
 from segframe.training.callbacks.trial_report import trial_reports
 from segframe.training.checkpoint_io import AtomicCheckpointIO
+from segframe.training.ddp import DDP, no_broadcast_of_signals
 
 IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # the embedded data need none
@@ -30,6 +32,7 @@ IGNORED_WARNINGS = (
     ".*in eval mode at the start of training.*",  # frozen parts
     ".*treespec, LeafSpec.*",  # within Lightning
     ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
+    ".*sync_dist=True.*",  # metrics are those of all devices already
 )
 
 
@@ -90,10 +93,11 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    # A run is one process, also as one of several tasks of Slurm or torchrun, whose number Lightning would read.
-    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    # Also on one device, where Lightning would read it from the variables of Slurm or torchrun.
+    rank_zero_only.rank = distributed.rank()  # type: ignore[attr-defined]
+    alone = distributed.world() == 1
     with error_context("trainer", MisconfigurationException, ImportError):
-        return pl.Trainer(
+        trainer = pl.Trainer(
             max_epochs=-(-length.total_steps // length.steps_per_epoch),
             check_val_every_n_epoch=None,  # a validation's interval does not begin anew with an epoch
             val_check_interval=length.val_every_n_steps * settings.accumulate_grad_batches,
@@ -101,9 +105,11 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
             gradient_clip_val=settings.gradient_clip_val,
             precision=settings.precision,
             accelerator=settings.accelerator,
-            devices=1,
+            devices=1 if alone or not distributed.uses_gpu(settings.accelerator) else [distributed.device_index()],
+            num_nodes=distributed.world(),
+            strategy="auto" if alone else DDP(),
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(), LightningEnvironment()],
+            plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if alone else [])],
             logger=loggers,
             default_root_dir=config.output_dir,
             num_sanity_val_steps=1,
@@ -113,6 +119,8 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
             use_distributed_sampler=False,
             **settings.lightning,
         )
+    no_broadcast_of_signals(trainer)
+    return trainer
 
 
 def best_score(trainer: pl.Trainer, monitor: str) -> float | None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from segframe.models.backbones.base import Feature
 from segframe.models.heads.base import Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
+from segframe.models.ops.sync_batch_norm import is_single_value
 
 WIDTH = 256  # channels of ASPP and decoder in both papers
 LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
@@ -118,7 +119,7 @@ class ImagePooling(nn.Module):
         """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         # Not AdaptiveAvgPool2d: its backward is not deterministic on CUDA.
         mean = self.conv(x.mean((2, 3), keepdim=True))
-        if self.training and len(x) == 1:
+        if self.training and is_single_value(self.bn, mean):
             # A single value per channel has no batch statistics: use the running ones.
             bn = self.bn
             mean = F.batch_norm(mean, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)

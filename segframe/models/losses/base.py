@@ -15,6 +15,7 @@ class Loss(nn.Module, ABC):
     def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         """Return the scalar to minimise.
 
-        `step_masks`: the masks of all batches of an optimizer step. The losses of these batches then add up to the loss
-        of one batch of all their images, so that accumulated gradients are those of the large batch.
+        `step_masks`: the masks of all batches of an optimizer step, on all devices. The losses of these batches then
+        add up to the loss of one batch of all their images, so that the sum of their gradients is that of the large
+        batch.
         """

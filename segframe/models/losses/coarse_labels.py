@@ -23,8 +23,8 @@ class CoarseLabels(Loss):
     def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         if any(other.shape[1:] != mask.shape[1:] for other in step_masks):
             raise UserError(
-                "trainer.accumulated_mean=pixels: the coarse masks of batches of different sizes are not known before "
-                "their logits; set trainer.accumulated_mean=batches, or transforms that end with a crop"
+                "loss: the coarse masks of a step's batches of different sizes are not known before their logits; set "
+                "transforms that end with a crop, or trainer.accumulated_mean=batches on one device"
             )
         h, w = logits.values.shape[-2:]
         rows, columns = (

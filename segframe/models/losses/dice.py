@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
+from segframe.distributed import total
 from segframe.errors import check_range
 from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 
 
 class Dice(Loss):
-    """1 - Dice coefficient over the whole batch, mean over the classes present in its masks.
+    """1 - Dice coefficient over the whole batch of all devices, mean over the classes present in its masks.
 
     Dice of a class = (2 sum(p t) + `smooth`) / (sum(p) + sum(t) + `smooth`), void pixels left out.
     It is no mean over pixels: the batches of an optimizer step contribute the mean of their losses.
@@ -31,6 +32,9 @@ class Dice(Loss):
         target.scatter_(1, mask.long()[:, None].where(valid, 0), valid.float())
         overlap = (probabilities * target).sum((0, 2, 3))
         area = target.sum((0, 2, 3))
-        dice = (2 * overlap + self.smooth) / (probabilities.sum((0, 2, 3)) + area + self.smooth)
+        predicted = probabilities.sum((0, 2, 3))
+        if step_masks:  # in training
+            overlap, area, predicted = total(torch.stack([overlap, area, predicted])).unbind()
+        dice = (2 * overlap + self.smooth) / (predicted + area + self.smooth)
         present = area > 0
         return ((1 - dice) * present).sum() / present.sum().clamp(min=1) / (len(step_masks) or 1)

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
+from segframe import distributed
 from segframe.errors import UserError
 from segframe.files import atomic_write
 from segframe.models.weights import checkpoint
@@ -55,7 +56,7 @@ class DivergenceStop(Callback):
     """
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[Step, AsyncScalar]] = deque()
+        self._pending: deque[tuple[Step, AsyncScalar, Tensor]] = deque()
         self._step: Step | None = None
         self._found_inf: Tensor | None = None
 
@@ -71,10 +72,11 @@ class DivergenceStop(Callback):
 
     def on_before_backward(self, trainer: Trainer, module: Any, loss: Tensor) -> None:
         assert self._step is not None
-        self._pending.append((self._step, AsyncScalar(loss.detach())))
+        # That of all devices decides, so that they end at the same step.
+        self._pending.append((self._step, AsyncScalar(module.batch_loss), loss.detach()))
         self.check(trainer, module)
         if self._found_inf is not None:
-            torch.maximum(self._found_inf, (~loss.detach().isfinite()).float(), out=self._found_inf)
+            torch.maximum(self._found_inf, (~module.batch_loss.isfinite()).float(), out=self._found_inf)
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
         self.check(trainer, module, wait=True)
@@ -85,10 +87,14 @@ class DivergenceStop(Callback):
     def check(self, trainer: Trainer, module: Any, wait: bool = False) -> None:
         """UserError if a loss that has arrived is not finite; `wait`: for all of them, before weights are used."""
         while self._pending and (wait or self._pending[0][1].is_ready()):
-            step, scalar = self._pending.popleft()
+            step, scalar, own_loss = self._pending.popleft()
             loss = scalar.read()
             if not isfinite(loss):
-                raise diverged(Path(trainer.default_root_dir) / FILE, module, step, loss)
+                own = not isfinite(own_loss.item())
+                first = distributed.gather(own).index(True) if distributed.world() > 1 else 0
+                is_first = distributed.rank() == first
+                error = diverged(Path(trainer.default_root_dir) / FILE, module, step, loss) if is_first else None
+                raise next(error for error in distributed.gather(error) if error is not None)
 
 
 def diverged(path: Path, module: Any, step: Step, loss: float) -> UserError:

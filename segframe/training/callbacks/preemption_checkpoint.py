@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 
+from segframe import distributed
 from segframe.errors import UserError
 from segframe.preemption import SIGNALS, end, end_at_once, signal_name
 
@@ -29,6 +30,7 @@ class PreemptionCheckpoint(Callback):
         self._step = 0  # of the last checkpoint
         self._moment = monotonic()
         self._asked: int | None = None
+        self._common_images = 0  # validation images that every device has
 
     def on_sanity_check_start(self, trainer: Trainer, module: Any) -> None:
         """Replace Lightning's signal handlers, which would end the run at once."""
@@ -48,14 +50,21 @@ class PreemptionCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
         """Write a checkpoint if it is time, and end the run if asked to."""
-        if trainer.global_step - self._step >= self.steps or monotonic() - self._moment >= self.seconds:
+        due = trainer.global_step - self._step >= self.steps or monotonic() - self._moment >= self.seconds
+        if self._agree(due):
             self._write(trainer, module)
             self._step, self._moment = trainer.global_step, monotonic()
         self._end_if_asked(trainer, module)
 
+    def on_validation_start(self, trainer: Trainer, module: Any) -> None:
+        self._common_images = -distributed.largest(-int(trainer.num_val_batches[0]))[0]
+
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        if batch_idx >= self._common_images:
+            return  # other devices have finished
+        self._agree(False)
         if self._asked is not None:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # a checkpoint holds average and weights, swapped here
@@ -69,6 +78,12 @@ class PreemptionCheckpoint(Callback):
             # Not print, which may be what the signal has interrupted.
             os.write(2, b"\nCtrl-C: ends after the current step; once more: at once\n")
         self._asked = number
+
+    def _agree(self, due: bool) -> bool:
+        """Let all devices write or end at the same step, or image: which of them was asked, and rank 0's clock."""
+        asked, write = distributed.largest(self._asked or 0, int(due and distributed.rank() == 0))
+        self._asked = asked or None
+        return bool(write)
 
     def _end_if_asked(self, trainer: Trainer, module: Any) -> None:
         if self._asked is None:

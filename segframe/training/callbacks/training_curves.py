@@ -57,8 +57,7 @@ class TrainingCurves(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += len(batch["image"])
         self._batches += 1
-        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # by which Lightning has divided it
-        self._loss = self._loss.to(loss.device) + loss
+        self._loss = self._loss.to(module.device) + module.batch_loss
         if trainer.global_step != self._step and trainer.global_step % self.every_n_steps == 0:
             self._write(trainer, module)
         self._timer.end(module.device)

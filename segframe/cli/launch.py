@@ -1,0 +1,221 @@
+"""Several processes for one job: started here by torch's launcher, or by torchrun or Slurm."""
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from segframe import preemption
+from segframe.errors import UserError
+
+JOB = "SEGFRAME_JOB"
+"""The environment variable that names the file with a worker's Job."""
+
+
+class Job(NamedTuple):
+    """What every process runs: a function by its dotted name, of a composed config."""
+
+    function: str
+    memory_advice: str
+    config: DictConfig
+    hydra: Any  # HydraConfig's content
+
+
+class WorkerError(Exception):
+    """An error in one of the processes; its cause is that process's traceback."""
+
+
+def is_member() -> bool:
+    """Whether this process is one of several that torchrun, Slurm or `launch` has started."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def use_slurm_variables() -> None:
+    """Set torchrun's environment variables in a step of several tasks that srun has started."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks == 1 or "RANK" in os.environ:
+        return
+    from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+    slurm = SLURMEnvironment(auto_requeue=False)
+    numbers = {
+        "RANK": os.environ["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(tasks // int(os.environ.get("SLURM_STEP_NUM_NODES", 1))),
+        "MASTER_ADDR": slurm.main_address,
+        "MASTER_PORT": str(slurm.main_port),
+    }
+    os.environ.update(numbers)
+
+
+@contextmanager
+def membership() -> Iterator[None]:
+    """Be one of several processes, of which one alone reports why the job failed."""
+    from segframe import distributed
+
+    distributed.join()
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):
+            raise
+        if not distributed.is_first_to_fail(error):
+            sys.exit(1)
+        if distributed.is_lost_connection(error):
+            sys.exit("error: another process of this job ended without a message; was it killed for lack of memory?")
+        raise
+    distributed.leave()
+
+
+def shared(config: DictConfig | None = None) -> DictConfig:
+    """The config that rank 0 has composed, on every rank, with Hydra's own."""
+    from segframe.distributed import on_rank_zero
+
+    config, HydraConfig.instance().cfg = on_rank_zero(lambda: (config, HydraConfig.instance().cfg))
+    assert config is not None
+    return config
+
+
+def count_devices(config: DictConfig) -> int:
+    """The number of processes that a program's settings ask for on this machine; 1 in a process of several."""
+    settings = config.get("trainer") or config
+    devices = settings.get("devices", 1)
+    if is_member() or devices == 1:
+        return 1
+    name = "trainer.devices" if "trainer" in config else "devices"
+    import torch
+
+    if settings.get("num_nodes", 1) != 1:
+        raise UserError(
+            f"trainer.num_nodes={settings.num_nodes}: this process can start others on its own machine only; start "
+            "them by torchrun or srun (docs: more than one device)"
+        )
+    gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
+    if devices == "auto":
+        return max(1, gpus)
+    if not isinstance(devices, int) or devices < 1:
+        raise UserError(f"{name}={devices}: it must be a number of devices, or auto (all GPUs)")
+    if gpus and devices > gpus:
+        raise UserError(f"{name}={devices}: this machine has {gpus} GPUs; set {name}={gpus}, or auto")
+    return devices
+
+
+def launch(function: str, memory_advice: str, config: DictConfig, devices: int) -> Any:
+    """Run a function of the config in so many processes on this machine; returns the result of rank 0.
+
+    Processes that crash or are killed are started again, trainer.max_restarts times, to resume the run from its last
+    checkpoint. A mistake of the user would only be repeated, so torch's own restarts do not serve. UserError and
+    SystemExit are raised as if in this process.
+    """
+    max_restarts = config.trainer.max_restarts if "trainer" in config else 0
+    for left in range(max_restarts, -1, -1):
+        try:
+            return start_processes(Job(function, memory_advice, config, HydraConfig.instance().cfg), devices)
+        except (WorkerError, ProcessKilled) as error:
+            if not left:
+                raise
+            config.resume = config.resume or "auto"
+            print(f"{error}; starting again from the last checkpoint ({left - 1} more times)", flush=True)
+    raise AssertionError
+
+
+class ProcessKilled(UserError):
+    """One of the processes has ended without an error of its own."""
+
+
+def start_processes(job: Job, devices: int) -> Any:
+    """Start torch's elastic agent with so many workers and wait for their end."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def on_signal(number: int, frame: Any) -> NoReturn:
+        raise SignalException(f"signal {number}", sigval=signal.Signals(number))
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it reports is reported here
+    with TemporaryDirectory(prefix="segframe_") as folder, restored_handlers(), environment(devices):
+        file = Path(folder) / "job"
+        file.write_bytes(pickle.dumps(job))
+        os.environ[JOB] = str(file)
+        agent = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=devices,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        for number in preemption.SIGNALS:
+            signal.signal(number, on_signal)
+        try:
+            elastic_launch(agent, sys.executable)("-P", "-m", "segframe.cli.worker")
+        except SignalException as error:
+            preemption.end(error.sigval)
+        except ChildFailedError as error:
+            raise_failure(error.failures)
+        return pickle.loads(Path(f"{file}.result").read_bytes())
+
+
+@contextmanager
+def restored_handlers() -> Iterator[None]:
+    """Give the signals back the handlers that they had."""
+    handlers = {number: signal.getsignal(number) for number in (*preemption.SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def environment(devices: int) -> Iterator[None]:
+    """Let workers share the cores and import what this process can; afterwards variables are as they were."""
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def raise_failure(failures: dict[int, Any]) -> NoReturn:
+    """Raise the error that ended a job, in whichever of its processes."""
+    reports = [failure.error_file_data for failure in failures.values() if failure.error_file_data]
+    reports = [report for report in reports if report.get("message")]
+    known = [report["message"] for report in reports if isinstance(report["message"], dict)]
+    for message in sorted(known, key=lambda message: message["extraInfo"]["timestamp"]):
+        kind, cause = message["extraInfo"]["kind"], RemoteTraceback(message["extraInfo"]["py_callstack"])
+        if kind != "lost connection":
+            raise (UserError if kind == "mistake" else WorkerError)(message["message"]) from cause
+    codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    for rank, code in codes.items():
+        if code < 0:
+            name = signal.Signals(-code).name
+            raise ProcessKilled(f"process {rank} was ended by {name}; if memory ran out, lower data.num_workers")
+    code = max(codes.values())
+    if code > 1:
+        sys.exit(code)
+    raise ProcessKilled("the processes lost their connection")
+
+
+class RemoteTraceback(Exception):
+    """The traceback of another process."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
