@@ -10,7 +10,7 @@ import torch
 from segframe.errors import UserError
 from segframe.models.segmenter import Segmenter
 
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "64-true": None}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
@@ -28,6 +28,8 @@ def prepare(
     trainer = trained_with.get("trainer")
     settings = trainer if isinstance(trainer, Mapping) else {}  # a checkpoint may hold anything
     segmenter.autocast_dtype = autocast_dtype(precision, settings)
+    if (precision or settings.get("precision")) == "64-true":
+        segmenter.double()
     segmenter.memory_format = torch.channels_last if settings.get("channels_last") else torch.contiguous_format
     # Of convolutions; not of matrix products, by which losses and classes are computed.
     torch.backends.cudnn.allow_tf32 = bool(settings.get("tf32"))

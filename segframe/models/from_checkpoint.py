@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
@@ -54,6 +55,8 @@ def restore(
         aux_head = restore_head("aux_head") if config.get("aux_head") else None
         scales = config.get("input_scales", [])
         segmenter = Segmenter(backbone, restore_head("head"), aux_head, Normalize(**config["normalize"]), scales)
+        if any(tensor.dtype == torch.float64 for tensor in state.values()):
+            segmenter.double()
         segmenter.load_state_dict(state)
     except BUILD_ERRORS as error:
         stride = "" if output_stride is None else f" at output_stride={output_stride}"

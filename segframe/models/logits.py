@@ -6,6 +6,7 @@ from torch import Tensor
 
 from segframe.models.ops.argmax import classes
 from segframe.models.ops.bilinear import resize
+from segframe.models.ops.row_bands import working_dtype
 
 
 class Logits(NamedTuple):
@@ -19,8 +20,8 @@ class Logits(NamedTuple):
     """How to resize: None as with align_corners=False, a number for aligned corners; see `resize`."""
 
     def full(self) -> Tensor:
-        """Return logits at the images' size (N, num_classes, H, W), float32."""
-        values = self.values.float()
+        """Return logits at the images' size (N, num_classes, H, W): float32, or float64 as the values are."""
+        values = self.values.to(working_dtype(self.values))
         if values.shape[-2:] == self.size:
             return values
         return resize(values, self.size, self.aligned_stride)

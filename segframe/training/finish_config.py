@@ -75,7 +75,7 @@ def finish_trainer(settings: TrainerConfig) -> None:
         raise UserError(f"trainer.accelerator={accelerator}: unknown; choose auto, cpu or gpu")
     if accelerator not in ("auto", "cpu") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise UserError(f"trainer.accelerator={accelerator}: this machine has no GPU; choose auto or cpu")
-    short = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning takes these too
+    short = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning takes these too
     settings.precision = short.get(settings.precision, settings.precision)
     if settings.precision not in ("auto", *PRECISIONS):
         raise UserError(f"trainer.precision={settings.precision}: unknown; choose auto, {', '.join(PRECISIONS)}")

@@ -29,7 +29,7 @@ class Dice(Loss):
         valid = (mask != IGNORE_INDEX)[:, None]
         probabilities = full.softmax(1) * valid
         target = torch.zeros_like(probabilities)
-        target.scatter_(1, mask.long()[:, None].where(valid, 0), valid.float())
+        target.scatter_(1, mask.long()[:, None].where(valid, 0), valid.to(target.dtype))
         overlap = (probabilities * target).sum((0, 2, 3))
         area = target.sum((0, 2, 3))
         predicted = probabilities.sum((0, 2, 3))

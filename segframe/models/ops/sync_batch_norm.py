@@ -23,19 +23,18 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         x = input.float() if input.itemsize < 4 else input
-        own = [x.sum((0, 2, 3), dtype=torch.float64), x.square().sum((0, 2, 3), dtype=torch.float64)]
-        sums = total(torch.cat([*own, own[0].new_tensor([x.numel() / x.shape[1]])]))
+        sums = x.sum((0, 2, 3), dtype=torch.float64)
+        sums = total(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
         count = sums[-1].detach()
-        mean, mean_square = (sums[:-1] / count).chunk(2)
-        variance = mean_square - mean * mean
+        mean = sums[:-1] / count
+        centred = x - mean.to(x.dtype)[:, None, None]
+        variance = total(centred.square().sum((0, 2, 3), dtype=torch.float64)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
             self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()
-        offset = self.bias - mean * scale
-        scale, offset = (values.to(x.dtype)[:, None, None] for values in (scale, offset))
-        return torch.addcmul(offset, x, scale).to(input.dtype)
+        scale = (self.weight * (variance + self.eps).rsqrt()).to(x.dtype)
+        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(input.dtype)
 
 
 def synchronize(network: nn.Module, on_gpu: bool) -> None:
