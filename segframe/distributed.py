@@ -35,7 +35,7 @@ def join() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(device_index())
     if rank > 0:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
 

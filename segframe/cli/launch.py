@@ -70,20 +70,32 @@ def membership() -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, SystemExit) and not isinstance(error.code, str):
             raise
-        if not distributed.is_first_to_fail(error):
+        if not distributed.is_first_to_fail(error.__context__ or error):
             sys.exit(1)
-        if distributed.is_lost_connection(error):
-            sys.exit("error: another process of this job ended without a message; was it killed for lack of memory?")
         raise
     distributed.leave()
 
 
-def shared(config: DictConfig | None = None) -> DictConfig:
-    """The config that rank 0 has composed, on every rank, with Hydra's own."""
+def is_lost_connection(error: Exception) -> bool:
+    """Whether an error only says that another process has gone."""
+    from segframe import distributed
+
+    return distributed.is_lost_connection(error)
+
+
+def send_config(config: DictConfig) -> None:
+    """Send the config that rank 0 has composed, with Hydra's own, to the other ranks."""
     from segframe.distributed import on_rank_zero
 
-    config, HydraConfig.instance().cfg = on_rank_zero(lambda: (config, HydraConfig.instance().cfg))
-    assert config is not None
+    on_rank_zero(lambda: (config, HydraConfig.instance().cfg))
+
+
+def receive_config() -> DictConfig:
+    """Receive what rank 0 sends."""
+    from segframe.distributed import on_rank_zero
+
+    received: tuple[DictConfig, Any] = on_rank_zero(tuple)
+    config, HydraConfig.instance().cfg = received
     return config
 
 

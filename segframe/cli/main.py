@@ -114,7 +114,7 @@ def run(name: str) -> None:
         if os.environ["RANK"] == "0":
             run_program(program)
         else:
-            run_job(program, "debug=true" in sys.argv, launch.shared())
+            run_job(program, "debug=true" in sys.argv, launch.receive_config())
 
 
 def run_program(program: Program) -> None:
@@ -164,14 +164,16 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         with translate_errors(program.memory_advice):
             if not program.takes_devices:
                 return load(program.function)(config)
-            if launch.is_member():
-                return load(program.function)(launch.shared(config))
+            if launch.is_member() and os.environ["RANK"] == "0":
+                launch.send_config(config)
             devices = launch.count_devices(config)
             if devices > 1:
                 return launch.launch(program.function, program.memory_advice, config, devices)
             return load(program.function)(config)
     except Exception as error:
         remove_empty_run_dir()
+        if launch.is_member() and launch.is_lost_connection(error):
+            sys.exit("error: another process of this job ended without a message; was it killed for lack of memory?")
         expected = isinstance(error, UserError | OmegaConfBaseException | OSError) and not debug
         if sweeps and not expected:
             traceback.print_exc()

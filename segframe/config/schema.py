@@ -154,6 +154,7 @@ class EvaluateConfig:
     postprocess: Any = None
     precision: str | None = None
     accelerator: str = MISSING
+    devices: Any = 1
     output_dir: str | None = None
     trust: list[str] = field(default_factory=list)
 
@@ -174,6 +175,7 @@ class PredictConfig:
     postprocess: Any = None
     precision: str | None = None
     accelerator: str = MISSING
+    devices: Any = 1
     trust: list[str] = field(default_factory=list)
 
 

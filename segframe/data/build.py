@@ -71,7 +71,10 @@ def check_shares(batch_size: int, val_images: int) -> None:
             f"data.batch_size={-(-batch_size // devices) * devices}, or another number of devices"
         )
     if val_images < devices:
-        raise UserError(f"trainer.devices: {devices} devices for {val_images} validation images; set {val_images} at most")
+        raise UserError(
+            f"trainer.devices={devices}: there are {val_images} validation images to share; set trainer.devices="
+            f"{val_images} at most"
+        )
 
 
 def build_data_module(

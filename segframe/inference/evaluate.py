@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.progress import track
 from torch import Tensor
 
+from segframe import distributed
 from segframe.config.schema import EvaluateConfig
 from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
@@ -43,6 +44,8 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     prepare(segmenter, metadata.config, device, config.precision)
 
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
+    if distributed.rank() > 0:
+        return
     metrics = compute_metrics(matrix, dataset.classes, split)
     print_table(metrics_table(metrics, matrix.numpy(), dataset.classes, f"{path}, {split}", f"{split}/"))
     missing = describe_missing(matrix, dataset.classes, split)
@@ -74,13 +77,18 @@ def evaluate(
 ) -> Tensor:
     """Return the confusion matrix of all images at their original sizes: int64 (C, C) on the CPU, rows = truth.
 
-    `segmenter`: as prepare returns it.
+    `segmenter`: as prepare returns it. With several devices each counts its share of the images, and all get the sum.
     """
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
     batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
     with torch.inference_mode():
-        for batch in track(batches, "evaluating", total=len(dataset), disable=not sys.stderr.isatty()):
+        for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
             images = batch["image"].to(device)
             classes = classify(inference(segmenter, images), images, postprocess)
             confusion.update(classes, batch["mask"].to(device))
-    return confusion.matrix.cpu()
+    return distributed.total(confusion.matrix).cpu()
+
+
+def shows_progress() -> bool:
+    """Whether this process shows a progress bar: on a terminal, and for all devices together."""
+    return sys.stderr.isatty() and distributed.rank() == 0

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.progress import track
 
+from segframe import distributed
 from segframe.config.schema import PredictConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.datamodule import batch_images
@@ -21,6 +22,7 @@ from segframe.data.pixel_format import PixelFormat
 from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_inference, build_postprocess, pick_device
+from segframe.inference.evaluate import shows_progress
 from segframe.inference.prediction_files import (
     Prediction,
     write_feature_maps,
@@ -34,12 +36,15 @@ from segframe.models.segmenter import Segmenter
 
 
 def predict_images(config: DictConfig) -> None:
-    """Predict images one by one; those that cannot be predicted are skipped, and the exit code is then 1."""
+    """Predict images one by one; those that cannot be predicted are skipped, and the exit code is then 1.
+
+    With several devices each predicts its share.
+    """
     check_keys(config, PredictConfig)
     check_range("alpha", config.alpha, 0, 1)
     check_range("feature_channels", config.feature_channels, 1)
     output = Path(config.output)
-    images = find_images(Path(config.input), output)
+    images = distributed.on_rank_zero(find_images, Path(config.input), output)  # before there are any in `output`
     postprocess = build_postprocess(config.postprocess)
     segmenter, metadata, _ = restore(config.checkpoint, config.output_stride, trust=config.trust)
     trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None
@@ -48,10 +53,12 @@ def predict_images(config: DictConfig) -> None:
     pixels = PixelFormat.of_checkpoint(segmenter.channels, metadata.config)
     device = pick_device(config.accelerator)
     prepare(segmenter, metadata.config, device, config.precision)
-    write_key(output, metadata.classes, metadata.palette)
+    if distributed.rank() == 0:
+        write_key(output, metadata.classes, metadata.palette)
 
     skipped = 0
-    for path, name in track(images.items(), "predicting", disable=not sys.stderr.isatty()):
+    share = list(images.items())[distributed.rank() :: distributed.world()]
+    for path, name in track(share, "predicting", disable=not shows_progress()):
         try:
             with translate_errors(TO_PREDICT, image=path):
                 prediction = predict(segmenter, read(path, pixels), inference, postprocess, device)
@@ -63,6 +70,7 @@ def predict_images(config: DictConfig) -> None:
         write_heatmaps(output, name, prediction, heatmap_classes, metadata.classes)
         if config.feature_maps:
             write_feature_maps(output, name, prediction.image, segmenter, config.feature_channels, device)
+    skipped = sum(distributed.gather(skipped))
     print(f"{len(images) - skipped} of {len(images)} images predicted, in {output}; inference: {inference}")
     if skipped:
         sys.exit(1)

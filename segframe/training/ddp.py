@@ -38,7 +38,7 @@ class DDP(DDPStrategy):
 
     def configure_ddp(self) -> None:
         super().configure_ddp()
-        self.model.broadcast_buffers = False  # type: ignore[union-attr, assignment]
+        self.model.broadcast_buffers = False  # type: ignore[union-attr]
 
 
 def no_broadcast_of_signals(trainer: Trainer) -> None:
@@ -56,7 +56,9 @@ def average_statistics(network: nn.Module) -> None:
     if distributed.world() == 1:
         return
     layers = [layer for layer in network.modules() if isinstance(layer, BatchNorm) and not is_synchronized(layer)]
-    statistics = [values for layer in layers for values in (layer.running_mean, layer.running_var) if values is not None]
+    statistics = [
+        values for layer in layers for values in (layer.running_mean, layer.running_var) if values is not None
+    ]
     if statistics:
         mean = distributed.total(torch.cat([values.flatten() for values in statistics])) / distributed.world()
         for values, part in zip(statistics, mean.split([values.numel() for values in statistics]), strict=True):

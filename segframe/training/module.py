@@ -79,8 +79,8 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all outputs."""
-        # Dropout is a function of (seed, batch, device) alone, as augmentation is of (seed, epoch, index): a resumed run draws
-        # what the uninterrupted one would have drawn.
+        # Dropout is a function of (seed, batch, device) alone, as augmentation is of (seed, epoch, index): a resumed
+        # run draws what the uninterrupted one would have drawn.
         seed_generators(self.step_seed(batch_idx), batch["image"].device)
         outputs = self.segmenter.outputs(batch["image"])
         if "step_masks" in batch:
@@ -193,8 +193,8 @@ def check_step_masks(loss: Loss, trainer: TrainerConfig) -> None:
     lacking = [type(part) for part in parts if "step_masks" not in inspect.signature(part.forward).parameters]
     if lacking and distributed.world() > 1:
         raise UserError(
-            f"trainer.devices={trainer.devices}: {lacking[0].__name__}.forward takes no step_masks, so its mean is that "
-            "of a single device's images; see the losses of docs/extending.md, or set trainer.devices=1"
+            f"trainer.devices={trainer.devices}: {lacking[0].__name__}.forward takes no step_masks, so its mean is "
+            "that of one device's images; see the losses of docs/extending.md, or set trainer.devices=1"
         )
     if lacking and trainer.accumulate_grad_batches > 1 and trainer.accumulated_mean == "pixels":
         raise UserError(

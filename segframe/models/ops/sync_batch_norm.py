@@ -22,6 +22,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         x = input.float() if input.itemsize < 4 else input
         sums = x.sum((0, 2, 3), dtype=torch.float64)
         sums = total(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
@@ -43,7 +44,7 @@ def synchronize(network: nn.Module, on_gpu: bool) -> None:
     for name, layer in network.named_modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = cls
-            layer.process_group = None  # all of them
+            layer.process_group = None  # type: ignore[assignment]  # all of them
         elif isinstance(layer, BatchNorm) and layer.training:
             kind = type(layer).__name__
             log.warning("trainer.sync_batch_norm: %s, a %s, keeps the statistics of its own device", name, kind)
