@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import warnings
+from math import isfinite, nan
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -107,7 +108,9 @@ class Driver:
         return False
 
     def claim(self) -> tuple[FrozenTrial | None, Lease | None, bool]:
-        """A trial without a process, else a new one, and its lease; else whether the study is finished."""
+        """A trial without a process, else a new one, and its lease; else whether this driver has nothing left to do."""
+        if monotonic() > self.end:
+            return None, None, True
         trials = self.study.get_trials(deepcopy=False)
         mine = {process.number for process in self.running.values()}
         others = [t for t in trials if t.state is TrialState.RUNNING and t.number not in mine]
@@ -119,8 +122,8 @@ class Driver:
                     return self.journal.get_trial(trial._trial_id), lease, False
                 lease.release()
         drawn = sum(trial.state is not TrialState.WAITING for trial in trials)
-        if drawn >= self.limit or monotonic() > self.end:
-            return None, None, not others or monotonic() > self.end
+        if drawn >= self.limit:
+            return None, None, not others
         self.study.sampler = self.sampling.sampler(len(trials))
         new = self.study.ask()
         suggest(new, self.space.ranges)
@@ -168,8 +171,8 @@ class Driver:
                 self.journal.set_trial_user_attr(id_, "error", error)
                 self.journal.set_trial_state_values(id_, TrialState.FAIL)
             elif result is not None and result.pruned is not None:
-                values = list(self.journal.get_trial(id_).intermediate_values.values())[-1:]
-                self.journal.set_trial_state_values(id_, TrialState.PRUNED, values or None)
+                value = self.journal.get_trial(id_).intermediate_values.get(result.pruned, nan)
+                self.journal.set_trial_state_values(id_, TrialState.PRUNED, [value] if isfinite(value) else None)
             elif result is not None and result.best is not None:
                 self.journal.set_trial_state_values(id_, TrialState.COMPLETE, [result.best])
         finally:

@@ -15,7 +15,7 @@ from segframe.study import Lease, TrialAddress, read_result
 COMMAND = [sys.executable, "-m", "segframe", "train"]
 LOG = "trial.log"
 """In a trial's folder: all that its process prints."""
-MOST_DEATHS = 3
+MOST_DEATHS = 5
 """So often a trial is started again without having written a checkpoint in between."""
 SIGN_OF_LIFE = 10.0
 """Seconds between two."""

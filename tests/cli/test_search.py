@@ -1,7 +1,9 @@
 """Hyperparameter search: nothing is lost and nothing doubled, whatever is killed; bad trials end early."""
 
+import contextlib
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -38,6 +40,8 @@ for k in range(done, int(words.get("steps", 1))):
     time.sleep(0.1)
     step.with_suffix(".new").write_text(str(k + 1))
     step.with_suffix(".new").rename(step)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints/last.ckpt").touch()
 if lr > float(words.get("limit", 1e9)):
     sys.exit("error: optimizer.lr: too large")
 (folder / "result.new").write_text(json.dumps({"monitor": "val/miou", "best": 1 - lr}))
@@ -163,6 +167,33 @@ def test_two_drivers_of_which_one_is_killed_twice(tmp_path):
     check_complete(tmp_path, 12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_three_drivers_and_their_trials_are_killed_at_random(tmp_path, seed):
+    rng = random.Random(seed)
+
+    def start():
+        return start_driver(tmp_path, "trials=15", LR, "+steps=6", f"workers={rng.randint(1, 3)}")
+
+    drivers = [start() for _ in range(3)]
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        time.sleep(rng.uniform(0.02, 0.5))
+        k = rng.randrange(3)
+        processes = [path for path in tmp_path.glob("s/*/pid") if not (path.parent / "result.json").is_file()]
+        if processes and rng.random() < 0.5:
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(rng.choice(processes).read_text()), signal.SIGKILL)
+        elif drivers[k].poll() is None:
+            drivers[k].send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+        else:
+            drivers[k] = start()
+    for process in [*drivers, start()]:
+        process.wait(timeout=120)
+    check_complete(tmp_path, 15)
+    assert "Traceback" not in (tmp_path / "out").read_text()
+
+
 def test_a_killed_trial_goes_on_in_its_folder(tmp_path):
     process = start_driver(tmp_path, "trials=2", LR, "+steps=10")
     for step in ("2", "5"):
@@ -193,7 +224,7 @@ def test_a_trial_that_always_dies_fails(stub, tmp_path):
     result = stub("trials=1", LR)
     assert result.code == 1
     (row,) = rows(tmp_path / "s/trials.csv")
-    assert row["error"].startswith("killed by SIGKILL 3 times without a new checkpoint; did memory run out? see s/0/")
+    assert row["error"].startswith("killed by SIGKILL 5 times without a new checkpoint; did memory run out? see s/0/")
 
 
 def test_what_a_driver_left_when_it_was_killed_while_drawing(stub, tmp_path):
