@@ -60,9 +60,10 @@ class Driver:
         self.sampling = Sampling(config.sampler, space)
         self.limit = self.sampling.limit(config.trials)
         self.flags = [f"--config-dir={place}" for place in config_dirs]
-        self.study, self.journal, self.monitor = open_study(self.folder, space, config_dirs)
+        self.study, self.journal, facts = open_study(self.folder, space, config_dirs)
+        self.monitor = facts.monitor
         self.end = monotonic() + 60 * config.timeout if config.timeout is not None else float("inf")
-        self.slots = environments(config.workers)
+        self.slots = environments(config.workers, facts.devices)
         self.running: dict[int, TrialProcess] = {}  # by place among the slots
         self.next_claim = 0.0
         self.signal: int | None = None

@@ -145,18 +145,25 @@ def setting_words(params: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in params.items()]
 
 
-def check_space(space: Space, config_dirs: list[str]) -> tuple[str, str]:
-    """Compose and validate the trials' config with every choice, and both ends of every range, once.
+class TrialFacts(NamedTuple):
+    """What the config of all trials says that concerns the study."""
 
-    Returns the monitored metric, and `min` or `max`, its better end.
-    """
+    monitor: str
+    mode: str
+    """The better end of the monitored metric, `min` or `max`."""
+    devices: int | str
+    """Of a trial, or `auto`."""
+
+
+def check_space(space: Space, config_dirs: list[str]) -> TrialFacts:
+    """Compose and validate the trials' config with every choice, and both ends of every range, once."""
     from segframe.inference.metrics import best_mode  # imports torch, which a continued study does without
 
     first = {key: ends(kind)[0] for key, kind in space.ranges.items()}
     samples = [first, *({**first, key: value} for key, kind in space.ranges.items() for value in ends(kind)[1:])]
     configs = [compose_trial([*space.fixed, *setting_words(sample)], config_dirs) for sample in samples]
     monitor = str(configs[0].monitor)
-    return monitor, best_mode(monitor)
+    return TrialFacts(monitor, best_mode(monitor), configs[0].trainer.devices)
 
 
 def compose_trial(words: list[str], config_dirs: list[str]) -> DictConfig:

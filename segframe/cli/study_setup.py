@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from optuna.study import StudyDirection
 
-from segframe.cli.search_space import Space, check_space, grid_values
+from segframe.cli.search_space import Space, TrialFacts, check_space, grid_values
 from segframe.config.validate import check_targets
 from segframe.errors import UserError, check_range, error_context
 from segframe.files import write_text
@@ -74,11 +74,11 @@ class Sampling:
 
 
 class OpenStudy(NamedTuple):
-    """A study, its journal, and what its trials are compared by."""
+    """A study, its journal, and what its trials have in common."""
 
     study: optuna.Study
     journal: Any
-    monitor: str
+    facts: TrialFacts
 
 
 def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
@@ -88,11 +88,11 @@ def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
         strange = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
         if strange and not path.is_file():  # no other driver has begun the study meanwhile
             raise UserError(f"study={folder}: the folder holds other files ({strange[0].name}); choose another")
-        monitor, mode = check_space(space, config_dirs)
+        facts = check_space(space, config_dirs)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK):
             if not path.is_file():
-                content = {"monitor": monitor, "mode": mode, "settings": space.words}
+                content = {**facts._asdict(), "settings": space.words}
                 write_text(path, yaml.safe_dump(content, sort_keys=False, width=1000))
     stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     if other := sorted(set(stored["settings"]) ^ set(space.words)):
@@ -104,4 +104,4 @@ def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
     direction = StudyDirection.MINIMIZE if stored["mode"] == "min" else StudyDirection.MAXIMIZE
     with locked(folder / LOCK):
         study = optuna.create_study(storage=journal, study_name=NAME, direction=direction, load_if_exists=True)
-    return OpenStudy(study, journal, stored["monitor"])
+    return OpenStudy(study, journal, TrialFacts(stored["monitor"], stored["mode"], stored.get("devices", 1)))

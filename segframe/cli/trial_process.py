@@ -98,12 +98,15 @@ class TrialProcess:
         return errors[-1].removeprefix("error: ")[:600] if errors else ""
 
 
-def environments(workers: int | None) -> list[dict[str, str]]:
-    """The environment of each trial that runs at a time: its share of GPUs, or of the cores."""
+def environments(workers: int | None, devices: int | str = 1) -> list[dict[str, str]]:
+    """The environment of each trial that runs at a time: its share of GPUs, or of the cores.
+
+    `devices`: of a trial; as many trials run at a time as the GPUs suffice for, where `workers` is None.
+    """
     if workers == 1:
         return [{}]  # all of them
     gpus = visible_gpus()
-    workers = workers or len(gpus) or 1
+    workers = workers or (len(gpus) // devices if isinstance(devices, int) else 1) or 1
     if workers == 1:
         return [{}]
     if gpus:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from segframe import preemption
 from segframe.cli import search as driver
 from segframe.cli import study_setup, trial_process
-from segframe.cli.search_space import check_space, grid_values, read_space
+from segframe.cli.search_space import TrialFacts, check_space, grid_values, read_space
 from segframe.errors import UserError
 from segframe.study import Lease, TrialAddress, open_journal, read_result
 
@@ -52,7 +52,7 @@ import sys
 from segframe.cli import search, study_setup
 from segframe.cli.main import run
 search.COMMAND = [sys.executable, "trial.py"]
-study_setup.check_space = lambda *_: ("val/miou", "max")
+study_setup.check_space = lambda *_: study_setup.TrialFacts("val/miou", "max", 1)
 run("search")
 """
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
@@ -63,7 +63,7 @@ def stub(run, tmp_path, monkeypatch):
     """Runs a search in this process whose trials are TRIAL."""
     (tmp_path / "trial.py").write_text(TRIAL)
     monkeypatch.setattr(driver, "COMMAND", [sys.executable, "trial.py"])
-    monkeypatch.setattr(study_setup, "check_space", lambda *_: ("val/miou", "max"))
+    monkeypatch.setattr(study_setup, "check_space", lambda *_: TrialFacts("val/miou", "max", 1))
     handlers = {number: signal.getsignal(number) for number in preemption.SIGNALS}
     yield lambda *words: run("scripts/search.py", "study=s", *words)
     for number, handler in handlers.items():
@@ -253,13 +253,16 @@ def test_what_a_driver_left_when_it_was_killed_while_drawing(stub, tmp_path):
         (2, ["0", "1", "4", "5"], ["0,1", "4,5"]),
         (3, ["0", "1"], ["0", "1", "0"]),
         (1, ["0", "1"], [None]),
+        ((None, 2), ["0", "1", "2", "3"], ["0,1", "2,3"]),
+        ((None, "auto"), ["0", "1", "2", "3"], [None]),
+        ((None, 2), ["0"], [None]),
         (None, [], [None]),
         (2, [], [None, None]),
     ],
 )
 def test_gpus_are_divided_among_the_workers(monkeypatch, workers, gpus, shares):
     monkeypatch.setattr(trial_process, "visible_gpus", lambda: gpus)
-    found = trial_process.environments(workers)
+    found = trial_process.environments(*(workers if isinstance(workers, tuple) else (workers,)))
     assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in found] == shares
     assert ("OMP_NUM_THREADS" in found[0]) == (workers == 2 and not gpus)
 
@@ -388,14 +391,14 @@ def test_other_samplers(stub, tmp_path, sampler):
 
 
 def test_metric_and_mode_come_from_the_trials_config():
-    assert check_space(read_space(None, [LR, "monitor=val/loss"]), []) == ("val/loss", "min")
+    assert check_space(read_space(None, [LR, "monitor=val/loss"]), []) == ("val/loss", "min", 1)
 
 
 @pytest.mark.parametrize("option", options("search"))
 def test_the_files_of_ranges(option):
     file = OmegaConf.to_container(composed(f"search={option}", "study=s", name="search"))["search"]
     space = read_space(file, [])
-    assert check_space(space, []) == ("val/miou", "max")
+    assert check_space(space, []) == ("val/miou", "max", 1)
 
 
 @pytest.mark.parametrize(
