@@ -27,10 +27,11 @@ def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, Segmentatio
     with error_context("transforms"):
         transform = Transform(steps)
     with error_context("data"):
-        if data.download:
-            make_dataset.func.download(data.root)
-        train = open_split(make_dataset, data, data.train_split, transform=transform, seed=config.seed)
-        val = open_split(make_dataset, data, data.val_split)
+        with distributed.first_of_machine_first():
+            if data.download:
+                make_dataset.func.download(data.root)
+            train = open_split(make_dataset, data, data.train_split, transform=transform, seed=config.seed)
+            val = open_split(make_dataset, data, data.val_split)
         if data.cache is not None:
             add_caches([train, val], data.cache, data.cache_dir)
         return train, val

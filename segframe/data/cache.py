@@ -1,4 +1,4 @@
-"""Cache of decoded samples, in memory shared by all workers or in a file that later runs reuse."""
+"""Cache of decoded samples, in memory shared by all processes or in a file that later runs reuse."""
 
 import mmap
 import os
@@ -28,7 +28,7 @@ class Cache:
 
     Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, C) and mask (H, W) of uint8.
     Samples whose files have changed in size or mtime are read again, and stored unless they exceed the reserved bytes.
-    `file` None: the buffer is anonymous memory.
+    `file` None: the buffer is memory.
     """
 
     def __init__(self, buffer: mmap.mmap, num_samples: int, pixels: PixelFormat, file: Path | None) -> None:

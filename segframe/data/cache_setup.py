@@ -1,8 +1,10 @@
 """Creation of the caches of decoded samples: names, layout, free space."""
 
+import ctypes
 import mmap
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from segframe import distributed
 from segframe.data.base import SegmentationDataset
 from segframe.data.cache import HEADER_BYTES, RECORD, Cache, open_cache
 from segframe.data.image_io import read_header
@@ -18,11 +21,13 @@ from segframe.errors import UserError
 MAGIC = b"segframe decoded samples, 3".ljust(HEADER_BYTES - 32)
 """File format; the number is its version."""
 
+MFD_CLOEXEC = 1  # sys/mman.h
+
 
 def add_caches(datasets: Sequence[SegmentationDataset], kind: str, folder: str | None) -> None:
     """Give datasets a cache: `kind` "ram", or "disk" in the folder (None: .segframe below root).
 
-    UserError if there is not enough space for all of them.
+    All processes of a machine share it, and all call this. UserError if there is not enough space for all caches.
     """
     if kind not in ("ram", "disk"):
         raise UserError(f"data.cache={kind}: it is ram, disk or null")
@@ -60,11 +65,25 @@ class Store:
         self.head = MAGIC + digest + index.tobytes()
         self.name = f"{kind.__name__.lower()}_{dataset.split}_{digest.hex()[:12]}"
 
-    def in_memory(self) -> Cache:
-        """Create an empty cache in memory."""
-        buffer = mmap.mmap(-1, self.size)
-        buffer[: len(self.head)] = self.head
+    def in_memory(self, descriptor: int = -1) -> Cache:
+        """Create an empty cache in anonymous memory, or open the one in a memory that has a file descriptor."""
+        buffer = mmap.mmap(descriptor, self.size)
+        if descriptor == -1:
+            buffer[: len(self.head)] = self.head
         return Cache(buffer, self.num_samples, self.pixels, None)
+
+    def shared_memory(self) -> int:
+        """Create an empty cache in memory that other processes can open; returns its file descriptor.
+
+        Unlike /dev/shm it has no limit of size, and vanishes with its last user.
+        """
+        # Not os.memfd_create, which conda's Python lacks.
+        descriptor: int = ctypes.CDLL(None, use_errno=True).memfd_create(b"segframe", MFD_CLOEXEC)
+        if descriptor < 0:
+            raise UserError(f"data.cache=ram: {os.strerror(ctypes.get_errno())}; set data.cache=disk")
+        os.write(descriptor, self.head)
+        os.ftruncate(descriptor, self.size)
+        return descriptor
 
     def is_in(self, file: Path) -> bool:
         """Whether the file holds this cache, with the same layout."""
@@ -77,8 +96,8 @@ class Store:
         """Return the bytes by which the file will still grow on the disk."""
         return self.size - 512 * file.stat().st_blocks if self.is_in(file) else self.size
 
-    def on_disk(self, file: Path) -> Cache:
-        """Open the cache in the file; create it if necessary."""
+    def create(self, file: Path) -> None:
+        """Create the file if necessary."""
         if not self.is_in(file):
             # Written under another name, so that no run opens a partial header.
             unfinished = file.with_suffix(f".{uuid4().hex}")
@@ -86,30 +105,58 @@ class Store:
                 opened.write(self.head)
                 opened.truncate(self.size)
             os.replace(unfinished, file)
-        return open_cache(file, self.num_samples, self.pixels)
 
 
 def _make_in_memory(stores: Sequence[Store]) -> list[Cache]:
-    needed, free = sum(store.size for store in stores), free_memory()
-    if free is not None and needed > free:
+    if distributed.local_rank() == 0:
+        needed, free = sum(store.size for store in stores), free_memory()
+        if free is not None and needed > free:
+            raise UserError(
+                f"data.cache=ram needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+                "set data.cache=disk or null"
+            )
+    if distributed.world() == 1:
+        return [store.in_memory() for store in stores]
+    if sys.platform != "linux":
+        raise UserError("data.cache=ram: several processes share memory on Linux only; set data.cache=disk")
+    return _share_memory(stores)
+
+
+def _share_memory(stores: Sequence[Store]) -> list[Cache]:
+    """The caches in memory of the first process of each machine, which the others open as its file descriptors."""
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text()
+    own = [store.shared_memory() for store in stores] if distributed.local_rank() == 0 else []
+    found = distributed.gather((machine, [f"/proc/{os.getpid()}/fd/{number}" for number in own]))
+    files = next(files for name, files in found if name == machine and files)
+    try:
+        opened = [os.open(file, os.O_RDWR) for file in files]
+    except OSError as error:
         raise UserError(
-            f"data.cache=ram needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: set data.cache=disk or null"
-        )
-    return [store.in_memory() for store in stores]
+            f"data.cache=ram: a process may not open the memory of another ({error}); set data.cache=disk"
+        ) from None
+    caches = [store.in_memory(descriptor) for store, descriptor in zip(stores, opened, strict=True)]
+    distributed.wait_for_all()
+    for descriptor in own + opened:
+        os.close(descriptor)
+    return caches
 
 
 def _make_on_disk(stores: Sequence[Store], folder: Path) -> list[Cache]:
+    files = [folder / f"{store.name}.cache" for store in stores]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{store.name}.cache" for store in stores]
-        needed = sum(store.missing(file) for store, file in zip(stores, files, strict=True))
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise UserError(
-                f"data.cache=disk needs {needed / 1e9:.1f} GB more in {folder} and {free / 1e9:.1f} GB are free there: "
-                "point data.cache_dir at another disk, or set data.cache=null"
-            )
-        return [store.on_disk(file) for store, file in zip(stores, files, strict=True)]
+        with distributed.first_of_machine_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            needed = sum(store.missing(file) for store, file in zip(stores, files, strict=True))
+            free = shutil.disk_usage(folder).free
+            if needed > free:
+                raise UserError(
+                    f"data.cache=disk needs {needed / 1e9:.1f} GB more in {folder} and {free / 1e9:.1f} GB are free "
+                    "there: point data.cache_dir at another disk, or set data.cache=null"
+                )
+            for store, file in zip(stores, files, strict=True):
+                store.create(file)
+        # Several machines may have replaced one another's files; all open the last.
+        return [open_cache(file, store.num_samples, store.pixels) for store, file in zip(stores, files, strict=True)]
     except OSError as error:
         raise UserError(f"data.cache=disk cannot write to {folder} ({error.strerror}): set data.cache_dir") from None
 

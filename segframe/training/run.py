@@ -35,7 +35,7 @@ def train(config: DictConfig) -> float:
         with first_of_machine_first():
             validate_config(config, resumes)
             report_foreign_parts(config, auto=config.resume == "auto")
-            train_set, val_set = build_datasets(config)
+        train_set, val_set = build_datasets(config)
         weights = read_weights(config.init_from) if config.init_from and not resumes else None
         config = on_rank_zero(finish_config, config, resumes, train_set, weights)
 
