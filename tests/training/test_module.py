@@ -117,4 +117,4 @@ def test_a_validation_counts_what_evaluate_counts_with_any_inference(words):
             loss += F.cross_entropy(full, batch["mask"].long(), ignore_index=255).item()
     matrix = evaluate(segmenter, val_set, build_inference(config.inference, config), None, 0, torch.device("cpu"))
     assert torch.equal(module.confusion.matrix, matrix)
-    assert module.val_loss.item() == pytest.approx(loss, rel=1e-4)
+    assert sum(module.val_losses).item() == pytest.approx(loss, rel=1e-4)

@@ -17,7 +17,7 @@ from segframe.training import trainer
     ("settings", "message"),
     [
         ({"trainer.lightning.max_stepz": 1}, "trainer.lightning.max_stepz=1: Lightning's Trainer has no such argument"),
-        ({"trainer.lightning.devices": 2}, "trainer.lightning.devices=2: segframe sets it; a run uses one device"),
+        ({"trainer.lightning.devices": 2}, "trainer.lightning.devices=2: segframe sets it; trainer.devices=..."),
         ({"trainer.lightning.max_steps": 9}, "segframe sets it; trainer.max_steps=..."),
         ({"trainer.lightning.overfit_batches": 1}, "segframe sets it; experiment=overfit learns a few images by heart"),
         ({"trainer.lightning.limit_val_batches": 0}, "no checkpoint is written without a validation"),

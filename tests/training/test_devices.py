@@ -1,0 +1,247 @@
+"""Training on several devices: the same run as on one. Processes on a CPU, connected by gloo."""
+
+import copy
+import os
+import signal
+
+import pytest
+import torch
+from conftest import RUN, TINY, UNET, rows
+from processes import connected, fork, program
+from pytorch_lightning import Callback
+from torch import nn
+
+from segframe import distributed
+from segframe.data.sampling import BatchSampler
+from segframe.errors import UserError
+from segframe.models.heads.deeplab import ImagePooling
+from segframe.models.logits import Logits
+from segframe.models.losses import CoarseLabels, CrossEntropy, Dice, WeightedSum
+from segframe.models.ops.sync_batch_norm import SyncBatchNorm, is_synchronized, synchronize
+from segframe.models.weights import checkpoint
+from segframe.training.ddp import average_statistics, gather_masks
+
+SAME = (*TINY, *RUN[2:], "data.batch_size=6", "head.dropout=0", "trainer.max_steps=6", "trainer.val_every_n_steps=3")
+DOUBLE = ("trainer.precision=64-true", "optimizer.lr=0.001")
+
+
+def weights(folder, name="last"):
+    return checkpoint.load_file(folder / f"checkpoints/{name}.ckpt")["state_dict"]
+
+
+def train_on(devices, *words):
+    ended = fork(devices, program, "train.py", *words)
+    assert [process.code for process in ended] == [0] * devices, ended
+    assert not any(process.out for process in ended[1:]), ended
+    return ended[0].out
+
+
+def largest_difference(first, second):
+    assert first.keys() == second.keys()
+    return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
+
+
+@pytest.mark.parametrize("norms", ["trainer.sync_batch_norm=true", "batch_norm.frozen=all"])
+def test_several_devices_train_as_one(run, tmp_path, norms):
+    """In float64: the same weights to within rounding, and the same figures of 5 images, which 2 and 3 do not divide."""
+    words = [word for word in SAME if "logger" not in word]
+    words += [*DOUBLE, "logger=default", norms, "data.dataset.num_images={train: 14, val: 5, test: 2}"]
+    result = run("train.py", *words, "output_dir=1")
+    assert result.code == 0, result.out
+    expected = weights(tmp_path / "1")
+    validated = [{k: v for k, v in row.items() if k.startswith("val/")} for row in rows(tmp_path / "1/metrics.csv")]
+    assert len(validated) == 2
+    for devices in (2, 3):
+        out = train_on(devices, *words, f"output_dir={devices}")
+        assert out.count("step 6/6") == result.out.count("step 6/6")
+        assert largest_difference(weights(tmp_path / str(devices)), expected) <= 1e-14
+        found = [{k: v for k, v in row.items() if k.startswith("val/")} for row in rows(tmp_path / f"{devices}/metrics.csv")]
+        assert found == validated
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_coarse"])
+def test_two_devices_are_two_accumulated_batches(run, tmp_path, loss):
+    """In float32, bit for bit, where no layer computes statistics of its batch."""
+    words = (*SAME, "batch_norm.frozen=statistics", "trainer.precision=32-true", f"loss={loss}")
+    train_on(2, *words, "output_dir=devices")
+    accumulated = ("data.batch_size=3", "trainer.accumulate_grad_batches=2", "output_dir=batches")
+    assert run("train.py", *words, *accumulated).code == 0
+    assert largest_difference(weights(tmp_path / "devices"), weights(tmp_path / "batches")) == 0
+
+
+def batch():
+    """Logits of four images, whose masks hold unequal shares of void."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(4, 3, 6, 6, dtype=torch.float64, generator=generator)
+    masks = torch.randint(0, 3, (4, 12, 12), dtype=torch.uint8, generator=generator)
+    masks[:1, 2:] = masks[1, :3] = masks[3, :, 4:] = 255
+    return values, masks
+
+
+LOSSES = {
+    "mean": CrossEntropy(None, 0.0),
+    "class weights": CrossEntropy([0.2, 3.0, 1.0], 0.1),
+    "mean over pixels": CrossEntropy([0.2, 3.0, 1.0], 0.0, "pixel_mean"),
+    "sum": CrossEntropy(None, 0.0, "sum"),
+    "dice": Dice(1.0),
+    "sum of losses": WeightedSum({"a": CrossEntropy(None, 0.0), "b": Dice(0.0)}, {"a": 0.5, "b": 2.0}),
+    "coarse": CoarseLabels(CrossEntropy(None, 0.0)),
+}
+
+
+def loss_and_gradient(loss, values, masks, *step_masks):
+    values = values.clone().requires_grad_()
+    total = loss(Logits(values, (12, 12), None), masks, *step_masks)
+    total.backward()
+    return total.detach(), values.grad
+
+
+def compare_losses():
+    """On each of two devices: the shares of its images against the batch of all."""
+    values, masks = batch()
+    own = slice(2 * distributed.rank(), 2 * distributed.rank() + 2)
+    step_masks = gather_masks([masks[own]])
+    assert torch.equal(torch.cat(step_masks), masks)
+    for name, loss in LOSSES.items():
+        expected, gradient = loss_and_gradient(loss, values, masks)
+        share, own_gradient = loss_and_gradient(loss, values[own], masks[own], step_masks)
+        torch.testing.assert_close(distributed.total(share), expected, msg=name)
+        torch.testing.assert_close(own_gradient, gradient[own], msg=name)
+        mean, _ = loss_and_gradient(loss, values[own], masks[own])
+        assert name == "sum" or abs(distributed.total(mean) / 2 - expected) > 1e-6, name
+
+
+def compare_norms():
+    """On each of two devices: a synchronized layer against one that sees all images."""
+    images = torch.randn(4, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    own = slice(2 * distributed.rank(), 2 * distributed.rank() + 2)
+    one, several = nn.BatchNorm2d(3).double(), nn.Sequential(nn.BatchNorm2d(3)).double()
+    synchronize(several, on_gpu=False)
+    assert type(several[0]) is SyncBatchNorm
+    all_images, own_images = images.clone().requires_grad_(), images[own].clone().requires_grad_()
+    expected, found = one(all_images), several(own_images)
+    torch.testing.assert_close(found, expected[own], rtol=0, atol=1e-14)
+    weight = torch.arange(expected.numel(), dtype=torch.float64).reshape(expected.shape).sin()
+    (expected * weight).sum().backward()
+    (found * weight[own]).sum().backward()
+    torch.testing.assert_close(own_images.grad, all_images.grad[own], rtol=0, atol=1e-13)
+    torch.testing.assert_close(distributed.total(several[0].weight.grad), one.weight.grad, rtol=0, atol=1e-12)
+    for name, buffer in one.named_buffers():
+        torch.testing.assert_close(several[0].get_buffer(name), buffer, rtol=0, atol=1e-14)
+    # A single image on each device has no variance of its own, but has one with that of the other.
+    pooling = ImagePooling(3, 4).double()
+    shared = copy.deepcopy(pooling)
+    synchronize(shared, on_gpu=False)
+    pair = images[:2]
+    torch.testing.assert_close(shared(pair[distributed.rank()][None])[0], pooling(pair)[distributed.rank()])
+    assert is_synchronized(shared.bn)
+    # Without synchronization the running statistics are averaged before they are used.
+    layer = nn.BatchNorm2d(2)
+    layer.running_mean.fill_(1.0 + distributed.rank())
+    average_statistics(layer)
+    assert layer.running_mean.tolist() == [1.5, 1.5]
+
+
+def compare_small_masks():
+    """Masks of different sizes are padded with void."""
+    side = 2 + distributed.rank()
+    first, second = gather_masks([torch.full((1, side, side), distributed.rank(), dtype=torch.uint8)])
+    assert first[0].tolist() == [[0, 0, 255], [0, 0, 255], [255, 255, 255]]
+    assert second.unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("function", [compare_losses, compare_norms, compare_small_masks])
+def test_what_devices_share(function, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for ended in fork(2, connected, function):
+        assert ended.code == 0, ended.out
+
+
+def test_each_device_gets_its_part_of_every_batch(monkeypatch):
+    whole = list(BatchSampler(10, 6, 4, seed=3))
+    monkeypatch.setattr(distributed, "world", lambda: 3)
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        parts.append(list(BatchSampler(10, 6, 4, seed=3)))
+    assert [first + second + third for first, second, third in zip(*parts, strict=True)] == whole
+
+
+class Fault(Callback):
+    """What happens to the second of two devices before its fourth step."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 3 and distributed.rank() == 1:
+            if self.kind == "mistake":
+                raise UserError("data.root=x: an image cannot be read; repair it")
+            if self.kind == "bug":
+                raise KeyError("a bug")
+            if self.kind == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.kind == "asked":
+                os.kill(os.getpid(), signal.SIGTERM)
+            batch["image"] = batch["image"].float() * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("mistake", "error: data.root=x: an image cannot be read; repair it"),
+        ("diverged", "error: the loss of step 4 is nan"),
+        ("killed", "error: another process of this job ended without a message"),
+        ("bug", "KeyError: 'a bug'"),
+    ],
+)
+def test_one_device_reports_why_all_end(run, tmp_path, kind, sentence):
+    fault = f"callbacks={{fault: {{_target_: test_devices.Fault, kind: {kind}}}}}"
+    ended = fork(2, program, "train.py", *UNET, *RUN[:2], "logger=none", fault, "trust=[test_devices]", "output_dir=run")
+    out = "".join(process.out for process in ended)
+    assert out.count(sentence) == 1, out
+    assert out.count("error: ") == (kind != "bug"), out
+    assert "Error executing job" not in out
+    assert [process.code for process in ended] == [1, -signal.SIGKILL if kind == "killed" else 1]
+    assert (tmp_path / "run/diverged.pt").exists() == (kind == "diverged")
+
+
+def test_devices_end_at_the_same_step_and_another_number_resumes(run, tmp_path):
+    """A signal that one device gets ends both after the step; one device goes on as if there had been two."""
+    words = (*SAME, *DOUBLE, "trainer.sync_batch_norm=true")
+    train_on(2, *words, "output_dir=whole")
+    fault = "callbacks.fault={_target_: test_devices.Fault, kind: asked}"
+    ended = fork(2, program, "train.py", *words, "+" + fault, "trust=[test_devices]", "output_dir=ended")
+    assert [process.code for process in ended] == [75, 75], ended
+    assert ended[0].out.count("SIGTERM: step 4 is in") == 1
+    assert not ended[1].out
+    assert run("train.py", *words, "resume=auto", "output_dir=ended").code == 0
+    assert largest_difference(weights(tmp_path / "ended"), weights(tmp_path / "whole")) <= 1e-13
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["data.batch_size=3"], "data.batch_size=3: it is that of all 2 devices together, which have equal parts"),
+        (["data.dataset.num_images={train: 12, val: 1, test: 1}"], "there are 1 validation images to share"),
+        (["trainer.sync_batch_norm=maybe"], "trainer.sync_batch_norm=maybe: it must be auto, true or false"),
+        (["loss=unknown"], "loss"),
+        (["-m", "seed=0,1"], "-m: a sweep's jobs start processes themselves"),
+    ],
+)
+def test_one_device_reports_wrong_settings(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = fork(2, program, "train.py", *UNET, *RUN, *words, "output_dir=run")
+    out = "".join(process.out for process in ended)
+    assert [process.code for process in ended] == [1, 1]
+    assert out.count("error: ") == 1, out
+    assert sentence in out
+
+
+def test_evaluation_and_prediction_share_the_images(run, trained, tmp_path):
+    images = "data.dataset.num_images={train: 1, val: 5, test: 1}"
+    evaluate = ("scripts/evaluate.py", f"checkpoint={trained}", images, "accelerator=cpu")
+    assert run(*evaluate, "output_dir=1").code == 0
+    ended = fork(2, program, *evaluate, "output_dir=2")
+    assert [process.code for process in ended] == [0, 0], ended
+    assert (tmp_path / "1/metrics.json").read_text() == (tmp_path / "2/metrics.json").read_text()
