@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from segframe import distributed
@@ -52,6 +53,7 @@ def _child(rank: int, count: int, port: int, output: Path, function: Callable[..
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout, sys.stderr = (open(number, "w", closefd=False, buffering=1) for number in (1, 2))  # noqa: SIM115
+    torch.set_num_threads(1)  # the threads of the process that forked are not here
     code = 0
     try:
         function(*arguments)

@@ -108,6 +108,7 @@ def run(name: str) -> None:
     if not (program.takes_devices and launch.is_member()):
         run_program(program)
         return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of lost connections
     with launch.membership():
         if {"-m", "--multirun"} & set(sys.argv):
             sys.exit("error: -m: a sweep's jobs start processes themselves; type trainer.devices=... without torchrun")

@@ -2,11 +2,13 @@
 
 import copy
 import os
+import shutil
 import signal
 
 import pytest
 import torch
-from conftest import RUN, TINY, UNET, rows
+from conftest import RUN, TINY, UNET, photo, rows
+from PIL import Image
 from processes import connected, fork, program
 from pytorch_lightning import Callback
 from torch import nn
@@ -25,15 +27,26 @@ SAME = (*TINY, *RUN[2:], "data.batch_size=6", "head.dropout=0", "trainer.max_ste
 DOUBLE = ("trainer.precision=64-true", "optimizer.lr=0.001")
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def weights(folder, name="last"):
     return checkpoint.load_file(folder / f"checkpoints/{name}.ckpt")["state_dict"]
 
 
-def train_on(devices, *words):
-    ended = fork(devices, program, "train.py", *words)
+def run_on(devices, *words):
+    """The output of a program on so many devices."""
+    ended = fork(devices, program, *words)
     assert [process.code for process in ended] == [0] * devices, ended
     assert not any(process.out for process in ended[1:]), ended
     return ended[0].out
+
+
+def validations(folder):
+    """The figures of each validation, as they are written."""
+    return [{k: v for k, v in row.items() if k.startswith("val/")} for row in rows(folder / "metrics.csv")]
 
 
 def largest_difference(first, second):
@@ -42,30 +55,34 @@ def largest_difference(first, second):
 
 
 @pytest.mark.parametrize("norms", ["trainer.sync_batch_norm=true", "batch_norm.frozen=all"])
-def test_several_devices_train_as_one(run, tmp_path, norms):
+def test_several_devices_train_as_one(tmp_path, norms):
     """In float64: the same weights to within rounding, and the same figures of 5 images, which 2 and 3 do not divide."""
-    words = [word for word in SAME if "logger" not in word]
-    words += [*DOUBLE, "logger=default", norms, "data.dataset.num_images={train: 14, val: 5, test: 2}"]
-    result = run("train.py", *words, "output_dir=1")
-    assert result.code == 0, result.out
+    words = (
+        "train.py",
+        *SAME,
+        *DOUBLE,
+        "logger=default",
+        norms,
+        "data.dataset.num_images={train: 14, val: 5, test: 2}",
+    )
+    first_out = run_on(1, *words, "output_dir=1")
     expected = weights(tmp_path / "1")
-    validated = [{k: v for k, v in row.items() if k.startswith("val/")} for row in rows(tmp_path / "1/metrics.csv")]
+    validated = validations(tmp_path / "1")
     assert len(validated) == 2
     for devices in (2, 3):
-        out = train_on(devices, *words, f"output_dir={devices}")
-        assert out.count("step 6/6") == result.out.count("step 6/6")
+        out = run_on(devices, *words, f"output_dir={devices}")
+        assert out.count("step 6/6") == first_out.count("step 6/6")
         assert largest_difference(weights(tmp_path / str(devices)), expected) <= 1e-14
-        found = [{k: v for k, v in row.items() if k.startswith("val/")} for row in rows(tmp_path / f"{devices}/metrics.csv")]
-        assert found == validated
+        assert validations(tmp_path / str(devices)) == validated
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_coarse"])
-def test_two_devices_are_two_accumulated_batches(run, tmp_path, loss):
+def test_two_devices_are_two_accumulated_batches(tmp_path, loss):
     """In float32, bit for bit, where no layer computes statistics of its batch."""
-    words = (*SAME, "batch_norm.frozen=statistics", "trainer.precision=32-true", f"loss={loss}")
-    train_on(2, *words, "output_dir=devices")
+    words = ("train.py", *SAME, "batch_norm.frozen=statistics", "trainer.precision=32-true", f"loss={loss}")
+    run_on(2, *words, "output_dir=devices")
     accumulated = ("data.batch_size=3", "trainer.accumulate_grad_batches=2", "output_dir=batches")
-    assert run("train.py", *words, *accumulated).code == 0
+    run_on(1, *words, *accumulated)
     assert largest_difference(weights(tmp_path / "devices"), weights(tmp_path / "batches")) == 0
 
 
@@ -151,8 +168,7 @@ def compare_small_masks():
 
 
 @pytest.mark.parametrize("function", [compare_losses, compare_norms, compare_small_masks])
-def test_what_devices_share(function, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_devices_share(function):
     for ended in fork(2, connected, function):
         assert ended.code == 0, ended.out
 
@@ -183,7 +199,8 @@ class Fault(Callback):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.kind == "asked":
                 os.kill(os.getpid(), signal.SIGTERM)
-            batch["image"] = batch["image"].float() * float("nan")
+            if self.kind == "diverged":
+                batch["image"] = batch["image"].float() * float("nan")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +212,9 @@ class Fault(Callback):
         ("bug", "KeyError: 'a bug'"),
     ],
 )
-def test_one_device_reports_why_all_end(run, tmp_path, kind, sentence):
-    fault = f"callbacks={{fault: {{_target_: test_devices.Fault, kind: {kind}}}}}"
-    ended = fork(2, program, "train.py", *UNET, *RUN[:2], "logger=none", fault, "trust=[test_devices]", "output_dir=run")
+def test_one_device_reports_why_all_end(tmp_path, kind, sentence):
+    fault = ("trust=[test_devices]", f"+callbacks.fault={{_target_: test_devices.Fault, kind: {kind}}}")
+    ended = fork(2, program, "train.py", *UNET, *RUN, *fault, "output_dir=run")
     out = "".join(process.out for process in ended)
     assert out.count(sentence) == 1, out
     assert out.count("error: ") == (kind != "bug"), out
@@ -206,16 +223,16 @@ def test_one_device_reports_why_all_end(run, tmp_path, kind, sentence):
     assert (tmp_path / "run/diverged.pt").exists() == (kind == "diverged")
 
 
-def test_devices_end_at_the_same_step_and_another_number_resumes(run, tmp_path):
+def test_devices_end_at_the_same_step_and_another_number_resumes(tmp_path):
     """A signal that one device gets ends both after the step; one device goes on as if there had been two."""
-    words = (*SAME, *DOUBLE, "trainer.sync_batch_norm=true")
-    train_on(2, *words, "output_dir=whole")
-    fault = "callbacks.fault={_target_: test_devices.Fault, kind: asked}"
-    ended = fork(2, program, "train.py", *words, "+" + fault, "trust=[test_devices]", "output_dir=ended")
+    words = ("train.py", *SAME, *DOUBLE, "trainer.sync_batch_norm=true")
+    run_on(2, *words, "output_dir=whole")
+    fault = ("trust=[test_devices]", "+callbacks.fault={_target_: test_devices.Fault, kind: asked}")
+    ended = fork(2, program, *words, *fault, "output_dir=ended")
     assert [process.code for process in ended] == [75, 75], ended
     assert ended[0].out.count("SIGTERM: step 4 is in") == 1
     assert not ended[1].out
-    assert run("train.py", *words, "resume=auto", "output_dir=ended").code == 0
+    run_on(1, *words, "resume=auto", "output_dir=ended", "~callbacks.fault")
     assert largest_difference(weights(tmp_path / "ended"), weights(tmp_path / "whole")) <= 1e-13
 
 
@@ -229,8 +246,7 @@ def test_devices_end_at_the_same_step_and_another_number_resumes(run, tmp_path):
         (["-m", "seed=0,1"], "-m: a sweep's jobs start processes themselves"),
     ],
 )
-def test_one_device_reports_wrong_settings(words, sentence, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_one_device_reports_wrong_settings(words, sentence):
     ended = fork(2, program, "train.py", *UNET, *RUN, *words, "output_dir=run")
     out = "".join(process.out for process in ended)
     assert [process.code for process in ended] == [1, 1]
@@ -238,10 +254,20 @@ def test_one_device_reports_wrong_settings(words, sentence, tmp_path, monkeypatc
     assert sentence in out
 
 
-def test_evaluation_and_prediction_share_the_images(run, trained, tmp_path):
+def test_evaluation_and_prediction_share_the_images(trained, tmp_path):
     images = "data.dataset.num_images={train: 1, val: 5, test: 1}"
     evaluate = ("scripts/evaluate.py", f"checkpoint={trained}", images, "accelerator=cpu")
-    assert run(*evaluate, "output_dir=1").code == 0
-    ended = fork(2, program, *evaluate, "output_dir=2")
-    assert [process.code for process in ended] == [0, 0], ended
-    assert (tmp_path / "1/metrics.json").read_text() == (tmp_path / "2/metrics.json").read_text()
+    for seed in range(5):
+        Image.fromarray(photo(seed)).save(tmp_path / f"{seed}.png")
+    predict = ("scripts/predict.py", f"checkpoint={trained}", f"input={tmp_path}", "heatmaps=all", "accelerator=cpu")
+    for devices in (1, 2):
+        run_on(devices, *evaluate, f"output_dir=evaluated_{devices}")
+        out = run_on(devices, *predict, f"output={tmp_path}/predicted/{devices}")
+        assert out.count("5 of 5 images predicted") == 1
+        shutil.move(tmp_path / f"predicted/{devices}", tmp_path.parent / f"{tmp_path.name}_{devices}")
+    assert (tmp_path / "evaluated_1/metrics.json").read_bytes() == (tmp_path / "evaluated_2/metrics.json").read_bytes()
+    one, two = (tmp_path.parent / f"{tmp_path.name}_{devices}" for devices in (1, 2))
+    files = [path.relative_to(one) for path in one.rglob("*.*")]
+    assert len(files) > 5 * 3
+    assert {path.relative_to(two) for path in two.rglob("*.*")} == set(files)
+    assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)
