@@ -34,8 +34,11 @@ class UserError(ValueError):
 
 
 @contextmanager
-def error_context(part: str, *more: type[Exception]) -> Iterator[None]:
-    """Turn a library's ValueError, TypeError or `more` into a UserError that names the part of the config."""
+def error_context(part: str, *more: type[Exception], settings: Any = None) -> Iterator[None]:
+    """Turn a library's ValueError, TypeError or `more` into a UserError that names the part of the config.
+
+    `settings`: those of the part, of which the error names the ones whose number the library's message holds.
+    """
     reasons: tuple[type[Exception], ...] = (ValueError, TypeError, *more)
     try:
         yield
@@ -44,7 +47,12 @@ def error_context(part: str, *more: type[Exception]) -> Iterator[None]:
     except reasons as error:
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         # pydantic's first line only counts the errors.
-        raise UserError(f"{part}: {' '.join(lines[:3] if 'validation error' in lines[0] else lines[:1])}") from error
+        text = " ".join(lines[:3] if "validation error" in lines[0] else lines[:1])
+        numbers = {key: value for key, value in dict(settings or {}).items() if type(value) in (int, float)}
+        named = [
+            f"{part}.{key}={n}" for key, n in numbers.items() if str(n) in re.findall(r"-?\d[\w.+-]*(?<!\.)", text)
+        ]
+        raise UserError(f"{', '.join(named) or part}: {text}") from error
 
 
 def check_range(name: str, value: float, lowest: float, highest: float = float("inf")) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
+from segframe.cli.error_messages import closest_setting
 from segframe.config.schema import CONFIG_DIR, DataConfig
 from segframe.errors import UserError
 
@@ -39,15 +40,18 @@ FLAGS_WITH_VALUE = (
 """Hydra's flags whose value may be the next word."""
 
 
-def split_flags(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags with their values, and all other words."""
+def split_flags(argv: list[str], config_name: str = "train") -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and all other words; UserError, with the setting of the program, for others."""
     flags: list[str] = []
     words: list[str] = []
-    for before, word in zip(["", *argv], argv, strict=False):
+    for before, word, after in zip(["", *argv], argv, [*argv[1:], ""], strict=False):
         is_flag = word.startswith("-") or (before in FLAGS_WITH_VALUE and "=" not in word)
-        name = word.lstrip("-").partition("=")[0]
         if word.startswith("-") and word.partition("=")[0] not in (*FLAGS, *FLAGS_WITH_VALUE):
-            raise UserError(f"{word}: a setting has no dashes; type {name}=...")
+            name, equals, value = word.lstrip("-").partition("=")
+            if not equals and "=" not in after and not after.startswith("-"):
+                value = after
+            setting = closest_setting(name.replace("-", "_"), config_name)
+            raise UserError(f"{word}: a setting has no dashes; type {setting}={value or '...'}")
         (flags if is_flag else words).append(word)
     return flags, words
 

@@ -1,6 +1,7 @@
 """Errors of the command line and of YAML files as one line, with the closest match for a misspelt word."""
 
 import re
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def first_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; choose a path that exists and may be used"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+
+
+def explain_missing(config: DictConfig, config_name: str) -> str:
+    """The message that names all settings that must be given, with what the program's YAML file says of them."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    missing = [name for name in missing if "." not in name] or missing  # others may follow from those of the root
+    texts = [path.read_text(encoding="utf-8") for path in schema.yaml_files() if path.name == f"{config_name}.yaml"]
+    comments = dict(re.findall(r"^(\w+): \?\?\? +# (.*)$", "".join(texts), re.MULTILINE))
+    words = [f"{name}={f'<{comments[name]}>' if name in comments else '...'}" for name in missing]
+    return f"{' and '.join(missing)} must be given: {' '.join(words)}"
 
 
 def explain_key(key: str, line: str) -> str:
@@ -93,6 +104,10 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
                     return f"{word}: there is a space beside =; type {name.strip()}={value.strip()}"
                 return f"{word}: it cannot be read; a list is [1,2], a text with other signs \"{name}='{value}'\""
     groups = [override for override in overrides if override.key_or_group in schema.groups()]
+    own_groups = program_groups(config_name, config_dir)
+    for override in groups:
+        if own_groups and override.key_or_group not in own_groups:
+            return f"{override.input_line}: {config_name} has no such part; leave it out"
     messages = [misspelt_option(override) for override in groups]
     text = f"{error} {error.__cause__}"
     # OmegaConf takes any key within a list for a number.
@@ -100,7 +115,7 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
     if not any(messages) and any(part in text for part in unknown):
         tree = compose_groups(groups, config_name, config_dir)
         settings = [override for override in overrides if override not in groups]
-        messages = [misspelt_key(override, tree) for override in settings if tree is not None]
+        messages = [misspelt_key(override, tree, own_groups) for override in settings if tree is not None]
     return next(filter(None, messages), None) or first_line(error)
 
 
@@ -119,13 +134,20 @@ def misspelt_option(override: Override) -> str | None:
     return None
 
 
-def misspelt_key(override: Override, tree: DictConfig) -> str | None:
-    """The message for `key=value` (or `+key`, `~key`) where there is no such key."""
+def misspelt_key(override: Override, tree: DictConfig, own_groups: Collection[str]) -> str | None:
+    """The message for `key=value` (or `+key`, `~key`) where there is no such key; `own_groups`: of the program."""
     key = override.key_or_group
     known = setting_names(tree)
     parent, _, last = key.rpartition(".")
     if key in known or (override.is_add() and parent in known) or key.startswith("hydra."):
         return None
+    if key == "checkpoint" and "backbone" in known:
+        uses = "model=, backbone= and head= choose a network; "
+        if "receptive_field" in known:
+            return f"checkpoint is not a setting; {uses}weights change nothing that summary shows"
+        return (
+            f"checkpoint is not a setting; {uses}resume=<run> continues a run, init_from=<run> starts from its weights"
+        )
     if parent in known and OmegaConf.select(tree, parent) == {}:
         return f"{key} is not a setting yet; add it with +{key}=..."
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
@@ -137,26 +159,48 @@ def misspelt_key(override: Override, tree: DictConfig) -> str | None:
         more = RESERVED.get(last, f"an argument of Lightning's Trainer is set with +trainer.lightning.{last}=...")
         return f"{key} is not a setting; {more}"
     group, _, rest = key.partition(".")
-    owners = [option for option in schema.options(group) if rest and sets_key(group, option, rest)]
+    has_group = rest and group in own_groups
+    owners = [option for option in schema.options(group) if has_group and sets_key(group, option, rest)]
     if owners:
         return f"{key} is a setting of {' and '.join(f'{group}={option}' for option in owners)}; choose it too"
-    # A right name in the wrong place, lr=0.1 for optimizer.lr, or a part of a name, epochs=9 for trainer.max_epochs.
-    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
-    if not elsewhere and parent and siblings:
+    if parent and siblings and all(name.rpartition(".")[2] != last for name in known):
         return f"{key} is not a setting; there is {', '.join(siblings)}"
-    elsewhere += [name for name in known if last in name.rpartition(".")[2].split("_")]
-    elsewhere += get_close_matches(key, known, n=1, cutoff=0.7)
-    hints = [f"did you mean {name}?" for name in elsewhere] or ["`--cfg job` shows all of them"]
+    hints = [f"did you mean {name}?" for name in similar(key, known)] or ["`--cfg job` shows all of them"]
     return f"{key} is not a setting; {hints[0]}"
 
 
-def compose_groups(groups: list[Override], config_name: str, config_dir: Path) -> DictConfig | None:
+def similar(key: str, known: list[str]) -> list[str]:
+    """A right name in the wrong place, lr for optimizer.lr, or a part of a name, epochs for trainer.max_epochs."""
+    last = key.rpartition(".")[2]
+    return [
+        *(name for name in known if name.rpartition(".")[2] == last),
+        *(name for name in known if last in name.rpartition(".")[2].split("_")),
+        *get_close_matches(key, known, n=1, cutoff=0.7),
+    ]
+
+
+def closest_setting(key: str, config_name: str) -> str:
+    """The setting or config group of a program that a word means, else the word itself."""
+    tree = compose_groups([], config_name, schema.CONFIG_DIR)
+    known = setting_names(tree) if tree is not None else []
+    return key if key in (*known, *schema.groups()) else next(iter(similar(key, known)), key)
+
+
+def program_groups(config_name: str, config_dir: Path) -> list[str]:
+    """The config groups of a program."""
+    tree = compose_groups([], config_name, config_dir, return_hydra_config=True)
+    return [] if tree is None else [str(group) for group in tree.hydra.runtime.choices]
+
+
+def compose_groups(
+    groups: list[Override], config_name: str, config_dir: Path, return_hydra_config: bool = False
+) -> DictConfig | None:
     """The config with the chosen groups but without any value of the command line; None where that fails too."""
     GlobalHydra.instance().clear()
     lines = [override.input_line or "" for override in groups if not override.is_sweep_override()]
     try:
         with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-            return hydra.compose(config_name, lines)
+            return hydra.compose(config_name, lines, return_hydra_config=return_hydra_config)
     except (HydraException, OmegaConfBaseException):
         return None
 

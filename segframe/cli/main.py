@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import hydra
 import yaml
@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import preemption
 from segframe.cli import launch
@@ -31,7 +31,7 @@ from segframe.cli.argv import (
     take_config_dir,
     take_debug,
 )
-from segframe.cli.error_messages import explain, first_line, yaml_error
+from segframe.cli.error_messages import explain, explain_missing, first_line, yaml_error
 from segframe.cli.launchers import check_launcher
 from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.search_argv import search_arguments
@@ -129,7 +129,7 @@ def run_program(program: Program) -> None:
         logging.raiseExceptions = debug
         schema.register(take_config_dir(sys.argv))  # a resumed run may have parts that the user's own configs name
         sys.argv[1:] = program.prepare(sys.argv[1:])
-        flags, words = split_flags(sys.argv[1:])
+        flags, words = split_flags(sys.argv[1:], program.config)
         check_values(words)
         sweeps = bool({"-m", "--multirun"} & set(flags))
         check_launcher(words, sweeps)
@@ -144,9 +144,8 @@ def run_program(program: Program) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(preemption.INTERRUPTED)
-    except BrokenPipeError:  # `| head`: nobody reads the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        end_without_reader()
     except Exception as error:
         message = error_message(error, words, program)
         if finish_sweep() and message is None:
@@ -178,9 +177,12 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         expected = isinstance(error, UserError | OmegaConfBaseException | OSError) and not debug
         if sweeps and not expected:
             traceback.print_exc()
-        if sweeps or not expected or isinstance(error, BrokenPipeError):
+        if sweeps or not expected:
             raise
-        sys.exit(f"error: {shorten(first_line(error))}")  # Hydra would print a line before it
+        if isinstance(error, BrokenPipeError):
+            end_without_reader()  # Hydra would print a line
+        message = explain_missing(config, program.config) if isinstance(error, MissingMandatoryValue) else None
+        sys.exit(f"error: {shorten(message or first_line(error))}")  # Hydra would print a line before it
 
 
 def run_launched_job(program: Program, config: DictConfig) -> Any:
@@ -200,6 +202,12 @@ def run_launched_job(program: Program, config: DictConfig) -> Any:
     finally:
         if requeue is not None:
             preemption.stop_listening()
+
+
+def end_without_reader() -> NoReturn:
+    """End the program when nobody reads the rest of its output, as in `| head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def load(function: str) -> Any:

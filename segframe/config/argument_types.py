@@ -4,11 +4,14 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+EXAMPLES = {int: "1", float: "0.5", bool: "true", str: "text"}
+"""Values of mappings, for messages."""
 
 
 def annotation(target: Any, parameter: str) -> Any:
@@ -62,6 +65,9 @@ def type_adapter(hint: Any) -> TypeAdapter[Any] | None:
 
 def describe_type(hint: Any) -> str:
     """An annotation in the words of YAML."""
+    if typing.get_origin(hint) in (dict, Mapping):
+        values = typing.get_args(hint)[1]
+        return f"a mapping such as {{name: {EXAMPLES.get(values, '...')}}}"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " | ".join(describe_type(kind) for kind in typing.get_args(hint) if kind.__module__ != "torch")
     if typing.get_origin(hint) is typing.Literal:

@@ -110,8 +110,10 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
             for setting, kind, part in entries(f"{path}.{key}", annotation(target, key), value):
                 if not accepts(kind, part):
                     quotes = " without quotes" if isinstance(part, str) and re.fullmatch(r"[\d.e-]+", part) else ""
-                    expected = f"{name} expects {describe_type(kind)}{quotes}"
-                    raise UserError(f"{find_source(config, setting)}={part}: {expected}")
+                    expected, source = describe_type(kind), find_source(config, setting)
+                    example = re.search(r"\{name: \S+\}", expected)
+                    typed = f"; type '{source}={example[0]}'" if example else ""
+                    raise UserError(f"{source}={part}: {name} expects {expected}{quotes}{typed}")
 
 
 def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:
@@ -189,10 +191,18 @@ def check_needs(config: DictConfig) -> None:
     """UserError where a recipe lacks a setting that it needs; init_from may replace backbone.weights."""
     for key in config.needs:
         if OmegaConf.select(config, key) is None and not (key == "backbone.weights" and config.init_from):
-            raise UserError(
-                f"{key} must be given: this recipe needs it, see its file in configs/experiment; needs=[] runs it "
-                "without"
-            )
+            raise UserError(f"{key} must be given: {explain_need(key)}; needs=[] runs it without")
+
+
+def explain_need(key: str) -> str:
+    """What a recipe is and an example of a setting that it needs, from the comment at the top of its file."""
+    option = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    for file in (file for file in yaml_files() if (file.parent.name, file.stem) == ("experiment", option)):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        comment = [line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line]
+        if example := re.search(rf"{re.escape(key)}=(<[^>]*>|\S+)", "\n".join(comment)):
+            return f"experiment={option} is {comment[0].rstrip('.')}; type {example[0]}, for example"
+    return "this recipe needs it, see its file in configs/experiment"
 
 
 def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from segframe.errors import UserError
 
-TIFF_SUFFIXES = (".tif", ".tiff")
+TIFF_BYTES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How TIFFs begin, whatever their suffix."""
 _OVERVIEW = 1 | 4
 """Bits of a TIFF page's subfile type: reduced copy of another page, mask of its valid pixels."""
 
@@ -31,7 +32,9 @@ def open_bands(path: Path) -> BandFile | None:
     """Return the file if it is a NumPy array or a TIFF that Pillow does not read whole; None for all other files."""
     if path.suffix.lower() == ".npy":
         return _open_array(path)
-    return _open_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else None
+    with path.open("rb") as file:
+        begins = file.read(4)
+    return _open_tiff(path) if begins in TIFF_BYTES else None
 
 
 def _open_array(path: Path) -> BandFile:

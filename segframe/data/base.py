@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
         if split not in self.splits:
             there = ", ".join(self.splits)
-            advice = "set data.train_split and data.val_split to two of them"
+            advice = self.advise_on_splits(split)
             raise UserError(f"{type(self).__name__} has no split {split!r}: it has {there}; {advice}")
         self.root = Path(root).expanduser()
         self.split = split
@@ -72,6 +73,14 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             if not report_problem(LISTED_TWICE, [f"{split}: {name}" for name in repeated]):
                 raise UserError(f"the {split} split under {self.root} lists {repeated[0]!r} repeatedly: list it once")
             self.samples = list({sample.name: sample for sample in self.samples}.values())
+
+    def advise_on_splits(self, split: str) -> str:
+        """Return the setting that chooses another split than one that there is not."""
+        is_train = split.lower().startswith("tr")
+        trains = [name for name in self.splits if name.lower().startswith("train")]
+        fitting = [name for name in self.splits if (name in trains) == is_train] or list(self.splits)
+        best = next(iter(get_close_matches(split, fitting, 1, 0.3)), fitting[0] if fitting else "...")
+        return f"type data.{'train' if is_train else 'val'}_split={best}"
 
     @abstractmethod
     def find(self) -> list[Sample]:

@@ -44,8 +44,8 @@ class LabelTable:
 
     Indices that the label map does not list stay as they are if they are void or a class that no other value is mapped
     to. Colours ("#rrggbb" or "red-green-blue") that it does not list get the class of that colour in the palette, which
-    is empty if nobody declared the colours of the masks. The key `other` stands for all values that are not listed. Targets are class
-    indices, class names, 255 or "ignore".
+    is empty if nobody declared the colours of the masks. The key `other` stands for all values that are not listed.
+    Targets are class indices, class names, 255 or "ignore".
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -34,6 +35,7 @@ _SPLIT_WORD = re.compile(
     r"(?<![a-z])(train(ing)?|valid(ation)?|val|test(ing)?)(?=$|[^a-z]|annot|mask|label|image|img)", re.IGNORECASE
 )
 _MASK_WORD = re.compile(r"mask|label|annot|segm|truth|target|manual|(?<![a-z])(ann|gt|lbl|seg)", re.IGNORECASE)
+_INSTANCES = re.compile(r"object|instance", re.IGNORECASE)
 _SEPARATORS = " _.-"
 
 log = logging.getLogger(__name__)
@@ -68,18 +70,33 @@ def choose_layout(top: Path, images: str | None, masks: str | None, by_split: bo
     found = find_layouts(top, by_split)
     fitting = [each for each in found if not given or given & {*each}]
     if len(fitting) == 1:
-        log.info(f"{fitting[0]} (found below {top})")
+        log_once(f"{fitting[0]} (found below {top})")
         return fitting[0]
     settings = [str(each) for each in fitting or found] or _find_shared_folders(top, by_split)
     if by_split and not settings:
-        flat = [*map(str, find_layouts(top, False)), *_find_shared_folders(top, False)]
-        settings = [f"{each} data.dataset.val_ratio=0.2" for each in flat]
+        layouts = sorted(find_layouts(top, False), key=lambda each: bool(_INSTANCES.search(each.masks)))
+        flat = [*map(str, layouts), *_find_shared_folders(top, False)]
+        splits = [*find_split_lists(top)[:1], "data.dataset.val_ratio=0.2"]
+        settings = [f"{each} {split}" for split in splits for each in flat][: 2 if len(splits) > 1 else 4]
     folders = [f"{path} ({count} files)" for path, count in sorted(_folders_with_images(top).items())]
     there = ", ".join(folders[:8]) + f" and {len(folders) - 8} more" * (len(folders) > 8) or "no image or mask"
     cure = (
-        " or ".join(settings[:4]) or "data.dataset.images=... and data.dataset.masks=..., see configs/data/folder.yaml"
+        " or ".join(settings[:4]) or "data.dataset.images=... and data.dataset.masks=..., folders of photos and masks"
     )
     raise UserError(f"data.root={top}: no folder {missing[0]} below it, but {there}; type {cure}")
+
+
+@cache
+def log_once(message: str) -> None:
+    """Log what is found for one split and again for the others."""
+    log.info(message)
+
+
+def find_split_lists(top: Path) -> list[str]:
+    """Return the settings of the lists train.txt and val.txt of one folder, those of VOC's segmentation first."""
+    folders = [Path(folder) for folder, _, files in os.walk(top) if {"train.txt", "val.txt"} <= set(files)]
+    names = sorted((path.relative_to(top) for path in folders), key=lambda path: (path.name != "Segmentation", path))
+    return [f"'data.dataset.splits={{train: {name / 'train.txt'}, val: {name / 'val.txt'}}}'" for name in names]
 
 
 def split_folders(path: Path) -> dict[str, Path]:
@@ -213,7 +230,7 @@ def match_names(images: Files, masks: Files, image_suffix: str, mask_suffix: str
             f"{folder} holds several masks of one image, as {several.name}; save one mask with all classes for each, "
             f"or type {settings[0]} to read no others"
         )
-    log.info(f"{settings[0]} (found in the names in {folder})")
+    log_once(f"{settings[0]} (found in the names in {folder})")
     return images, {name.removesuffix(of_mask): path for name, path in masks.items() if name.endswith(of_mask)}
 
 

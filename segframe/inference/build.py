@@ -1,5 +1,6 @@
 """Build what a trained network is used with from a config: dataset, inference, post-processing, device."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,8 +30,12 @@ def build_dataset(
             raise UserError("data.dataset: the checkpoint names no dataset; choose one with data=...")
         check_trust({"data": {"dataset": OmegaConf.to_container(data.dataset, resolve=True)}}, trust)
     make_dataset = instantiate(data.dataset, "data.dataset")
-    with error_context("data"):
-        dataset = open_split(make_dataset, data, split)
+    try:
+        with error_context("data"):
+            dataset = open_split(make_dataset, data, split)
+    except UserError as error:
+        # The advice is for training.
+        raise UserError(re.sub(r"type data\.(?:val|train)_split=", "type split=", str(error))) from error
     if dataset.classes != classes:
         raise UserError(
             f"data: the checkpoint has the classes {', '.join(classes)}; this dataset has {', '.join(dataset.classes)}"

@@ -1,6 +1,9 @@
 """Build the network of a config and load its initial weights."""
 
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import NormalizeConfig
+from segframe.config.validate import find_source
 from segframe.errors import UserError, error_context
 from segframe.models.backbones.base import Backbone
 from segframe.models.heads.base import Head
@@ -54,11 +58,25 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     return segmenter
 
 
+@contextmanager
+def blame_sources(config: DictConfig, part: str) -> Iterator[None]:
+    """Name the setting that a refused setting of a part takes its value from, which may be another part's."""
+    try:
+        yield
+    except UserError as error:
+        for key, value in config[part].items():
+            name = f"{part}.{key}"
+            if re.match(rf"{re.escape(name)}\b", str(error)) and (source := find_source(config, name)) != name:
+                raise UserError(f"{source}={value}: {error}") from error
+        raise
+
+
 def build_backbone(config: DictConfig) -> Backbone:
     """Return the backbone of a config, frozen as far as it says."""
     settings: Any = OmegaConf.to_container(config.backbone, resolve=True)
     frozen = settings.pop("frozen", False)
-    backbone: Backbone = instantiate(settings, "backbone")
+    with blame_sources(config, "backbone"):
+        backbone: Backbone = instantiate(settings, "backbone")
     if frozen:
         backbone.freeze(frozen, settings.get("in_channels", 3))
     return backbone

@@ -147,10 +147,10 @@ class SegmentationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""
-        with error_context("optimizer"):
+        with error_context("optimizer", settings=self.config.optimizer):
             groups = group_parameters(self.segmenter, self.make_optimizer, self.config.param_groups)
             optimizer = self.make_optimizer(groups)
-        with error_context("scheduler"):
+        with error_context("scheduler", settings=self.config.scheduler):
             scheduler = self.make_scheduler(optimizer, total_steps=self.length.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -56,6 +56,11 @@ def message(*words):
         ("optimizer.lr = 0.1", "optimizer.lr = 0.1: there is a space beside =; type optimizer.lr=0.1"),
         ("model", "cannot read 'model' on the command line: a setting is name=value, without spaces"),
         ("transforms.scale.x=1", "transforms.scale.x is not a setting; there is 0, 1"),
+        ("postprocess=dense_crf", "postprocess=dense_crf: train has no such part; leave it out"),
+        (
+            "checkpoint=runs/a",
+            "checkpoint is not a setting; model=, backbone= and head= choose a network; resume=<run> ",
+        ),
     ],
 )
 def test_words(word, expected):
@@ -115,7 +120,23 @@ def test_an_argument_that_a_preset_sets_for_another_part(run):
     [
         ("optimizer.lr=0,01", "optimizer.lr=0,01: a list is [a,b], a decimal has a point, and several values are a s"),
         ("optimizer.lr=", "optimizer.lr=: the value is empty"),
-        ("--data=voc", "--data=voc: a setting has no dashes; type data=..."),
+        ("--data=voc", "--data=voc: a setting has no dashes; type data=voc"),
+        ("--max_steps 5", "--max_steps: a setting has no dashes; type trainer.max_steps=5"),
+        ("--lr --batch-size=4", "--lr: a setting has no dashes; type optimizer.lr=..."),
+        ("--batch-size=4", "--batch-size=4: a setting has no dashes; type data.batch_size=4"),
+        ("--model fcn8s", "--model: a setting has no dashes; type model=fcn8s"),
+        ("optimizer.momentum=-1", "optimizer.momentum=-1: Invalid momentum value: -1"),
+        ("head.output_stride=7 model=deeplabv3", "head.output_stride=7: backbone.output_stride must be 4, 8, 16 or 32"),
+        (
+            "data.dataset.num_images=10",
+            "data.dataset.num_images=10: segframe.data.Shapes expects a mapping such as {name: 1} | null; type "
+            "'data.dataset.num_images={name: 1}'",
+        ),
+        (
+            "experiment=fcn16s_voc data.root=.",
+            "init_from must be given: experiment=fcn16s_voc is FCN-16s (Shelhamer, Long & Darrell, 2017; release voc-"
+            "fcn16s), from a trained FCN-32s; type init_from=runs/fcn32s, for example; needs=[] runs it without",
+        ),
         ("data=folder data.dataset.classes=[a,b] data.root=~/nowhere", f"{Path.home()}/nowhere does not exist"),
         ("output_dir=/proc/x", "/proc/x: No such file or directory; choose a path that exists and may be used"),
         ("trainer.precision=fp16", "trainer.precision=fp16: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
@@ -129,7 +150,38 @@ def test_command_lines(run, words, expected):
 def test_a_missing_checkpoint(run):
     for script, more in (("scripts/evaluate.py", ()), ("scripts/predict.py", ("input=.", "output=out"))):
         assert "there is no checkpoint absent.ckpt" in run(script, "checkpoint=absent.ckpt", *more).error
-    assert "checkpoint must be given" in run("scripts/evaluate.py").error
+    expected = "checkpoint must be given: checkpoint=<a checkpoint file, or a run's folder (its best checkpoint)>"
+    assert run("scripts/evaluate.py").error == f"error: {expected}"
+    error = run("scripts/predict.py").error
+    assert error.startswith(
+        f"error: checkpoint and input and output must {expected[16:]} input=<an image or a folder of "
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "expected"),
+    [
+        (
+            "evaluate",
+            "checkpoint=first trainer.precision=32-true",
+            "trainer.precision is not a setting; did you mean pr",
+        ),
+        (
+            "evaluate",
+            "checkpoint=first callbacks.early_stopping.patience=3",
+            "callbacks.early_stopping.patience is not a",
+        ),
+        ("evaluate", "checkpoint=first loss=dice", "loss=dice: evaluate has no such part; leave it out"),
+        ("check_data", "model=fcn8s", "model=fcn8s: check_data has no such part; leave it out"),
+        (
+            "summary",
+            "checkpoint=first",
+            "checkpoint is not a setting; model=, backbone= and head= choose a network; we",
+        ),
+    ],
+)
+def test_settings_and_parts_of_other_programs(run, trained, script, words, expected):
+    assert run(f"scripts/{script}.py", *words.split()).error.startswith(f"error: {expected}")
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "replay", "train"])

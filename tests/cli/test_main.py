@@ -73,6 +73,19 @@ def test_output_that_is_not_read_to_its_end():
     assert (result.returncode, result.stderr) == (1, b"")
 
 
+def test_the_files_of_a_report_that_is_not_read_to_its_end(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(ROOT / "scripts/check_data.py"), "output_dir=out", "data.num_workers=0"]
+    small = ["data.dataset.size=32", "data.dataset.num_images={train: 2, val: 2, test: 2}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": write, "stderr": subprocess.PIPE}
+    ended = subprocess.run([*command, *small], **pipes, text=True, cwd=tmp_path, env=environment)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert (tmp_path / "out/check_data.json").is_file()
+
+
 def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
     def interrupted(words):
         raise KeyboardInterrupt

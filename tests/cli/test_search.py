@@ -436,7 +436,7 @@ def test_every_choice_is_checked_before_the_first_trial(run, tmp_path, words, ex
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([LR], "study must be given: study=..."),
+        ([LR], "study must be given: study=<folder of the search, a folder per trial in it; "),
         (["study=s", LR, "output_dir=x"], "output_dir=x: the trials' folders lie in that of the study"),
         (["study=s", LR, "head="], "head=: the value is empty"),
         (["study=s", LR, "trials=0"], "trials=0: it must be 1 or more"),

@@ -119,7 +119,7 @@ def test_a_config_of_an_older_run_is_upgraded():
 
 def test_initial_weights_replace_those_of_the_backbone():
     config = composed("experiment=fcn32s_voc")
-    with pytest.raises(UserError, match=r"backbone.weights must be given: this recipe .*needs=\[\]"):
+    with pytest.raises(UserError, match=r"backbone.weights must be given: this recipe .*; needs=\[\] runs it without"):
         validate.check_needs(config)
     config.init_from = "runs/before"
     validate.check_needs(config)

@@ -115,6 +115,8 @@ def test_a_fourth_band_changes_no_other(tmp_path, kind, high):
     values = noise(4, high)
     tifffile.imwrite(tmp_path / "i.tif", values, photometric="rgb", extrasamples=[kind])
     assert np.array_equal(read_image(tmp_path / "i.tif", PixelFormat(4, high - 1)), values)
+    (tmp_path / "i.tif").rename(tmp_path / "i.png")  # a TIFF by another name
+    assert np.array_equal(read_image(tmp_path / "i.png", PixelFormat(4, high - 1)), values)
     values[..., 3] = 100
     tifffile.imwrite(tmp_path / "i.tif", values, photometric="rgb", extrasamples=[kind])
     assert np.array_equal(read_image(tmp_path / "i.tif", PixelFormat(3, high - 1)), values[..., :3])

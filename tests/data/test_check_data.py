@@ -279,6 +279,7 @@ def test_split_without_masks(photos):
     for seed in range(6):
         (photos / f"masks/train/{seed}.png").rename(photos / f"masks/train/{seed}.jpg")
     advice = check_finding(photos, ERROR, "cannot be opened", []).advice
+    assert "is empty: JPEG changes the values; save the masks as PNG; " in advice
     assert f"image without a mask: {photos / 'images/train/0.png'} and 5 more" in advice
     assert f"mask stored as JPEG: {photos / 'masks/train/0.jpg'} and 5 more" in advice
 
@@ -316,7 +317,7 @@ def test_report(run, photos, tmp_path):
 def test_mistakes(run, photos):
     for word, sentence in (
         ("data.root=no", "no does not exist"),
-        ("splits=[trian]", "no split 'trian'"),
+        ("splits=[trian]", "no split 'trian': it has train, val; type splits=[train]"),
         ("data.dataset.classes=???", "data.dataset.classes: it must be given; type data.dataset.classes=..."),
         ("data.dataset.images={split}/photos", "no folder {split}/photos below it, but images/train (6 files)"),
         ("splits=[]", "splits=[]: name at least one"),

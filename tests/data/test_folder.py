@@ -23,7 +23,45 @@ def test_folder_per_split(tmp_path):
     assert (item["mask"] == 1).all()
     for target, values in (("ignore", [0, 255]), (1, [0, 1])):
         assert Folder(tmp_path, "val", **TWO, label_map={255: target})[0]["mask"].unique().tolist() == values
-    check_error(lambda: Folder(tmp_path, "test", **TWO), "no split 'test'", "train, val")
+    check_error(lambda: Folder(tmp_path, "test", **TWO), "no split 'test'", "train, val; type data.val_split=val")
+
+
+def test_advice_on_splits_can_be_typed(tmp_path):
+    put_pair(tmp_path, "a", "train")
+    for k in range(20):
+        put_pair(tmp_path, f"b{k}", "train")
+    typed = "type data.dataset.images=images/train data.dataset.masks=masks/train data.dataset.val_ratio=0.2"
+    check_error(lambda: Folder(tmp_path, "val", **TWO), "no split 'val': it has train; " + typed)
+    assert Folder(tmp_path, "val", **TWO, images="images/train", masks="masks/train", val_ratio=0.2).samples
+    put_pair(tmp_path, "c", "valid")
+    check_error(lambda: Folder(tmp_path, "val", **TWO), "it has train, valid; type data.val_split=valid")
+
+
+def test_lists_beside_the_images_are_offered_first(tmp_path):
+    """And masks of classes before those of objects; typed, they are read."""
+    for folder in ("SegmentationObject", "SegmentationClass"):
+        for name in "ab":
+            put_mask(tmp_path / folder / f"{name}.png")
+            put_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+    for folder in ("Main", "Segmentation"):
+        put_lines(tmp_path / "ImageSets" / folder / "train.txt", "a")
+        put_lines(tmp_path / "ImageSets" / folder / "val.txt", "b")
+    lists = {part: f"ImageSets/Segmentation/{part}.txt" for part in ("train", "val")}
+    masks = "type data.dataset.images=JPEGImages data.dataset.masks=SegmentationClass "
+    typed = f"'data.dataset.splits={{train: {lists['train']}, val: {lists['val']}}}'"
+    check_error(lambda: Folder(tmp_path, "train", **TWO), masks + typed)
+    dataset = Folder(tmp_path, "val", **TWO, images="JPEGImages", masks="SegmentationClass", splits=lists)
+    assert names(dataset) == ["b"]
+
+
+def test_what_is_found_is_said_once(tmp_path, caplog):
+    for part in ("train", "val"):
+        put_image(tmp_path / part / "photos/a.jpg")
+        put_mask(tmp_path / part / "labels/a.png")
+    with caplog.at_level("INFO"):
+        for part in ("train", "val"):
+            Folder(tmp_path, part, **TWO)
+    assert caplog.text.count("(found below") == 1
 
 
 def test_splits_by_ratio_are_stable_when_files_are_added(tmp_path):

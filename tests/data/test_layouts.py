@@ -119,7 +119,7 @@ def test_images_and_masks_that_differ_in_the_suffix_alone(tmp_path):
             ["images=. data.dataset.masks=. data.dataset.mask_suffix=_mask data.dataset.val"],
         ),
         ([("a/{k}.jpg", "b/{k}.png")], ["no folder images/{split}", "a (3 files), b (3 files)", "images=... and"]),
-        ([("training/images/{k}.jpg", "training/masks/{k}.png")], ["it has training; set data.train_split"]),
+        ([("training/images/{k}.jpg", "training/masks/{k}.png")], ["it has training; type data.train_split=training"]),
         (
             [("images/train/{k}.jpg", "masks/train/{k}_mask_0.png"), ("b/{k}.jpg", "masks/train/{k}_mask_1.png")],
             ["several files for each image", "mask_suffix=_mask_0", "one mask with all classes"],

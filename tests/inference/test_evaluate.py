@@ -62,6 +62,12 @@ def evaluate_with_data(run, tmp_path, data, *words):
     return run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a", *words)
 
 
+def test_a_split_that_there_is_not(run, tmp_path):
+    save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
+    error = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", "split=vali").error
+    assert error == "error: Shapes has no split 'vali': it has train, val, test; type split=val"
+
+
 def test_unsafe_data_settings_of_a_checkpoint_are_refused(run, tmp_path, monkeypatch):
     save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
     monkeypatch.setenv("SECRET", "hidden-words")

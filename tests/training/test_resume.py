@@ -141,7 +141,7 @@ def test_monitor_mode_of_another_metric(trained, run):
         (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2: a step is of 8 images"),
         (("trainer.max_steps=4",), "trainer.max_steps=4: the run has reached step 5, and this ends it at 4; give more"),
         (("trainer.max_steps=null", "trainer.max_epochs=1"), "trainer.max_epochs=1: the run has reached step 5"),
-        (("optimizer.lr=-1",), "optimizer: Invalid learning rate: -1"),
+        (("optimizer.lr=-1",), "optimizer.lr=-1: Invalid learning rate: -1"),
         (("optimizer._target_=torch.optim.AdamW",), "optimizer"),
         (("trainer.max_step=9",), "did you mean trainer.max_steps?"),
     ],

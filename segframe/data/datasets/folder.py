@@ -1,6 +1,5 @@
 """Folder: a dataset of images and masks of the user, described in YAML."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
@@ -26,12 +25,18 @@ from segframe.data.file_listing import (
     require,
 )
 from segframe.data.label_map import IGNORE, Palette, voc_palette
-from segframe.data.layouts import SPLIT, Layout, choose_layout, explain_missing_mask, match_names, split_folders
+from segframe.data.layouts import (
+    SPLIT,
+    Layout,
+    choose_layout,
+    explain_missing_mask,
+    log_once,
+    match_names,
+    split_folders,
+)
 from segframe.data.split_lists import read_samples
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 class Folder(SegmentationDataset):
@@ -51,7 +56,7 @@ class Folder(SegmentationDataset):
     LabelTable. `binary`: whether masks are black and white, read by a threshold; None: JPEG masks of two classes are.
     """
 
-    source = "see the layouts in configs/data/folder.yaml"
+    source = "put them into images/train, masks/train, images/val, masks/val, or set data.dataset.images and masks"
     labels_are_settings = True
 
     def __init__(
@@ -110,6 +115,13 @@ class Folder(SegmentationDataset):
             raise UserError(f"data.dataset.val_ratio={self.val_ratio}: with {self.layout} it must be null")
         return "train", "val"
 
+    def advise_on_splits(self, split: str) -> str:
+        """Return the setting that chooses another split, or divides the only one."""
+        if len(self.splits) == 1 and split != "train" and not self.lists:
+            only = Layout(*(path.replace(SPLIT, self.splits[0]) for path in self.layout))
+            return f"type {only} data.dataset.val_ratio=0.2"
+        return super().advise_on_splits(split)
+
     def find(self) -> list[Sample]:
         """Return the samples of the split, sorted by name or as listed."""
         if self.lists:
@@ -145,9 +157,11 @@ class Folder(SegmentationDataset):
             jpegs = list_files(mask_folder, JPEG_SUFFIXES, self.source, self.mask_suffix)
             if self.can_be_binary and self.binary is not False:
                 masks = {**jpegs, **masks}
-                log.info(f"JPEG masks in {mask_folder} are read as black and white, as by data.dataset.binary=true")
+                log_once(f"JPEG masks in {mask_folder} are read as black and white, as by data.dataset.binary=true")
             elif not is_shared:
                 report_problem(JPEG_MASK, jpegs.values())
+                if jpegs and not masks:
+                    self.source = "JPEG changes the values; save the masks as PNG"
         if is_shared:
             used = {*masks.values()}
             return {name: path for name, path in images.items() if path not in used}, masks

@@ -30,6 +30,9 @@ def check_data(config: DictConfig) -> None:
     count = splits.examine_all(found.splits, config.data.num_workers)
     seconds = time.perf_counter() - start
     findings = report.all_findings(found, config.data.train_split, config.data.val_split)
+    path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
+    for target in (path, *([Path(config.json)] if config.json else [])):
+        report.write_json(target, found, findings)
     # Wide enough for paths if the output is a file.
     width = None if sys.stdout.isatty() else 120
     for split in found.splits:
@@ -39,9 +42,6 @@ def check_data(config: DictConfig) -> None:
     for split in found.splits:
         if split.name == config.data.train_split and split.images:
             print(f"to normalize by the mean and standard deviation of {split.name}: {report.normalize_line(split)}")
-    path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
-    for target in (path, *([Path(config.json)] if config.json else [])):
-        report.write_json(target, found, findings)
     counts = {kind: sum(finding.severity == kind for finding in findings) for kind in (ERROR, WARNING, NOTE)}
     summary = ", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in counts.items())
     print(f"{summary}; {count:,} images and masks in {seconds:.1f} s; all files in {path}")

@@ -1,5 +1,6 @@
 """Splits to check, and the examination of all their samples by worker processes."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,7 +71,8 @@ def find_splits(make_dataset: MakeDataset, data: DataConfig, chosen: Sequence[st
                 dataset = open_split(make_dataset, data, name)
         except UserError as error:
             # The problems explain why the split is empty.
-            reasons[name] = f"{error}{''.join(_format_problems(problems))}"
+            advised = re.sub(r"type data\.\w+_split=(\w+)", r"type splits=[\1]", str(error)) if chosen else str(error)
+            reasons[name] = f"{advised}{''.join(_format_problems(problems))}"
         else:
             splits.append(Split(name, dataset, list(dict.fromkeys(problems))))
             if chosen is None:
