@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(hours=2)
 """How long the others wait while rank 0 prepares data; a process that has died they notice at once."""
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds in which a process that has failed tells the others so."""
 
 _stores: list[dist.Store] = []
