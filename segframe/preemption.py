@@ -1,6 +1,7 @@
 """Signals that ask a run to end: until its first step they end it here, then callbacks.PreemptionCheckpoint does."""
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,18 @@ SECONDS = 60
 """How long a sweep waits for the last checkpoints of its jobs' processes."""
 INTERRUPTED = 130
 """The shell's exit code of a program ended by Ctrl-C."""
+PARENT = "SEGFRAME_PARENT"
+"""The environment variable with the process id of the program without which a process shall not go on."""
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
+
+
+def end_with_parent() -> None:
+    """Let the system send this process SIGTERM when the one that PARENT names ends, however; on Linux only."""
+    parent = os.environ.pop(PARENT, None)  # not that of its own children
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(parent):  # it has ended already
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def listen() -> None:

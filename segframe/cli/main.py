@@ -38,7 +38,6 @@ from segframe.cli.search_argv import search_arguments
 from segframe.cli.sweep import finish_sweep, read_row, unfinished
 from segframe.config import schema
 from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, raised_in, shorten, translate_errors
-from segframe.study import end_with_driver
 
 
 class Program(NamedTuple):
@@ -102,7 +101,7 @@ def run(name: str) -> None:
     program = PROGRAMS[name]
     if name in ("train", "search"):
         preemption.listen()
-    end_with_driver()
+    preemption.end_with_parent()
     if program.takes_devices:
         launch.use_slurm_variables()
     if not (program.takes_devices and launch.is_member()):

@@ -1,7 +1,8 @@
 """The driver of a hyperparameter search: draws settings, runs trials as processes, and keeps their results.
 
 Several drivers may work on one study. A study's journal (Optuna's) and the trials' folders hold all there is to know,
-so that drivers and trials may be killed at any moment. See segframe.study for what keeps a trial from being run twice.
+so that drivers and trials may be killed at any moment. What keeps a trial from being run twice is in
+segframe.training.study.
 """
 
 import shlex
@@ -24,7 +25,7 @@ from segframe.cli.search_space import Space, read_space, setting_words, suggest
 from segframe.cli.study_setup import LOCK, Sampling, check_settings, open_study
 from segframe.cli.trial_process import COMMAND, TrialProcess, environments
 from segframe.files import as_named
-from segframe.study import Lease, TrialAddress, locked, read_result
+from segframe.training.study import Lease, TrialAddress, locked, read_result
 
 POLL = 0.2
 """Seconds between two looks at the trials' processes."""

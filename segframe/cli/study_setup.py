@@ -17,7 +17,7 @@ from segframe.cli.search_space import Space, TrialFacts, check_space, grid_value
 from segframe.config.validate import check_targets
 from segframe.errors import UserError, check_range, error_context
 from segframe.files import write_text
-from segframe.study import NAME, locked, open_journal
+from segframe.training.study import NAME, locked, open_journal
 
 DEFAULT_TRIALS = 20
 LOCK = ".lock"

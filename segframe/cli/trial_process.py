@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from segframe.study import Lease, TrialAddress, read_result
+from segframe.training.study import Lease, TrialAddress, read_result
 
 COMMAND = [sys.executable, "-m", "segframe", "train"]
 LOG = "trial.log"

@@ -1,11 +1,9 @@
 """One of the processes that launch starts: python -m segframe.cli.worker"""
 
-import ctypes
 import importlib
 import json
 import os
 import pickle
-import signal
 import sys
 import time
 import traceback
@@ -19,13 +17,10 @@ from segframe.cli.launch import JOB, Job
 from segframe.config import resolvers  # noqa: F401  # registered for Hydra's own config
 from segframe.errors import UserError, translate_errors
 
-PR_SET_PDEATHSIG = 1  # sys/prctl.h
-
 
 def main() -> None:
     """Run the job in the file that JOB names; its result or its error go into files beside it."""
-    if sys.platform == "linux":  # no orphans where the launching process is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    preemption.end_with_parent()
     file = Path(os.environ[JOB])
     job: Job = pickle.loads(file.read_bytes())
     HydraConfig.instance().cfg = job.hydra

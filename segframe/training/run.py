@@ -12,13 +12,13 @@ from segframe.distributed import first_of_machine_first, on_rank_zero
 from segframe.inference.build import build_inference
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
-from segframe.study import PRUNED
 from segframe.training.callbacks.trial_report import pruned_after
 from segframe.training.checkpoint_io import find_resume_checkpoint
 from segframe.training.finish_config import finish_config
 from segframe.training.module import SegmentationModule
 from segframe.training.performance import set_up_performance
 from segframe.training.run_dir import find_run_dir, lock_run_dir, write_result, write_start
+from segframe.training.study import PRUNED
 from segframe.training.trainer import best_score, build_trainer
 from segframe.training.untrained_taps import warn_of_untrained_taps
 

@@ -21,7 +21,7 @@ from segframe.cli import search as driver
 from segframe.cli import study_setup, trial_process
 from segframe.cli.search_space import TrialFacts, check_space, grid_values, read_space
 from segframe.errors import UserError
-from segframe.study import Lease, TrialAddress, open_journal, read_result
+from segframe.training.study import Lease, TrialAddress, open_journal, read_result
 
 TRIAL = """
 import fcntl, json, os, signal, sys, time
@@ -301,7 +301,7 @@ def test_a_bad_trial_ends_early_and_leaves_its_result(run, tmp_path, monkeypatch
     number = study.ask().number
     for key, value in TrialAddress(str(tmp_path / "s"), number, pruner).to_environment().items():
         monkeypatch.setenv(key, value)
-    monkeypatch.delenv("SEGFRAME_DRIVER")
+    monkeypatch.delenv("SEGFRAME_PARENT")
     result = run("train.py", *UNET, *RUN, f"output_dir=s/{number}", "resume=auto")
     assert result.code == code, result.out
     found = read_result(tmp_path / f"s/{number}")

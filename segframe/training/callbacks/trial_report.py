@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from segframe.config.instantiate import instantiate
-from segframe.study import NAME, TrialAddress, open_journal, touch, trial_address
+from segframe.training.study import NAME, TrialAddress, open_journal, touch, trial_address
 
 SECONDS = 10
 """Between two signs of life."""

@@ -3,10 +3,8 @@
 Locks are those of flock(2): they end with the last process that has the file open, however it ends.
 """
 
-import ctypes
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segframe.errors import UserError
+from segframe.preemption import PARENT
 
 if sys.platform != "win32":
     import fcntl
@@ -26,8 +25,6 @@ PRUNED = 76
 """The exit code of a trial that its pruner has ended."""
 TRIAL = "SEGFRAME_TRIAL"
 """The environment variable that makes a run a trial."""
-DRIVER = "SEGFRAME_DRIVER"
-"""The environment variable with the process id of a trial's driver; not for the trial's own children."""
 LEASE_SECONDS = 120
 """After this time without a sign of life a trial of another machine counts as abandoned."""
 
@@ -42,7 +39,7 @@ class TrialAddress:
 
     def to_environment(self) -> dict[str, str]:
         """The variables that a driver gives to the trial's process."""
-        return {TRIAL: json.dumps(asdict(self)), DRIVER: str(os.getpid())}
+        return {TRIAL: json.dumps(asdict(self)), PARENT: str(os.getpid())}
 
 
 def trial_address() -> TrialAddress | None:
@@ -185,13 +182,3 @@ def read_result(folder: Path) -> TrialResult | None:
     except FileNotFoundError:
         return None
     return TrialResult(content["best"], content.get("pruned"))
-
-
-def end_with_driver() -> None:
-    """Let the system send a trial's process SIGTERM when its driver ends, also if that is killed; on Linux only."""
-    driver = os.environ.pop(DRIVER, None)
-    if driver and sys.platform == "linux":
-        death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
-        if os.getppid() != int(driver):  # it has ended already
-            os.kill(os.getpid(), signal.SIGTERM)
