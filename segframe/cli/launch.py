@@ -185,7 +185,8 @@ def start_processes(job: Job, devices: int) -> Any:
 @contextmanager
 def restored_handlers() -> Iterator[None]:
     """Give the signals back the handlers that they had."""
-    handlers = {number: signal.getsignal(number) for number in (*preemption.SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
+    others = (getattr(signal, name, signal.SIGTERM) for name in ("SIGHUP", "SIGQUIT"))  # Windows has neither
+    handlers = {number: signal.getsignal(number) for number in (*preemption.SIGNALS, *others)}
     try:
         yield
     finally:
@@ -197,7 +198,8 @@ def restored_handlers() -> Iterator[None]:
 def environment(devices: int) -> Iterator[None]:
     """Let workers share the cores and import what this process can; afterwards variables are as they were."""
     before = dict(os.environ)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of lost connections
     os.environ[preemption.PARENT] = str(os.getpid())
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)

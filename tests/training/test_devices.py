@@ -1,6 +1,7 @@
 """Training on several devices: the same run as on one. Processes on a CPU, connected by gloo."""
 
 import copy
+import inspect
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import torch
 from conftest import RUN, TINY, UNET, photo, rows
 from PIL import Image
 from processes import connected, fork, program
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
 from torch import nn
 
 from segframe import distributed
@@ -21,7 +22,7 @@ from segframe.models.logits import Logits
 from segframe.models.losses import CoarseLabels, CrossEntropy, Dice, WeightedSum
 from segframe.models.ops.sync_batch_norm import SyncBatchNorm, is_synchronized, synchronize
 from segframe.models.weights import checkpoint
-from segframe.training.ddp import average_statistics, gather_masks
+from segframe.training.ddp import average_statistics, gather_masks, no_broadcast_of_signals
 
 SAME = (*TINY, *RUN[2:], "data.batch_size=6", "head.dropout=0", "trainer.max_steps=6", "trainer.val_every_n_steps=3")
 DOUBLE = ("trainer.precision=64-true", "optimizer.lr=0.001")
@@ -181,6 +182,16 @@ def test_each_device_gets_its_part_of_every_batch(monkeypatch):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         parts.append(list(BatchSampler(10, 6, 4, seed=3)))
     assert [first + second + third for first, second, third in zip(*parts, strict=True)] == whole
+
+
+def test_lightning_sends_no_signal_in_each_step():
+    """It would wait for the GPU in each; its method, which is private, still exists."""
+    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    loop = trainer.fit_loop.epoch_loop
+    sent = loop._broadcast_sigterm_tensor
+    no_broadcast_of_signals(trainer)
+    assert loop._broadcast_sigterm_tensor != sent
+    assert inspect.getsource(type(loop).advance).count("self._broadcast_sigterm_tensor()") == 1
 
 
 class Fault(Callback):
