@@ -1,6 +1,6 @@
 """Robustness tests: kill runs, give bad inputs, fuzz readers, fill disks.
 
-.venv/bin/python tests/robustness [quick] [only=kills,inputs,fuzz,disk] [seed=N] [pick=N]
+.venv/bin/python tests/robustness [quick] [only=kills,devices,inputs,fuzz,disk] [seed=N] [pick=N]
 """
 
 import importlib
@@ -16,7 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from forks import import_programs
 from report import Settings, table
 
-PARTS = ("kills", "inputs", "fuzz", "disk")
+PARTS = ("kills", "devices", "inputs", "fuzz", "disk")
 
 
 def main() -> int:
