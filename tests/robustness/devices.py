@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ WORDS = (
 )
 TOLERANCE = 1e-13
 """Of a tensor's largest value: float64's rounding, in sums over 18 steps in another order."""
-MARK = "SEGFRAME_ROBUSTNESS"
-"""The environment variable by which a run's processes are found."""
 SECONDS = 5
 """In which data loading workers notice that their process has gone."""
 
@@ -80,7 +77,7 @@ def run(settings: Settings, folder: Path) -> Part:
 def start(folder: Path, name: str, devices: int, workers: int) -> Child:
     """Start or resume a run: with the same command but for the numbers of devices and workers."""
     words = (*WORDS, f"trainer.devices={devices}", f"output_dir={name}", f"data.num_workers={workers}")
-    return Child(words, folder, folder / f"{name}.log", partial(os.environ.__setitem__, MARK, str(folder / name)))
+    return Child(words, folder, folder / f"{name}.log")
 
 
 def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tuple[str, list[str]]:
@@ -94,7 +91,7 @@ def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tupl
     stage = f"{kill.moment}, {len(before)} files there"
     sent = strike(child, kill)
     code, problems = child.wait(), []
-    problems += [f"process {number} was left" for number in left_processes(folder / name)]
+    problems += [f"process {number} was left" for number in left_processes(folder)]
     problems += [f"{lost} is lost" for lost in sorted(before - runs.files(folder / name))]
     problems += runs.find_damage(folder / name)
     if code not in ((0,) if kill.signal == signal.SIGKILL else (0, 75)):
@@ -130,13 +127,13 @@ def children(pid: int) -> list[int]:
 
 
 def left_processes(folder: Path) -> list[str]:
-    """The processes that a run has left for SECONDS after its end; they are killed."""
-    mark, end = f"{MARK}={folder}".encode(), time.monotonic() + SECONDS
+    """The processes in a folder that a run has left for SECONDS after its end; they are killed."""
+    end = time.monotonic() + SECONDS
     while True:
         found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
+        for path in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):  # it has ended, or is another user's
-                found += [path.parent.name] * (mark in path.read_bytes().split(b"\0"))
+                found += [path.parent.name] * (path.readlink() == folder)
         if not found or time.monotonic() > end:
             break
         time.sleep(0.1)
