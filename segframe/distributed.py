@@ -17,6 +17,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+JOINING = timedelta(minutes=10)
+"""How long a process waits for the others to start."""
 LONGEST_WAIT = timedelta(hours=2)
 """How long the others wait while rank 0 prepares data; a process that has died they notice at once."""
 PATIENCE = 2.0
@@ -28,7 +30,8 @@ _stores: list[dist.Store] = []
 
 def join() -> None:
     """Connect with the other processes, by torchrun's environment variables; ranks other than 0 fall silent."""
-    store, rank, world = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
+    store, rank, world = next(dist.rendezvous("env://", timeout=JOINING))
+    store.set_timeout(LONGEST_WAIT)
     _stores.append(store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=LONGEST_WAIT)

@@ -3,11 +3,12 @@
 import logging
 import os
 import pickle
+import re
 import signal
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, NoReturn
@@ -20,6 +21,8 @@ from segframe.errors import UserError
 
 JOB = "SEGFRAME_JOB"
 """The environment variable that names the file with a worker's Job."""
+WORKER = "import signal; signal.signal(2, signal.SIG_DFL); from segframe.cli.worker import main; main()"
+"""What a worker executes; Ctrl-C while it imports torch ends it without a traceback."""
 
 
 class Job(NamedTuple):
@@ -45,26 +48,39 @@ def use_slurm_variables() -> None:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks == 1 or "RANK" in os.environ:
         return
-    from pytorch_lightning.plugins.environments import SLURMEnvironment
-
-    slurm = SLURMEnvironment(auto_requeue=False)
+    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
     numbers = {
         "RANK": os.environ["SLURM_PROCID"],
         "WORLD_SIZE": str(tasks),
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(tasks // int(os.environ.get("SLURM_STEP_NUM_NODES", 1))),
-        "MASTER_ADDR": slurm.main_address,
-        "MASTER_PORT": str(slurm.main_port),
     }
+    os.environ.setdefault("MASTER_ADDR", first_node(os.environ["SLURM_STEP_NODELIST"]))
+    os.environ.setdefault("MASTER_PORT", str(15000 + (101 * job + step) % 17000))  # steps of one job run side by side
     os.environ.update(numbers)
+
+
+def first_node(names: str) -> str:
+    """The first of the machines in a list of Slurm: gpu[07-09,12],login is gpu07."""
+    return re.sub(r"\[(\w+)[^]]*]", r"\1", names).split(",")[0]
 
 
 @contextmanager
 def membership() -> Iterator[None]:
     """Be one of several processes, of which one alone reports why the job failed."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no warning with 15 frames that rank 0 has gone
     from segframe import distributed
 
-    distributed.join()
+    try:
+        distributed.join()
+    except Exception as error:
+        if not distributed.is_lost_connection(error):
+            raise
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        sys.exit(
+            f"error: process {os.environ['RANK']} has not met the others at {place}: {str(error).splitlines()[0]}; the "
+            "environment variable MASTER_PORT chooses another port"
+        )
     try:
         yield
     except BaseException as error:
@@ -101,22 +117,24 @@ def receive_config() -> DictConfig:
 
 def count_devices(config: DictConfig) -> int:
     """The number of processes that a program's settings ask for on this machine; 1 in a process of several."""
+    if is_member():
+        return 1
     settings = config.get("trainer") or config
     devices = settings.get("devices", 1)
-    if is_member() or devices == 1:
+    if settings.get("num_nodes", 1) != 1:
+        raise UserError(
+            f"trainer.num_nodes={settings.num_nodes}: this process can start others on its own machine only; start "
+            "them by torchrun or srun (docs/devices.md), or set trainer.num_nodes=1"
+        )
+    if type(devices) is int and devices == 1:
         return 1
     name = "trainer.devices" if "trainer" in config else "devices"
     import torch
 
-    if settings.get("num_nodes", 1) != 1:
-        raise UserError(
-            f"trainer.num_nodes={settings.num_nodes}: this process can start others on its own machine only; start "
-            "them by torchrun or srun (docs: more than one device)"
-        )
     gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
     if devices == "auto":
         return max(1, gpus)
-    if not isinstance(devices, int) or devices < 1:
+    if type(devices) is not int or devices < 1:
         raise UserError(f"{name}={devices}: it must be a number of devices, or auto (all GPUs)")
     if gpus and devices > gpus:
         raise UserError(f"{name}={devices}: this machine has {gpus} GPUs; set {name}={gpus}, or auto")
@@ -155,7 +173,8 @@ def start_processes(job: Job, devices: int) -> Any:
     def on_signal(number: int, frame: Any) -> NoReturn:
         raise SignalException(f"signal {number}", sigval=signal.Signals(number))
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it reports is reported here
+    torchs = logging.getLogger("torch.distributed.elastic")  # its children have levels of their own
+    torchs.handlers, torchs.propagate = [logging.NullHandler()], False  # what it reports is reported here
     with TemporaryDirectory(prefix="segframe_") as folder, restored_handlers(), environment(devices):
         file = Path(folder) / "job"
         file.write_bytes(pickle.dumps(job))
@@ -174,12 +193,21 @@ def start_processes(job: Job, devices: int) -> Any:
         for number in preemption.SIGNALS:
             signal.signal(number, on_signal)
         try:
-            elastic_launch(agent, sys.executable)("-P", "-m", "segframe.cli.worker")
+            elastic_launch(agent, sys.executable)("-P", "-c", WORKER)
         except SignalException as error:
+            if isinstance(error.__context__, SignalException) and error.sigval == signal.SIGINT:  # Ctrl-C twice
+                kill_workers(Path(folder))
             preemption.end(error.sigval)
         except ChildFailedError as error:
             raise_failure(error.failures)
         return pickle.loads(Path(f"{file}.result").read_bytes())
+
+
+def kill_workers(folder: Path) -> None:
+    """Kill the workers that have left their process ids in a folder; each leads a group of its own."""
+    for path in folder.glob("*.pid"):
+        with suppress(ProcessLookupError):
+            os.killpg(int(path.stem), signal.SIGKILL)
 
 
 @contextmanager
@@ -232,6 +260,3 @@ def raise_failure(failures: dict[int, Any]) -> NoReturn:
 
 class RemoteTraceback(Exception):
     """The traceback of another process."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'

@@ -161,20 +161,19 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         if sweeps and not unfinished:
             return run_launched_job(program, config)
         with translate_errors(program.memory_advice):
-            if not program.takes_devices:
-                return load(program.function)(config)
-            if launch.is_member() and os.environ["RANK"] == "0":
+            if program.takes_devices and launch.is_member() and os.environ["RANK"] == "0":
                 launch.send_config(config)
-            devices = launch.count_devices(config)
-            if devices > 1:
-                return launch.launch(program.function, program.memory_advice, config, devices)
-            return load(program.function)(config)
+            return call(program, config)
     except Exception as error:
         remove_empty_run_dir()
         if launch.is_member() and launch.is_lost_connection(error):
             sys.exit("error: another process of this job ended without a message; was it killed for lack of memory?")
         expected = isinstance(error, UserError | OmegaConfBaseException | OSError) and not debug
-        if sweeps and not expected:
+        if isinstance(error, launch.WorkerError):  # its own traceback, not that of the process which waited for it
+            print(error.__cause__, file=sys.stderr)
+            if not sweeps:
+                sys.exit(1)
+        elif sweeps and not expected:
             traceback.print_exc()
         if sweeps or not expected:
             raise
@@ -192,7 +191,7 @@ def run_launched_job(program: Program, config: DictConfig) -> Any:
         config.resume = str(folder)
     try:
         with translate_errors(program.memory_advice):
-            return load(program.function)(config)
+            return call(program, config)
     except SystemExit as end:
         if requeue is None or end.code != preemption.EXIT_CODE:
             os._exit(int(end.code or 0))  # ends this process of a sweep, which would start the next job
@@ -207,6 +206,14 @@ def end_without_reader() -> NoReturn:
     """End the program when nobody reads the rest of its output, as in `| head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+
+
+def call(program: Program, config: DictConfig) -> Any:
+    """Call a program's function, in several processes if its settings ask for them."""
+    devices = launch.count_devices(config) if program.takes_devices else 1
+    if devices > 1:
+        return launch.launch(program.function, program.memory_advice, config, devices)
+    return load(program.function)(config)
 
 
 def load(function: str) -> Any:

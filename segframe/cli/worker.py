@@ -1,4 +1,4 @@
-"""One of the processes that launch starts: python -m segframe.cli.worker"""
+"""One of the processes that launch starts."""
 
 import importlib
 import json
@@ -22,6 +22,7 @@ def main() -> None:
     """Run the job in the file that JOB names; its result or its error go into files beside it."""
     preemption.end_with_parent()
     file = Path(os.environ[JOB])
+    file.with_name(f"{os.getpid()}.pid").touch()
     job: Job = pickle.loads(file.read_bytes())
     HydraConfig.instance().cfg = job.hydra
     if "trainer" in job.config:
@@ -33,8 +34,6 @@ def main() -> None:
         with translate_errors(job.memory_advice):
             module, _, name = job.function.rpartition(".")
             result = getattr(importlib.import_module(module), name)(job.config)
-    except KeyboardInterrupt:
-        sys.exit(preemption.INTERRUPTED)
     except Exception as error:
         write_error(error)
         sys.exit(1)
@@ -52,7 +51,3 @@ def write_error(error: Exception) -> None:
     extra = {"kind": kind, "timestamp": str(int(time.time())), "py_callstack": traceback.format_exc()}
     content = {"message": {"message": text, "extraInfo": extra}}
     Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(content))
-
-
-if __name__ == "__main__":
-    main()

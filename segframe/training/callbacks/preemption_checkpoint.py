@@ -75,8 +75,8 @@ class PreemptionCheckpoint(Callback):
         if number == signal.SIGINT:
             if self._asked == number:
                 end_at_once()
-            # Not print, which may be what the signal has interrupted.
-            os.write(2, b"\nCtrl-C: ends after the current step; once more: at once\n")
+            if distributed.rank() == 0:  # not print, which may be what the signal has interrupted
+                os.write(2, b"\nCtrl-C: ends after the current step; once more: at once\n")
         self._asked = number
 
     def _agree(self, due: bool) -> bool:
