@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segframe import preemption
 from segframe.errors import UserError
@@ -68,7 +68,6 @@ def first_node(names: str) -> str:
 @contextmanager
 def membership() -> Iterator[None]:
     """Be one of several processes, of which one alone reports why the job failed."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no warning with 15 frames that rank 0 has gone
     from segframe import distributed
 
     try:
@@ -103,7 +102,13 @@ def send_config(config: DictConfig) -> None:
     """Send the config that rank 0 has composed, with Hydra's own, to the other ranks."""
     from segframe.distributed import on_rank_zero
 
-    on_rank_zero(lambda: (config, HydraConfig.instance().cfg))
+    on_rank_zero(lambda: (config, hydra_config()))
+
+
+def hydra_config() -> DictConfig:
+    """Hydra's own config, without types: pickle does not find those of launchers, whose modules Hydra imports twice."""
+    content: Any = OmegaConf.to_container(HydraConfig.instance().cfg)
+    return DictConfig(content)
 
 
 def receive_config() -> DictConfig:
@@ -151,7 +156,7 @@ def launch(function: str, memory_advice: str, config: DictConfig, devices: int) 
     max_restarts = config.trainer.max_restarts if "trainer" in config else 0
     for left in range(max_restarts, -1, -1):
         try:
-            return start_processes(Job(function, memory_advice, config, HydraConfig.instance().cfg), devices)
+            return start_processes(Job(function, memory_advice, config, hydra_config()), devices)
         except (WorkerError, ProcessKilled) as error:
             if not left:
                 raise

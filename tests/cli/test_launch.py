@@ -1,9 +1,13 @@
 """How a process finds out that it is one of several, and how many it starts."""
 
+import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from segframe import distributed
@@ -103,3 +107,16 @@ def test_a_sweeps_job_elsewhere_starts_its_processes(monkeypatch: pytest.MonkeyP
     config = OmegaConf.create({"trainer": {"devices": 3, "num_nodes": 1, "accelerator": "cpu"}})
     main.call(main.PROGRAMS["train"], config)
     assert started == [3]
+
+
+def test_what_processes_receive_of_hydra_has_no_types_of_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Launcher:  # like those of plugins, which pickle does not find under their name
+        folder: str = "${hydra.sweep.dir}/.submitit"
+
+    content = {"mode": RunMode.MULTIRUN, "sweep": {"dir": "a"}, "job": {"num": "???"}, "launcher": Launcher()}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": content}))
+    received = pickle.loads(pickle.dumps(launch.hydra_config())).hydra
+    assert received.mode is RunMode.MULTIRUN
+    assert received.launcher.folder == "a/.submitit"
+    assert OmegaConf.is_missing(received.job, "num")
