@@ -175,8 +175,15 @@ def start_processes(job: Job, devices: int) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    def on_signal(number: int, frame: Any) -> NoReturn:
-        raise SignalException(f"signal {number}", sigval=signal.Signals(number))
+    ending: list[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        if not ending:
+            ending.append(number)
+            raise SignalException(f"signal {number}", sigval=signal.Signals(number))
+        if number == signal.SIGINT:  # Ctrl-C again, while workers end
+            kill_workers(Path(folder))
+            preemption.end(number)
 
     torchs = logging.getLogger("torch.distributed.elastic")  # its children have levels of their own
     torchs.handlers, torchs.propagate = [logging.NullHandler()], False  # what it reports is reported here
@@ -194,14 +201,13 @@ def start_processes(job: Job, devices: int) -> Any:
             local_addr="localhost",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
+            signals_to_handle="SIGHUP,SIGQUIT",  # beside those of on_signal
         )
         for number in preemption.SIGNALS:
             signal.signal(number, on_signal)
         try:
             elastic_launch(agent, sys.executable)("-P", "-c", WORKER)
         except SignalException as error:
-            if isinstance(error.__context__, SignalException) and error.sigval == signal.SIGINT:  # Ctrl-C twice
-                kill_workers(Path(folder))
             preemption.end(error.sigval)
         except ChildFailedError as error:
             raise_failure(error.failures)

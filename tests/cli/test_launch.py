@@ -1,7 +1,10 @@
 """How a process finds out that it is one of several, and how many it starts."""
 
 import pickle
+import signal
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +123,13 @@ def test_what_processes_receive_of_hydra_has_no_types_of_launchers(monkeypatch: 
     assert received.mode is RunMode.MULTIRUN
     assert received.launcher.folder == "a/.submitit"
     assert OmegaConf.is_missing(received.job, "num")
+
+
+def test_a_second_ctrl_c_kills_the_workers_that_are_left(tmp_path: Path) -> None:
+    workers = [subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(2)]
+    workers[0].kill()
+    workers[0].wait()
+    for worker in workers:
+        (tmp_path / f"{worker.pid}.pid").touch()
+    launch.kill_workers(tmp_path)
+    assert workers[1].wait(5) == -signal.SIGKILL
