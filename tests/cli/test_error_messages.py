@@ -34,7 +34,7 @@ def message(*words):
         ("data.zzz=3", "data.zzz is not a setting; there is dataset, "),
         ("epochs=9", "epochs is not a setting; did you mean trainer.max_epochs?"),
         ("optimizer.batch_size=9", "optimizer.batch_size is not a setting; did you mean data.batch_size?"),
-        ("trainer.devices=2", "trainer.devices is not a setting; a run uses one device"),
+        ("trainer.strategy=ddp", "trainer.strategy is not a setting; trainer.devices=... trains by Distributed"),
         ("trainer.gpus=2", "trainer.gpus is not a setting; an argument of Lightning's Trainer is set with +trainer."),
         ("callbacks.early_stopping.patience=3", "callbacks.early_stopping.patience is a setting of callbacks=early_st"),
         ("inference.window=64", "inference.window is a setting of inference=sliding_window; choose it too"),
