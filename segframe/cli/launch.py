@@ -208,10 +208,19 @@ def start_processes(job: Job, devices: int) -> Any:
         try:
             elastic_launch(agent, sys.executable)("-P", "-c", WORKER)
         except SignalException as error:
+            report_signal(error.sigval, file)
             preemption.end(error.sigval)
         except ChildFailedError as error:
             raise_failure(error.failures)
         return pickle.loads(Path(f"{file}.result").read_bytes())
+
+
+def report_signal(number: int, file: Path) -> None:
+    """Print what has become of a job that a signal has ended, if rank 0 has not."""
+    if Path(f"{file}.result").exists():
+        print(f"{preemption.signal_name(number)}: the job was complete", flush=True)
+    elif not Path(f"{file}.begun").exists():
+        print(f"{preemption.signal_name(number)}: ended before the start; the same command starts again", flush=True)
 
 
 def kill_workers(folder: Path) -> None:

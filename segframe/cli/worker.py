@@ -27,6 +27,8 @@ def main() -> None:
     HydraConfig.instance().cfg = job.hydra
     if "trainer" in job.config:
         preemption.listen()
+    if os.environ["RANK"] == "0":
+        Path(f"{file}.begun").touch()
     try:
         distributed.join()
         if distributed.rank() == 0:
@@ -38,7 +40,8 @@ def main() -> None:
         write_error(error)
         sys.exit(1)
     if distributed.rank() == 0:
-        Path(f"{file}.result").write_bytes(pickle.dumps(result))
+        Path(f"{file}.unfinished").write_bytes(pickle.dumps(result))
+        os.replace(f"{file}.unfinished", f"{file}.result")
     distributed.leave()
 
 

@@ -133,3 +133,18 @@ def test_a_second_ctrl_c_kills_the_workers_that_are_left(tmp_path: Path) -> None
         (tmp_path / f"{worker.pid}.pid").touch()
     launch.kill_workers(tmp_path)
     assert workers[1].wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        ((), "SIGTERM: ended before the start; the same command starts again\n"),
+        (("job.begun",), ""),  # rank 0 has printed at which step
+        (("job.begun", "job.result"), "SIGTERM: the job was complete\n"),
+    ],
+)
+def test_where_a_signal_ends_a_job(tmp_path: Path, capsys: Any, left: tuple[str, ...], message: str) -> None:
+    for name in left:
+        (tmp_path / name).touch()
+    launch.report_signal(signal.SIGTERM, tmp_path / "job")
+    assert capsys.readouterr().out == message

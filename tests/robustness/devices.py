@@ -27,6 +27,8 @@ WORDS = (
 )
 TOLERANCE = 1e-13
 """Of a tensor's largest value: float64's rounding, in sums over 18 steps in another order."""
+MESSAGES = ("continue with resume=", "ended before the first step", "ended before the start", "the job was complete")
+"""Of runs that a signal ends, one of them."""
 SECONDS = 5
 """In which data loading workers notice that their process has gone."""
 
@@ -96,7 +98,7 @@ def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tupl
     problems += runs.find_damage(folder / name)
     if code not in ((0,) if kill.signal == signal.SIGKILL else (0, 75)):
         problems.append(f"exit code {code}\n{child.out[-3000:]}")
-    if code == 75 and not ("continue with resume=" in child.out or "ended before the first step" in child.out):
+    if code == 75 and not any(message in child.out for message in MESSAGES):
         problems.append(f"exit code 75 without a message\n{child.out[-3000:]}")
     if sent and kill.signal == signal.SIGKILL and "starting again from the last checkpoint" not in child.out:
         problems.append(f"not started again\n{child.out[-3000:]}")
