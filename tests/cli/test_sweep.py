@@ -58,7 +58,7 @@ def test_a_sweep_without_a_name_stays_in_one_folder(run, tmp_path):
 BAD_RATE = (
     ["optimizer.lr=0.01,-1"],
     ["sweep/0_optimizer.lr-0.01", "sweep/1_optimizer.lr--1"],
-    ["", "optimizer: Invalid learning rate: -1"],
+    ["", "optimizer.lr=-1: Invalid learning rate: -1"],
 )
 KILLED = (["++callbacks.x={_target_: os._exit, status: 9}"], ["sweep/0"], ["it ended without a result"])
 """The process of a job is killed."""

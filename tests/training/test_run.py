@@ -117,7 +117,7 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
         ({"data.download": True}, "Shapes has no automatic download"),
         ({"data.val_split": "nothing"}, "no split 'nothing'"),
         ({"transforms.train[1].p": 2}, "transforms: "),
-        ({"optimizer.lr": -1.0}, "optimizer: Invalid learning rate: -1"),
+        ({"optimizer.lr": -1.0}, "optimizer.lr=-1.0: Invalid learning rate: -1"),
         ({"backbone.weights": "nowhere.pth"}, "backbone.weights"),
         ({"init_from": "nowhere"}, "there is no checkpoint nowhere"),
         ({"loss.class_weights": [1.0, 2.0]}, "loss.class_weights"),
