@@ -134,7 +134,9 @@ def test_empty_splits(tmp_path):
     check_error(lambda: folder("train", val_ratio=1 - 1e-9), "leaves train none of the 1 images", "lower")
     (tmp_path / "images/train").mkdir()
     (tmp_path / "masks/train").mkdir()
-    check_error(lambda: folder("train"), f"{tmp_path / 'images/train'} holds no image", "set data.dataset.images and masks")
+    check_error(
+        lambda: folder("train"), f"{tmp_path / 'images/train'} holds no image", "set data.dataset.images and masks"
+    )
 
 
 @pytest.mark.parametrize(("of_images", "of_masks"), [("NFC", "NFD"), ("NFD", "NFC")])
