@@ -1,22 +1,22 @@
-"""Several processes for one job: started here by torch's launcher, or by torchrun or Slurm."""
+"""Several processes for one job, started by torch's launcher."""
 
 import logging
 import os
 import pickle
-import re
 import signal
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, NoReturn
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segframe import preemption
+from segframe.cli.membership import hydra_config, is_member
 from segframe.errors import UserError
 
 JOB = "SEGFRAME_JOB"
@@ -36,88 +36,6 @@ class Job(NamedTuple):
 
 class WorkerError(Exception):
     """An error in one of the processes; its cause is that process's traceback."""
-
-
-def is_member() -> bool:
-    """Whether this process is one of several that torchrun, Slurm or `launch` has started."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
-
-
-def use_slurm_variables() -> None:
-    """Set torchrun's environment variables in a step of several tasks that srun has started."""
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if tasks == 1 or "RANK" in os.environ:
-        return
-    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
-    numbers = {
-        "RANK": os.environ["SLURM_PROCID"],
-        "WORLD_SIZE": str(tasks),
-        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": str(tasks // int(os.environ.get("SLURM_STEP_NUM_NODES", 1))),
-    }
-    os.environ.setdefault("MASTER_ADDR", first_node(os.environ["SLURM_STEP_NODELIST"]))
-    os.environ.setdefault("MASTER_PORT", str(15000 + (101 * job + step) % 17000))  # steps of one job run side by side
-    os.environ.update(numbers)
-
-
-def first_node(names: str) -> str:
-    """The first of the machines in a list of Slurm: gpu[07-09,12],login is gpu07."""
-    return re.sub(r"\[(\w+)[^]]*]", r"\1", names).split(",")[0]
-
-
-@contextmanager
-def membership() -> Iterator[None]:
-    """Be one of several processes, of which one alone reports why the job failed."""
-    from segframe import distributed
-
-    try:
-        distributed.join()
-    except Exception as error:
-        if not distributed.is_lost_connection(error):
-            raise
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        sys.exit(
-            f"error: process {os.environ['RANK']} has not met the others at {place}: {str(error).splitlines()[0]}; the "
-            "environment variable MASTER_PORT chooses another port"
-        )
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, SystemExit) and not isinstance(error.code, str):
-            raise
-        if not distributed.is_first_to_fail(error.__context__ or error):
-            sys.exit(1)
-        raise
-    distributed.leave()
-
-
-def is_lost_connection(error: Exception) -> bool:
-    """Whether an error only says that another process has gone."""
-    from segframe import distributed
-
-    return distributed.is_lost_connection(error)
-
-
-def send_config(config: DictConfig) -> None:
-    """Send the config that rank 0 has composed, with Hydra's own, to the other ranks."""
-    from segframe.distributed import on_rank_zero
-
-    on_rank_zero(lambda: (config, hydra_config()))
-
-
-def hydra_config() -> DictConfig:
-    """Hydra's own config, without types: pickle does not find those of launchers, whose modules Hydra imports twice."""
-    content: Any = OmegaConf.to_container(HydraConfig.instance().cfg)
-    return DictConfig(content)
-
-
-def receive_config() -> DictConfig:
-    """Receive what rank 0 sends."""
-    from segframe.distributed import on_rank_zero
-
-    received: tuple[DictConfig, Any] = on_rank_zero(tuple)
-    config, HydraConfig.instance().cfg = received
-    return config
 
 
 def count_devices(config: DictConfig) -> int:
@@ -175,6 +93,9 @@ def start_processes(job: Job, devices: int) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # Since torch 2.9 the agent can leave signals to on_signal.
+    settable = {field.name for field in fields(LaunchConfig)}
+    signals: dict[str, Any] = {"signals_to_handle": "SIGHUP,SIGQUIT"} if "signals_to_handle" in settable else {}
     ending: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:
@@ -201,7 +122,7 @@ def start_processes(job: Job, devices: int) -> Any:
             local_addr="localhost",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
-            signals_to_handle="SIGHUP,SIGQUIT",  # beside those of on_signal
+            **signals,
         )
         for number in preemption.SIGNALS:
             signal.signal(number, on_signal)

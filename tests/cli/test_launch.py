@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from segframe import distributed
-from segframe.cli import launch, main
+from segframe.cli import launch, main, membership
 from segframe.errors import UserError
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -36,7 +36,7 @@ def numbers_of(monkeypatch: pytest.MonkeyPatch, **changes: str) -> dict[str, str
     with monkeypatch.context() as patch:
         environ = {**SLURM, **changes}
         patch.setattr("os.environ", environ)
-        launch.use_slurm_variables()
+        membership.use_slurm_variables()
         return {name: environ.get(name) for name in NUMBERS}
 
 
@@ -64,8 +64,8 @@ def test_a_users_port_and_torchruns_variables_stay(monkeypatch: pytest.MonkeyPat
 def test_a_single_task_is_an_ordinary_process(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]) -> None:
     # A batch script without srun has SLURM_NTASKS and SLURM_PROCID, but no step.
     monkeypatch.setattr("os.environ", {"SLURM_PROCID": "0", "SLURM_JOB_ID": "1", **changes})
-    launch.use_slurm_variables()
-    assert not launch.is_member()
+    membership.use_slurm_variables()
+    assert not membership.is_member()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_single_task_is_an_ordinary_process(monkeypatch: pytest.MonkeyPatch, c
     [("vm", "vm"), ("a1,a2", "a1"), ("gpu[07-09,12],login", "gpu07"), ("n-a[3]", "n-a3"), ("r[1-2]n[01-04]", "r1n01")],
 )
 def test_the_first_machine_of_slurms_list(names: str, first: str) -> None:
-    assert launch.first_node(names) == first
+    assert membership.first_node(names) == first
 
 
 @pytest.mark.parametrize("devices", [0, -1, 1.0, 1.5, "abc", None, True, [0, 1]])
@@ -99,7 +99,7 @@ def test_processes_that_do_not_meet_end_in_a_sentence(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(SystemExit, match=r"^error: process 0 .* gpu07:1234: .* listen; .* MASTER_PORT"),
-        launch.membership(),
+        membership.membership(),
     ):
         pass
 
