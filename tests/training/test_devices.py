@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import torch
-from conftest import RUN, TINY, UNET, photo, rows
+from conftest import RUN, UNET, photo, rows
 from PIL import Image
 from processes import connected, fork, program
 from pytorch_lightning import Callback, Trainer
@@ -24,7 +24,7 @@ from segframe.models.ops.sync_batch_norm import SyncBatchNorm, is_synchronized, 
 from segframe.models.weights import checkpoint
 from segframe.training.ddp import average_statistics, gather_masks, no_broadcast_of_signals
 
-SAME = (*TINY, *RUN[2:], "data.batch_size=6", "head.dropout=0", "trainer.max_steps=6", "trainer.val_every_n_steps=3")
+SAME = (*UNET, *RUN[2:], "data.batch_size=6", "trainer.max_steps=6", "trainer.val_every_n_steps=3")
 DOUBLE = ("trainer.precision=64-true", "optimizer.lr=0.001")
 
 
@@ -77,10 +77,9 @@ def test_several_devices_train_as_one(tmp_path, norms):
         assert validations(tmp_path / str(devices)) == validated
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_coarse"])
-def test_two_devices_are_two_accumulated_batches(tmp_path, loss):
+def test_two_devices_are_two_accumulated_batches(tmp_path):
     """In float32, bit for bit, where no layer computes statistics of its batch."""
-    words = ("train.py", *SAME, "batch_norm.frozen=statistics", "trainer.precision=32-true", f"loss={loss}")
+    words = ("train.py", *SAME, "batch_norm.frozen=statistics", "trainer.precision=32-true")
     run_on(2, *words, "output_dir=devices")
     accumulated = ("data.batch_size=3", "trainer.accumulate_grad_batches=2", "output_dir=batches")
     run_on(1, *words, *accumulated)
@@ -243,7 +242,7 @@ def test_devices_end_at_the_same_step_and_another_number_resumes(tmp_path):
     assert [process.code for process in ended] == [75, 75], ended
     assert ended[0].out.count("SIGTERM: step 4 is in") == 1
     assert not ended[1].out
-    run_on(1, *words, *fault, "resume=auto", "output_dir=ended")
+    run_on(1, *words, *fault, "resume=auto", "output_dir=ended", "trainer.devices=1")
     assert largest_difference(weights(tmp_path / "ended"), weights(tmp_path / "whole")) <= 1e-13
 
 
