@@ -1,6 +1,13 @@
 """segframe: training of semantic segmentation models, composed from parts by Hydra."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segframe.cli.api import evaluate, train
+    from segframe.errors import UserError
+    from segframe.inference.model import load
 
 # Threads of PyTorch's OpenMP that spin for long while they wait slow a busy machine (loader workers, a second training)
 # down by an order of magnitude; spinning briefly costs an idle one nothing measurable. Read when torch is loaded.
@@ -10,3 +17,23 @@ __version__ = "0.1.0"
 
 IGNORE_INDEX = 255
 """The mask value that every loss and every figure leaves out; each dataset maps its void to it."""
+
+__all__ = ["IGNORE_INDEX", "UserError", "__version__", "evaluate", "load", "train"]
+
+_LAZY = {
+    "load": "segframe.inference.model",
+    "train": "segframe.cli.api",
+    "evaluate": "segframe.cli.api",
+    "UserError": "segframe.errors",
+}
+"""Public functions by the module that is imported when they are first used: programs need not all of torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

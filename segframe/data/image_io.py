@@ -93,6 +93,20 @@ def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
     return fit(path, values if values.ndim == 3 else values[..., None], pixels)
 
 
+def as_values(image: Image.Image | np.ndarray, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Return an image in memory, a picture of Pillow's or an array (H, W) or (H, W, C), as read_image does a file."""
+    if isinstance(image, Image.Image):
+        if isinstance(image, ImageFile) and _has_cut_bits(image):
+            raise UserError("the image has 16 bits per channel, of which Pillow keeps 8: give the path of its file")
+        values = _values("the image", ImageOps.exif_transpose(image))
+    else:
+        values = np.array(image)  # a copy: the caller's may be read-only, or change later
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or not values.size:
+        raise UserError(f"the array has the shape {values.shape}: give an image as (H, W, channels), or a list of them")
+    return fit("the image", values, pixels)
+
+
 def _decode_jpeg(path: Path, image: ImageFile) -> np.ndarray:
     # The same pixels as Pillow's in half of the time (large images: a quarter). torchvision.io.decode_jpeg calls this
     # operator and warns that it will be removed: then Pillow reads all JPEGs, as it reads unusual ones now.
@@ -111,7 +125,10 @@ def _decode(path: Path, opened: ImageFile) -> np.ndarray:
         values = np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
         order = [0, 3] if _stored_mode(opened).startswith("LA") else [2, 1, 0, 3][: values.shape[2]]
         return _upright(values[..., order], opened.getexif().get(_ORIENTATION, 1))
-    image = _upright_image(opened)
+    return _values(path, _upright_image(opened))
+
+
+def _values(path: Path | str, image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return np.array(image).astype(np.uint16)
     if image.mode in ("I", "F"):

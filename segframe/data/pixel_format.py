@@ -44,7 +44,7 @@ class PixelFormat(NamedTuple):
 RGB = PixelFormat()
 
 
-def fit(path: Path, values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+def fit(path: Path | str, values: np.ndarray, pixels: PixelFormat) -> np.ndarray:
     """Return the values of a file, (H, W, C), with the channels of `pixels`; UserError if anything would be lost."""
     found, asked = values.shape[2], pixels.channels
     if values.dtype not in (np.uint8, np.uint16):

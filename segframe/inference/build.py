@@ -69,10 +69,10 @@ def build_postprocess(node: DictConfig | None) -> Postprocess | None:
     return instantiate(node, "postprocess") if node else None
 
 
-def pick_device(accelerator: str = "auto") -> torch.device:
+def pick_device(accelerator: str = "auto", setting: str = "accelerator") -> torch.device:
     """Return the device of an `accelerator` setting; auto: the GPU if there is one, else the CPU."""
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise UserError(f"accelerator={accelerator}: unknown; choose auto, cpu or gpu")
+        raise UserError(f"{setting}={accelerator}: unknown; choose auto, cpu or gpu")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError(f"accelerator={accelerator}: this machine has no GPU; choose auto or cpu")
+        raise UserError(f"{setting}={accelerator}: this machine has no GPU; choose auto or cpu")
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,14 +1,19 @@
 """Evaluation of a checkpoint on a split of a dataset."""
 
+import io
 import json
 import sys
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.progress import track
+from rich.table import Table
 from torch import Tensor
 
 from segframe import distributed
@@ -27,8 +32,60 @@ from segframe.models.segmenter import Segmenter
 from segframe.visualization.tables import console, metrics_table, print_table
 
 
+class EvaluationResult(NamedTuple):
+    """The metrics of a checkpoint on a split of a dataset."""
+
+    folder: Path
+    """Where metrics.json is."""
+    metrics: dict[str, float]
+    """As in metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
+    matrix: NDArray[np.int64]
+    """Pixels by class, (C, C): rows are the truth, columns the prediction."""
+    classes: tuple[str, ...]
+    split: str
+    checkpoint: Path
+    missing: str
+    """A sentence about the classes that do not occur in the truth; empty if all do."""
+    inference: str
+    """How the network ran, in words."""
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """IoU, accuracy and share of the truth's pixels (`iou`, `accuracy`, `pixels`, 0 ... 1) by class."""
+        pixels, total = self.matrix.sum(1), max(int(self.matrix.sum()), 1)
+        return {
+            name: {
+                "iou": self.metrics[f"{self.split}/iou/{name}"],
+                "accuracy": float(self.matrix[k, k] / pixels[k]) if pixels[k] else nan,
+                "pixels": float(pixels[k] / total),
+            }
+            for k, name in enumerate(self.classes)
+        }
+
+    def table(self) -> Table:
+        """Return the metrics per class as a table for the terminal."""
+        title = f"{self.checkpoint}, {self.split}"
+        return metrics_table(self.metrics, self.matrix, self.classes, title, f"{self.split}/")
+
+    def __repr__(self) -> str:
+        with console(file=io.StringIO(), width=100) as terminal, terminal.capture() as text:
+            terminal.print(self.table())
+        return text.get().rstrip()
+
+
 def evaluate_checkpoint(config: DictConfig) -> None:
     """Print a table of metrics per class and write metrics.json."""
+    result = measure_checkpoint(config)
+    if distributed.rank() > 0:
+        return
+    print_table(result.table())
+    if result.missing:
+        console(highlight=False).print(result.missing, soft_wrap=True)
+    print(f"inference: {result.inference}; also in {result.folder / 'metrics.json'}")
+
+
+def measure_checkpoint(config: DictConfig) -> EvaluationResult:
+    """Evaluate a checkpoint and write metrics.json."""
     check_keys(config, EvaluateConfig)
     postprocess = build_postprocess(config.postprocess)
     segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
@@ -44,13 +101,11 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     prepare(segmenter, metadata.config, device, config.precision)
 
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
-    if distributed.rank() > 0:
-        return
-    metrics = compute_metrics(matrix, dataset.classes, split)
-    print_table(metrics_table(metrics, matrix.numpy(), dataset.classes, f"{path}, {split}", f"{split}/"))
+    metrics, folder = compute_metrics(matrix, dataset.classes, split), Path(HydraConfig.get().runtime.output_dir)
     missing = describe_missing(matrix, dataset.classes, split)
-    if missing:
-        console(highlight=False).print(missing, soft_wrap=True)
+    result = EvaluationResult(folder, metrics, matrix.numpy(), dataset.classes, split, path, missing, str(inference))
+    if distributed.rank() > 0:
+        return result
     # NaN (a class that does not occur), which JSON lacks, becomes null.
     values = {name: None if isnan(value) else value for name, value in metrics.items()}
     settings = {
@@ -62,9 +117,8 @@ def evaluate_checkpoint(config: DictConfig) -> None:
         "output_stride": config.output_stride,
         "inference_in_words": str(inference),
     }
-    file = Path(HydraConfig.get().runtime.output_dir) / "metrics.json"
-    write_text(file, json.dumps({**values, **settings}, indent=2) + "\n")
-    print(f"inference: {inference}; also in {file}")
+    write_text(folder / "metrics.json", json.dumps({**values, **settings}, indent=2) + "\n")
+    return result
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import Tensor
 
 from segframe.errors import UserError
 from segframe.models.heads.base import Head
@@ -35,7 +36,18 @@ def restore(
     that are NaN or infinite. UserError where the network cannot be built.
     """
     path = checkpoint.find_checkpoint(path)
-    metadata, state = checkpoint.load_run(path, trust)
+    return rebuild(*checkpoint.load_run(path, trust), path, output_stride, diverged=diverged)
+
+
+def rebuild(
+    metadata: checkpoint.CheckpointMetadata,
+    state: dict[str, Tensor],
+    path: Path,
+    output_stride: int | None = None,
+    *,
+    diverged: bool = False,
+) -> Restored:
+    """Return the network of a checkpoint's metadata and state dict, whose config names trusted parts alone."""
     config = metadata.config
     try:
         settings = config["backbone"] | ({"weights": None} if "weights" in config["backbone"] else {})

@@ -1,6 +1,8 @@
 """One training run, from its composed config to its result."""
 
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
@@ -23,8 +25,24 @@ from segframe.training.trainer import best_score, build_trainer
 from segframe.training.untrained_taps import warn_of_untrained_taps
 
 
+class TrainingResult(NamedTuple):
+    """What a run has reached."""
+
+    folder: Path
+    """The run's folder, with its checkpoints: what `segframe.load` takes."""
+    best: float
+    """The best value of the monitored metric; NaN without a validation."""
+    metrics: dict[str, float]
+    """The last values of what was logged: `val/miou`, `val/loss`, `train/loss`, ..."""
+
+
 def train(config: DictConfig) -> float:
-    """Train as the config says; returns the best value of the monitored metric, NaN without a validation.
+    """Train as the config says; returns the best value of the monitored metric, NaN without a validation."""
+    return run_training(config).best
+
+
+def run_training(config: DictConfig) -> TrainingResult:
+    """Train as the config says.
 
     With several devices, each of their processes calls this.
     A refused run leaves its folder as it was; config.yaml is written when training begins.
@@ -55,4 +73,5 @@ def train(config: DictConfig) -> float:
         best = write_result(folder, best_score(trainer, config.monitor), config.monitor, pruned)
     if pruned is not None:
         sys.exit(PRUNED)
-    return best
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return TrainingResult(folder.absolute(), best, metrics)

@@ -175,6 +175,11 @@ def read_weights(path: str | Path) -> Weights:
         parts = {part: metadata.config.get(part) for part in ("head", "aux_head")}
         heads = {part: node.get("_target_") for part, node in parts.items() if isinstance(node, dict)}
         return Weights(state, metadata.classes, normalize, "a segframe checkpoint", {}, heads)
+    return recognize(content, path)
+
+
+def recognize(content: dict[str, Any], path: Path) -> Weights:
+    """Return the weights of another project's file; `content`: what torch.save wrote to `path`."""
     state = checkpoint.extract_state_dict(content, path)
     for format_ in FORMATS:
         if all(name in state for name in format_.has):
