@@ -1,11 +1,13 @@
-"""Sphinx: Markdown pages, the configuration reference and the API from docstrings."""
+"""Sphinx: Markdown pages, a notebook, the configuration reference and the API from docstrings."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "_ext")]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])  # of the notebook
 
 from config_reference import reference  # noqa: E402
 
@@ -15,9 +17,15 @@ project = "segframe"
 author = "the segframe authors"
 copyright = author
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = "auto"
+nb_execution_in_temp = True  # where its runs are written
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of the machine that builds
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"segframe {release}"

@@ -68,9 +68,9 @@ class EvaluationResult(NamedTuple):
         return metrics_table(self.metrics, self.matrix, self.classes, title, f"{self.split}/")
 
     def __repr__(self) -> str:
-        with console(file=io.StringIO(), width=100) as terminal, terminal.capture() as text:
-            terminal.print(self.table())
-        return text.get().rstrip()
+        text = io.StringIO()
+        print_table(self.table(), file=text, width=100)
+        return text.getvalue().rstrip()
 
 
 def evaluate_checkpoint(config: DictConfig) -> None:
