@@ -69,7 +69,7 @@ class EvaluationResult(NamedTuple):
 
     def __repr__(self) -> str:
         text = io.StringIO()
-        print_table(self.table(), file=text, width=100)
+        print_table(self.table(), file=text, width=100, force_jupyter=False)
         return text.getvalue().rstrip()
 
 
