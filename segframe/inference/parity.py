@@ -71,7 +71,8 @@ def check_parity(network: Run, exported: Run, channels: int, dtype: torch.dtype,
         except Exception as error:  # a runtime's own kinds
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{setting}: the exported file fails at {where} (images x height x width); nothing was written: {reason}"
+                f"{setting}: the exported file fails at {where} (images x height x width), nothing was written: "
+                f"{reason}"
             ) from error
         result = compare(network, images, expected, found, size)
         if not result.passed:

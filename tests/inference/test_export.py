@@ -12,8 +12,9 @@ from small_networks import save_checkpoint
 from segframe import __version__
 from segframe.data.datasets.shapes import Shapes
 from segframe.errors import UserError
-from segframe.inference import parity
+from segframe.inference import int8, parity
 from segframe.inference.export_graph import open_session
+from segframe.inference.int8 import Images
 from segframe.models.heads import unet
 
 EXPORT = "scripts/export.py"
@@ -101,15 +102,41 @@ def test_wrong_settings(run, tmp_path, words, message):
     assert message in export(run, tmp_path, UNET, *words).error
 
 
-def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images(run, tmp_path, trained, needs_onnx):
-    words = ("format=int8", "calibration_images=4", "data.num_workers=0")
-    result = run(EXPORT, "checkpoint=first", "output=model.onnx", *words)
-    if result.code == 0:
-        assert "int8 on 3 images of val: " in result.out
-        assert b"QuantizeLinear" in (tmp_path / "model.onnx").read_bytes()
-    else:
-        assert "format=int8: on 3 images " in result.error
-        assert not (tmp_path / "model.onnx").exists()
+def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images(run, trained, needs_onnx, monkeypatch):
+    monkeypatch.setattr(int8, "MIN_AGREEMENT", 0.0)  # five steps of training
+    monkeypatch.setattr(int8, "MAX_MIOU_LOSS", 1.0)
+    seen = []
+    monkeypatch.setattr(int8, "Images", lambda images: seen.extend(images := list(images)) or Images(images))
+    words = ("format=int8", "calibration_images=4", "validation_images=2", "data.num_workers=0")
+    result = run("scripts/export.py", "checkpoint=first", "output=model.onnx", *words)
+    assert result.code == 0, result.out
+    assert "int8 on 2 images of val: " in result.out
+    assert b"QuantizeLinear" in (trained.parent / "model.onnx").read_bytes()
+    assert [image.shape for image in seen] == [(1, 3, 32, 32)] * 4
+    train = Shapes(None, "train", size=32, num_images={"train": 12, "val": 3, "test": 2})
+    assert all(torch.equal(image[0], train[3 * k]["image"]) for k, image in enumerate(seen))
+
+
+def test_int8_that_costs_too_much_is_refused():
+    val = Shapes(None, "val", size=32, num_images={"train": 1, "val": 3, "test": 1})
+    truth = {bytes(item["image"].numpy()): item["mask"] for item in val}
+
+    def perfect(images):
+        return (torch.stack([truth[bytes(image.numpy())] for image in images]),)
+
+    def wrong(rows):
+        def run(images):
+            (classes,) = perfect(images)
+            classes = classes.clone()
+            classes[:, :rows] = (classes[:, :rows] + 1) % len(val.classes)
+            return (classes,)
+
+        return run
+
+    loss = int8.check_int8(perfect, perfect, val, None, 0)
+    assert (loss.images, loss.agreement, loss.miou, loss.int8_miou) == (3, 1.0, 1.0, 1.0)
+    with pytest.raises(UserError, match=r"on 3 images 0\.9688 of the classes agree .* \(at least 0\.99\)"):
+        int8.check_int8(perfect, wrong(1), val, None, 0)
 
 
 def network(images):
@@ -149,7 +176,7 @@ def test_wrong_classes_fail_though_scores_agree():
 def test_pixels_that_rounding_decides_are_excused_and_others_not():
     def undecided(images):
         """A pixel's class depends on the sign of its rounding error."""
-        classes, scores = network(images)
+        _, scores = network(images)
         jump = (images[:, 0].float() - images[:, 0].float().round()) > 0
         scores[:, 0] += jump * 1.0 * (torch.arange(images.shape[-1]) < 3)
         return scores.argmax(1).to(torch.uint8), scores
