@@ -65,12 +65,12 @@ def test_scores_are_the_networks_at_another_size_than_traced(run, tmp_path, need
 
 
 def test_torch_export_writes_a_program_with_the_same_description(run, tmp_path):
-    result = export(run, tmp_path, UNET, "format=torch_export", file="model.pt2")
+    result = export(run, tmp_path, PLUS, "format=torch_export", file="model.pt2")  # a last map of one cell at 32 x 32
     assert result.code == 0, result.out
     extra = {"segframe.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     assert json.loads(extra["segframe.json"])["classes"] == list(Shapes.classes)
-    assert program.module()(torch.zeros(1, 3, 45, 50, dtype=torch.uint8))[0].shape == (1, 45, 50)
+    assert program.module(check_guards=False)(torch.zeros(1, 3, 45, 50, dtype=torch.uint8))[0].shape == (1, 45, 50)
 
 
 def test_a_branch_frozen_to_the_traced_size_fails_the_export(run, tmp_path, needs_onnx, monkeypatch):
