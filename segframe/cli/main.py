@@ -72,6 +72,7 @@ PROGRAMS = {
         prepare=offer_checkpoint,
         takes_devices=True,
     ),
+    "export": Program("segframe.inference.export.export_checkpoint", "export", TO_PREDICT, prepare=offer_checkpoint),
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),

@@ -180,6 +180,22 @@ class PredictConfig:
 
 
 @dataclass
+class ExportConfig:
+    """The root of scripts/export.py's config."""
+
+    checkpoint: str = MISSING
+    output: str = MISSING
+    format: str = MISSING
+    scores: bool = MISSING
+    output_stride: int | None = None
+    opset: int = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    calibration_images: int = MISSING
+    validation_images: int | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+@dataclass
 class CheckDataConfig:
     """The root of scripts/check_data.py's config."""
 
@@ -227,6 +243,7 @@ def register(own: Path | None = None) -> None:
     store.store(group="schema", name="summary", node=SummaryConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
     store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="search_schema", node=SearchConfig)

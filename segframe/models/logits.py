@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from segframe.models.ops.argmax import classes
@@ -22,7 +23,8 @@ class Logits(NamedTuple):
     def full(self) -> Tensor:
         """Return logits at the images' size (N, num_classes, H, W): float32, or float64 as the values are."""
         values = self.values.to(working_dtype(self.values))
-        if values.shape[-2:] == self.size:
+        # An export resizes always: the sizes are equal or not for one image, and the graph is for all.
+        if not torch.compiler.is_exporting() and values.shape[-2:] == self.size:
             return values
         return resize(values, self.size, self.aligned_stride)
 

@@ -15,7 +15,8 @@ from conftest import ROOT, UNET
 from segframe.cli import main
 from segframe.errors import UserError
 
-SCRIPTS = ("train.py", *(f"scripts/{name}.py" for name in ("evaluate", "predict", "check_data", "summary", "replay")))
+OTHERS = ("evaluate", "predict", "export", "check_data", "summary", "replay")
+SCRIPTS = ("train.py", *(f"scripts/{name}.py" for name in OTHERS))
 HELP = """
 import runpy, sys
 sys.argv = [{script!r}, "--help"]
@@ -47,7 +48,7 @@ def test_the_console_command(monkeypatch, capsys):
     for words in ([], ["--help"]):
         monkeypatch.setattr(sys, "argv", ["segframe", *words])
         main.main()
-        assert "programs: train, evaluate, predict, check-data, summary, replay" in capsys.readouterr().out
+        assert "programs: train, evaluate, predict, export, check-data, summary, replay" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["segframe", "trian"])
     with pytest.raises(SystemExit, match="error: segframe trian: unknown program; choose one of train"):
         main.main()

@@ -6,7 +6,8 @@ from functools import cache
 import hydra.utils
 import numpy as np
 import pytest
-from conftest import ROOT, composed, options, rows
+import torch
+from conftest import ROOT, build_network, composed, options, rows
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -14,6 +15,9 @@ from PIL import Image
 from segframe.cli.launchers import LAUNCHERS
 from segframe.config import validate
 from segframe.config.trust import foreign_parts
+from segframe.inference import export_graph
+from segframe.inference.export import run_torch
+from segframe.inference.parity import MIN_AGREEMENT, SIZES, check_parity, sample_images
 
 NO_PARTS = {"script", "hydra"}
 """Folders with settings of Hydra."""
@@ -187,3 +191,39 @@ def test_every_preset_learns_four_images_by_heart(model, run, tmp_path):
     assert result.code == 0, result.out
     accuracies = [row["val/pixel_accuracy"] for row in rows(tmp_path / "run/metrics.csv")]
     assert float([value for value in accuracies if value][-1]) > 0.95
+
+
+EXPORTED = {model: (f"model={model}", *SMALL[model]) for model in SMALL} | {
+    "convnext": ("backbone=convnext_tiny", "head=unet"),
+    "mobilenet": ("backbone=mobilenetv2", "head=deeplabv3plus"),
+    "bilinear_segnet": ("backbone=vgg11_bn", "head=segnet", "head.upsampling=bilinear", "head.depths=[1,1,1,1,1]"),
+    "caffe_resnet": ("backbone=resnet50_caffe", "head=deeplabv3_paper", "normalize=caffe"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_preset_is_exported(name):
+    """With random weights in place of zeros, which would make the check vacuous."""
+    for module in export_graph.MODULES:
+        pytest.importorskip(module, reason="needs pip install segframe[export]")
+    if name in ("convnext", "mobilenet"):
+        pytest.importorskip("timm", reason="timm is not installed")
+    torch.manual_seed(0)
+    segmenter = build_network(*EXPORTED[name], classes=5)
+    for parameter in segmenter.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    network = export_graph.Deployed(segmenter)
+    program = export_graph.trace(network, sample_images(export_graph.TRACED, 3, torch.uint8), "format=onnx")
+    model = export_graph.to_onnx(program, network, 20, "format=onnx")
+    session = export_graph.open_session(export_graph.add_metadata(model, {}))
+    results = check_parity(
+        lambda images: run_torch(network, images),
+        lambda images: export_graph.run_session(session, images),
+        3,
+        torch.uint8,
+        "format=onnx",
+    )
+    assert len(results) == len(SIZES)
+    assert min(result.agreement for result in results) >= MIN_AGREEMENT

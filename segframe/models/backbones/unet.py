@@ -64,10 +64,13 @@ def mirrored(images: Tensor) -> Tensor:
     """Return images (N, C, H, W) extended by reflection to the smallest tile whose output covers them."""
     for dim in (2, 3):
         n = images.shape[dim]
-        cells = -(-(n + 60) // 16)  # of the coarsest map: the output is 16 * cells - 60 pixels wide
+        # Of the coarsest map: the output is 16 * cells - 60 pixels wide. Rounded up without negative numbers, which an
+        # ONNX export divides towards zero.
+        cells = (n + 75) // 16
         position = torch.arange(-MARGIN, 16 * cells + 124 - MARGIN, device=images.device)
         # A triangle wave: repeated reflection without repeating the border pixel.
-        period = max(2 * (n - 1), 1)
+        # sym_max, and a tensor: an export must not fix in its graph how large the image is.
+        period = torch.full_like(position[:1], torch.sym_max(2 * (n - 1), 1))
         position = position.remainder(period)
         images = images.index_select(dim, torch.minimum(position, period - position))
     return images

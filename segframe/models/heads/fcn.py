@@ -67,10 +67,18 @@ class FCN(Head):
         for name, upscore, (own, other) in zip(self.reads[1:], self.upscore, self.crops, strict=False):
             x = upscore(x)[..., own:, own:]
             skip = maps[name][..., other:, other:]
-            h, w = min(x.shape[-2], skip.shape[-2]), min(x.shape[-1], skip.shape[-1])
+            # sym_min: an export must not fix in its graph which of the two is smaller.
+            h, w = (torch.sym_min(x.shape[dim], skip.shape[dim]) for dim in (-2, -1))
             x = x[..., :h, :w] + self.scored(name, skip[..., :h, :w])
         own, missing = self.crops[-1]
-        x = self.upscore[-1](x)[..., own : own + size[0] - missing, own : own + size[1] - missing]
+        x = self.upscore[-1](x)
+        if torch.compiler.is_exporting():  # the same without branches on the size: one graph for all sizes
+            rows, columns = (
+                (torch.arange(n, device=x.device) + (own - missing)).clamp(own, cells - 1)
+                for n, cells in zip(size, x.shape[-2:], strict=True)
+            )
+            return Logits(x.index_select(2, rows).index_select(3, columns), size, aligned_stride=None)
+        x = x[..., own : own + size[0] - missing, own : own + size[1] - missing]
         # A dilated VGG has no cell for the first pixels: replicate their nearest neighbours' scores.
         right, bottom = size[1] - missing - x.shape[-1], size[0] - missing - x.shape[-2]
         if missing or right or bottom:

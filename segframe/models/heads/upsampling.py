@@ -1,5 +1,6 @@
 """Upsampling layers of decoders."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ class Upsampling(nn.Sequential):
 
 def fit(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Crop or zero-pad a map (N, C, h, w) at its far edges to `size`: poolings round differently at odd sizes."""
-    if x.shape[-2:] == size:
+    # An export pads always, by 0 where the sizes agree: its graph is for all sizes.
+    if not torch.compiler.is_exporting() and x.shape[-2:] == size:
         return x
     return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]))

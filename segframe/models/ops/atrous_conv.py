@@ -29,6 +29,8 @@ class AtrousConv2d(nn.Conv2d):
 @torch.overrides.wrap_torch_function(lambda x, weight, bias, dilation, groups: (x, weight))
 def atrous_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Tensor:
     """Return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups); see AtrousConv2d."""
+    if torch.compiler.is_exporting():  # one graph for all sizes: the cases below depend on the size
+        return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=groups)
     height, width = x.shape[-2:]
     useful = share_of_pixels(height, dilation) * share_of_pixels(width, dilation)
     depthwise = groups == weight.shape[0] > 1

@@ -21,6 +21,11 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
     cells = x.shape[-2:]
     x = F.interpolate(x, [(n - 1) * aligned_stride + 1 for n in cells], mode="bilinear", align_corners=True)
+    if torch.compiler.is_exporting():  # crops and replicates without branches on the size: one graph for all sizes
+        rows, columns = (
+            torch.arange(n, device=x.device).clamp(max=m - 1) for n, m in zip(size, x.shape[-2:], strict=True)
+        )
+        return x.index_select(2, rows).index_select(3, columns)
     x = x[..., : size[0], : size[1]]
     return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), mode="replicate")
 
