@@ -167,6 +167,8 @@ class PredictConfig:
     input: str = MISSING
     output: str = MISSING
     alpha: float = MISSING
+    background: str | None = MISSING
+    legend: bool = MISSING
     heatmaps: Any = MISSING
     feature_maps: bool = MISSING
     feature_channels: int = MISSING

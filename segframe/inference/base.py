@@ -61,6 +61,10 @@ class Inference(ABC):
         """Return this inference with settings that are null taken from the config a network was trained with."""
         return self
 
+    def without_seams(self) -> "Inference":
+        """Return the inference for heat maps, where a jump of the scores at a window's border would be seen."""
+        return self
+
 
 class WholeImage(Inference):
     """One run of the network on whole images."""

@@ -1,8 +1,8 @@
-"""Prediction of image files: masks, overlays, heat maps and feature maps as PNG files."""
+"""Prediction of files: masks, overlays, heat maps and feature maps of images as PNG files, overlays of videos."""
 
-import os
 import sys
-from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,22 @@ import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
 
 from segframe import distributed
 from segframe.config.schema import PredictConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.datamodule import batch_images
-from segframe.data.file_listing import IMAGE_SUFFIXES
 from segframe.data.image_io import read_image
-from segframe.data.pixel_format import PixelFormat
+from segframe.data.pixel_format import PixelFormat, fit
 from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_inference, build_postprocess, pick_device
 from segframe.inference.evaluate import shows_progress
+from segframe.inference.inputs import find_inputs, is_video
 from segframe.inference.prediction_files import (
+    OverlayStyle,
     Prediction,
     write_feature_maps,
     write_heatmaps,
@@ -31,82 +33,98 @@ from segframe.inference.prediction_files import (
     write_masks,
 )
 from segframe.inference.prepare import prepare
+from segframe.inference.video import draw_video
 from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
 
 
 def predict_images(config: DictConfig) -> None:
-    """Predict images one by one; those that cannot be predicted are skipped, and the exit code is then 1.
+    """Predict images and videos one by one; those that cannot be predicted are skipped, and the exit code is then 1.
 
-    With several devices each predicts its share.
+    With several devices each predicts its share; a video is one piece of work, as its frames are written in order.
     """
     check_keys(config, PredictConfig)
     check_range("alpha", config.alpha, 0, 1)
     check_range("feature_channels", config.feature_channels, 1)
     output = Path(config.output)
-    images = distributed.on_rank_zero(find_images, Path(config.input), output)  # before there are any in `output`
+    inputs = distributed.on_rank_zero(find_inputs, Path(config.input), output)  # before there are any in `output`
     postprocess = build_postprocess(config.postprocess)
     segmenter, metadata, _ = restore(config.checkpoint, config.output_stride, trust=config.trust)
     trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None
     inference = build_inference(config.inference, metadata.config, trust)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
+    if heatmap_classes or config.feature_maps:
+        check_no_video(inputs)
+    background = choose_background(config.background, metadata.classes)
+    style = OverlayStyle(metadata.classes, metadata.palette, config.alpha, background, config.legend)
     pixels = PixelFormat.of_checkpoint(segmenter.channels, metadata.config)
     device = pick_device(config.accelerator)
     prepare(segmenter, metadata.config, device, config.precision)
     if distributed.rank() == 0:
         write_key(output, metadata.classes, metadata.palette)
 
+    def draw_frames(path: Path, name: Path, step: Callable[[int | None], None]) -> None:
+        seen: set[int] = set()
+
+        def draw(frame: np.ndarray) -> np.ndarray:
+            image = convert(path, frame, pixels)
+            return style.draw(image, predict(segmenter, image, inference, postprocess, device).classes, seen)
+
+        draw_video(path, output / "overlay" / f"{name}.mp4", draw, step)
+
     skipped = 0
-    share = list(images.items())[distributed.rank() :: distributed.world()]
-    for path, name in track(share, "predicting", disable=not shows_progress()):
-        try:
-            with translate_errors(TO_PREDICT, image=path):
-                prediction = predict(segmenter, read(path, pixels), inference, postprocess, device)
-        except ImageError as error:
-            skipped += 1
-            print(f"skipped: {error}", file=sys.stderr)
-            continue
-        write_masks(output, name, prediction, metadata.palette, config.alpha)
-        write_heatmaps(output, name, prediction, heatmap_classes, metadata.classes)
-        if config.feature_maps:
-            write_feature_maps(output, name, prediction.image, segmenter, config.feature_channels, device)
+    share = list(inputs.items())[distributed.rank() :: distributed.world()]
+    with Progress(disable=not shows_progress(), console=Console(stderr=True)) as progress:
+        for path, name in progress.track(share, description="predicting"):
+            try:
+                with translate_errors(TO_PREDICT, image=path):
+                    if is_video(path):
+                        with frames_progress(progress, path) as step:
+                            draw_frames(path, name, step)
+                        continue
+                    image = read(path, pixels)
+                    prediction = predict(segmenter, image, inference, postprocess, device, bool(heatmap_classes))
+            except ImageError as error:
+                skipped += 1
+                print(f"skipped: {error}", file=sys.stderr)
+                continue
+            write_masks(output, name, prediction, style)
+            write_heatmaps(output, name, prediction, heatmap_classes, metadata.classes)
+            if config.feature_maps:
+                write_feature_maps(output, name, prediction.image, segmenter, config.feature_channels, device)
     skipped = sum(distributed.gather(skipped))
-    print(f"{len(images) - skipped} of {len(images)} images predicted, in {output}; inference: {inference}")
+    kind = "files" if any(map(is_video, inputs)) else "images"
+    print(f"{len(inputs) - skipped} of {len(inputs)} {kind} predicted, in {output}; inference: {inference}")
     if skipped:
         sys.exit(1)
 
 
-def find_images(source: Path, output: Path) -> dict[Path, Path]:
-    """Return the one file or the images below a folder, except `output`, with their outputs' names."""
-    if source.is_file():
-        if source.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UserError(
-                f"input={source}: no image by its suffix ({', '.join(IMAGE_SUFFIXES)}); give an image or a folder of "
-                "images, such as the frames of a video: ffmpeg -i video.mp4 frames/%06d.png"
-            )
-        return {source: Path(source.stem)}
-    if not source.is_dir():
-        raise UserError(f"input={source}: no such file or folder")
-    if source.resolve().is_relative_to(output.resolve()):
+@contextmanager
+def frames_progress(progress: Progress, path: Path) -> Iterator[Callable[[int | None], None]]:
+    """Show the frames of a video in a line of their own; yields the function to call for each, with their number."""
+    task = progress.add_task(path.name, total=None)
+    try:
+        yield lambda total: progress.update(task, advance=1, total=total)
+    finally:
+        progress.remove_task(task)
+
+
+def check_no_video(inputs: Iterable[Path]) -> None:
+    """Raise UserError if a video is among the inputs of heat maps or feature maps."""
+    for path in filter(is_video, inputs):
         raise UserError(
-            f"input={source} lies within output={output}, where the predictions are written; choose another output, "
-            "which may lie within input"
+            f"heatmaps and feature_maps are of images, and {path} is a video; give input=... a pattern of the images, "
+            "or extract frames: ffmpeg -i video.mp4 frames/%06d.png"
         )
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
-    excluded = os.path.realpath(output)
-    paths = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(excluded)]
-    if not paths:
-        raise UserError(f"input={source}: there is no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return output_names(paths, source)
 
 
-def output_names(paths: list[Path], source: Path) -> dict[Path, Path]:
-    """Return each path relative to `source`, without its suffix unless another image would get the same name."""
-    names = {path: path.relative_to(source).with_suffix("") for path in paths}
-    # a.jpg and a.png keep their suffixes; then so does a.jpg.png, which would be named a.jpg too.
-    while shared := {name for name, count in Counter(names.values()).items() if count > 1}:
-        names = {path: path.relative_to(source) if name in shared else name for path, name in names.items()}
-    return names
+def choose_background(name: str | None, classes: tuple[str, ...]) -> int | None:
+    """Return the index of the class that `background` names; auto: that of the class named so, None without one."""
+    if name == "auto":
+        return next((k for k, known in enumerate(classes) if known.casefold() == "background"), None)
+    if name is not None and name not in classes:
+        raise UserError(f"background={name}: the checkpoint has no such class{did_you_mean(name, classes)}")
+    return None if name is None else classes.index(name)
 
 
 def choose_classes(heatmaps: Any, classes: tuple[str, ...]) -> list[int]:
@@ -129,12 +147,30 @@ def read(path: Path, pixels: PixelFormat) -> np.ndarray:
         raise ImageError(str(error)) from error
 
 
+def convert(path: Path, frame: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+    """Return a video's frame (H, W, 3) as the network reads images; ImageError if it reads others."""
+    try:
+        return pixels.scaled(fit(path, frame, pixels))
+    except UserError as error:
+        raise ImageError(str(error)) from error
+
+
 def predict(
-    segmenter: Segmenter, image: np.ndarray, inference: Inference, postprocess: Postprocess | None, device: torch.device
+    segmenter: Segmenter,
+    image: np.ndarray,
+    inference: Inference,
+    postprocess: Postprocess | None,
+    device: torch.device,
+    for_heatmaps: bool = False,
 ) -> Prediction:
-    """Return the prediction for an image (H, W, C) in 0 ... 255, uint8 or float32."""
+    """Return the prediction for an image (H, W, C) in 0 ... 255, uint8 or float32.
+
+    Scores `for_heatmaps` have no seams of windows: where the inference has some, the network runs again for them.
+    """
     with torch.inference_mode():
         batch = batch_images([torch.from_numpy(image)]).to(device)
         scores = inference(segmenter, batch)
         classes = classify(scores, batch, postprocess)[0]
+        if for_heatmaps and (seamless := inference.without_seams()) is not inference:
+            scores = seamless(segmenter, batch)
     return Prediction(image, classes.cpu().numpy(), scores)

@@ -14,7 +14,7 @@ from segframe.files import write_text
 from segframe.inference.base import Scores
 from segframe.models.segmenter import Segmenter
 from segframe.visualization.heatmaps import feature_grid, heat_map
-from segframe.visualization.overlays import colorize, legend, overlay, save_png
+from segframe.visualization.overlays import add_legend, colorize, legend, overlay, save_png
 
 STAGES = ("c1", "c2", "c3", "c4", "c5")
 
@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     classes: np.ndarray
     """uint8 (H, W)"""
     scores: Scores
-    """Scores of a batch of this one image, before post-processing."""
+    """Scores of a batch of this one image, before post-processing, without seams of windows."""
 
 
 def write_key(folder: Path, classes: tuple[str, ...], palette: Palette) -> None:
@@ -36,12 +36,34 @@ def write_key(folder: Path, classes: tuple[str, ...], palette: Palette) -> None:
     save_png(folder / "legend.png", legend(classes, palette, range(len(classes)), 640))
 
 
-def write_masks(folder: Path, name: Path, prediction: Prediction, palette: Palette, alpha: float) -> None:
+class OverlayStyle(NamedTuple):
+    """How overlays are drawn."""
+
+    names: tuple[str, ...]
+    palette: Palette
+    alpha: float
+    background: int | None
+    """The class that is not tinted, nor in the legend."""
+    legend: bool
+
+    def draw(self, image: np.ndarray, classes: np.ndarray, seen: set[int]) -> np.ndarray:
+        """Return the overlay of an image (H, W, C) and its classes (H, W); `seen` gets those that occur.
+
+        Its legend names all that were seen: that of a video's frames grows, and does not flicker.
+        """
+        picture = overlay(image, classes, self.palette, self.alpha, self.background)
+        if not self.legend:
+            return picture
+        seen.update({*np.unique(classes).tolist()} - {self.background})
+        return add_legend(picture, self.names, self.palette, sorted(seen))
+
+
+def write_masks(folder: Path, name: Path, prediction: Prediction, style: OverlayStyle) -> None:
     """Write index/<name>.png, colour/<name>.png and overlay/<name>.png."""
     image, classes = prediction.image, prediction.classes
     save_png(folder / "index" / f"{name}.png", classes)
-    save_png(folder / "colour" / f"{name}.png", colorize(classes, palette))
-    save_png(folder / "overlay" / f"{name}.png", overlay(image, classes, palette, alpha))
+    save_png(folder / "colour" / f"{name}.png", colorize(classes, style.palette))
+    save_png(folder / "overlay" / f"{name}.png", style.draw(image, classes, set()))
 
 
 def write_heatmaps(

@@ -29,13 +29,23 @@ class SlidingWindow(Inference):
     memory depends on the image's width alone (beside the image and its classes). "fast": the coarse logits are
     averaged, then resized. For that the windows lie on the logits' grid (the stride is rounded down to it; the image's
     border is repeated by less than a cell); scores differ from "exact" near the windows' borders.
+
+    A plain mean jumps at each border of a window, where one of the windows over a pixel ends. `tapered` weights each
+    window's logits by a pyramid, from its centre down to its border, so that windows that overlap pass into one another
+    without a seam.
     """
 
     def __init__(
-        self, window: int | Sequence[int] | None, stride: int | Sequence[int] | None, mode: str, batch_size: int
+        self,
+        window: int | Sequence[int] | None,
+        stride: int | Sequence[int] | None,
+        mode: str,
+        batch_size: int,
+        tapered: bool = False,
     ) -> None:
         check_settings(mode, batch_size)
         self.mode = mode
+        self.tapered = tapered
         self.batch_size = batch_size
         self.given_stride = None if stride is None else height_width("inference.stride", stride)
         self.window = self.stride = (0, 0)  # from the training crop
@@ -63,11 +73,16 @@ class SlidingWindow(Inference):
             raise UserError(
                 "inference.window=null: this network was not trained on crops of one size; set inference.window=..."
             )
-        return type(self)(crop, self.given_stride, self.mode, self.batch_size)
+        return type(self)(crop, self.given_stride, self.mode, self.batch_size, self.tapered)
+
+    def without_seams(self) -> "SlidingWindow":
+        """Return this inference, tapered."""
+        return self if self.tapered else SlidingWindow(self.window, self.stride, self.mode, self.batch_size, True)
 
     def __str__(self) -> str:
         (height, width), (down, right) = self.window, self.stride
-        return f"sliding windows of {height}x{width} pixels every {down} down and {right} to the right, {self.mode}"
+        steps = f"every {down} down and {right} to the right, {self.mode}{', tapered' * self.tapered}"
+        return f"sliding windows of {height}x{width} pixels {steps}"
 
     def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
         """Return the scores; "exact" runs the network only when they are used."""
@@ -93,19 +108,20 @@ class SlidingWindow(Inference):
         """Yield the mean logits at full size in bands (N, rows, C, W).
 
         Windows of one row have the same interpolation along the height, so they are first resized along the width and
-        summed; the number of windows over a pixel is that of its row times that of its column.
+        summed; the sum of the windows' weights over a pixel is that of its row times that of its column.
         """
         height, width = images.shape[-2:]
         size = self.network_size((height, width))
         tops, lefts = (origins(n, w, s) for n, w, s in zip((height, width), size, self.stride, strict=True))
-        over_columns = coverage(lefts, size[1], width, images.device)
+        weights = [window_weights(pixels, self.tapered, images.device) for pixels in size]
+        over_rows, over_columns = coverage(tops, weights[0], height), coverage(lefts, weights[1], width)
         strips: dict[int, tuple[Tensor, InterpolationMatrix]] = {}
         for start, end in pairwise(sorted({*tops, *(top + size[0] for top in tops)})):
             covering = [top for top in tops if top <= start < top + size[0]]
             strips = {top: strip for top, strip in strips.items() if top in covering}
             for top in covering:
                 if top not in strips:
-                    strip, rows = sum_row(self.run(segmenter, images, top, lefts, size), width)
+                    strip, rows = sum_row(self.run(segmenter, images, top, lefts, size), weights, width)
                     strips[top] = (strip.div_(over_columns), rows)
                     del strip  # so that it is freed after its last row
             channels = strips[covering[0]][0].shape[2]
@@ -113,7 +129,7 @@ class SlidingWindow(Inference):
             for first in range(start, end, step):
                 last = min(first + step, end)
                 parts = [rows.rows(strip, first - top, last - top) for top, (strip, rows) in strips.items()]
-                yield functools.reduce(Tensor.add_, parts).div_(len(parts))
+                yield functools.reduce(Tensor.add_, parts).div_(over_rows[first:last, None, None])
 
     def coarse(self, segmenter: Segmenter, images: Tensor) -> Scores:
         """Return the mean logits on the network's own grid."""
@@ -129,6 +145,7 @@ class SlidingWindow(Inference):
         images = images[..., torch.arange(extent[0], device=images.device).clamp(max=height - 1), :]
         images = images[..., torch.arange(extent[1], device=images.device).clamp(max=width - 1)]
         canvas = images.new_zeros(0)
+        weights = [canvas, canvas]
         for top in tops:
             for left, logits in self.run(segmenter, images, top, lefts, size):
                 h, w = logits.values.shape[-2:]
@@ -136,19 +153,29 @@ class SlidingWindow(Inference):
                     check_grid(logits, cell, (len(tops) > 1, len(lefts) > 1))
                     shape = (*logits.values.shape[:2], tops[-1] // cell + h, lefts[-1] // cell + w)
                     canvas = logits.values.new_zeros(shape, dtype=torch.float32)
-                canvas[..., top // cell : top // cell + h, left // cell : left // cell + w] += logits.values
-        canvas /= coverage([top // cell for top in tops], h, canvas.shape[-2], canvas.device)[:, None]
-        canvas /= coverage([left // cell for left in lefts], w, canvas.shape[-1], canvas.device)
+                    weights = [window_weights(cells, self.tapered, images.device) for cells in (h, w)]
+                weighted = logits.values * weights[0][:, None] * weights[1]
+                canvas[..., top // cell : top // cell + h, left // cell : left // cell + w] += weighted
+        canvas /= coverage([top // cell for top in tops], weights[0], canvas.shape[-2])[:, None]
+        canvas /= coverage([left // cell for left in lefts], weights[1], canvas.shape[-1])
         return CroppedLogits(logits._replace(values=canvas, size=extent), (height, width))
 
 
-def sum_row(windows: Iterator[tuple[int, Logits]], width: int) -> tuple[Tensor, InterpolationMatrix]:
-    """Return a row of windows resized along the width and summed, (N, h, C, width), and its rows' interpolation."""
+def sum_row(
+    windows: Iterator[tuple[int, Logits]], weights: Sequence[Tensor], width: int
+) -> tuple[Tensor, InterpolationMatrix]:
+    """Return a row of windows resized along the width and summed, (N, h, C, width), and its rows' interpolation.
+
+    `weights`: of the rows and of the columns of a window.
+    """
     total = torch.zeros(0)
     for left, logits in windows:
         lines = by_rows(logits.values)
         if not total.numel():
-            rows, columns = resizing_matrices(*logits)
+            rows, columns = (
+                matrix._replace(weights=matrix.weights * weight[:, None])
+                for matrix, weight in zip(resizing_matrices(*logits), weights, strict=True)
+            )
             total = lines.new_zeros(*lines.shape[:3], width)
         total[..., left : left + logits.size[1]] += columns.columns(lines)
     return total, rows
@@ -166,12 +193,23 @@ def grid_origins(pixels: int, window: int, stride: int, cell: int) -> list[int]:
     return [*range(0, last, max(1, stride // cell) * cell), last]
 
 
-def coverage(first: list[int], length: int, total: int, device: torch.device) -> Tensor:
-    """Return the number of windows over each of the `total` positions of an axis: float32 (total,)."""
-    counts = torch.zeros(total)
+def window_weights(length: int, tapered: bool, device: torch.device) -> Tensor:
+    """Return the weights of a window's positions along an axis, float32 (length,): all 1, or 1 at most in its middle.
+
+    Tapered, they are as long a way from 0 at the last position as from one position to the next.
+    """
+    if not tapered:
+        return torch.ones(length, device=device)
+    ahead = torch.arange(1, length + 1, device=device, dtype=torch.float32)
+    return torch.minimum(ahead, ahead.flip(0)) / ((length + 1) // 2)
+
+
+def coverage(first: list[int], weights: Tensor, total: int) -> Tensor:
+    """Return the sum of the windows' weights over each of the `total` positions of an axis: float32 (total,)."""
+    sums = weights.new_zeros(total)
     for start in first:
-        counts[start : start + length] += 1
-    return counts.to(device)
+        sums[start : start + len(weights)] += weights
+    return sums
 
 
 def check_grid(logits: Logits, cell: int, overlapping: tuple[bool, bool]) -> None:

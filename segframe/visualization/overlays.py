@@ -18,6 +18,7 @@ Color = tuple[int, int, int]
 VOID: Color = (224, 224, 224)
 INK: Color = (32, 32, 32)
 PAPER: Color = (255, 255, 255)
+LEGEND_GAP = 8
 NUMBERED_CLASSES = 25
 """Most classes for which the cells of a confusion matrix are large enough for numbers."""
 
@@ -57,9 +58,20 @@ def as_rgb(image: np.ndarray) -> Picture:
     return np.ascontiguousarray(image if image.dtype == np.uint8 else image.clip(0, 255).round().astype(np.uint8))
 
 
-def overlay(image: np.ndarray, classes: NDArray[np.uint8], palette: Sequence[Color], alpha: float = 0.5) -> Picture:
-    """Return the image (H, W, C) blended with the colours of its classes (H, W); `alpha` is the colours' opacity."""
-    return blend(as_rgb(image), colorize(classes, palette), alpha)
+def overlay(
+    image: np.ndarray,
+    classes: NDArray[np.uint8],
+    palette: Sequence[Color],
+    alpha: float = 0.5,
+    untinted: int | None = None,
+) -> Picture:
+    """Return the image (H, W, C) blended with the colours of its classes (H, W); `alpha` is the colours' opacity.
+
+    Pixels of the class `untinted` stay as they are.
+    """
+    image = as_rgb(image)
+    tinted = blend(image, colorize(classes, palette), alpha)
+    return tinted if untinted is None else np.where((classes == untinted)[..., None], image, tinted)
 
 
 def blend(below: Picture, above: Picture, alpha: float) -> Picture:
@@ -77,8 +89,8 @@ def legend(
 ) -> Picture:
     """Draw a strip `width` pixels wide with the colour and name of each class index in `present` (255: void)."""
     entries = [("void", VOID) if i == IGNORE_INDEX else (names[i], palette[i]) for i in present]
-    line, swatch, gap = size + 8, size, 8
-    column = max((_text_width(name, size) for name, _ in entries), default=0) + swatch + 3 * gap
+    line, swatch, gap = size + 8, size, LEGEND_GAP
+    column = _legend_column([name for name, _ in entries], size)
     columns = max(1, (width - gap) // column)
     image, draw = canvas(ceil(len(entries) / columns) * line + gap, width)
     for k, (name, color) in enumerate(entries):
@@ -88,6 +100,24 @@ def legend(
         draw.rectangle(box, fill=tuple(color), outline=INK)
         draw.text((x + swatch + gap, middle), name, fill=INK, font=font(size), anchor="lm")
     return np.asarray(image)
+
+
+def _legend_column(names: Sequence[str], size: int) -> int:
+    return max((_text_width(name, size) for name in names), default=0) + size + 3 * LEGEND_GAP
+
+
+def add_legend(picture: Picture, names: Sequence[str], palette: Sequence[Color], present: Sequence[int]) -> Picture:
+    """Return a picture with the legend of the classes `present` over its lower left corner, as many as find room."""
+    if not present:
+        return picture
+    height, width = picture.shape[:2]
+    size = max(9, height // 36)
+    columns = ceil(len(present) / max(1, (height - LEGEND_GAP) // (size + 8)))
+    needed = columns * _legend_column([names[k] for k in present], size) + LEGEND_GAP
+    panel = legend(names, palette, present, min(width, needed), size)[:height]
+    picture = picture.copy()
+    picture[height - len(panel) :, : panel.shape[1]] = panel
+    return picture
 
 
 def comparison(

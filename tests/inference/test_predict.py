@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from small_networks import NAMES, images, save_checkpoint, save_image
 from segframe.data import Shapes
 from segframe.errors import UserError
 from segframe.inference.base import classify
-from segframe.inference.predict import choose_classes, find_images
+from segframe.inference.inputs import find_inputs
+from segframe.inference.predict import choose_background, choose_classes
 from segframe.inference.prediction_files import class_folders
 from segframe.models.from_checkpoint import restore
 from segframe.models.logits import Logits
@@ -23,9 +25,42 @@ def test_output_names_are_unique(tmp_path):
     for name in ("x.jpg", "x.png", "x.jpg.png", "x.jpg.png.bmp", "y.png", "y.bmp.png", "deep/x.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = {str(path.relative_to(tmp_path)): str(name) for path, name in find_images(tmp_path, tmp_path / "o").items()}
+    found = {str(path.relative_to(tmp_path)): str(name) for path, name in find_inputs(tmp_path, tmp_path / "o").items()}
     kept = ("x.jpg", "x.jpg.png", "x.jpg.png.bmp", "x.png")
     assert found == {"deep/x.jpg": "deep/x", "y.bmp.png": "y.bmp", "y.png": "y"} | {name: name for name in kept}
+
+
+def test_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("p/a.jpg", "p/b.PNG", "p/drive.MP4", "p/notes.txt", "p/deep/er/c.jpg", "p/out/d.jpg", "p/[x]/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(pattern):
+        return {str(path): str(name) for path, name in find_inputs(Path(pattern), Path("p/out")).items()}
+
+    assert found("p/*.jpg") == {"p/a.jpg": "a"}
+    assert found("p/*") == found("p")  # folders that match are read whole
+    assert found("p") == {
+        **{"p/[x]/e.jpg": "[x]/e", "p/a.jpg": "a", "p/b.PNG": "b", "p/deep/er/c.jpg": "deep/er/c"},
+        "p/drive.MP4": "drive",
+    }
+    assert list(found("p/**/*.jpg")) == ["p/[x]/e.jpg", "p/a.jpg", "p/deep/er/c.jpg"]
+    assert found("p/d?ep/**") == {"p/deep/er/c.jpg": "deep/er/c"}
+    assert found("*/[ab].*") == {"p/a.jpg": "p/a", "p/b.PNG": "p/b"}
+    assert found("p/[x]") == {"p/[x]/e.jpg": "e"}  # a folder of that name
+    for pattern in ("p/*.tif", "nowhere/*.jpg", "p/*.txt", "p/out/*"):
+        with pytest.raises(UserError, match=r"input=.*: no image and no video matches this pattern|lies within output"):
+            found(pattern)
+
+
+def test_background():
+    assert choose_background("auto", ("road", "Background")) == 1
+    assert choose_background("auto", ("road", "sky")) is None
+    assert choose_background("sky", ("road", "sky", "background")) == 1
+    assert choose_background(None, ("background",)) is None
+    with pytest.raises(UserError, match=r"background=skye: the checkpoint has no such class; did you mean sky\?"):
+        choose_background("skye", ("road", "sky"))
 
 
 def test_output_stride_of_a_trained_network_can_be_changed(tmp_path):
@@ -78,7 +113,13 @@ def test_images_of_more_channels_and_bits(run, tmp_path):
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in/a.npy", values)
     result = run(
-        "scripts/predict.py", "checkpoint=x.ckpt", "input=in", "output=out", "heatmaps=all", "feature_maps=true"
+        "scripts/predict.py",
+        "checkpoint=x.ckpt",
+        "input=in",
+        "output=out",
+        "heatmaps=all",
+        "feature_maps=true",
+        "background=null",
     )
     assert result.code == 0, result.out
     with torch.no_grad():
@@ -146,9 +187,12 @@ WRONG_SETTINGS = [
     ("feature_channels=0", "feature_channels=0: it must be 1 or more"),
     ("precision=8", "precision=8: unknown; choose null"),
     ("accelerator=tpu", "accelerator=tpu: unknown; choose auto, cpu or gpu"),
-    ("input=in/drive.mp4", "input=in/drive.mp4: no image by its suffix"),
+    ("input=in/notes.txt", "input=in/notes.txt: no image and no video by its suffix"),
+    ("input='in/*.jpg'", "input=in/*.jpg: no image and no video matches this pattern (.avi, "),
+    ("background=k9", "background=k9: the checkpoint has no such class; there is k0, "),
+    ("heatmaps=all", "heatmaps and feature_maps are of images, and in/drive.mp4 is a video; give"),
     ("input=nowhere", "input=nowhere: no such file or folder"),
-    ("input=.", "input=.: there is no image in this folder"),
+    ("input=.", "input=.: there is no image and no video in this folder"),
     ("output=.", "input=in lies within output=."),
 ]
 
@@ -157,8 +201,10 @@ def test_wrong_settings_end_with_one_sentence(run, tmp_path):
     save_checkpoint(tmp_path, "backbone=resnet18", "head=fcn8s")
     save_image(tmp_path / "in/a.png")
     (tmp_path / "in/drive.mp4").touch()
+    (tmp_path / "in/notes.txt").touch()
     for word, sentence in WRONG_SETTINGS:
         inputs = [] if word.startswith("input=") else ["input=in"]
         if word == "input=.":
             (tmp_path / "in/a.png").unlink()
+            (tmp_path / "in/drive.mp4").unlink()
         assert sentence in run("scripts/predict.py", "checkpoint=x.ckpt", *inputs, "output=out", word).error

@@ -11,9 +11,16 @@ from small_networks import Cells, images, network
 from segframe.errors import UserError
 from segframe.inference import SlidingWindow, WholeImage, sliding_window
 from segframe.inference.sliding_window import sum_row
+from segframe.models.logits import Logits
 
 
-def reference(segmenter, batch, window, stride):
+def pyramid(h, w):
+    """Weights of a window's pixels: the steps to its next border in each direction, multiplied."""
+    rows, columns = torch.arange(h)[:, None], torch.arange(w)
+    return (torch.minimum(rows, h - 1 - rows) + 1.0) * (torch.minimum(columns, w - 1 - columns) + 1.0)
+
+
+def reference(segmenter, batch, window, stride, weights=torch.ones):
     """Full-size logits of every window summed on a canvas, divided by a map of counts."""
     height, width = batch.shape[-2:]
     h, w = min(window[0], height), min(window[1], width)
@@ -23,7 +30,8 @@ def reference(segmenter, batch, window, stride):
             top, left = min(i * stride[0], height - h), min(j * stride[1], width - w)
             scores = segmenter(batch[..., top : top + h, left : left + w])
             around = (left, width - left - w, top, height - top - h)
-            total, count = total + F.pad(scores, around), count + F.pad(torch.ones(h, w), around)
+            weight = weights(h, w)
+            total, count = total + F.pad(scores * weight, around), count + F.pad(weight, around)
     return total / count
 
 
@@ -56,6 +64,50 @@ def test_exact_for_any_sizes(size, window, stride, aligned):
         scores = SlidingWindow(list(window), list(stride), "exact", batch_size)(segmenter, batch)
         agree(scores.full(), expected)
         assert torch.equal(scores.classes(), expected.argmax(1).to(torch.uint8))
+
+
+@pytest.mark.parametrize("size", [(96, 160), (101, 83), (30, 90)])
+def test_tapered_is_the_weighted_mean(size):
+    segmenter, batch = Cells(channels=7), images(*size, n=2)
+    expected = reference(lambda crops: segmenter.outputs(crops)["main"].full(), batch, (41, 64), (17, 40), pyramid)
+    tapered = SlidingWindow([41, 64], [17, 40], "exact", 3, tapered=True)
+    agree(tapered(segmenter, batch).full(), expected)
+    plain = SlidingWindow([41, 64], [17, 40], "exact", 3)
+    assert str(plain.without_seams()) == str(tapered) == f"{plain}, tapered"
+    assert tapered.without_seams() is tapered
+    agree(plain.without_seams()(segmenter, batch).full(), expected)
+
+
+class Slopes(Cells):
+    """Stands in for a network whose scores depend on the window's borders: they rise from its upper left corner."""
+
+    def outputs(self, batch):
+        h, w = (n // self.stride for n in batch.shape[-2:])
+        plane = (torch.arange(h)[:, None] / h + torch.arange(w) / w)[None, None]
+        return {"main": Logits(plane.repeat(len(batch), 2, 1, 1), (batch.shape[-2], batch.shape[-1]), None)}
+
+
+@pytest.mark.parametrize(("mode", "cell", "jump"), [("exact", 1, 10), ("fast", 8, 2.5)])
+def test_without_seams_scores_are_as_smooth_at_borders_of_windows_as_elsewhere(mode, cell, jump):
+    batch = torch.zeros(1, 3, 256, 352, dtype=torch.uint8)
+    plain = SlidingWindow(96, 64, mode, 4)
+
+    def steps(inference):  # between neighbours, at the windows' borders and elsewhere
+        values = inference(Slopes(), batch).values[0, 0]
+        found = []
+        for axis, last in ((0, 160), (1, 256)):
+            firsts = {*range(0, last, 64), last}
+            borders = sorted({n // cell - 1 for first in firsts for n in (first, first + 96)} - {-1})
+            size = values.diff(dim=axis).abs().amax(dim=1 - axis)
+            at = torch.zeros(len(size), dtype=torch.bool)
+            at[[border for border in borders if border < len(size)]] = True
+            found.append((size[at].max(), size[~at].max()))
+        return found
+
+    for border, elsewhere in steps(plain.without_seams()):
+        assert border < 2 * elsewhere
+    for border, elsewhere in steps(plain):
+        assert border > jump * elsewhere
 
 
 @pytest.mark.parametrize(("size", "aligned"), [((96, 160), True), ((101, 83), False), ((50, 201), True)])
@@ -111,8 +163,8 @@ def test_memory_does_not_grow_with_the_height():
 def test_rows_of_windows_are_freed_after_their_last_band(monkeypatch):
     made, counts = [], []
 
-    def recording(windows, width):
-        strip, rows = sum_row(windows, width)
+    def recording(windows, weights, width):
+        strip, rows = sum_row(windows, weights, width)
         made.append(weakref.ref(strip))
         return strip, rows
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segframe.visualization.overlays import VOID, colorize, comparison, confusion_picture, legend, overlay
+from segframe.visualization.overlays import VOID, add_legend, colorize, comparison, confusion_picture, legend, overlay
 
 NAMES = ("background", "cat", "dog")
 PALETTE = ((0, 0, 0), (200, 10, 10), (10, 10, 200))
@@ -63,3 +63,29 @@ def test_confusion_picture_colors_by_row_and_greys_absent_classes():
 def test_confusion_picture_of_many_classes_stays_small():
     picture = confusion_picture(np.eye(150, dtype=np.int64), [f"class {k}" for k in range(150)])
     assert max(picture.shape) < 2500
+
+
+def test_overlay_leaves_one_class_untinted():
+    image = np.full((2, 3, 3), 100, np.uint8)
+    classes = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    palette = ((0, 0, 0), (200, 0, 0), (0, 200, 0))
+    found = overlay(image, classes, palette, 0.5, untinted=0)
+    assert (found[classes == 0] == 100).all()
+    assert (found[classes == 1] == (150, 50, 50)).all()
+    assert (overlay(image, classes, palette, 0.5)[classes == 0] == 50).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(360, 480), (1080, 1920), (32, 40), (60, 2000)])
+def test_legend_inside(height, width):
+    names = ("road", "sky", "a rather long name of a class", "car")
+    palette = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255))
+    picture = np.full((height, width, 3), 77, np.uint8)
+    found = add_legend(picture, names, palette, [0, 2])
+    assert found.shape == picture.shape
+    assert (picture == 77).all()
+    colours = {tuple(colour) for colour in found.reshape(-1, 3).tolist()}
+    if height > 32:  # else some have no room
+        assert {palette[0], palette[2]} <= colours
+        assert (found[:, width // 2 :] == 77).all()
+    assert not {palette[1], palette[3]} & colours
+    assert np.array_equal(add_legend(picture, names, palette, []), picture)
