@@ -29,6 +29,7 @@ ROOTS = {
     "check_data": schema.CheckDataConfig,
     "summary": schema.SummaryConfig,
     "replay": schema.ReplayConfig,
+    "report": schema.ReportConfig,
     "search": schema.SearchConfig,
 }
 GROUPS = (*schema.groups(), "hydra/launcher")

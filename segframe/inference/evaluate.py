@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Collection, Iterator
 from math import isnan
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -24,16 +26,29 @@ from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describ
 from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
+from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, metrics_table, print_table
 
 
-def evaluate_checkpoint(config: DictConfig) -> None:
-    """Print a table of metrics per class and write metrics.json."""
-    check_keys(config, EvaluateConfig)
+class Evaluation(NamedTuple):
+    """A checkpoint's network and a split of a dataset, ready to run as evaluate does."""
+
+    segmenter: Segmenter
+    metadata: CheckpointMetadata
+    path: Path
+    split: str
+    dataset: SegmentationDataset
+    inference: Inference
+    postprocess: Postprocess | None
+    device: torch.device
+
+
+def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
+    """Return what evaluate.yaml's settings name; `stored`: of data and inference those that the checkpoint gives."""
     postprocess = build_postprocess(config.postprocess)
     segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
-    choices, split = HydraConfig.get().runtime.choices, config.split or config.data.val_split
-    trust = {group: config.trust if choices[group] == "checkpoint" else None for group in ("data", "inference")}
+    split = config.split or config.data.val_split
+    trust = {group: config.trust if group in stored else None for group in ("data", "inference")}
     inference = build_inference(config.inference, metadata.config, trust["inference"])
     dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
     if (found := dataset.pixels.channels) != (needed := segmenter.channels):
@@ -42,6 +57,19 @@ def evaluate_checkpoint(config: DictConfig) -> None:
         )
     device = pick_device(config.accelerator)
     prepare(segmenter, metadata.config, device, config.precision)
+    return Evaluation(segmenter, metadata, path, split, dataset, inference, postprocess, device)
+
+
+def stored_groups() -> list[str]:
+    """The config groups whose settings the program's command line takes from the checkpoint."""
+    return [group for group, option in HydraConfig.get().runtime.choices.items() if option == "checkpoint"]
+
+
+def evaluate_checkpoint(config: DictConfig) -> None:
+    """Print a table of metrics per class and write metrics.json."""
+    check_keys(config, EvaluateConfig)
+    segmenter, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
+    choices = HydraConfig.get().runtime.choices
 
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     if distributed.rank() > 0:
@@ -80,13 +108,26 @@ def evaluate(
     `segmenter`: as prepare returns it. With several devices each counts its share of the images, and all get the sum.
     """
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
+    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
+        confusion.update(classes, batch["mask"].to(device))
+    return distributed.total(confusion.matrix).cpu()
+
+
+def predict_split(
+    segmenter: Segmenter,
+    dataset: SegmentationDataset,
+    inference: Inference,
+    postprocess: Postprocess | None,
+    num_workers: int | None,
+    device: torch.device,
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Yield this process's share of the images in order, each as a batch of one and its classes uint8 (1, H, W)."""
     batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
-    with torch.inference_mode():
-        for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
+    for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
+        with torch.inference_mode():
             images = batch["image"].to(device)
             classes = classify(inference(segmenter, images), images, postprocess)
-            confusion.update(classes, batch["mask"].to(device))
-    return distributed.total(confusion.matrix).cpu()
+        yield batch, classes
 
 
 def shows_progress() -> bool:

@@ -15,7 +15,10 @@ from conftest import ROOT, UNET
 from segframe.cli import main
 from segframe.errors import UserError
 
-SCRIPTS = ("train.py", *(f"scripts/{name}.py" for name in ("evaluate", "predict", "check_data", "summary", "replay")))
+SCRIPTS = (
+    "train.py",
+    *(f"scripts/{name}.py" for name in ("evaluate", "predict", "check_data", "summary", "replay", "report")),
+)
 HELP = """
 import runpy, sys
 sys.argv = [{script!r}, "--help"]
