@@ -10,7 +10,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segframe.analysis.report import check_settings, make_report
 from segframe.config.schema import ReportConfig
-from segframe.errors import UserError
+from segframe.errors import TO_PREDICT, UserError, translate_errors
+from segframe.files import as_named
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,12 @@ class HtmlReport(Callback):
         config = OmegaConf.merge(
             OmegaConf.structured(self.settings),
             {name: run[name] for name in ("data", "inference", "trust")},
-            {"checkpoint": paths[0], "output": str(folder / "report.html")},
+            {"checkpoint": str(as_named(Path(paths[0]))), "output": str(folder / "report.html")},
             {"accelerator": "cpu" if module.device.type == "cpu" else "auto"},
         )
         assert isinstance(config, DictConfig)
         try:
-            print(f"report: {make_report(config, [])}")
+            with translate_errors(TO_PREDICT):
+                print(f"report: {make_report(config, [])}")
         except UserError as error:  # the run itself has succeeded
             log.warning("no report.html: %s", error)
