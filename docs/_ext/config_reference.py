@@ -30,6 +30,7 @@ ROOTS = {
     "summary": schema.SummaryConfig,
     "export": schema.ExportConfig,
     "replay": schema.ReplayConfig,
+    "report": schema.ReportConfig,
     "search": schema.SearchConfig,
 }
 GROUPS = (*schema.groups(), "hydra/launcher")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import preemption
-from segframe.cli import launch
+from segframe.cli import launch, membership
 from segframe.cli.argv import check_values, expand_home, quote_paths, quoted, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain_missing, first_line
 from segframe.cli.main import PROGRAMS, Program, call, error_message, remove_empty_run_dir
@@ -23,7 +23,7 @@ from segframe.config import schema
 from segframe.errors import UserError, translate_errors
 
 if TYPE_CHECKING:  # they import torch
-    from segframe.inference.evaluate import EvaluationResult
+    from segframe.inference.evaluation_result import EvaluationResult
     from segframe.training.run import TrainingResult
 
 
@@ -50,7 +50,7 @@ def evaluate(checkpoint: str | Path, *settings: str) -> "EvaluationResult":
 def run(name: str, function: str, settings: tuple[str, ...]) -> Any:
     """Return the result of a function of the config that a program's settings compose."""
     program = PROGRAMS[name]._replace(function=function)
-    if launch.is_member():
+    if membership.is_member():
         raise UserError(f"segframe.{name}: this is one of several processes (RANK is set); type segframe {name} ...")
     words = [expand_home(str(setting)) for setting in settings]
     for word in words:

@@ -76,6 +76,7 @@ PROGRAMS = {
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
+    "report": Program("segframe.analysis.report.report_checkpoint", "report", TO_PREDICT, prepare=offer_checkpoint),
     "search": Program("segframe.cli.search.search", "search", prepare=search_arguments),
 }
 

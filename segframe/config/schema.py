@@ -220,6 +220,27 @@ class ReplayConfig:
 
 
 @dataclass
+class ReportConfig:
+    """The root of scripts/report.py's config."""
+
+    checkpoint: str = MISSING
+    output: str | None = None
+    split: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    output_stride: int | None = None
+    inference: Any = MISSING
+    postprocess: Any = None
+    precision: str | None = None
+    accelerator: str = MISSING
+    images: int = MISSING
+    training_images: int | None = MISSING
+    highest: int = MISSING
+    boundary_width: int = MISSING
+    resamples: int = MISSING
+    trust: list[str] = field(default_factory=list)
+
+
+@dataclass
 class SearchConfig:
     """The root of scripts/search.py's config."""
 
@@ -248,6 +269,7 @@ def register(own: Path | None = None) -> None:
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="replay_schema", node=ReplayConfig)
+    store.store(name="report_schema", node=ReportConfig)
     store.store(name="search_schema", node=SearchConfig)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segframe.inference.base import Scores
 from segframe.models.logits import Logits
 from segframe.models.ops.argmax import best
 
@@ -83,3 +84,11 @@ class CroppedLogits(NamedTuple):
 
     def full(self) -> Tensor:
         return self.logits.full()[..., : self.size[0], : self.size[1]]
+
+
+def classes_and_logits(scores: Scores, images: Tensor) -> tuple[Tensor, Logits]:
+    """Return the classes uint8 (N, H, W) of images (N, C, H, W), and what a loss takes; the network runs once."""
+    if isinstance(scores, BandedScores):
+        scores = scores.stored()  # classes and loss would run the network once each
+    size = (images.shape[-2], images.shape[-1])
+    return scores.classes(), scores if isinstance(scores, Logits) else Logits(scores.full(), size, None)

@@ -1,19 +1,16 @@
 """Evaluation of a checkpoint on a split of a dataset."""
 
-import io
 import json
 import sys
-from math import isnan, nan
+from collections.abc import Collection, Iterator
+from math import isnan
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from segframe import distributed
@@ -25,52 +22,48 @@ from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_dataset, build_inference, build_postprocess, pick_device
+from segframe.inference.evaluation_result import EvaluationResult
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
 from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
-from segframe.visualization.tables import console, metrics_table, print_table
+from segframe.models.weights.checkpoint import CheckpointMetadata
+from segframe.visualization.tables import console, print_table
 
 
-class EvaluationResult(NamedTuple):
-    """The metrics of a checkpoint on a split of a dataset."""
+class Evaluation(NamedTuple):
+    """A checkpoint's network and a split of a dataset, ready to run as evaluate does."""
 
-    folder: Path
-    """Where metrics.json is."""
-    metrics: dict[str, float]
-    """As in metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
-    matrix: NDArray[np.int64]
-    """Pixels by class, (C, C): rows are the truth, columns the prediction."""
-    classes: tuple[str, ...]
+    segmenter: Segmenter
+    metadata: CheckpointMetadata
+    path: Path
     split: str
-    checkpoint: Path
-    missing: str
-    """A sentence about the classes that do not occur in the truth; empty if all do."""
-    inference: str
-    """How the network ran, in words."""
+    dataset: SegmentationDataset
+    inference: Inference
+    postprocess: Postprocess | None
+    device: torch.device
 
-    @property
-    def per_class(self) -> dict[str, dict[str, float]]:
-        """IoU, accuracy and share of the truth's pixels (`iou`, `accuracy`, `pixels`, 0 ... 1) by class."""
-        pixels, total = self.matrix.sum(1), max(int(self.matrix.sum()), 1)
-        return {
-            name: {
-                "iou": self.metrics[f"{self.split}/iou/{name}"],
-                "accuracy": float(self.matrix[k, k] / pixels[k]) if pixels[k] else nan,
-                "pixels": float(pixels[k] / total),
-            }
-            for k, name in enumerate(self.classes)
-        }
 
-    def table(self) -> Table:
-        """Return the metrics per class as a table for the terminal."""
-        title = f"{self.checkpoint}, {self.split}"
-        return metrics_table(self.metrics, self.matrix, self.classes, title, f"{self.split}/")
+def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
+    """Return what evaluate.yaml's settings name; `stored`: of data and inference those that the checkpoint gives."""
+    postprocess = build_postprocess(config.postprocess)
+    segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
+    split = config.split or config.data.val_split
+    trust = {group: config.trust if group in stored else None for group in ("data", "inference")}
+    inference = build_inference(config.inference, metadata.config, trust["inference"])
+    dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
+    if (found := dataset.pixels.channels) != (needed := segmenter.channels):
+        raise UserError(
+            f"data.channels={found}: the checkpoint's network reads {needed} channels; set data.channels={needed}"
+        )
+    device = pick_device(config.accelerator)
+    prepare(segmenter, metadata.config, device, config.precision)
+    return Evaluation(segmenter, metadata, path, split, dataset, inference, postprocess, device)
 
-    def __repr__(self) -> str:
-        text = io.StringIO()
-        print_table(self.table(), file=text, width=100, force_jupyter=False)
-        return text.getvalue().rstrip()
+
+def stored_groups() -> list[str]:
+    """The config groups whose settings the program's command line takes from the checkpoint."""
+    return [group for group, option in HydraConfig.get().runtime.choices.items() if option == "checkpoint"]
 
 
 def evaluate_checkpoint(config: DictConfig) -> None:
@@ -87,18 +80,8 @@ def evaluate_checkpoint(config: DictConfig) -> None:
 def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     """Evaluate a checkpoint and write metrics.json."""
     check_keys(config, EvaluateConfig)
-    postprocess = build_postprocess(config.postprocess)
-    segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
-    choices, split = HydraConfig.get().runtime.choices, config.split or config.data.val_split
-    trust = {group: config.trust if choices[group] == "checkpoint" else None for group in ("data", "inference")}
-    inference = build_inference(config.inference, metadata.config, trust["inference"])
-    dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
-    if (found := dataset.pixels.channels) != (needed := segmenter.channels):
-        raise UserError(
-            f"data.channels={found}: the checkpoint's network reads {needed} channels; set data.channels={needed}"
-        )
-    device = pick_device(config.accelerator)
-    prepare(segmenter, metadata.config, device, config.precision)
+    segmenter, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
+    choices = HydraConfig.get().runtime.choices
 
     matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
     metrics, folder = compute_metrics(matrix, dataset.classes, split), Path(HydraConfig.get().runtime.output_dir)
@@ -134,13 +117,26 @@ def evaluate(
     `segmenter`: as prepare returns it. With several devices each counts its share of the images, and all get the sum.
     """
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
+    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
+        confusion.update(classes, batch["mask"].to(device))
+    return distributed.total(confusion.matrix).cpu()
+
+
+def predict_split(
+    segmenter: Segmenter,
+    dataset: SegmentationDataset,
+    inference: Inference,
+    postprocess: Postprocess | None,
+    num_workers: int | None,
+    device: torch.device,
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Yield this process's share of the images in order, each as a batch of one and its classes uint8 (1, H, W)."""
     batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
-    with torch.inference_mode():
-        for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
+    for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
+        with torch.inference_mode():
             images = batch["image"].to(device)
             classes = classify(inference(segmenter, images), images, postprocess)
-            confusion.update(classes, batch["mask"].to(device))
-    return distributed.total(confusion.matrix).cpu()
+        yield batch, classes
 
 
 def shows_progress() -> bool:

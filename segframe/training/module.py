@@ -20,10 +20,9 @@ from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
 from segframe.errors import UserError, check_range, error_context
-from segframe.inference.banded_scores import BandedScores
+from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.build import build_inference
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
-from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
@@ -120,11 +119,7 @@ class SegmentationModule(pl.LightningModule):
         """Count a batch at its original size; returns the predicted classes (N, H, W)."""
         images = batch["image"]
         with torch.autocast(images.device.type, enabled=False):  # as in evaluate: only the network computes in 16 bits
-            scores = self.inference(self.segmenter, images)
-            if isinstance(scores, BandedScores):
-                scores = scores.stored()  # classes and loss would run the network once each
-            classes = scores.classes()
-            logits = scores if isinstance(scores, Logits) else Logits(scores.full(), images.shape[-2:], None)
+            classes, logits = classes_and_logits(self.inference(self.segmenter, images), images)
         self.val_losses.append(self.loss(logits, batch["mask"]))
         self.confusion.update(classes, batch["mask"])
         return {"classes": classes}

@@ -15,7 +15,7 @@ from conftest import ROOT, UNET
 from segframe.cli import main
 from segframe.errors import UserError
 
-OTHERS = ("evaluate", "predict", "export", "check_data", "summary", "replay")
+OTHERS = ("evaluate", "predict", "export", "check_data", "summary", "replay", "report")
 SCRIPTS = ("train.py", *(f"scripts/{name}.py" for name in OTHERS))
 HELP = """
 import runpy, sys

@@ -1,0 +1,234 @@
+"""report.html of a run: one page with its settings, curves, metrics with intervals, and images."""
+
+from collections.abc import Collection
+from math import isnan, nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from segframe.analysis.bootstrap import ImageCounts, intervals
+from segframe.analysis.boundaries import BoundaryErrors
+from segframe.analysis.report_images import class_examples, highest_losses, pack
+from segframe.analysis.run_records import Curves, changed_settings, read_command, read_curves, run_folder
+from segframe.config.schema import ReportConfig
+from segframe.config.validate import check_keys
+from segframe.errors import UserError, check_range
+from segframe.files import as_named, write_text
+from segframe.inference.build import build_dataset
+from segframe.inference.evaluate import Evaluation, open_evaluation, predict_split, stored_groups
+from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
+from segframe.visualization.html import line_chart, picture_uri, render
+from segframe.visualization.overlays import NUMBERED_CLASSES, confusion_picture
+
+MOST_PAIRS = 12
+"""Pairs of classes in the table of mistakes."""
+FEW_IMAGES = 20
+"""Below so many a bootstrap over images is too narrow to rely on."""
+
+
+class SplitResult(NamedTuple):
+    """What one pass over a split's images gives."""
+
+    matrix: NDArray[np.int64]
+    """The confusion matrix (C, C) of all images, rows = truth."""
+    counts: ImageCounts
+    boundaries: BoundaryErrors
+    predictions: list[bytes]
+    """Of each image, small: see report_images.pack."""
+
+
+def report_checkpoint(config: DictConfig) -> None:
+    """Write the page about a checkpoint."""
+    check_keys(config, ReportConfig)
+    print(f"report: {as_named(make_report(config, stored_groups()))}")
+
+
+def check_settings(config: DictConfig | ReportConfig, prefix: str = "") -> None:
+    """UserError for numbers out of range; `prefix`: where the settings are."""
+    check_range(f"{prefix}images", config.images, 0, 20)
+    check_range(f"{prefix}highest", config.highest, 0, 100)
+    check_range(f"{prefix}boundary_width", config.boundary_width, 1, 100)
+    check_range(f"{prefix}resamples", config.resamples, 100, 100_000)
+    if config.training_images is not None:
+        check_range(f"{prefix}training_images", config.training_images, 0)
+
+
+def make_report(config: DictConfig, stored: Collection[str]) -> Path:
+    """Write the page that a ReportConfig describes, and return its path; `stored`: see open_evaluation."""
+    check_settings(config)
+    evaluation = open_evaluation(config, stored)
+    _, metadata, path, split, dataset, *_ = evaluation
+    training = None
+    if config.training_images != 0:
+        trust = config.trust if "data" in stored else None
+        training = build_dataset(config.data, config.data.train_split, metadata.classes, trust)
+    result = measure_split(evaluation, config.data.num_workers, config.boundary_width)
+    metrics = compute_metrics(torch.from_numpy(result.matrix), dataset.classes, split)
+    found = intervals(result.counts, dataset.classes, config.resamples)
+    ious = [metrics[f"{split}/iou/{name}"] for name in dataset.classes]
+    folder = run_folder(path)
+    page = render(
+        "report.html.j2",
+        title=folder.name if folder else path.name,
+        checkpoint=str(path),
+        split=split,
+        inference=str(evaluation.inference),
+        postprocess=None if evaluation.postprocess is None else type(evaluation.postprocess).__name__,
+        images=len(dataset),
+        few=len(dataset) < FEW_IMAGES,
+        command=read_command(folder) if folder else "",
+        settings=changed_settings(metadata.config),
+        charts=draw_curves(read_curves(folder) if folder else {}),
+        overall=[(label, metrics[f"{split}/{name}"], found[name]) for name, label in OVERALL.items()],
+        missing=describe_missing(torch.from_numpy(result.matrix), dataset.classes, split),
+        classes=class_rows(result, ious, found, dataset.classes, dataset.palette),
+        confusion=confusion_rows(result.matrix, dataset.classes),
+        confusion_image=None
+        if len(dataset.classes) <= NUMBERED_CLASSES
+        else picture_uri(confusion_picture(result.matrix, dataset.classes)),
+        pairs=mistaken_pairs(result.matrix, dataset.classes),
+        width=config.boundary_width,
+        boundaries=boundary_rows(result.boundaries, dataset.classes),
+        examples=class_examples(evaluation, result.counts, result.predictions, ious, config.images),
+        training=highest_losses(
+            evaluation, training, config.training_images, config.highest, config.data.num_workers, config.trust
+        )
+        if training
+        else None,
+        numbers=numbers(result, metrics, found, split, str(path)),
+    )
+    output = Path(config.output) if config.output else (as_named(folder) if folder else path.parent) / "report.html"
+    if output.is_dir():
+        raise UserError(f"output={output}: this is a folder; give a file, output={output / 'report.html'}")
+    write_text(output, page)
+    return output
+
+
+OVERALL = {
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "fwiou": "frequency-weighted IoU",
+}
+
+
+def measure_split(evaluation: Evaluation, num_workers: int | None, width: int) -> SplitResult:
+    """Predict all images of the split as evaluate does."""
+    segmenter, _, _, _, dataset, inference, postprocess, device = evaluation
+    boundaries = BoundaryErrors(len(dataset.classes), width)
+    matrices, predictions = [], []
+    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
+        prediction = classes.cpu()
+        confusion = ConfusionMatrix(len(dataset.classes))
+        confusion.update(prediction, batch["mask"])
+        matrices.append(confusion.matrix.numpy())
+        boundaries.update(prediction[0].numpy(), batch["mask"][0].numpy())
+        predictions.append(pack(prediction[0].numpy()))
+    return SplitResult(np.sum(matrices, axis=0), ImageCounts.of(matrices), boundaries, predictions)
+
+
+def draw_curves(curves: Curves) -> list[Markup]:
+    """Return the charts of loss, IoU and learning rates."""
+    rates: Curves = {}
+    for name, points in curves.items():
+        if name.startswith("lr/"):  # parts with equal rates share a line
+            same = [known for known in rates if rates[known] == points]
+            rates[", ".join([*same, name.removeprefix("lr/")])] = rates.pop(same[0]) if same else points
+    charts: dict[str, Curves] = {
+        "Loss": {name: curves[name] for name in ("train/loss", "val/loss") if name in curves},
+        "Validation": {name: curves[name] for name in ("val/miou", "val/mean_accuracy") if name in curves},
+        "Learning rate": rates,
+    }
+    return [line_chart(title, lines) for title, lines in charts.items() if lines]
+
+
+def class_rows(
+    result: SplitResult,
+    ious: list[float],
+    found: dict[str, tuple[float, float]],
+    classes: tuple[str, ...],
+    palette: Collection[tuple[int, int, int]],
+) -> list[dict[str, Any]]:
+    """Return the rows of the table of classes."""
+    truth = result.matrix.sum(1)
+    return [
+        {
+            "name": name,
+            "color": "#{:02x}{:02x}{:02x}".format(*color),
+            "iou": ious[k],
+            "iou_interval": found[f"iou/{name}"],
+            "accuracy": result.matrix[k, k] / truth[k] if truth[k] else nan,
+            "accuracy_interval": found[f"accuracy/{name}"],
+            "pixels": truth[k] / max(truth.sum(), 1),
+            "images": int((result.counts.truth[:, k] > 0).sum()),
+        }
+        for k, (name, color) in enumerate(zip(classes, palette, strict=True))
+    ]
+
+
+def confusion_rows(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> list[tuple[str, list[float]]]:
+    """Return for each class of the truth the shares of its pixels by predicted class; NaN without pixels."""
+    with np.errstate(invalid="ignore"):
+        shares = matrix / matrix.sum(1, keepdims=True)
+    return [(name, shares[k].tolist()) for k, name in enumerate(classes)]
+
+
+def mistaken_pairs(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the pairs of truth and prediction with the most wrong pixels."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    total = max(int(wrong.sum()), 1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
+    pairs = [(int(k) // len(matrix), int(k) % len(matrix)) for k in order]
+    return [
+        {
+            "truth": classes[row],
+            "prediction": classes[column],
+            "pixels": int(wrong[row, column]),
+            "of_truth": wrong[row, column] / matrix[row].sum(),
+            "of_errors": wrong[row, column] / total,
+        }
+        for row, column in pairs
+        if wrong[row, column]
+    ]
+
+
+def boundary_rows(errors: BoundaryErrors, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the shares of wrong pixels near boundaries and in interiors: of all classes, then of each."""
+    pixels = np.column_stack([errors.pixels.sum(1), errors.pixels])
+    wrong = np.column_stack([errors.wrong.sum(1), errors.wrong])
+    with np.errstate(invalid="ignore"):
+        near_pixels, near_wrong, shares = pixels[0] / pixels.sum(0), wrong[0] / wrong.sum(0), wrong / pixels
+    return [
+        {
+            "name": name,
+            "near_pixels": near_pixels[k],
+            "near": shares[0, k],
+            "interior": shares[1, k],
+            "near_errors": near_wrong[k],
+        }
+        for k, name in enumerate(["all classes", *classes])
+    ]
+
+
+def numbers(
+    result: SplitResult, metrics: dict[str, float], found: dict[str, tuple[float, float]], split: str, path: str
+) -> dict[str, Any]:
+    """Return the page's numbers with all digits, which it holds as JSON; the metrics are those of metrics.json."""
+    bounds = {f"{split}/{name}": None if isnan(low) else [low, high] for name, (low, high) in found.items()}
+    return {
+        "metrics": {name: None if isnan(value) else value for name, value in metrics.items()},
+        "intervals": bounds,
+        "confusion_matrix": result.matrix.tolist(),
+        "boundaries": {
+            "width": result.boundaries.width,
+            "pixels": result.boundaries.pixels.tolist(),
+            "wrong": result.boundaries.wrong.tolist(),
+        },
+        "images": len(result.predictions),
+        "checkpoint": path,
+    }
