@@ -36,8 +36,8 @@ def end_with_parent() -> None:
 
 def listen() -> None:
     """Let SIGNALS end the program with their exit code from here on."""
-    global _owns_process
-    _owns_process = True
+    global owns_process
+    owns_process = True
     _ending.clear()
     for number in SIGNALS:
         signal.signal(number, _end)
@@ -82,13 +82,13 @@ def signal_name(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
-_owns_process = False
+owns_process = False
 """Whether this process is one of segframe's programs, rather than a notebook or a program that uses segframe."""
 
 
 def end_at_once() -> None:
     """End the process without cleaning up: for the second Ctrl-C. In others' programs only what runs is ended."""
-    if not _owns_process:
+    if not owns_process:
         raise KeyboardInterrupt
     os._exit(INTERRUPTED)
 

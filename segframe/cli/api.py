@@ -113,7 +113,8 @@ def process_as_it_was() -> Iterator[None]:
     """Undo at the end what programs change in their process: signal handlers, loggers, warnings, variables, torch."""
     import torch
 
-    variables = dict(os.environ)
+    variables, owned = dict(os.environ), preemption.owns_process
+    preemption.owns_process = False
     lightning = logging.getLogger("pytorch_lightning")
     level, raises = lightning.level, logging.raiseExceptions
     deterministic, tf32 = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
@@ -126,6 +127,7 @@ def process_as_it_was() -> Iterator[None]:
         try:
             yield
         finally:
+            preemption.owns_process = owned
             GlobalHydra.instance().hydra = outer
             lightning.setLevel(level)
             logging.raiseExceptions = raises

@@ -19,7 +19,7 @@ from segframe.data.pixel_format import PixelFormat
 from segframe.errors import TO_PREDICT, UserError, check_range, translate_errors
 from segframe.inference.base import Inference
 from segframe.inference.build import build_inference, pick_device
-from segframe.inference.predict import predict, read
+from segframe.inference.predict import choose_background, predict, read
 from segframe.inference.prediction_files import Prediction
 from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import Restored, rebuild
@@ -57,9 +57,13 @@ class Result:
         return found
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
-        """Return the image blended with the colours of its classes; `alpha`: the colours' opacity, 0 ... 1."""
+        """Return the image blended with the colours of its classes, except those named background.
+
+        `alpha`: the colours' opacity, 0 ... 1.
+        """
         check_range("alpha", alpha, 0, 1)
-        return Image.fromarray(overlay(self.image, self.classes, self.palette, alpha))
+        background = choose_background("auto", self.names)
+        return Image.fromarray(overlay(self.image, self.classes, self.palette, alpha, background))
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

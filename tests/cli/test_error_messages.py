@@ -153,9 +153,7 @@ def test_a_missing_checkpoint(run):
     expected = "checkpoint must be given: checkpoint=<a checkpoint file, or a run's folder (its best checkpoint)>"
     assert run("scripts/evaluate.py").error == f"error: {expected}"
     error = run("scripts/predict.py").error
-    assert error.startswith(
-        f"error: checkpoint and input and output must {expected[16:]} input=<an image or a folder of "
-    )
+    assert error.startswith(f"error: checkpoint and input and output must {expected[16:]} input=<an image")
 
 
 @pytest.mark.parametrize(
