@@ -204,9 +204,8 @@ def test_a_killed_trial_goes_on_in_its_folder(tmp_path):
     assert len((tmp_path / "s/0/starts").read_text().split()) == 3
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_a_signal_to_the_driver_ends_its_trials_which_a_later_call_continues(tmp_path, number, code):
     words = ("trials=3", "workers=2", LR, "+steps=15")
     process = start_driver(tmp_path, *words)

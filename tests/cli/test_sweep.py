@@ -103,6 +103,7 @@ class Preempted(Callback):
 """
 
 
+@pytest.mark.slow
 def test_a_job_that_is_preempted_goes_on(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs pip install segframe[sweeps]")
     (tmp_path / "preempted.py").write_text(PREEMPTED)

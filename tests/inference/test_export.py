@@ -64,6 +64,7 @@ def test_scores_are_the_networks_at_another_size_than_traced(run, tmp_path, need
     assert (classes == expected.argmax(1)).float().mean() > 0.999
 
 
+@pytest.mark.slow
 def test_torch_export_writes_a_program_with_the_same_description(run, tmp_path):
     result = export(run, tmp_path, PLUS, "format=torch_export", file="model.pt2")  # a last map of one cell at 32 x 32
     assert result.code == 0, result.out
@@ -84,6 +85,7 @@ def test_a_branch_frozen_to_the_traced_size_fails_the_export(run, tmp_path, need
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_scores_of_a_network_that_was_never_trained_prove_nothing(run, tmp_path, needs_onnx):
     error = export(run, tmp_path, ("backbone=resnet18", "head=fcn8s", "data.dataset.size=32")).error
     assert "the network gives the same scores for every pixel" in error
