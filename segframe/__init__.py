@@ -26,7 +26,7 @@ _LAZY = {
     "evaluate": "segframe.cli.api",
     "UserError": "segframe.errors",
 }
-"""Public functions by the module that is imported when they are first used: programs need not all of torch."""
+"""Public names and the modules that define them, imported on first use: `import segframe` does not load torch."""
 
 
 def __getattr__(name: str) -> Any:

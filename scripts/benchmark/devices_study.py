@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 def images_per_second(*words: str) -> float:
-    """The speed of a run after its first four steps."""
+    """Train once; returns the mean images/s, without the first four steps, which warm up."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *WORDS, *words, f"output_dir={folder}/run"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

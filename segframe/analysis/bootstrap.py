@@ -50,7 +50,7 @@ def mean_of_known(values: Samples) -> Samples:
 
 
 def resample(counts: ImageCounts, classes: tuple[str, ...], resamples: int, seed: int = 0) -> dict[str, Samples]:
-    """Return each metric for `resamples` draws of as many images, with replacement.
+    """Return bootstrap samples of each metric: `resamples` times, over as many images drawn with replacement.
 
     The draws depend on the number of images and the seed alone, so that those of two networks on the same images are
     pairs.

@@ -26,9 +26,9 @@ from segframe.visualization.html import line_chart, picture_uri, render
 from segframe.visualization.overlays import NUMBERED_CLASSES, confusion_picture
 
 MOST_PAIRS = 12
-"""Pairs of classes in the table of mistakes."""
+"""The number of rows in the table of the most frequent confusions."""
 FEW_IMAGES = 20
-"""Below so many a bootstrap over images is too narrow to rely on."""
+"""With fewer images than this, bootstrap intervals are too narrow to rely on."""
 
 
 class SplitResult(NamedTuple):
@@ -49,7 +49,7 @@ def report_checkpoint(config: DictConfig) -> None:
 
 
 def check_settings(config: DictConfig | ReportConfig, prefix: str = "") -> None:
-    """UserError for numbers out of range; `prefix`: where the settings are."""
+    """Raise UserError for a setting out of range; `prefix`: its config group, for the message (callbacks.html.)."""
     check_range(f"{prefix}images", config.images, 0, 20)
     check_range(f"{prefix}highest", config.highest, 0, 100)
     check_range(f"{prefix}boundary_width", config.boundary_width, 1, 100)

@@ -109,7 +109,7 @@ def class_examples(
 
 
 def rank(counts: ImageCounts, k: int) -> tuple[NDArray[np.float64], list[int]]:
-    """Return the IoU of a class in each image, and the images that show enough of it, the worst first."""
+    """Return class k's IoU in each image, and the indices of the images with enough of its pixels, lowest IoU first."""
     correct, truth, predicted = (part[:, k] for part in counts)
     iou = correct / np.maximum(truth + predicted - correct, 1)
     shown = np.flatnonzero(truth > 0)

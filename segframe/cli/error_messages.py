@@ -170,7 +170,7 @@ def misspelt_key(override: Override, tree: DictConfig, own_groups: Collection[st
 
 
 def similar(key: str, known: list[str]) -> list[str]:
-    """A right name in the wrong place, lr for optimizer.lr, or a part of a name, epochs for trainer.max_epochs."""
+    """Return the known settings that a mistyped one may mean: optimizer.lr for lr, trainer.max_epochs for epochs."""
     last = key.rpartition(".")[2]
     return [
         *(name for name in known if name.rpartition(".")[2] == last),

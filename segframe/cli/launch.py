@@ -22,11 +22,11 @@ from segframe.errors import UserError
 JOB = "SEGFRAME_JOB"
 """The environment variable that names the file with a worker's Job."""
 WORKER = "import signal; signal.signal(2, signal.SIG_DFL); from segframe.cli.worker import main; main()"
-"""What a worker executes; Ctrl-C while it imports torch ends it without a traceback."""
+"""The Python code of a worker process. Ctrl-C while it imports torch ends it without a traceback."""
 
 
 class Job(NamedTuple):
-    """What every process runs: a function by its dotted name, of a composed config."""
+    """A function, by its dotted name, and the composed config that every process calls it with."""
 
     function: str
     memory_advice: str
@@ -145,7 +145,7 @@ def report_signal(number: int, file: Path) -> None:
 
 
 def kill_workers(folder: Path) -> None:
-    """Kill the workers that have left their process ids in a folder; each leads a group of its own."""
+    """Kill the worker processes, each with its children, that files <process id>.pid in a folder name."""
     for path in folder.glob("*.pid"):
         with suppress(ProcessLookupError):
             os.killpg(int(path.stem), signal.SIGKILL)

@@ -17,7 +17,7 @@ def is_member() -> bool:
 
 
 def use_slurm_variables() -> None:
-    """Set torchrun's environment variables in a step of several tasks that srun has started."""
+    """Set torchrun's environment variables (RANK, WORLD_SIZE, ...) from Slurm's, if srun has started several tasks."""
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks == 1 or "RANK" in os.environ:
         return

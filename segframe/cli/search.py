@@ -53,7 +53,7 @@ def search(config: DictConfig) -> None:
 
 
 class Driver:
-    """One of the processes that work on a study."""
+    """Runs trials of a study until all are finished; several drivers may work on one study."""
 
     def __init__(self, config: DictConfig, space: Space, config_dirs: list[str]) -> None:
         self.folder, self.space = Path(config.study), space

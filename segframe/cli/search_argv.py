@@ -1,4 +1,4 @@
-"""The command line of a search: its own settings, and those of its trials."""
+"""Divides the command line of a search into its own settings and those of its trials."""
 
 from dataclasses import fields
 from importlib.util import find_spec

@@ -164,7 +164,7 @@ class SlidingWindow(Inference):
 def sum_row(
     windows: Iterator[tuple[int, Logits]], weights: Sequence[Tensor], width: int
 ) -> tuple[Tensor, InterpolationMatrix]:
-    """Return a row of windows resized along the width and summed, (N, h, C, width), and its rows' interpolation.
+    """Return the sum of a row of windows, resized along the width, (N, h, C, width), and the matrix for the height.
 
     `weights`: of the rows and of the columns of a window.
     """

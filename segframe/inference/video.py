@@ -108,7 +108,7 @@ def _check_written(file: Path, frames: int, path: Path) -> None:
 
 
 def draw_video(path: Path, target: Path, draw: Callable[[Picture], Picture], step: Callable[[int | None], None]) -> int:
-    """Write a video of what `draw` makes of each frame of a video; returns the number of frames.
+    """Apply `draw` to each frame of a video and write the results as a video; returns the number of frames.
 
     `step` is called for each frame, with the length of the video. ImageError if no frame can be read, or if the last
     ones cannot be: those before are in `target` then.

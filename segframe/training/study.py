@@ -71,7 +71,7 @@ def lock(file: int, path: Path, wait: bool) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep the other processes that lock this file waiting."""
+    """Hold an exclusive lock on a file; other processes wait for it here."""
     file = open_file(path)
     try:
         lock(file, path, wait=True)
@@ -89,7 +89,7 @@ class JournalLock:
         self._file = -1
 
     def acquire(self) -> bool:
-        """Wait for the lock, and remove the unfinished line that a killed process, or a full disk, has left."""
+        """Wait for the lock, then remove an incomplete last line, left by a killed process or a full disk."""
         self._file = open_file(self._path)
         lock(self._file, self._path, wait=True)
         with suppress(FileNotFoundError), self._journal.open("rb+") as file:
@@ -168,7 +168,7 @@ def server_time(folder: Path) -> float:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial's run has left in result.json."""
+    """The content of a trial's result.json."""
 
     best: float | None
     pruned: int | None

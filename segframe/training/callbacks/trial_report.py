@@ -60,7 +60,7 @@ class TrialReport(Callback):
 
 
 def trial_reports() -> list[Callback]:
-    """The callback of a trial; none in other runs."""
+    """The callbacks that a trial of a search adds to a run: TrialReport, or none where the run is no trial."""
     address = trial_address()
     return [TrialReport(address)] if address else []
 
