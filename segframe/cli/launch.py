@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from segframe import preemption
 from segframe.cli.membership import hydra_config, is_member
+from segframe.config.machine import num_cores
 from segframe.errors import UserError
 
 JOB = "SEGFRAME_JOB"
@@ -167,8 +168,7 @@ def restored_handlers() -> Iterator[None]:
 def environment(devices: int) -> Iterator[None]:
     """Let workers share the cores and import what this process can; afterwards variables are as they were."""
     before = dict(os.environ)
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // devices)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of lost connections
     os.environ[preemption.PARENT] = str(os.getpid())
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)

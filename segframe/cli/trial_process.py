@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from segframe.config.machine import num_cores
 from segframe.training.study import Lease, TrialAddress, read_result
 
 COMMAND = [sys.executable, "-m", "segframe", "train"]
@@ -113,8 +114,7 @@ def environments(workers: int | None, devices: int | str = 1) -> list[dict[str, 
         share = max(1, len(gpus) // workers)
         starts = [k * share % len(gpus) for k in range(workers)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[start : start + share])} for start in starts]
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // workers)))}] * workers
+    return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, num_cores() // workers)))}] * workers
 
 
 def visible_gpus() -> list[str]:

@@ -143,27 +143,38 @@ class SummaryConfig(TrainConfig):
 
 
 @dataclass
-class EvaluateConfig:
-    """The root of scripts/evaluate.py's config."""
+class CheckpointConfig:
+    """What programs share that build a network from a checkpoint."""
 
     checkpoint: str = MISSING
-    split: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
     output_stride: int | None = None
-    inference: Any = MISSING
-    postprocess: Any = None
-    precision: str | None = None
-    accelerator: str = MISSING
-    devices: Any = 1
-    output_dir: str | None = None
     trust: list[str] = field(default_factory=list)
 
 
 @dataclass
-class PredictConfig:
+class InferenceConfig(CheckpointConfig):
+    """What programs share that run the network on images."""
+
+    inference: Any = MISSING
+    postprocess: Any = None
+    precision: str | None = None
+    accelerator: str = MISSING
+
+
+@dataclass
+class EvaluateConfig(InferenceConfig):
+    """The root of scripts/evaluate.py's config."""
+
+    split: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    devices: Any = 1
+    output_dir: str | None = None
+
+
+@dataclass
+class PredictConfig(InferenceConfig):
     """The root of scripts/predict.py's config."""
 
-    checkpoint: str = MISSING
     input: str = MISSING
     output: str = MISSING
     alpha: float = MISSING
@@ -172,29 +183,34 @@ class PredictConfig:
     heatmaps: Any = MISSING
     feature_maps: bool = MISSING
     feature_channels: int = MISSING
-    output_stride: int | None = None
-    inference: Any = MISSING
-    postprocess: Any = None
-    precision: str | None = None
-    accelerator: str = MISSING
     devices: Any = 1
-    trust: list[str] = field(default_factory=list)
 
 
 @dataclass
-class ExportConfig:
+class ReportConfig(InferenceConfig):
+    """The root of scripts/report.py's config."""
+
+    output: str | None = None
+    split: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    images: int = MISSING
+    training_images: int | None = MISSING
+    highest: int = MISSING
+    boundary_width: int = MISSING
+    resamples: int = MISSING
+
+
+@dataclass
+class ExportConfig(CheckpointConfig):
     """The root of scripts/export.py's config."""
 
-    checkpoint: str = MISSING
     output: str = MISSING
     format: str = MISSING
     scores: bool = MISSING
-    output_stride: int | None = None
     opset: int = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     calibration_images: int = MISSING
     validation_images: int | None = None
-    trust: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -216,27 +232,6 @@ class ReplayConfig:
     precision: str | None = None
     accelerator: str = MISSING
     output_dir: str | None = None
-    trust: list[str] = field(default_factory=list)
-
-
-@dataclass
-class ReportConfig:
-    """The root of scripts/report.py's config."""
-
-    checkpoint: str = MISSING
-    output: str | None = None
-    split: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
-    output_stride: int | None = None
-    inference: Any = MISSING
-    postprocess: Any = None
-    precision: str | None = None
-    accelerator: str = MISSING
-    images: int = MISSING
-    training_images: int | None = MISSING
-    highest: int = MISSING
-    boundary_width: int = MISSING
-    resamples: int = MISSING
     trust: list[str] = field(default_factory=list)
 
 

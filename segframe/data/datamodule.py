@@ -16,6 +16,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, default_collate
 
 from segframe import distributed
+from segframe.config.machine import num_cores
 from segframe.data.base import SegmentationDataset
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
@@ -171,11 +172,6 @@ def count_workers(num_workers: int | None) -> int:
     if num_workers < 0:
         raise UserError(f"data.num_workers={num_workers}: it must be 0 (none) or more")
     return num_workers
-
-
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _start_worker(worker: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from segframe.data.datamodule import num_cores
+from segframe.config.machine import num_cores
 from segframe.training.callbacks.step_timer import StepTimer
 
 
