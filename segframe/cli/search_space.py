@@ -48,7 +48,10 @@ def read_space(file: Any, words: list[str]) -> Space:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException as error:
-            raise UserError(explain(error, [word], "train")) from error
+            raise UserError(
+                f"{word}: it cannot be read; several values are a,b or choice(a,b), ranges are range(1,8,3), "
+                "interval(0.1,1), tag(log,interval(1e-4,1)) and int(interval(1,9)), options glob(resnet*)"
+            ) from error
         parsed[override.get_key_element()] = override
     swept = {key: override for key, override in parsed.items() if override.is_sweep_override()}
     if not swept:

@@ -13,14 +13,12 @@ import time
 
 import optuna
 import pytest
-from conftest import ROOT, RUN, UNET, composed, options, rows
-from omegaconf import OmegaConf
+from conftest import ROOT, RUN, UNET, rows
 
 from segframe import preemption
 from segframe.cli import search as driver
 from segframe.cli import study_setup, trial_process
-from segframe.cli.search_space import TrialFacts, check_space, grid_values, read_space
-from segframe.errors import UserError
+from segframe.cli.search_space import TrialFacts, read_space
 from segframe.training.study import Lease, TrialAddress, open_journal, read_result
 
 TRIAL = """
@@ -359,79 +357,12 @@ def test_a_lease_of_another_machine_is_respected_while_it_is_fresh(tmp_path):
     assert Lease.take(tmp_path / "0")
 
 
-@pytest.mark.parametrize(
-    ("word", "ends"),
-    [
-        ("a=x,y", ["x", "y"]),
-        ("a=choice(1,[2,3],'b c')", ["1", "[2,3]", "b\\ c"]),
-        ("a=range(1,8,3)", [1, 4, 7]),
-        ("a=range(0.1,0.4,0.1)", [0.1, 0.2, 0.3]),
-        ("a=range(5,0,-2)", [1, 3, 5]),
-        ("a=int(interval(2,5))", [2, 3, 4, 5]),
-        ("model=glob(fcn8s*)", ["fcn8s", "fcn8s-atonce", "fcn8s-atonce_original", "fcn8s_original"]),
-    ],
-)
-def test_ranges_in_the_grammar_of_hydra(word, ends):
-    ranges = read_space(None, [word]).ranges
-    assert grid_values(ranges) == {word.partition("=")[0]: ends}
-
-
-def test_the_words_of_a_file_and_of_the_command_line():
-    file = {"backbone": ["resnet18", "resnet50"], "optimizer": {"lr": "interval(0.1, 0.2)"}, "head": "fcn"}
-    space = read_space(file, ["head=unet", "optimizer.lr=0.1"])
-    assert sorted(space.fixed) == ["head=unet", "optimizer.lr=0.1"]
-    assert list(space.ranges) == ["backbone"]
-
-
 @pytest.mark.parametrize("sampler", ["random", "cmaes"])
 def test_other_samplers(stub, tmp_path, sampler):
     if sampler == "cmaes":
         pytest.importorskip("cmaes", reason="needs pip install segframe[search]")
     assert stub("trials=4", LR, "a=interval(0,1)", "b=x,y", f"sampler={sampler}").code == 0
     assert len({(row["optimizer.lr"], row["a"]) for row in rows(tmp_path / "s/trials.csv")}) == 4
-
-
-def test_metric_and_mode_come_from_the_trials_config():
-    assert check_space(read_space(None, [LR, "monitor=val/loss"]), []) == ("val/loss", "min", 1)
-
-
-@pytest.mark.parametrize("option", options("search"))
-def test_the_files_of_ranges(option):
-    file = OmegaConf.to_container(composed(f"search={option}", "study=s", name="search"))["search"]
-    space = read_space(file, [])
-    assert check_space(space, []) == ("val/miou", "max", 1)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["head=fcn"], "nothing to search: give a setting several values"),
-        (["optimizer.lr=interval(0.1,0.01)"], "optimizer.lr=interval(0.1,0.01): "),
-        (["optimizer.lr=tag(log,interval(0,1))"], "optimizer.lr=tag(log,interval(0,1)): "),
-        (["optimizer.lr=range(1,1)"], "optimizer.lr=range(1,1): the range is empty"),
-        (["optimizer.lr=interval(0.1"], "optimizer.lr=interval(0.1: "),
-        (["monitor=val/miou,val/loss"], "monitor: all trials are compared by it"),
-    ],
-)
-def test_refused_spaces(words, expected):
-    with pytest.raises(UserError) as error:
-        read_space(None, words)
-    assert str(error.value).startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["backbone=resnet18,resnet999"], "backbone=resnet999: there is no such option"),
-        (["optimizer.lrr=0.1,0.2"], "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
-        (["trails=3", "optimizer.lr=0.1,0.2"], "trails is not a setting; did you mean trials?"),
-        (["optimizer.lr=0.1,x"], "optimizer.lr=x: "),
-    ],
-)
-def test_every_choice_is_checked_before_the_first_trial(run, tmp_path, words, expected):
-    result = run("scripts/search.py", "study=s", *words)
-    assert result.error.startswith(f"error: {expected}")
-    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(
