@@ -22,7 +22,6 @@ from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference import WholeImage, build
 from segframe.inference.evaluate import evaluate
-from segframe.inference.metrics import compute_metrics
 from segframe.inference.shift_and_stitch import ShiftAndStitch
 from segframe.models.from_checkpoint import restore
 from segframe.visualization.tables import plain_table, print_table
@@ -48,14 +47,14 @@ def compare_upsampling(config: DictConfig) -> None:
     seconds = interleaved_seconds(networks)
     rows = []
     for name, (inference, segmenter) in networks.items():
-        matrix = evaluate(segmenter, dataset, inference, None, 0, torch.device("cpu"))
+        counts = evaluate(segmenter, dataset, inference, None, 0, torch.device("cpu"))
         rows.append(
             {
                 "upsampling": name,
                 "parameters": f"{sum(p.numel() for p in segmenter.parameters()):,}",
                 "ms an image": f"{1000 * seconds[name]:.0f}",
                 "checkerboard %": f"{100 * checkerboard_energy(segmenter, inference, dataset):.3f}",
-                "val mIoU": f"{compute_metrics(matrix, dataset.classes, 'val')['val/miou']:.4f}",
+                "val mIoU": f"{counts.metrics('val')['val/miou']:.4f}",
             }
         )
     threads = torch.get_num_threads()

@@ -1,17 +1,16 @@
 """report.html of a run: one page with its settings, curves, metrics with intervals, and images."""
 
 from collections.abc import Collection
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from segframe.analysis.bootstrap import ImageCounts, intervals
+from segframe.analysis.bootstrap import Interval, intervals
 from segframe.analysis.boundaries import BoundaryErrors
 from segframe.analysis.report_images import class_examples, highest_losses, pack
 from segframe.analysis.run_records import Curves, changed_settings, read_command, read_curves, run_folder
@@ -19,27 +18,19 @@ from segframe.config.schema import ReportConfig
 from segframe.config.validate import check_keys
 from segframe.errors import UserError, check_range
 from segframe.files import as_named, write_text
+from segframe.inference.boundary_metrics import describe_distance
 from segframe.inference.build import build_dataset
-from segframe.inference.evaluate import Evaluation, open_evaluation, predict_split, stored_groups
-from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
+from segframe.inference.evaluate import Evaluation, check_distances, open_evaluation, predict_split, stored_groups
+from segframe.inference.image_counts import CLASS_METRICS, SplitCounts
+from segframe.inference.metrics import describe_missing
 from segframe.visualization.html import line_chart, picture_uri, render
 from segframe.visualization.overlays import NUMBERED_CLASSES, confusion_picture
+from segframe.visualization.tables import COLUMNS
 
 MOST_PAIRS = 12
 """The number of rows in the table of the most frequent confusions."""
 FEW_IMAGES = 20
 """With fewer images than this, bootstrap intervals are too narrow to rely on."""
-
-
-class SplitResult(NamedTuple):
-    """What one pass over a split's images gives."""
-
-    matrix: NDArray[np.int64]
-    """The confusion matrix (C, C) of all images, rows = truth."""
-    counts: ImageCounts
-    boundaries: BoundaryErrors
-    predictions: list[bytes]
-    """Of each image, small: see report_images.pack."""
 
 
 def report_checkpoint(config: DictConfig) -> None:
@@ -67,9 +58,10 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
     if config.training_images != 0:
         trust = config.trust if "data" in stored else None
         training = build_dataset(config.data, config.data.train_split, metadata.classes, trust)
-    result = measure_split(evaluation, config.data.num_workers, config.boundary_width)
-    metrics = compute_metrics(torch.from_numpy(result.matrix), dataset.classes, split)
-    found = intervals(result.counts, dataset.classes, config.resamples)
+    boundaries = BoundaryErrors(len(dataset.classes), config.boundary_width)
+    counts, predictions = measure_split(evaluation, config, boundaries)
+    metrics, images = counts.metrics(split), counts.images
+    found = intervals(images, dataset.classes, config.resamples)
     ious = [metrics[f"{split}/iou/{name}"] for name in dataset.classes]
     folder = run_folder(path)
     page = render(
@@ -85,22 +77,25 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
         settings=changed_settings(metadata.config),
         charts=draw_curves(read_curves(folder) if folder else {}),
         overall=[(label, metrics[f"{split}/{name}"], found[name]) for name, label in OVERALL.items()],
-        missing=describe_missing(torch.from_numpy(result.matrix), dataset.classes, split),
-        classes=class_rows(result, ious, found, dataset.classes, dataset.palette),
-        confusion=confusion_rows(result.matrix, dataset.classes),
+        missing=describe_missing(counts.matrix, dataset.classes, split),
+        classes=class_rows(counts, metrics, found, split, dataset.palette),
+        columns={"iou": "IoU", "recall": "accuracy", **COLUMNS},
+        confusion=confusion_rows(counts.matrix, dataset.classes),
         confusion_image=None
         if len(dataset.classes) <= NUMBERED_CLASSES
-        else picture_uri(confusion_picture(result.matrix, dataset.classes)),
-        pairs=mistaken_pairs(result.matrix, dataset.classes),
+        else picture_uri(confusion_picture(counts.matrix, dataset.classes)),
+        pairs=mistaken_pairs(counts.matrix, dataset.classes),
         width=config.boundary_width,
-        boundaries=boundary_rows(result.boundaries, dataset.classes),
-        examples=class_examples(evaluation, result.counts, result.predictions, ious, config.images),
+        boundary_distance=describe_distance(config.boundary_distance),
+        boundary_tolerance=describe_distance(config.boundary_tolerance),
+        boundaries=boundary_rows(boundaries, dataset.classes),
+        examples=class_examples(evaluation, images, predictions, ious, config.images),
         training=highest_losses(
             evaluation, training, config.training_images, config.highest, config.data.num_workers, config.trust
         )
         if training
         else None,
-        numbers=numbers(result, metrics, found, split, str(path)),
+        numbers=numbers(counts, boundaries, metrics, found, split, str(path)),
     )
     output = Path(config.output) if config.output else (as_named(folder) if folder else path.parent) / "report.html"
     if output.is_dir():
@@ -111,25 +106,33 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
 
 OVERALL = {
     "miou": "mIoU",
+    "mean_boundary_iou": "boundary IoU",
+    "mean_boundary_f": "boundary F",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
+    "mean_precision": "mean precision",
+    "mean_dice": "mean Dice",
     "fwiou": "frequency-weighted IoU",
 }
 
 
-def measure_split(evaluation: Evaluation, num_workers: int | None, width: int) -> SplitResult:
-    """Predict all images of the split as evaluate does."""
+def measure_split(
+    evaluation: Evaluation, config: DictConfig, boundaries: BoundaryErrors | None = None
+) -> tuple[SplitCounts, list[bytes]]:
+    """Return the counts of the split's images, as evaluate does, and their predictions, packed by report_images.pack.
+
+    `config`: MetricsConfig's settings. `boundaries`: counts the images too.
+    """
     segmenter, _, _, _, dataset, inference, postprocess, device = evaluation
-    boundaries = BoundaryErrors(len(dataset.classes), width)
-    matrices, predictions = [], []
-    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
-        prediction = classes.cpu()
-        confusion = ConfusionMatrix(len(dataset.classes))
-        confusion.update(prediction, batch["mask"])
-        matrices.append(confusion.matrix.numpy())
-        boundaries.update(prediction[0].numpy(), batch["mask"][0].numpy())
-        predictions.append(pack(prediction[0].numpy()))
-    return SplitResult(np.sum(matrices, axis=0), ImageCounts.of(matrices), boundaries, predictions)
+    counts = SplitCounts(dataset.classes, *check_distances(config))
+    predictions = []
+    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, config.data.num_workers, device):
+        prediction, truth = classes[0].cpu().numpy(), batch["mask"][0].numpy()
+        counts.update(batch["name"][0], prediction, truth)
+        if boundaries is not None:
+            boundaries.update(prediction, truth)
+        predictions.append(pack(prediction))
+    return counts, predictions
 
 
 def draw_curves(curves: Curves) -> list[Markup]:
@@ -148,26 +151,24 @@ def draw_curves(curves: Curves) -> list[Markup]:
 
 
 def class_rows(
-    result: SplitResult,
-    ious: list[float],
-    found: dict[str, tuple[float, float]],
-    classes: tuple[str, ...],
+    counts: SplitCounts,
+    metrics: dict[str, float],
+    found: dict[str, Interval],
+    split: str,
     palette: Collection[tuple[int, int, int]],
 ) -> list[dict[str, Any]]:
     """Return the rows of the table of classes."""
-    truth = result.matrix.sum(1)
+    truth, images = counts.matrix.sum(1), (counts.images.truth > 0).sum(0)
     return [
         {
             "name": name,
             "color": "#{:02x}{:02x}{:02x}".format(*color),
-            "iou": ious[k],
-            "iou_interval": found[f"iou/{name}"],
-            "accuracy": result.matrix[k, k] / truth[k] if truth[k] else nan,
-            "accuracy_interval": found[f"accuracy/{name}"],
+            "metrics": {metric: metrics[f"{split}/{metric}/{name}"] for metric in CLASS_METRICS},
+            "intervals": {metric: found[f"{metric}/{name}"] for metric in CLASS_METRICS},
             "pixels": truth[k] / max(truth.sum(), 1),
-            "images": int((result.counts.truth[:, k] > 0).sum()),
+            "images": int(images[k]),
         }
-        for k, (name, color) in enumerate(zip(classes, palette, strict=True))
+        for k, (name, color) in enumerate(zip(counts.classes, palette, strict=True))
     ]
 
 
@@ -216,19 +217,24 @@ def boundary_rows(errors: BoundaryErrors, classes: tuple[str, ...]) -> list[dict
 
 
 def numbers(
-    result: SplitResult, metrics: dict[str, float], found: dict[str, tuple[float, float]], split: str, path: str
+    counts: SplitCounts,
+    boundaries: BoundaryErrors,
+    metrics: dict[str, float],
+    found: dict[str, Interval],
+    split: str,
+    path: str,
 ) -> dict[str, Any]:
     """Return the page's numbers with all digits, which it holds as JSON; the metrics are those of metrics.json."""
     bounds = {f"{split}/{name}": None if isnan(low) else [low, high] for name, (low, high) in found.items()}
     return {
         "metrics": {name: None if isnan(value) else value for name, value in metrics.items()},
         "intervals": bounds,
-        "confusion_matrix": result.matrix.tolist(),
+        "confusion_matrix": counts.matrix.tolist(),
         "boundaries": {
-            "width": result.boundaries.width,
-            "pixels": result.boundaries.pixels.tolist(),
-            "wrong": result.boundaries.wrong.tolist(),
+            "width": boundaries.width,
+            "pixels": boundaries.pixels.tolist(),
+            "wrong": boundaries.wrong.tolist(),
         },
-        "images": len(result.predictions),
+        "images": len(counts.names),
         "checkpoint": path,
     }

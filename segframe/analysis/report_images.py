@@ -1,6 +1,6 @@
 """Pictures of a report: per class the worst and best images, and the training images with the highest loss."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segframe import IGNORE_INDEX
-from segframe.analysis.bootstrap import ImageCounts
 from segframe.config.instantiate import instantiate
 from segframe.config.trust import check_trust
 from segframe.data.base import SegmentationDataset
@@ -18,6 +17,7 @@ from segframe.data.datamodule import image_loader
 from segframe.errors import UserError
 from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.evaluate import Evaluation
+from segframe.inference.image_counts import ImageCounts
 from segframe.visualization.html import indices_uri, photo_uri
 from segframe.visualization.overlays import VOID, Color, as_rgb
 
@@ -38,14 +38,12 @@ ERROR_COLORS: dict[int, Color] = {
 
 
 class Example(NamedTuple):
-    """An image with truth, prediction and errors, as data URIs, and what is said of it."""
+    """An image and what was made of it, and what is said of it."""
 
     name: str
     caption: str
-    image: str
-    truth: str
-    prediction: str
-    errors: str
+    panels: dict[str, str]
+    """Data URIs of the pictures by title: image, truth, prediction, ..."""
     width: int
     height: int
 
@@ -110,7 +108,7 @@ def class_examples(
 
 def rank(counts: ImageCounts, k: int) -> tuple[NDArray[np.float64], list[int]]:
     """Return class k's IoU in each image, and the indices of the images with enough of its pixels, lowest IoU first."""
-    correct, truth, predicted = (part[:, k] for part in counts)
+    correct, truth, predicted = (part[:, k] for part in counts[:3])
     iou = correct / np.maximum(truth + predicted - correct, 1)
     shown = np.flatnonzero(truth > 0)
     enough = shown[truth[shown] >= SMALLEST_SHARE * counts.truth[shown].sum(1)]
@@ -122,20 +120,26 @@ def draw_example(
     item: dict[str, Any], prediction: NDArray[np.uint8], dataset: SegmentationDataset, caption: str, k: int | None
 ) -> Example:
     """Return an item of a dataset with its shrunk prediction; the errors are those of class `k`, or all."""
+    errors = error_map(prediction, shrink(item["mask"].numpy()), k)
+    return draw_panels(item, {"prediction": prediction}, dataset, caption, {"errors": (errors, ERROR_COLORS)})
+
+
+def draw_panels(
+    item: dict[str, Any],
+    predictions: Mapping[str, NDArray[np.uint8]],
+    dataset: SegmentationDataset,
+    caption: str,
+    maps: Mapping[str, tuple[NDArray[np.uint8], Mapping[int, Color]]],
+) -> Example:
+    """Return an item of a dataset with shrunk predictions, and maps of indices in colours of their own, by title."""
     truth = shrink(item["mask"].numpy())
     image = Image.fromarray(as_rgb(item["image"].permute(1, 2, 0).numpy()))
     image = image.resize((truth.shape[1], truth.shape[0]), Image.Resampling.BOX)
     colors = dict(enumerate(dataset.palette)) | {IGNORE_INDEX: VOID}
-    return Example(
-        item["name"],
-        caption,
-        photo_uri(np.asarray(image)),
-        indices_uri(truth, colors),
-        indices_uri(prediction, colors),
-        indices_uri(error_map(prediction, truth, k), ERROR_COLORS),
-        image.width,
-        image.height,
-    )
+    panels = {"image": photo_uri(np.asarray(image)), "truth": indices_uri(truth, colors)}
+    panels |= {title: indices_uri(labels, colors) for title, labels in predictions.items()}
+    panels |= {title: indices_uri(indices, own) for title, (indices, own) in maps.items()}
+    return Example(item["name"], caption, panels, image.width, image.height)
 
 
 def error_map(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], k: int | None) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from segframe.config import schema
 from segframe.errors import UserError, translate_errors
 
 if TYPE_CHECKING:  # they import torch
+    from segframe.analysis.comparison import Comparison
     from segframe.inference.evaluation_result import EvaluationResult
     from segframe.training.run import TrainingResult
 
@@ -44,6 +45,16 @@ def evaluate(checkpoint: str | Path, *settings: str) -> "EvaluationResult":
     """
     words = (f"checkpoint={checkpoint}", *settings)
     result: EvaluationResult = run("evaluate", "segframe.inference.evaluate.measure_checkpoint", words)
+    return result
+
+
+def compare(*settings: str | Path) -> "Comparison":
+    """Compare runs as scripts/compare.py does: compare("runs/a", "runs/b", "split=test").
+
+    Also writes the comparison's files. UserError for what the command line would refuse.
+    """
+    words = tuple(map(str, settings))
+    result: Comparison = run("compare", "segframe.analysis.compare.measure_comparison", words)
     return result
 
 

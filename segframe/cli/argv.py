@@ -114,6 +114,21 @@ def given_path(name: str, argv: list[str]) -> Path | None:
     return Path(values[-1]) if values and values[-1] not in ("", "null") else None
 
 
+def compare_arguments(argv: list[str]) -> list[str]:
+    """argv with its paths as `runs=[...]`, and the options of offer_checkpoint, those of the first run."""
+    runs: list[str] = []
+    others: list[str] = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        is_flag = word.startswith("-") or before in FLAGS_WITH_VALUE
+        (others if is_flag or ("=" in word and not Path(word).exists()) else runs).append(word)
+    if runs:
+        others.append(f"runs=[{','.join(map(quoted, runs))}]")
+    networks = [run for run in runs if not (Path(run) / "images.npz").is_file()]
+    if networks and given_path("checkpoint", others) is None:
+        others.append(f"checkpoint={networks[0]}")
+    return offer_checkpoint(others)
+
+
 def offer_checkpoint(argv: list[str]) -> list[str]:
     """Register the options `data=checkpoint` and `inference=checkpoint`, those that `checkpoint=...` was trained with.
 

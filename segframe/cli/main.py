@@ -24,6 +24,7 @@ from segframe import preemption
 from segframe.cli import launch, membership
 from segframe.cli.argv import (
     check_values,
+    compare_arguments,
     expand_home,
     offer_checkpoint,
     quote_paths,
@@ -77,6 +78,9 @@ PROGRAMS = {
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
     "report": Program("segframe.analysis.report.report_checkpoint", "report", TO_PREDICT, prepare=offer_checkpoint),
+    "compare": Program(
+        "segframe.analysis.compare.compare_checkpoints", "compare", TO_PREDICT, prepare=compare_arguments
+    ),
     "search": Program("segframe.cli.search.search", "search", prepare=search_arguments),
 }
 

@@ -162,11 +162,19 @@ class InferenceConfig(CheckpointConfig):
 
 
 @dataclass
-class EvaluateConfig(InferenceConfig):
-    """The root of scripts/evaluate.py's config."""
+class MetricsConfig(InferenceConfig):
+    """What programs share that measure the network on a split of a dataset."""
 
     split: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
+    boundary_distance: float = 0.02
+    boundary_tolerance: float = 0.0075
+
+
+@dataclass
+class EvaluateConfig(MetricsConfig):
+    """The root of scripts/evaluate.py's config."""
+
     devices: Any = 1
     output_dir: str | None = None
 
@@ -187,17 +195,26 @@ class PredictConfig(InferenceConfig):
 
 
 @dataclass
-class ReportConfig(InferenceConfig):
+class ReportConfig(MetricsConfig):
     """The root of scripts/report.py's config."""
 
     output: str | None = None
-    split: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
     images: int = MISSING
     training_images: int | None = MISSING
     highest: int = MISSING
     boundary_width: int = MISSING
     resamples: int = MISSING
+
+
+@dataclass
+class CompareConfig(MetricsConfig):
+    """The root of scripts/compare.py's config."""
+
+    checkpoint: str | None = None  # type: ignore[assignment]
+    runs: list[str] = MISSING
+    images: int = MISSING
+    resamples: int = MISSING
+    output_dir: str | None = None
 
 
 @dataclass
@@ -265,6 +282,7 @@ def register(own: Path | None = None) -> None:
     store.store(name="check_data_schema", node=CheckDataConfig)
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="report_schema", node=ReportConfig)
+    store.store(name="compare_schema", node=CompareConfig)
     store.store(name="search_schema", node=SearchConfig)
 
 

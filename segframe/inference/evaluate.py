@@ -21,9 +21,11 @@ from segframe.data.datamodule import image_loader
 from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, classify
+from segframe.inference.boundary_metrics import check_distance
 from segframe.inference.build import build_dataset, build_inference, build_postprocess, pick_device
 from segframe.inference.evaluation_result import EvaluationResult
-from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
+from segframe.inference.image_counts import SplitCounts
+from segframe.inference.metrics import describe_missing
 from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
@@ -61,6 +63,13 @@ def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
     return Evaluation(segmenter, metadata, path, split, dataset, inference, postprocess, device)
 
 
+def check_distances(config: DictConfig) -> tuple[float, float]:
+    """Return the distances of the boundaries' metrics; UserError for wrong ones."""
+    for name in ("boundary_distance", "boundary_tolerance"):
+        check_distance(name, config[name])
+    return config.boundary_distance, config.boundary_tolerance
+
+
 def stored_groups() -> list[str]:
     """The config groups whose settings the program's command line takes from the checkpoint."""
     return [group for group, option in HydraConfig.get().runtime.choices.items() if option == "checkpoint"]
@@ -78,15 +87,16 @@ def evaluate_checkpoint(config: DictConfig) -> None:
 
 
 def measure_checkpoint(config: DictConfig) -> EvaluationResult:
-    """Evaluate a checkpoint and write metrics.json."""
+    """Evaluate a checkpoint and write metrics.json, and beside it the counts of each image, images.npz."""
     check_keys(config, EvaluateConfig)
+    distances = check_distances(config)
     segmenter, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
     choices = HydraConfig.get().runtime.choices
+    counts = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device, distances)
 
-    matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
-    metrics, folder = compute_metrics(matrix, dataset.classes, split), Path(HydraConfig.get().runtime.output_dir)
-    missing = describe_missing(matrix, dataset.classes, split)
-    result = EvaluationResult(folder, metrics, matrix.numpy(), dataset.classes, split, path, missing, str(inference))
+    metrics, folder = counts.metrics(split), Path(HydraConfig.get().runtime.output_dir)
+    missing = describe_missing(counts.matrix, dataset.classes, split)
+    result = EvaluationResult(folder, metrics, counts, dataset.classes, split, path, missing, str(inference))
     if distributed.rank() > 0:
         return result
     # NaN (a class that does not occur), which JSON lacks, becomes null.
@@ -99,7 +109,10 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
         "postprocess": choices["postprocess"],
         "output_stride": config.output_stride,
         "inference_in_words": str(inference),
+        "boundary_distance": config.boundary_distance,
+        "boundary_tolerance": config.boundary_tolerance,
     }
+    counts.write(folder / "images.npz")
     write_text(folder / "metrics.json", json.dumps({**values, **settings}, indent=2) + "\n")
     return result
 
@@ -111,15 +124,17 @@ def evaluate(
     postprocess: Postprocess | None,
     num_workers: int | None,
     device: torch.device,
-) -> Tensor:
-    """Return the confusion matrix of all images at their original sizes: int64 (C, C) on the CPU, rows = truth.
+    distances: tuple[float, float] = (0.02, 0.0075),
+) -> SplitCounts:
+    """Return the counts of all images at their original sizes.
 
-    `segmenter`: as prepare returns it. With several devices each counts its share of the images, and all get the sum.
+    `segmenter`: as prepare returns it. `distances`: see SplitCounts. With several devices each counts its share of the
+    images, and all get the whole.
     """
-    confusion = ConfusionMatrix(len(dataset.classes)).to(device)
+    counts = SplitCounts(dataset.classes, *distances)
     for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
-        confusion.update(classes, batch["mask"].to(device))
-    return distributed.total(confusion.matrix).cpu()
+        counts.update(batch["name"][0], classes[0].cpu().numpy(), batch["mask"][0].numpy())
+    return counts.gather()
 
 
 def predict_split(

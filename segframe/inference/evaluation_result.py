@@ -1,14 +1,12 @@
 """The result of an evaluation, as Python's users get it."""
 
 import io
-from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
+from segframe.inference.image_counts import CLASS_METRICS, SplitCounts
 from segframe.visualization.tables import metrics_table, print_table
 
 
@@ -19,8 +17,9 @@ class EvaluationResult(NamedTuple):
     """Where metrics.json is."""
     metrics: dict[str, float]
     """As in metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
-    matrix: NDArray[np.int64]
-    """Pixels by class, (C, C): rows are the truth, columns the prediction."""
+    counts: SplitCounts
+    """The confusion matrix (C, C) as `counts.matrix`, rows are the truth; as `counts.images` the counts of each image,
+    in the order of `counts.names`, which images.npz holds."""
     classes: tuple[str, ...]
     split: str
     checkpoint: Path
@@ -31,12 +30,14 @@ class EvaluationResult(NamedTuple):
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
-        """IoU, accuracy and share of the truth's pixels (`iou`, `accuracy`, `pixels`, 0 ... 1) by class."""
-        pixels, total = self.matrix.sum(1), max(int(self.matrix.sum()), 1)
+        """The metrics of each class, 0 ... 1: `iou`, `dice`, `precision`, `recall`, `boundary_iou`, `boundary_f`.
+
+        Also `pixels`, its share of the truth's pixels.
+        """
+        pixels, total = self.counts.matrix.sum(1), max(int(self.counts.matrix.sum()), 1)
         return {
             name: {
-                "iou": self.metrics[f"{self.split}/iou/{name}"],
-                "accuracy": float(self.matrix[k, k] / pixels[k]) if pixels[k] else nan,
+                **{metric: self.metrics[f"{self.split}/{metric}/{name}"] for metric in CLASS_METRICS},
                 "pixels": float(pixels[k] / total),
             }
             for k, name in enumerate(self.classes)
@@ -45,7 +46,7 @@ class EvaluationResult(NamedTuple):
     def table(self) -> Table:
         """Return the metrics per class as a table for the terminal."""
         title = f"{self.checkpoint}, {self.split}"
-        return metrics_table(self.metrics, self.matrix, self.classes, title, f"{self.split}/")
+        return metrics_table(self.metrics, self.counts.matrix, self.classes, title, f"{self.split}/")
 
     def __repr__(self) -> str:
         text = io.StringIO()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segframe.visualization.overlays import Color, Picture
+from segframe.visualization.tables import fraction
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 240, 52, 12, 12, 34
@@ -31,11 +32,6 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters |= {"fraction": fraction, "percent": percent, "count": count}
     return environment.get_template(template).render(values)
-
-
-def fraction(value: float) -> str:
-    """A metric as the terminal's tables show it; "-" for NaN."""
-    return "-" if isnan(value) else f"{value:.4f}"
 
 
 def percent(value: float) -> str:

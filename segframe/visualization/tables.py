@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+COLUMNS = {"precision": "precision", "dice": "Dice", "boundary_iou": "boundary IoU", "boundary_f": "boundary F"}
+"""Metrics of an evaluation beside those of a validation, and their titles."""
+
 
 def console(**settings: Any) -> Console:
     """Return a rich console that prints `[b]` and `:car:` literally, which may be part of class names and paths."""
@@ -31,29 +34,25 @@ def metrics_table(
     title: str = "",
     prefix: str = "val/",
 ) -> Table:
-    """Return a table of IoU, accuracy and share of the ground truth per class, 0 ... 1.
+    """Return a table of the metrics per class, 0 ... 1, and of the share of the ground truth.
 
-    `matrix` is the confusion matrix (C, C), whose rows are the ground truth.
-
-    `metrics` holds `<prefix>iou/<class>`, `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, and
-    `<prefix>pixel_accuracy`.
+    `matrix` is the confusion matrix (C, C), whose rows are the ground truth. `metrics` holds `<prefix>iou/<class>`,
+    `<prefix>miou`, `<prefix>mean_accuracy`, `<prefix>fwiou`, `<prefix>pixel_accuracy`, and those of COLUMNS that are
+    to be shown beside them.
     """
-    table = empty_table(("class", "IoU", "accuracy", "pixels"), title)
+    shown = {name: title for name, title in COLUMNS.items() if f"{prefix}mean_{name}" in metrics}
+    table = empty_table(("class", "IoU", "accuracy", *shown.values(), "pixels"), title)
     pixels = matrix.sum(axis=1)
     for k, name in enumerate(classes):
         accuracy = matrix[k, k] / pixels[k] if pixels[k] else nan
-        table.add_row(
-            name,
-            _fraction(metrics[f"{prefix}iou/{name}"]),
-            _fraction(accuracy),
-            _fraction(pixels[k] / max(pixels.sum(), 1)),
-        )
+        others = [metrics[f"{prefix}{column}/{name}"] for column in shown]
+        values = [metrics[f"{prefix}iou/{name}"], accuracy, *others, pixels[k] / max(pixels.sum(), 1)]
+        table.add_row(name, *map(fraction, values))
     table.add_section()
-    means = {"mean over classes": ("miou", "mean_accuracy"), "weighted by pixels": ("fwiou", "pixel_accuracy")}
-    for name, (iou, accuracy_key) in means.items():
-        table.add_row(
-            name, _fraction(metrics[prefix + iou]), _fraction(metrics[prefix + accuracy_key]), "", style="bold"
-        )
+    means = [metrics[prefix + name] for name in ("miou", "mean_accuracy", *(f"mean_{column}" for column in shown))]
+    table.add_row("mean over classes", *map(fraction, means), "", style="bold")
+    weighted = [metrics[prefix + name] for name in ("fwiou", "pixel_accuracy")]
+    table.add_row("weighted by pixels", *map(fraction, weighted), *("" for _ in shown), "", style="bold")
     return table
 
 
@@ -135,5 +134,6 @@ def _format(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _fraction(share: float) -> str:
+def fraction(share: float) -> str:
+    """A metric with four digits; "-" for NaN."""
     return "-" if isnan(share) else f"{share:.4f}"

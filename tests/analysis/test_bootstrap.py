@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from segframe.analysis.bootstrap import ImageCounts, intervals, metrics_of_counts, resample
+from segframe.analysis.bootstrap import intervals, resample
 from segframe.analysis.boundaries import BoundaryErrors, near_boundaries
+from segframe.inference.image_counts import ImageCounts
 from segframe.inference.metrics import compute_metrics
 
 CLASSES = ("a", "b", "c")
@@ -20,14 +21,15 @@ def matrices(images, seed=0):
     return list(found)
 
 
-def test_metrics_are_those_of_evaluate():
-    found = matrices(12)
-    counts = ImageCounts.of(found)
-    sums = [part.sum(0, keepdims=True).astype(float) for part in counts]
-    ours = {name: values.item() for name, values in metrics_of_counts(*sums, CLASSES).items()}
-    theirs = compute_metrics(torch.from_numpy(np.sum(found, axis=0)), CLASSES, "val")
-    for name, value in theirs.items():
-        assert ours[name.removeprefix("val/")] == pytest.approx(value, rel=1e-12, nan_ok=True)
+def counts_of(found, seed=5):
+    """The counts of images with these confusion matrices, and some of their boundaries."""
+    generator = np.random.default_rng(seed)
+    parts = [[matrix.diagonal(), matrix.sum(1), matrix.sum(0)] for matrix in found]
+    whole = generator.integers(5, 20, (4, len(found), 3))
+    inner = (whole * generator.random(whole.shape)).astype(int)
+    bands = [np.minimum(inner[0], inner[1]), whole[0], whole[1]]
+    contours = [whole[2], inner[2], whole[3], inner[3]]
+    return ImageCounts(*(np.stack(part) for part in zip(*parts, strict=True)), *bands, *contours)
 
 
 def test_intervals_equal_an_independent_bootstrap():
@@ -39,24 +41,40 @@ def test_intervals_equal_an_independent_bootstrap():
         drawn = np.sum([found[k] for k in generator.integers(0, 30, 30)], axis=0)
         for name, value in compute_metrics(torch.from_numpy(drawn), CLASSES, "x").items():
             values[name.removeprefix("x/")].append(value)
-    ours = intervals(ImageCounts.of(found), CLASSES, resamples=4000)
+    ours = intervals(counts_of(found), CLASSES, resamples=4000)
     for name in names:
         low, high = np.nanquantile(values[name], [0.025, 0.975])
         assert ours[name] == pytest.approx((low, high), abs=0.08 * (high - low) + 1e-12), name
         assert ours[name][0] < ours[name][1] or name == "iou/c"
 
 
+def test_intervals_of_boundaries_equal_an_independent_bootstrap():
+    counts = counts_of(matrices(25))
+    generator = np.random.default_rng(7)
+    ious, fs = [], []
+    for _ in range(4000):
+        chosen = generator.integers(0, 25, 25)
+        sums = ImageCounts(*(part[chosen].sum(0) for part in counts))
+        ious.append((sums.band_correct / (sums.band_truth + sums.band_predicted - sums.band_correct))[1])
+        precision, recall = sums.contour_right / sums.contour_predicted, sums.contour_found / sums.contour_truth
+        fs.append((2 * precision * recall / (precision + recall)).mean())
+    ours = intervals(counts, CLASSES, resamples=4000)
+    for name, values in {"boundary_iou/b": ious, "mean_boundary_f": fs}.items():
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert ours[name] == pytest.approx((low, high), abs=0.08 * (high - low)), name
+
+
 def test_one_image_or_equal_images_vary_by_nothing():
     matrix = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
     for images in (1, 7):
-        found = intervals(ImageCounts.of([matrix] * images), CLASSES, resamples=100)
+        found = intervals(counts_of([matrix] * images), CLASSES, resamples=100)
         assert found["iou/a"] == pytest.approx((8 / 11, 8 / 11))
         assert found["miou"] == pytest.approx(((8 / 11 + 9 / 12) / 2,) * 2)
         assert np.isnan(found["iou/c"]).all()
 
 
 def test_draws_are_pairs_and_their_number_changes_none_before():
-    first, second = (ImageCounts.of(matrices(20, seed)) for seed in (1, 2))
+    first, second = (counts_of(matrices(20, seed)) for seed in (1, 2))
     more = resample(first, CLASSES, 600)["miou"]
     assert (resample(first, CLASSES, 250)["miou"] == more[:250]).all()
     assert len(more) == 600

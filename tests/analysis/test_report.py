@@ -12,9 +12,9 @@ from conftest import RUN, UNET, composed
 from omegaconf import OmegaConf
 
 from segframe.analysis import report_images
-from segframe.analysis.bootstrap import ImageCounts
 from segframe.analysis.report import mistaken_pairs
 from segframe.analysis.run_records import changed_settings, read_curves
+from segframe.inference.image_counts import ImageCounts
 from segframe.models.weights import checkpoint
 
 VOID_TAGS = ("meta", "img", "br", "path", "circle", "polyline")
@@ -155,11 +155,11 @@ def test_curves_of_a_file_that_a_killed_run_left(tmp_path):
 def test_worst_and_best_images():
     correct = np.array([[9, 5], [2, 0], [0, 0], [6, 1]])
     truth = np.array([[10, 5], [4, 2000], [0, 5], [10, 1]])
-    counts = ImageCounts(correct, truth, predicted=correct)
+    counts = ImageCounts(correct, truth, correct, *[correct] * 7)
     iou, ranked = report_images.rank(counts, 0)
     assert ranked == [1, 3, 0]  # image 2 does not show the class
     assert iou[[0, 1, 3]] == pytest.approx([0.9, 0.5, 0.6])
-    little = ImageCounts(correct, truth * [1, 100], correct)  # 4 of 200,004 pixels in image 1
+    little = counts._replace(truth=truth * [1, 100])  # 4 of 200,004 pixels in image 1
     assert report_images.rank(little, 0)[1] == [3, 0]
     alone = ImageCounts(*(part[1:2] for part in little))
     assert report_images.rank(alone, 0)[1] == [0]

@@ -41,7 +41,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_import_is_light_and_lists_the_public_names():
-    code = "import segframe, sys; assert {'load', 'train', 'evaluate'} <= set(dir(segframe)); print(*sys.modules)"
+    names = {"load", "train", "evaluate", "compare"}
+    code = f"import segframe, sys; assert {names} <= set(dir(segframe)); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert not {"torch", "hydra", "numpy"} & set(done.stdout.split()), done.stderr

@@ -1,0 +1,44 @@
+"""The program that compares runs: measures them, prints the tables and writes the files."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from segframe.analysis.compare_groups import compare
+from segframe.analysis.comparison import Comparison
+from segframe.analysis.comparison_files import write_comparison
+from segframe.analysis.measured_run import check_same_images, measure_run, read_evaluation
+from segframe.config.schema import CompareConfig
+from segframe.config.validate import check_keys
+from segframe.errors import UserError, check_range
+from segframe.files import as_named
+from segframe.inference.evaluate import check_distances, stored_groups
+from segframe.visualization.tables import print_table
+
+
+def compare_checkpoints(config: DictConfig) -> None:
+    """Print the tables of a comparison, and write its files."""
+    comparison = measure_comparison(config)
+    for table in comparison.tables():
+        print_table(table.for_terminal())
+    print(
+        f"{len(comparison.images)} images of {comparison.split}; *: the 95 % interval (paired bootstrap) leaves out 0"
+    )
+    print(f"also in {as_named(comparison.folder)}: comparison.html, .md, .tex, .csv")
+
+
+def measure_comparison(config: DictConfig) -> Comparison:
+    """Measure runs on the same images, and write their comparison as comparison.csv, .md, .tex and .html."""
+    check_keys(config, CompareConfig)
+    check_range("images", config.images, 0, 50)
+    check_range("resamples", config.resamples, 100, 100_000)
+    check_distances(config)
+    if len(config.runs) < 2:
+        raise UserError("runs: give two or more, each a run's folder, a checkpoint, or a folder of evaluate's results")
+    stored = stored_groups()
+    runs = [read_evaluation(Path(path)) or measure_run(Path(path), config, stored) for path in config.runs]
+    check_same_images(runs)
+    comparison = compare(runs, config.resamples, Path(HydraConfig.get().runtime.output_dir))
+    write_comparison(comparison, config.images)
+    return comparison

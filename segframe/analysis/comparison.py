@@ -1,0 +1,113 @@
+"""Runs side by side: their metrics, differences and settings, as tables of text."""
+
+import io
+from math import isnan
+from pathlib import Path
+from typing import NamedTuple
+
+from segframe.analysis.measured_run import MeasuredRun
+from segframe.visualization.tables import fraction, print_table
+from segframe.visualization.text_tables import TextTable
+
+OVERALL = {
+    "miou": "mIoU",
+    "mean_boundary_iou": "boundary IoU",
+    "mean_boundary_f": "boundary F",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "fwiou": "frequency-weighted IoU",
+    "mean_precision": "mean precision",
+    "mean_dice": "mean Dice",
+}
+"""The metrics of all classes; the first five are those of the tables of text."""
+
+
+class Difference(NamedTuple):
+    """The difference of a metric to the first group's, and its 95 % interval over images."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+class Group(NamedTuple):
+    """A run, or runs that differ in nothing but their seed."""
+
+    name: str
+    runs: list[MeasuredRun]
+    means: dict[str, float]
+    """Each metric's mean over the runs, without the split's name: `miou`, `iou/<class>`, ..."""
+    deviations: dict[str, float]
+    """Sample standard deviations over the runs (n - 1); empty for a single run."""
+    differences: dict[str, Difference]
+    """Of the means to those of the first group; empty for the first."""
+
+
+class Comparison(NamedTuple):
+    """Groups in the order of their first runs; the first group is the one that the others are compared with."""
+
+    groups: list[Group]
+    classes: tuple[str, ...]
+    settings: dict[str, list[str]]
+    """The settings that differ, by name: their values, one for each group."""
+    images: list[str]
+    """The names of the images."""
+    split: str
+    folder: Path
+    """Where comparison.csv, .md, .tex and .html are."""
+
+    def tables(self) -> list[TextTable]:
+        """Return the tables of settings, of all classes, and of IoU per class."""
+        groups = self.groups
+        shown = dict(list(OVERALL.items())[:5])
+        overall = [
+            [
+                group.name,
+                value_text(group, "miou"),
+                difference_text(group.differences.get("miou")),
+                *(value_text(group, metric) for metric in list(shown)[1:]),
+            ]
+            for group in groups
+        ]
+        header = ["class"]
+        for group in groups:
+            header += [group.name, *(["difference"] if group.differences else [])]
+        per_class = []
+        for name in self.classes:
+            row = [name]
+            for group in groups:
+                row.append(value_text(group, f"iou/{name}"))
+                row += [difference_text(group.differences[f"iou/{name}"])] if group.differences else []
+            per_class.append(row)
+        settings = [[name, *values] for name, values in self.settings.items()]
+        tables = [
+            TextTable("Settings that differ", ["setting", *(group.name for group in groups)], settings),
+            TextTable("Metrics", ["run", "mIoU", "difference", *list(shown.values())[1:]], overall),
+            TextTable("IoU per class", header, per_class),
+        ]
+        return tables if settings else tables[1:]
+
+    def __repr__(self) -> str:
+        text = io.StringIO()
+        for table in self.tables():
+            print_table(table.for_terminal(), file=text, width=120, force_jupyter=False)
+        return text.getvalue().rstrip()
+
+
+def value_text(group: Group, metric: str) -> str:
+    """Return a metric, over several seeds with its standard deviation."""
+    deviation = f" ± {fraction(group.deviations[metric])}" if metric in group.deviations else ""
+    return fraction(group.means[metric]) + deviation
+
+
+def difference_text(difference: Difference | None) -> str:
+    """Return a difference with its interval, marked where that leaves out 0."""
+    if difference is None or isnan(difference.value):
+        return "-"
+    interval = f" ({difference.low:+.4f} to {difference.high:+.4f})" if not isnan(difference.low) else ""
+    return f"{difference.value:+.4f}{interval}{' *' if difference.clear else ''}"

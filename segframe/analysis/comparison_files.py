@@ -1,0 +1,94 @@
+"""A comparison as tables of text, comparison.csv with all digits, and the page comparison.html."""
+
+import csv
+import io
+from math import isnan, nan
+from typing import Any
+
+from segframe.analysis.comparison import OVERALL, Comparison, Difference, Group, difference_text, value_text
+from segframe.analysis.comparison_images import image_pairs
+from segframe.files import write_text
+from segframe.inference.boundary_metrics import describe_distance
+from segframe.visualization.html import render
+
+FEW_IMAGES = 20
+"""With fewer images than this, bootstrap intervals are too narrow to rely on."""
+
+
+def write_comparison(comparison: Comparison, images: int) -> None:
+    """Write the files of a comparison; `images`: those shown of each pair of groups, for better and for worse."""
+    folder, tables = comparison.folder, comparison.tables()
+    write_text(folder / "comparison.csv", as_csv(comparison))
+    write_text(folder / "comparison.md", "\n".join(table.markdown() for table in tables))
+    write_text(folder / "comparison.tex", "\n".join(table.latex() for table in tables))
+    write_text(folder / "comparison.html", page(comparison, images))
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return one row for each metric and group, all digits; empty cells for what does not exist."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["metric", "run", "runs", "mean", "deviation", "difference", "low", "high"])
+    for metric in comparison.groups[0].means:
+        for group in comparison.groups:
+            values = [group.means[metric], group.deviations.get(metric, nan)]
+            values += group.differences.get(metric, Difference(nan, nan, nan))
+            cells = ["" if isnan(value) else repr(value) for value in values]
+            writer.writerow([metric, group.name, len(group.runs), *cells])
+    return text.getvalue()
+
+
+def page(comparison: Comparison, images: int) -> str:
+    """Return comparison.html."""
+    first, groups = comparison.groups[0].runs[0], comparison.groups
+    palette = first.dataset.palette if first.dataset else ()
+    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in palette]
+    rows = {
+        "all classes": [(title, metric) for metric, title in OVERALL.items()],
+        "IoU": [(name, f"iou/{name}") for name in comparison.classes],
+        "boundary IoU": [(name, f"boundary_iou/{name}") for name in comparison.classes],
+        "boundary F": [(name, f"boundary_f/{name}") for name in comparison.classes],
+    }
+    return render(
+        "comparison.html.j2",
+        comparison=comparison,
+        groups=groups,
+        few=len(comparison.images) < FEW_IMAGES,
+        rows=rows,
+        scales={title: largest_difference(groups, [metric for _, metric in found]) for title, found in rows.items()},
+        value_text=value_text,
+        difference_text=difference_text,
+        boundary_distance=describe_distance(first.settings["boundary_distance"]),
+        boundary_tolerance=describe_distance(first.settings["boundary_tolerance"]),
+        classes=list(zip(comparison.classes, colors, strict=False)),  # none without predictions
+        pairs=[(group, *image_pairs(groups[0], group, images)) for group in groups[1:]] if images else [],
+        numbers=numbers(comparison),
+    )
+
+
+def largest_difference(groups: list[Group], metrics: list[str]) -> float:
+    """Return the largest end of an interval among some metrics, the scale of their bars."""
+    ends = [
+        abs(end) for group in groups[1:] for metric in metrics for end in group.differences[metric] if not isnan(end)
+    ]
+    return max(ends, default=0) or 1.0
+
+
+def numbers(comparison: Comparison) -> dict[str, Any]:
+    """Return the page's numbers with all digits, which it holds as JSON; the values are those of metrics.json."""
+
+    def plain(values: dict[str, float]) -> dict[str, float | None]:
+        return {f"{comparison.split}/{name}": None if isnan(value) else value for name, value in values.items()}
+
+    return {
+        group.name: {
+            "checkpoints": [run.settings["checkpoint"] for run in group.runs],
+            "means": plain(group.means),
+            "deviations": plain(group.deviations),
+            "differences": {
+                f"{comparison.split}/{name}": None if isnan(found.value) else list(found)
+                for name, found in group.differences.items()
+            },
+        }
+        for group in comparison.groups
+    }

@@ -1,0 +1,108 @@
+"""A run's counts on a split, image by image: from a folder of evaluate's results, or measured now."""
+
+import json
+import zipfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from segframe.analysis.report import measure_split
+from segframe.analysis.run_records import run_folder
+from segframe.data.base import SegmentationDataset
+from segframe.errors import UserError
+from segframe.inference.evaluate import open_evaluation
+from segframe.inference.image_counts import ImageCounts
+from segframe.models.weights import checkpoint
+
+
+class MeasuredRun(NamedTuple):
+    """A network's counts on the images of a split."""
+
+    name: str
+    config: dict[str, Any]
+    """The run's config; empty where its checkpoint is not there any more."""
+    classes: tuple[str, ...]
+    images: list[str]
+    """The names of the images."""
+    counts: ImageCounts
+    settings: dict[str, Any]
+    """What the figures depend on beside the network: checkpoint, split, inference, distances."""
+    dataset: SegmentationDataset | None = None
+    predictions: Sequence[bytes] = ()
+    """Of each image, packed by report_images.pack; none for results of evaluate."""
+
+    @property
+    def split(self) -> str:
+        return str(self.settings["split"])
+
+
+def read_evaluation(folder: Path) -> MeasuredRun | None:
+    """Return the results that evaluate left in a folder; None if it left none there."""
+    if not (folder / "images.npz").is_file():
+        return None
+    try:
+        settings = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        with np.load(folder / "images.npz", allow_pickle=False) as file:
+            counts = ImageCounts(*(file[name] for name in ImageCounts._fields))
+            images, classes = file["names"].tolist(), tuple(file["classes"].tolist())
+        path = Path(settings["checkpoint"])
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder}: metrics.json or images.npz is damaged ({error}); run evaluate again") from error
+    config = checkpoint.load_run(path)[0].config if path.is_file() else {}
+    return MeasuredRun(run_name(path, folder), config, classes, images, counts, settings)
+
+
+def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> MeasuredRun:
+    """Predict the split's images with the network of a run's folder or a checkpoint; `config`: a CompareConfig.
+
+    `stored`: see open_evaluation; the inference is then each run's own, the data those of the first.
+    """
+    own = OmegaConf.merge(config, {"checkpoint": str(path)})
+    assert isinstance(own, DictConfig)
+    if "inference" in stored:
+        trained_with = checkpoint.load_run(checkpoint.find_checkpoint(path))[0].config
+        own.inference = trained_with.get("inference")
+    evaluation = open_evaluation(own, stored)
+    counts, predictions = measure_split(evaluation, own)
+    settings = {
+        "split": evaluation.split,
+        "checkpoint": str(evaluation.path),
+        "inference_in_words": str(evaluation.inference),
+        "postprocess": "none" if evaluation.postprocess is None else str(config.postprocess),
+        "output_stride": config.output_stride,
+        "boundary_distance": config.boundary_distance,
+        "boundary_tolerance": config.boundary_tolerance,
+    }
+    return MeasuredRun(
+        run_name(evaluation.path, path),
+        evaluation.metadata.config,
+        counts.classes,
+        counts.names,
+        counts.images,
+        settings,
+        evaluation.dataset,
+        predictions,
+    )
+
+
+def run_name(path: Path, given: Path) -> str:
+    """The name of the run that a checkpoint belongs to; of what was given where it lies elsewhere."""
+    folder = run_folder(path)
+    return folder.name if folder else given.stem
+
+
+def check_same_images(runs: Sequence[MeasuredRun]) -> None:
+    """UserError where runs were measured on other images, masks or classes than the first, or otherwise."""
+    first = runs[0]
+    for run in runs[1:]:
+        pair = f"runs: {run.name} and {first.name}"
+        if run.classes != first.classes:
+            raise UserError(f"{pair} have other classes; only runs on the same classes can be compared")
+        if run.images != first.images or not np.array_equal(run.counts.truth, first.counts.truth):
+            raise UserError(f"{pair} were measured on other images or masks; evaluate one of them anew")
+        for name in ("boundary_distance", "boundary_tolerance"):
+            if run.settings[name] != first.settings[name]:
+                raise UserError(f"{pair} were measured with another {name}; evaluate one of them anew")

@@ -1,0 +1,91 @@
+"""Boundary IoU and boundary F per class, from the classes of all pixels at once."""
+
+from math import hypot
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segframe import IGNORE_INDEX
+from segframe.errors import UserError
+
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+def check_distance(setting: str, value: float) -> None:
+    """UserError where a distance is neither a share of the diagonal nor a number of pixels."""
+    if not 0 < value <= 1000:
+        raise UserError(f"{setting}={value}: give a share of the image's diagonal, e.g. 0.02, or pixels, 1 to 1000")
+
+
+def in_pixels(distance: float, size: tuple[int, int]) -> float:
+    """Return a distance in an image of size (H, W) in pixels, at least 1; below 1 it is a share of the diagonal."""
+    return distance if distance >= 1 else max(1.0, distance * hypot(*size))
+
+
+def describe_distance(distance: float) -> str:
+    """Return a distance in words."""
+    return f"{distance:g} pixels" if distance >= 1 else f"{100 * distance:g} % of the image's diagonal"
+
+
+def boundary_band(labels: Labels, width: int) -> Mask:
+    """Return the pixels (H, W) within `width` pixels of another class's, or of the image's border.
+
+    That is, for every class at once, the mask minus its erosion by a square of 2 * width + 1 pixels, as in Boundary
+    IoU's own code, where the world outside an image belongs to no class. Void is every class: it erodes none.
+    """
+    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    highest = cv2.dilate(np.where(labels == IGNORE_INDEX, np.uint8(0), labels), square)
+    band: Mask = highest != cv2.erode(labels, square)  # void has the highest number, and never is the lowest one
+    for edge in (band[:width], band[-width:], band[:, :width], band[:, -width:]):
+        edge[:] = True
+    return band
+
+
+def contours(labels: Labels) -> Mask:
+    """Return the pixels (H, W) with one of another class, not of void, above, below, to the left or to the right."""
+    found = np.zeros(labels.shape, bool)
+    for first, second in (
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[:, :-1], np.s_[:, 1:]),
+    ):
+        one, other = labels[first], labels[second]
+        differ = (one != other) & (one != IGNORE_INDEX) & (other != IGNORE_INDEX)
+        found[first] |= differ
+        found[second] |= differ
+    return found
+
+
+def count_bands(prediction: Labels, truth: Labels, width: int, num_classes: int) -> list[NDArray[np.int64]]:
+    """Return the pixels per class, (C,) each, of both boundary bands at once, of the truth's, and of the prediction's.
+
+    `prediction`: void where the truth is.
+    """
+    ours, theirs = boundary_band(prediction, width), boundary_band(truth, width)
+    both = ours & theirs & (prediction == truth)
+    return [count(labels, num_classes) for labels in (truth[both], truth[theirs], prediction[ours])]
+
+
+def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_classes: int) -> list[NDArray[np.int64]]:
+    """Return the pixels per class, (C,) each: of the truth's contours, those of them within `tolerance` pixels of the
+    prediction's contour of the class, of the prediction's contours, those of them near the truth's.
+
+    `prediction`: void where the truth is.
+    """
+    near = []
+    edges = {"truth": (truth, contours(truth)), "prediction": (prediction, contours(prediction))}
+    for labels, edge in edges.values():
+        near.append(count(labels[edge], num_classes))
+    found = [np.zeros(num_classes, np.int64) for _ in near]
+    for k in np.flatnonzero(near[0] * near[1]):
+        masks = [edge & (labels == k) for labels, edge in edges.values()]
+        for side, (mask, other) in enumerate((masks, masks[::-1])):
+            distance = cv2.distanceTransform((~other).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            found[side][k] = int((distance[mask] <= tolerance).sum())
+    return [near[0], found[0], near[1], found[1]]
+
+
+def count(labels: Labels, num_classes: int) -> NDArray[np.int64]:
+    """Return the number of pixels of each class; void is left out."""
+    return np.bincount(labels, minlength=IGNORE_INDEX + 1)[:num_classes]
