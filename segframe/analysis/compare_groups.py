@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def compare(runs: Sequence[MeasuredRun], resamples: int, folder: Path) -> Compar
         }
         reference = reference or samples
         several = means if len(members) > 1 else ()
-        deviations = {metric: stdev(value[metric] for value in values) for metric in several}
+        deviations = {metric: float(np.std([value[metric] for value in values], ddof=1)) for metric in several}
         groups.append(Group(name, members, means, deviations, differences))
     return Comparison(groups, first.classes, differing_settings(groups), first.images, first.split, folder)
 

@@ -103,6 +103,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     values = {name: None if isnan(value) else value for name, value in metrics.items()}
     settings = {
         **({"missing_classes": missing} if missing else {}),
+        "split": split,
         "images": len(dataset),
         "checkpoint": str(path),
         "inference": choices["inference"],

@@ -107,7 +107,8 @@ class SplitCounts:
     @property
     def images(self) -> ImageCounts:
         """The counts of each image."""
-        return ImageCounts(*(np.stack(part) for part in zip(*self._rows, strict=True)))
+        shape = (len(self.names), len(ImageCounts._fields), len(self.classes))
+        return ImageCounts(*np.array(self._rows, np.int64).reshape(shape).swapaxes(0, 1))
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Return all metrics of the split, their names prefixed by `prefix`/."""

@@ -115,7 +115,7 @@ def test_runs_from_the_command_line(run, trained, tmp_path):
         assert run("scripts/evaluate.py", f"checkpoint={name}", "accelerator=cpu", f"output_dir=e_{name}").code == 0
         metrics = json.loads(Path(f"e_{name}/metrics.json").read_text())
         assert numbers[name]["means"] == {metric: metrics[metric] for metric in numbers[name]["means"]}
-        for metric in ("val/miou", "val/boundary_f/circle", "val/mean_dice", "val/iou/circle"):
+        for metric in ("val/miou", "val/mean_boundary_f", "val/mean_dice", "val/iou/background"):
             assert f">{metrics[metric]:.4f}<" in text, metric
     rows = list(csv.DictReader(Path("out/comparison.csv").read_text().splitlines()))
     miou = {row["run"]: row for row in rows if row["metric"] == "miou"}

@@ -53,7 +53,7 @@ def test_import_is_light_and_lists_the_public_names():
         assert getattr(segframe, name) is not None
 
 
-def test_training_and_evaluation(run, folder, capfd):
+def test_training_and_evaluation(run, folder, capfd, monkeypatch):
     before = process_state()
     result = segframe.train(*UNET, *RUN, "deterministic=true", "output_dir=first")
     assert process_state() == before
@@ -62,6 +62,8 @@ def test_training_and_evaluation(run, folder, capfd):
     assert result.metrics["val/miou"] <= result.best
     assert json.loads((folder / "first/environment.json").read_text())["command"][0] == "train"
 
+    monkeypatch.setenv("COLUMNS", "100")  # as the result's own table
+    before = process_state()
     capfd.readouterr()
     found = segframe.evaluate("first", "split=test", "accelerator=cpu", "output_dir=figures")
     assert capfd.readouterr().out == ""

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 from conftest import RUN, UNET, photo, rows
@@ -276,6 +277,8 @@ def test_evaluation_and_prediction_share_the_images(trained, tmp_path):
         assert out.count("5 of 5 images predicted") == 1
         shutil.move(tmp_path / f"predicted/{devices}", tmp_path.parent / f"{tmp_path.name}_{devices}")
     assert (tmp_path / "evaluated_1/metrics.json").read_bytes() == (tmp_path / "evaluated_2/metrics.json").read_bytes()
+    one, two = (np.load(tmp_path / f"evaluated_{number}/images.npz") for number in (1, 2))
+    assert all((one[name] == two[name]).all() for name in one)  # in the split's order
     one, two = (tmp_path.parent / f"{tmp_path.name}_{devices}" for devices in (1, 2))
     files = [path.relative_to(one) for path in one.rglob("*.*")]
     assert len(files) > 5 * 3
