@@ -127,7 +127,8 @@ def plot(path: Path, results: Sequence[Result], metadata: Mapping[str, Any]) -> 
         if (match := re.search(rf"<= ([\d.]+)x {what}", result.target))
     ]
     if targets:
-        axes.scatter(*zip(*targets, strict=True), marker="|", s=50, color="black", label="target", zorder=3)
+        values, heights = zip(*targets, strict=True)
+        axes.scatter(values, heights, marker="|", s=50, color="black", label="target", zorder=3)
     axes.set_yticks(list(places), [f"{r.name} / {r.against}" for r in measured], fontsize=8)
     axes.set_ylim(len(measured) - 0.4, -0.6)
     axes.set_xlim(0, min(2, 1.05 * max(1.05, *(r.time_ratio or 0 for r in measured))))

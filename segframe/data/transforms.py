@@ -176,7 +176,8 @@ class RandomScaleCrop(A.DualTransform):
             raise UserError(f"fill={list(fill)} of RandomScaleCrop: the images have {img.shape[2]} channels")
         # OpenCV takes four channels at most.
         padded = np.empty((*self.size, img.shape[2]), img.dtype)
-        padded[:] = fill
+        padded[0] = fill
+        padded[1:] = padded[0]  # whole rows; pixel by pixel takes 25 times as long
         padded[: rows.kept, : cols.kept] = part
         return padded
 

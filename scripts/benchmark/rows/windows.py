@@ -19,10 +19,12 @@ from segframe.models.segmenter import Normalize
 class StandIn(nn.Module):
     """Precomputed logits at stride 8 in place of a network; pixels of `image()` hold their position in them."""
 
+    channels = 3
+
     def __init__(self, scores: Tensor) -> None:
         super().__init__()
         self.scores = scores
-        self.normalize = Normalize([0.0] * 3, [1.0] * 3).to(scores.device)
+        self.normalize = Normalize([0.0] * self.channels, [1.0] * self.channels).to(scores.device)
 
     def image(self) -> Tensor:
         """The image (1, 3, H, W) of these logits; each pixel holds its cell's row and column."""
