@@ -114,8 +114,8 @@ def given_path(name: str, argv: list[str]) -> Path | None:
     return Path(values[-1]) if values and values[-1] not in ("", "null") else None
 
 
-def compare_arguments(argv: list[str]) -> list[str]:
-    """argv with its paths as `runs=[...]`, and the options of offer_checkpoint, those of the first run."""
+def name_runs(argv: list[str]) -> list[str]:
+    """argv with its paths as `runs=[...]`, and as `checkpoint=` the first that is not evaluate's results."""
     runs: list[str] = []
     others: list[str] = []
     for before, word in zip(["", *argv], argv, strict=False):
@@ -126,7 +126,12 @@ def compare_arguments(argv: list[str]) -> list[str]:
     networks = [run for run in runs if not (Path(run) / "images.npz").is_file()]
     if networks and given_path("checkpoint", others) is None:
         others.append(f"checkpoint={networks[0]}")
-    return offer_checkpoint(others)
+    return others
+
+
+def compare_arguments(argv: list[str]) -> list[str]:
+    """argv with its runs named, and the data of the first offered as `data=checkpoint`."""
+    return offer_checkpoint(name_runs(argv))
 
 
 def offer_checkpoint(argv: list[str]) -> list[str]:

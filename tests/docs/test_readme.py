@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmark import schema as benchmark_schema
 from segframe.cli import search_argv
-from segframe.cli.argv import offer_checkpoint, quote_paths
+from segframe.cli.argv import name_runs, offer_checkpoint, quote_paths
 from segframe.cli.main import PROGRAMS
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
@@ -45,6 +45,8 @@ def commands():
 def compose(name, words):
     flags = ("-m", "--cfg", "job", "--help")
     overrides = [word for word in words if word not in flags and not word.startswith("--config-dir")]
+    if name == "compare":
+        overrides = name_runs(overrides)
     if "-m" in words:
         overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
     offer_checkpoint([])
