@@ -110,6 +110,15 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def stacked(tensor: Tensor) -> Tensor:
+    """The tensors of all ranks, of one shape, in their order: (world(), *shape). It has no gradient."""
+    found = tensor.new_empty((world(), *tensor.shape))
+    if world() == 1:
+        return found.copy_(tensor[None])
+    dist.all_gather_into_tensor(found.flatten(0, 1), tensor.contiguous())
+    return found
+
+
 def largest(*numbers: int) -> list[int]:
     """The largest of each number over all ranks; GPUs are not waited for."""
     if world() == 1:

@@ -73,6 +73,4 @@ def gather_masks(masks: list[Tensor]) -> list[Tensor]:
     own = masks[0].new_full((len(masks), len(masks[0]), height, width), IGNORE_INDEX)
     for padded, mask in zip(own, masks, strict=True):
         padded[:, : mask.shape[1], : mask.shape[2]] = mask
-    found = own.new_empty((distributed.world() * len(own), *own.shape[1:]))
-    torch.distributed.all_gather_into_tensor(found, own)
-    return list(found.unflatten(0, (-1, len(own))).transpose(0, 1).flatten(0, 1))
+    return list(distributed.stacked(own).transpose(0, 1).flatten(0, 1))

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from segframe.distributed import total, world
+from segframe.distributed import stacked, total, world
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +18,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     """nn.SyncBatchNorm for CPUs, which torch's refuses."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (N, C, h, w) by mean and variance over the images of all devices, added up in float64."""
+        """Normalise (N, C, h, w) by mean and variance over the images of all devices."""
         if not self.training or input.is_meta:
             return super().forward(input)
         assert self.running_mean is not None
@@ -24,18 +26,59 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         x = input.float() if input.itemsize < 4 else input
-        sums = x.sum((0, 2, 3), dtype=torch.float64)
-        sums = total(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
-        centred = x - mean.to(x.dtype)[:, None, None]
-        variance = total(centred.square().sum((0, 2, 3), dtype=torch.float64)) / count
         with torch.no_grad():
+            mean, variance, count = _statistics(x)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
             self.num_batches_tracked += 1
-        scale = (self.weight * (variance + self.eps).rsqrt()).to(x.dtype)
-        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(input.dtype)
+        values = (values.to(x.dtype) for values in (self.weight, self.bias, mean, variance, count))
+        result: Tensor = _Normalize.apply(x, *values, self.eps)
+        return result.to(input.dtype)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance (C) over the images of all devices, and the number of values of a channel; in float64.
+
+    By way of each device's own, which loses no digits where the mean is large (Chan, Golub, LeVeque 1983).
+    """
+    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+    channels = len(mean)
+    own = torch.cat([mean, variance, mean.new_tensor([x.numel() / channels], dtype=torch.float64)])  # float64
+    means, variances, counts = stacked(own).split([channels, channels, 1], dim=1)
+    shares = counts / counts.sum()
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean).square())).sum(0), counts.sum()
+
+
+class _Normalize(torch.autograd.Function):
+    """Batch norm of one device's images by statistics over those of all, as native kernels.
+
+    With y = weight * x' + bias of x' = (x - mean) / sqrt(variance + eps), sums over all devices and
+    scale = weight / sqrt(variance + eps): dx = scale * (dy - sum(dy) / count - x' * sum(dy * x') / count)
+    (Ioffe and Szegedy 2015, section 3). Gradients of weight and bias are this device's share, as those of other layers.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, count: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, count = ctx.saved_tensors
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        dy = dy.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
+        )
+        scale = weight * (variance + ctx.eps).rsqrt()
+        share_weight, share_bias = -scale / count * total(torch.stack([dweight, dbias]))
+        dx = F.batch_norm(x, mean, variance, share_weight, share_bias, eps=ctx.eps)  # what the statistics contribute
+        return dx.addcmul_(dy, scale[:, None, None]), dweight, dbias, None, None, None, None
 
 
 def synchronize(network: nn.Module, on_gpu: bool) -> None:
