@@ -9,7 +9,7 @@ import numpy as np
 from segframe.analysis.bootstrap import Samples, interval, resample
 from segframe.analysis.comparison import Comparison, Difference, Group
 from segframe.analysis.measured_run import MeasuredRun
-from segframe.analysis.run_records import PLACES, flatten
+from segframe.config.changed_settings import PLACES, flatten
 
 
 def compare(runs: Sequence[MeasuredRun], resamples: int, folder: Path) -> Comparison:

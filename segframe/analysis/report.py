@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from segframe.analysis.bootstrap import Interval, intervals
 from segframe.analysis.boundaries import BoundaryErrors
 from segframe.analysis.report_images import class_examples, highest_losses, pack
-from segframe.analysis.run_records import Curves, changed_settings, read_command, read_curves, run_folder
+from segframe.analysis.run_records import Curves, read_command, read_curves, run_folder
+from segframe.config.changed_settings import changed_settings
 from segframe.config.schema import ReportConfig
 from segframe.config.validate import check_keys
 from segframe.errors import UserError, check_range

@@ -17,7 +17,7 @@ from segframe.config.trust import check_trust
 from segframe.config.validate import did_you_mean, walk
 from segframe.errors import UserError
 
-PATH_KEYS = ("dirpath", "save_dir", "filename", "exclude_batches_path")
+PATH_KEYS = ("dirpath", "save_dir", "filename", "exclude_batches_path", "tracking_uri")
 """The arguments of callbacks and loggers that name where they write."""
 
 

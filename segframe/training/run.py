@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig
-from pytorch_lightning import seed_everything
+from pytorch_lightning import Trainer, seed_everything
 
 from segframe.config.trust import report_foreign_parts
 from segframe.config.validate import validate_config
@@ -20,6 +20,7 @@ from segframe.training.finish_config import finish_config
 from segframe.training.module import SegmentationModule
 from segframe.training.performance import set_up_performance
 from segframe.training.run_dir import find_run_dir, lock_run_dir, write_result, write_start
+from segframe.training.start_report import print_start
 from segframe.training.study import PRUNED
 from segframe.training.trainer import best_score, build_trainer
 from segframe.training.untrained_taps import warn_of_untrained_taps
@@ -65,7 +66,12 @@ def run_training(config: DictConfig) -> TrainingResult:
         warn_of_untrained_taps(config, segmenter, build_inference(config.inference, config), train_set, val_set)
         set_up_performance(config, segmenter)
         module = SegmentationModule(config, segmenter, train_set, length)
-        trainer = build_trainer(config, length, on_start=lambda trainer: write_start(folder, config, trainer))
+
+        def on_start(trainer: Trainer) -> None:
+            write_start(folder, config, trainer)
+            print_start(folder, config, trainer)
+
+        trainer = build_trainer(config, length, on_start)
 
         checkpoint = on_rank_zero(find_resume_checkpoint, folder / "checkpoints") if resumes else None
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)

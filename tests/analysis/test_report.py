@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, UNET, composed
-from omegaconf import OmegaConf
+from conftest import RUN, UNET
 
 from segframe.analysis import report_images
 from segframe.analysis.report import mistaken_pairs
-from segframe.analysis.run_records import changed_settings, read_curves
+from segframe.analysis.run_records import read_curves
 from segframe.inference.image_counts import ImageCounts
 from segframe.models.weights import checkpoint
 
@@ -127,23 +126,6 @@ def test_the_callback_writes_the_same_page(run, tmp_path):
     again = (tmp_path / "again.html").read_text()
     assert numbers_of(again)["metrics"] == numbers_of(text)["metrics"]
     assert again == text
-
-
-def test_settings_that_differ():
-    config = composed("backbone=unet", "head=unet", "optimizer=adamw", "optimizer.lr=0.5", "data.crop_size=64")
-    config.output_dir = "somewhere/else"
-    changed = {
-        name: (value, default)
-        for name, value, default in changed_settings(OmegaConf.to_container(config, resolve=True))
-    }
-    assert changed["optimizer.lr"] == ("0.5", str(composed().optimizer.lr))
-    assert changed["optimizer"] == ("AdamW", "SGD")
-    assert changed["backbone"][1] == "ResNet"
-    assert changed["transforms.train[0].size"] == ("64", "96")
-    assert not {"optimizer.momentum", "backbone.variant"} & changed.keys()  # of the parts that are not there
-    assert not any("dirpath" in name or name.startswith(("output_dir", "callbacks", "logger")) for name in changed)
-    default = composed()
-    assert changed_settings(OmegaConf.to_container(default, resolve=True)) == []
 
 
 def test_curves_of_a_file_that_a_killed_run_left(tmp_path):

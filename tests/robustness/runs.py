@@ -75,7 +75,7 @@ def digest(folder: Path) -> dict[str, Any]:
     found["metrics.csv steps"] = [row[0] for row in rows]
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
     for tag in events.Tags()["scalars"]:
-        if not tag.startswith("speed/"):
+        if not tag.startswith("watch/speed/"):
             found[f"curve {tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
     for tag in events.Tags()["images"]:
         found[f"picture {tag}"] = [event.step for event in events.Images(tag)]

@@ -9,10 +9,11 @@ from segframe.training.callbacks.step_timer import StepTimer
 
 
 class DataloaderReport(Callback):
-    """Prints a line after each epoch of which training spent more than `tolerated` (0 ... 1) waiting for batches."""
+    """Prints a line after the first epoch that spent more than `tolerated` (0 ... 1) of its time waiting for data."""
 
     def __init__(self, tolerated: float) -> None:
         self.tolerated = tolerated
+        self._reported = False
         self._timer = StepTimer()
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
@@ -24,7 +25,8 @@ class DataloaderReport(Callback):
         if accumulates or trainer.global_step % module.length.steps_per_epoch:
             return
         share, _ = self._timer.take()
-        if share > self.tolerated and trainer.is_global_zero:
+        if share > self.tolerated and trainer.is_global_zero and not self._reported:
+            self._reported = True
             loader: Any = trainer.train_dataloader
             epoch = trainer.global_step // module.length.steps_per_epoch
             print_line = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print

@@ -1,58 +1,46 @@
-"""TensorBoard's HPARAMS tab: a run's settings beside its best mIoU."""
+"""A run's settings and its best value in every logger, so that runs can be compared there."""
 
+from math import isnan
 from typing import Any
 
-from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
-from torch.utils.tensorboard.summary import hparams
 
-from segframe.config.validate import nodes
-from segframe.training.loggers import tensorboard_writers
-
-PATHS = ("output_dir", "resume", "init_from", "callbacks.", "logger.", "data.root", "data.cache_dir")
-"""How the settings begin that are left out, because they differ in every run."""
+from segframe.config.changed_settings import compared_settings, plain
+from segframe.training.loggers import TensorBoard
 
 
 class HParams(Callback):
-    """Writes the settings once, and `best/miou` after every validation."""
+    """Hands every logger the settings once, and after each validation the best value of the monitored metric.
+
+    Its name is `best/miou` for monitor=val/miou. TensorBoard, which cannot hide settings that all runs share, gets only
+    those that differ from the defaults or were typed.
+    """
 
     def __init__(self) -> None:
-        self.best = 0.0
+        self.best: float | None = None
+        self.monitor = "val/miou"  # the metric that `best` is of
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.monitor = state_dict["best"], state_dict.get("monitor", "val/miou")
 
     def on_fit_start(self, trainer: Trainer, module: Any) -> None:
-        """Open the session, unless a resumed run has done so."""
-        if trainer.ckpt_path is None:
-            self._add(trainer, session(module)[0])
+        """Hand the settings over, unless a resumed run has done so."""
+        if trainer.ckpt_path is not None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            compares = isinstance(logger, TensorBoard)
+            logger.log_hyperparams(compared_settings(module.config) if compares else plain(module.config, resolve=True))
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        for writer in tensorboard_writers(trainer):
-            self.best = max(self.best, module.metrics["val/miou"])
-            writer.add_scalar("best/miou", self.best, trainer.global_step)
-
-    def on_fit_end(self, trainer: Trainer, module: Any) -> None:
-        """Close the session."""
-        self._add(trainer, session(module)[1])
-
-    def _add(self, trainer: Trainer, summary: Any) -> None:
-        for writer in tensorboard_writers(trainer):
-            # SummaryWriter.add_hparams would open a second event file in a sub-folder.
-            writer._get_file_writer().add_summary(summary)
-
-
-def session(module: Any) -> tuple[Any, Any]:
-    """The summaries that open and close a session of the HPARAMS plugin."""
-    shown: dict[str, str | int | float] = {}
-    for name, value in nodes(OmegaConf.to_container(module.config, resolve=True)):
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        if not ("{" in text or "[" in name or name.startswith(PATHS)):  # no dict, nor a list of dicts
-            # Booleans as text: they would be written as the numbers 0 and 1.
-            shown[name] = value if type(value) in (int, float) else text
-    # Without columns: TensorBoard would take the first run's for all, and so finds them, those that differ first.
-    _, start, end = hparams(shown, {})
-    return start, end
+        if trainer.sanity_checking:
+            return
+        if self.monitor != module.config.monitor:
+            self.best, self.monitor = None, module.config.monitor
+        value, lower = module.metrics[self.monitor], module.config.monitor_mode == "min"
+        if self.best is None or isnan(self.best) or (value < self.best if lower else value > self.best):
+            self.best = value
+        for logger in trainer.loggers:
+            logger.log_metrics({f"best/{self.monitor.removeprefix('val/')}": self.best}, step=trainer.global_step)

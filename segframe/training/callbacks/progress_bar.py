@@ -1,5 +1,8 @@
-"""Progress of a run: a bar on a terminal, and one line after every validation."""
+"""Progress of a run: a bar on a terminal, lines elsewhere, and one line after every validation."""
 
+from datetime import timedelta
+from math import inf
+from time import monotonic
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -13,12 +16,20 @@ from segframe.training.callbacks.training_curves import TrainingCurves
 
 
 class ProgressBar(lightning.ProgressBar):
-    """One bar for the run and a second one during a validation; none where standard output is no terminal."""
+    """One bar for the run and a second one during a validation.
 
-    def __init__(self, refresh_every_n_steps: int = 20) -> None:
+    Where standard output is no terminal: a line every n minutes, or none (null).
+    """
+
+    def __init__(self, refresh_every_n_steps: int = 20, every_n_minutes: float | None = None) -> None:
         super().__init__()
         check_range("callbacks.progress.refresh_every_n_steps", refresh_every_n_steps, 1)
+        if every_n_minutes is not None:
+            check_range("callbacks.progress.every_n_minutes", every_n_minutes, 0)
         self.refresh_every_n_steps = refresh_every_n_steps
+        self._interval = inf if every_n_minutes is None else 60 * every_n_minutes
+        self._start = self._printed = monotonic()  # of training, and the moment of the last line
+        self._first_step = 0
         self.best = 0.0
         self._console = Console(highlight=False)
         self._enabled = True
@@ -43,6 +54,8 @@ class ProgressBar(lightning.ProgressBar):
         self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        self._start = self._printed = monotonic()
+        self._first_step = trainer.global_step
         if not self._enabled or not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -62,6 +75,7 @@ class ProgressBar(lightning.ProgressBar):
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.refresh_every_n_steps == 0:
             self._refresh(trainer, module)
+        self._print_if_due(trainer, module)
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
         if self._progress:
@@ -73,6 +87,8 @@ class ProgressBar(lightning.ProgressBar):
     ) -> None:
         if self._progress:
             self._progress.advance(self._validation)
+        elif not trainer.sanity_checking:
+            self._print_if_due(trainer, module, f"validation {batch_idx + 1}/{trainer.num_val_batches[0]}")
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         """Remove the second bar and print the step's line."""
@@ -84,6 +100,7 @@ class ProgressBar(lightning.ProgressBar):
             self._progress.remove_task(self._validation)
             self._refresh(trainer, module)
         self.print(self._line(trainer, module))
+        self._printed = monotonic()
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
         self._stop()
@@ -107,15 +124,32 @@ class ProgressBar(lightning.ProgressBar):
                 self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" ".join(shown)
             )
 
+    def _print_if_due(self, trainer: Trainer, module: Any, *more: str) -> None:
+        if self._enabled and not self._progress and monotonic() - self._printed >= self._interval:
+            self.print(" · ".join([*self._step(trainer, module), *more, *self._speed(trainer, module)]))
+            self._printed = monotonic()
+
     def _line(self, trainer: Trainer, module: Any) -> str:
-        step, metrics, curves = trainer.global_step, module.metrics, _last_curves(trainer)
+        metrics = module.metrics
+        scores = [f"val/loss {metrics['val/loss']:.3f}", f"val/miou {metrics['val/miou']:.4f} (best {self.best:.4f})"]
+        return " · ".join([*self._step(trainer, module), *scores, *self._speed(trainer, module)])
+
+    def _step(self, trainer: Trainer, module: Any) -> list[str]:
+        step, curves = trainer.global_step, _last_curves(trainer)
         parts = [f"step {step}/{module.length.total_steps}", f"epoch {step / module.length.steps_per_epoch:.1f}"]
-        parts += [f"train/loss {curves['train/loss']:.3f}"] if curves else []
-        parts += [f"val/loss {metrics['val/loss']:.3f}", f"val/miou {metrics['val/miou']:.4f} (best {self.best:.4f})"]
+        return parts + ([f"train/loss {curves['train/loss']:.3f}"] if curves else [])
+
+    def _speed(self, trainer: Trainer, module: Any) -> list[str]:
+        """Images per second, and the remaining time where there is no bar that shows it."""
+        curves, parts = _last_curves(trainer), []
         if curves:
             parts.append(f"{curves['speed/images_per_second']:.1f} images/s")
             parts.append(f"{100 * curves['speed/data_wait']:.0f} % waiting for data")
-        return " · ".join(parts)
+        done, left = trainer.global_step - self._first_step, module.length.total_steps - trainer.global_step
+        if not self._progress and done and left:
+            seconds = (monotonic() - self._start) / done * left  # validations included
+            parts.append(f"{timedelta(seconds=round(seconds))} left")
+        return parts
 
 
 def _last_curves(trainer: Trainer) -> dict[str, float]:

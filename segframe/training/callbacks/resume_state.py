@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from segframe.models.weights.checkpoint import KEY
-from segframe.training.loggers import discard_after
+from segframe.training.loggers.base import discard_after
 from segframe.training.resume import apply_group_settings, group_settings
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ class ResumeState(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and had_stopped(callback, self._scores):
                 trainer.should_stop = True
+                log.info(
+                    "resuming at step %d: the run had stopped early; a larger patience continues", trainer.global_step
+                )
         if not trainer.should_stop:
             self._on_start(trainer)
 
@@ -64,8 +67,9 @@ class ResumeState(Callback):
         step, total, validates = checkpoint["global_step"], module.length.total_steps, checkpoint[KEY].get("validates")
         self._validated_at = 0 if validates else step
         discard_after(step - bool(validates), trainer.loggers)
-        ended = "" if step < total else ": the run had ended, trainer.max_steps=... makes it longer"
-        log.info("resuming at step %d of %d (%s)%s", step, total, trainer.ckpt_path, ended)
+        if step >= total:
+            why = "the run had ended, trainer.max_steps=... makes it longer"
+            log.info("resuming at step %d of %d (%s): %s", step, total, trainer.ckpt_path, why)
         states = checkpoint["callbacks"]
         self._scores = last_scores(states)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

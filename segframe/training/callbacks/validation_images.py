@@ -1,11 +1,11 @@
-"""Pictures of each validation in TensorBoard: images with truth and prediction, and the confusion matrix."""
+"""Pictures of each validation in the loggers: images with truth and prediction, and the confusion matrix."""
 
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
 from segframe.errors import check_range
-from segframe.training.loggers import tensorboard_writers
+from segframe.training.loggers.base import picture_loggers
 from segframe.visualization.overlays import comparison, confusion_picture
 
 
@@ -25,7 +25,7 @@ class ValidationImages(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx not in self._places or not (writers := tensorboard_writers(trainer)):
+        if batch_idx not in self._places or not (loggers := picture_loggers(trainer)):
             return
         picture = comparison(
             batch["image"][0].permute(1, 2, 0).cpu().numpy(),
@@ -34,16 +34,16 @@ class ValidationImages(Callback):
             module.classes,
             module.palette,
         )
-        tag = f"validation/{self._places[batch_idx]}_{batch['name'][0]}"
-        for writer in writers:
-            writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+        name = f"validation/{self._places[batch_idx]}_{batch['name'][0]}"
+        for logger in loggers:
+            logger.log_image(name, [picture], trainer.global_step)
 
 
 class ConfusionMatrixPicture(Callback):
     """Writes `validation/confusion` after every validation."""
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        if writers := tensorboard_writers(trainer):
+        if loggers := picture_loggers(trainer):
             picture = confusion_picture(module.confusion.matrix.cpu().numpy(), module.classes)
-            for writer in writers:
-                writer.add_image("validation/confusion", picture, trainer.global_step, dataformats="HWC")
+            for logger in loggers:
+                logger.log_image("validation/confusion", [picture], trainer.global_step)

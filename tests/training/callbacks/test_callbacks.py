@@ -9,10 +9,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from segframe.training.callbacks import HParams, ProgressBar
 from segframe.training.callbacks.training_curves import learning_rates
+from segframe.training.loggers.tensorboard import tag
 from segframe.training.module import SegmentationModule
 
 SHORT = (*UNET, "trainer.max_steps=6", "trainer.val_every_n_steps=3", "callbacks.images.num_images=2")
-CURVES = {"epoch", "train/loss", "lr/backbone", "lr/head", "speed/images_per_second", "speed/data_wait", "best/miou"}
+CURVES = {"train/loss", "val/best/miou", *(f"watch/lr/{part}" for part in ("backbone", "head"))}
+CURVES |= {f"watch/speed/{name}" for name in ("images_per_second", "data_wait")}
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -36,20 +38,28 @@ def test_curves_images_and_lines(run, tmp_path, monkeypatch, accumulate):
     slices = zip([0, *written[:-1]], written, strict=True)
     means = [sum(losses[a * accumulate : b * accumulate]) / ((b - a) * accumulate) for a, b in slices]
     assert [float(row["train/loss"]) for row in table] == pytest.approx(means, rel=1e-4)
-    assert all(0 <= float(row["speed/data_wait"]) <= 1 < float(row["speed/images_per_second"]) for row in table)
+    assert all(0 <= float(row["speed/data_wait"]) <= 1 for row in table)
+    assert all(float(row["speed/images_per_second"]) > 0 for row in table)
 
     log = EventAccumulator(str(tmp_path / "run"), {"images": 0, "scalars": 0}).Reload()
-    assert set(log.Tags()["scalars"]) == CURVES | {name for name in table[0] if name.startswith("val/")}
+    assert set(log.Tags()["scalars"]) == CURVES | {tag(name) for name in table[0] if name.startswith("val/")}
     assert [event.step for event in log.Scalars("train/loss")] == written
-    best = [event.value for event in log.Scalars("best/miou")]
+    best = [event.value for event in log.Scalars("val/best/miou")]
     scores = [event.value for event in log.Scalars("val/miou")]
     assert best == [scores[0], max(scores)]
     epochs = [step / (3 // accumulate) for step in written]
-    assert [event.value for event in log.Scalars("epoch")] == pytest.approx(epochs)
+    assert [float(row["epoch"]) for row in table] == pytest.approx(epochs, rel=1e-4)
     assert log.Tags()["images"] == ["validation/0_val_0000", "validation/1_val_0002", "validation/confusion"]
-    for tag in log.Tags()["images"]:
-        assert [event.step for event in log.Images(tag)] == [3, 6]
+    for name in log.Tags()["images"]:
+        assert [event.step for event in log.Images(name)] == [3, 6]
     assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(log.summary_metadata)
+
+    for text in (r"network  unet on unet, [\d,]+ parameters", r"device   cpu, (32-true|bf16-mixed)", r"folder   run"):
+        assert len(re.findall(f"^{text}$", result.out, re.MULTILINE)) == 1, text
+    assert "data     shapes, 12 images for training, 3 for validation, 8 classes\n" in result.out
+    epochs = {1: 2, 2: 6}[accumulate]
+    length = f"length   6 steps of {4 * accumulate} images, {epochs} epochs, a validation every 3 steps\n"
+    assert length in result.out
 
     line = r"step (\d+)/6 · epoch [\d.]+ · train/loss [\d.]+ · val/loss [\d.]+ · val/miou [\d.]+ \(best [\d.]+\) · "
     assert re.findall(line + r"[\d.]+ images/s · \d+ % waiting for data", result.out) == ["3", "6"]

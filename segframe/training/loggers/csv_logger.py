@@ -1,94 +1,18 @@
-"""Loggers: metrics.csv and TensorBoard event files, directly in the run's folder."""
+"""metrics.csv."""
 
 import csv
-import os
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from io import StringIO
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
-from torch.utils.tensorboard import SummaryWriter
 
 from segframe.errors import UserError
 from segframe.files import translate_write_errors, write_text
-
-
-class ResumableLogger(Logger):
-    """A logger that a resumed run continues."""
-
-    def resume(self, step: int) -> None:
-        """Discard what was logged after this step."""
-        raise NotImplementedError
-
-
-def discard_after(step: int, loggers: Iterable[Logger]) -> None:
-    """Discard what resumable loggers logged after this step; call it before anything is logged."""
-    for logger in loggers:
-        if isinstance(logger, ResumableLogger):
-            logger.resume(step)
-
-
-class TensorBoard(TensorBoardLogger, ResumableLogger):
-    """Event files directly in `save_dir`, without Lightning's hparams.yaml beside them."""
-
-    def __init__(self, save_dir: str) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False)
-        threading.excepthook = partial(report_thread_error, threading.excepthook)
-
-    @property
-    def log_dir(self) -> str:
-        """The folder as it is named: Lightning would expand `$NAME` and `~` in it."""
-        return str(self.save_dir)
-
-    @rank_zero_only
-    def resume(self, step: int) -> None:
-        """Let TensorBoard ignore later steps in the existing event files; nothing may be written yet."""
-        # As SummaryWriter's purge_step does, but Lightning has made the writer before it reads a checkpoint.
-        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
-        self.experiment._get_file_writer().add_event(start)
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log; the OSError of a full disk is raised, which Lightning would report as a wrong type of metric."""
-        try:
-            super().log_metrics(metrics, step)
-        except ValueError as error:
-            if isinstance(error.__cause__, OSError):
-                raise error.__cause__ from None
-            raise
-
-    def save(self) -> None:
-        self.experiment.flush()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Close the file; after a failed run a full disk raises no second error."""
-        with suppress(*() if status == "success" else (OSError,)):
-            super().finalize(status)
-
-
-def report_thread_error(usual: Callable[[threading.ExceptHookArgs], object], failure: threading.ExceptHookArgs) -> None:
-    """threading.excepthook without the full disk of TensorBoard's writer, whose next call raises it to be reported."""
-    if isinstance(failure.thread, _AsyncWriterThread) and isinstance(failure.exc_value, OSError):
-        failure.exc_value.filename = os.fsdecode(failure.thread._record_writer._writer.filename)
-    else:
-        usual(failure)
-
-
-def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
-    """The writers for pictures: none during the sanity check, without TensorBoard, or on other ranks than 0."""
-    if trainer.sanity_checking or not trainer.is_global_zero:
-        return []
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+from segframe.training.loggers.base import ResumableLogger
 
 
 class CSVLogger(ResumableLogger):
