@@ -22,6 +22,7 @@ from segframe.files import as_named, write_text
 from segframe.inference.build import build_dataset
 from segframe.inference.evaluate import Evaluation, open_evaluation, predict_split, stored_groups
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
+from segframe.inference.onnx_network import check_scores
 from segframe.visualization.html import line_chart, picture_uri, render
 from segframe.visualization.overlays import NUMBERED_CLASSES, confusion_picture
 
@@ -65,6 +66,7 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
     _, metadata, path, split, dataset, *_ = evaluation
     training = None
     if config.training_images != 0:
+        check_scores(evaluation.network, evaluation.inference, {"training_images (0: none)": True})
         trust = config.trust if "data" in stored else None
         training = build_dataset(config.data, config.data.train_split, metadata.classes, trust)
     result = measure_split(evaluation, config.data.num_workers, config.boundary_width)
@@ -119,10 +121,10 @@ OVERALL = {
 
 def measure_split(evaluation: Evaluation, num_workers: int | None, width: int) -> SplitResult:
     """Predict all images of the split as evaluate does."""
-    segmenter, _, _, _, dataset, inference, postprocess, device = evaluation
+    network, _, _, _, dataset, inference, postprocess, device = evaluation
     boundaries = BoundaryErrors(len(dataset.classes), width)
     matrices, predictions = [], []
-    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
+    for batch, classes in predict_split(network, dataset, inference, postprocess, num_workers, device):
         prediction = classes.cpu()
         confusion = ConfusionMatrix(len(dataset.classes))
         confusion.update(prediction, batch["mask"])

@@ -24,9 +24,9 @@ from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_dataset, build_inference, build_postprocess, pick_device
 from segframe.inference.evaluation_result import EvaluationResult
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
-from segframe.inference.prepare import prepare
-from segframe.models.from_checkpoint import restore
-from segframe.models.segmenter import Segmenter
+from segframe.inference.network import Network
+from segframe.inference.onnx_network import check_scores
+from segframe.inference.open_network import open_network
 from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, print_table
 
@@ -34,7 +34,7 @@ from segframe.visualization.tables import console, print_table
 class Evaluation(NamedTuple):
     """A checkpoint's network and a split of a dataset, ready to run as evaluate does."""
 
-    segmenter: Segmenter
+    network: Network
     metadata: CheckpointMetadata
     path: Path
     split: str
@@ -47,18 +47,24 @@ class Evaluation(NamedTuple):
 def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
     """Return what evaluate.yaml's settings name; `stored`: of data and inference those that the checkpoint gives."""
     postprocess = build_postprocess(config.postprocess)
-    segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
+    network, metadata, path = open_network(
+        config.checkpoint,
+        pick_device(config.accelerator),
+        required=config.accelerator != "auto",
+        output_stride=config.output_stride,
+        precision=config.precision,
+        trust=config.trust,
+    )
     split = config.split or config.data.val_split
     trust = {group: config.trust if group in stored else None for group in ("data", "inference")}
     inference = build_inference(config.inference, metadata.config, trust["inference"])
+    check_scores(network, inference, {"postprocess": postprocess is not None})
     dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
-    if (found := dataset.pixels.channels) != (needed := segmenter.channels):
+    if (found := dataset.pixels.channels) != (needed := network.channels):
         raise UserError(
             f"data.channels={found}: the checkpoint's network reads {needed} channels; set data.channels={needed}"
         )
-    device = pick_device(config.accelerator)
-    prepare(segmenter, metadata.config, device, config.precision)
-    return Evaluation(segmenter, metadata, path, split, dataset, inference, postprocess, device)
+    return Evaluation(network, metadata, path, split, dataset, inference, postprocess, network.device)
 
 
 def stored_groups() -> list[str]:
@@ -80,10 +86,10 @@ def evaluate_checkpoint(config: DictConfig) -> None:
 def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     """Evaluate a checkpoint and write metrics.json."""
     check_keys(config, EvaluateConfig)
-    segmenter, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
+    network, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
     choices = HydraConfig.get().runtime.choices
 
-    matrix = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device)
+    matrix = evaluate(network, dataset, inference, postprocess, config.data.num_workers, device)
     metrics, folder = compute_metrics(matrix, dataset.classes, split), Path(HydraConfig.get().runtime.output_dir)
     missing = describe_missing(matrix, dataset.classes, split)
     result = EvaluationResult(folder, metrics, matrix.numpy(), dataset.classes, split, path, missing, str(inference))
@@ -105,7 +111,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
 
 
 def evaluate(
-    segmenter: Segmenter,
+    network: Network,
     dataset: SegmentationDataset,
     inference: Inference,
     postprocess: Postprocess | None,
@@ -114,16 +120,16 @@ def evaluate(
 ) -> Tensor:
     """Return the confusion matrix of all images at their original sizes: int64 (C, C) on the CPU, rows = truth.
 
-    `segmenter`: as prepare returns it. With several devices each counts its share of the images, and all get the sum.
+    `network`: as open_network returns it. With several devices each counts its share, and all get the sum.
     """
     confusion = ConfusionMatrix(len(dataset.classes)).to(device)
-    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
+    for batch, classes in predict_split(network, dataset, inference, postprocess, num_workers, device):
         confusion.update(classes, batch["mask"].to(device))
     return distributed.total(confusion.matrix).cpu()
 
 
 def predict_split(
-    segmenter: Segmenter,
+    network: Network,
     dataset: SegmentationDataset,
     inference: Inference,
     postprocess: Postprocess | None,
@@ -135,7 +141,7 @@ def predict_split(
     for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
         with torch.inference_mode():
             images = batch["image"].to(device)
-            classes = classify(inference(segmenter, images), images, postprocess)
+            classes = classify(inference(network, images), images, postprocess)
         yield batch, classes
 
 
