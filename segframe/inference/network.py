@@ -1,6 +1,6 @@
 """The interface of a trained network to inference, which a Segmenter has and an exported file; its logits."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -34,7 +34,7 @@ class ClassMap(NamedTuple):
         raise no_scores(self.path)
 
 
-class Network(Protocol):
+class Network(Hashable, Protocol):
     """A trained network: a Segmenter, or an OnnxNetwork."""
 
     @property
