@@ -131,6 +131,9 @@ UNET = ("backbone=unet", "head=unet", "backbone.channels=[4,4,4,4,4]", "head.cha
 RUN = ("trainer.max_steps=5", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none")
 
 
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+
 def rows(path):
     """The lines of a CSV file, as dicts."""
     with path.open() as file:
@@ -148,6 +151,24 @@ def trained(run, tmp_path, tmp_path_factory):
         assert result.code == 0, result.out
         shutil.copytree(folder, kept)
     return folder
+
+
+@pytest.fixture
+def exported(run, trained, tmp_path, tmp_path_factory):
+    """The folder of `trained` as first/ with its files model.onnx and, without scores, classes.onnx: exported once."""
+    onnx, *_ = (pytest.importorskip(name, reason="needs pip install segframe[export]") for name in ONNX)
+    from segframe.inference.export_graph import without_scores
+
+    kept = tmp_path_factory.getbasetemp() / "exported"
+    if not kept.is_dir():
+        result = run("scripts/export.py", "checkpoint=first", "output=model.onnx", "scores=true")
+        assert result.code == 0, result.out
+        onnx.save(without_scores(onnx.load("model.onnx")), "classes.onnx")
+        kept.mkdir()
+        for name in ("model.onnx", "classes.onnx"):
+            shutil.copy(name, kept)
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.fixture

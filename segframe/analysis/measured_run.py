@@ -15,7 +15,7 @@ from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError
 from segframe.inference.evaluate import open_evaluation
 from segframe.inference.image_counts import ImageCounts
-from segframe.models.weights import checkpoint
+from segframe.inference.open_network import read_metadata
 
 
 class MeasuredRun(NamedTuple):
@@ -51,7 +51,7 @@ def read_evaluation(folder: Path) -> MeasuredRun | None:
         path = Path(settings["checkpoint"])
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}: metrics.json or images.npz is damaged ({error}); run evaluate again") from error
-    config = checkpoint.load_run(path)[0].config if path.is_file() else {}
+    config = read_metadata(path).config if path.is_file() else {}
     return MeasuredRun(run_name(path, folder), config, classes, images, counts, settings)
 
 
@@ -63,8 +63,7 @@ def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> Meas
     own = OmegaConf.merge(config, {"checkpoint": str(path)})
     assert isinstance(own, DictConfig)
     if "inference" in stored:
-        trained_with = checkpoint.load_run(checkpoint.find_checkpoint(path))[0].config
-        own.inference = trained_with.get("inference")
+        own.inference = read_metadata(path).config.get("inference")
     evaluation = open_evaluation(own, stored)
     counts, predictions = measure_split(evaluation, own)
     settings = {

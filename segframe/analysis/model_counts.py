@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from segframe.config.instantiate import instantiate
 from segframe.config.validate import check_targets
 from segframe.errors import UserError, error_context, height_width
+from segframe.inference.network import logit_stride
 from segframe.models.build import build_segmenter
-from segframe.models.segmenter import Segmenter, logit_stride
+from segframe.models.segmenter import Segmenter
 
 PARTS = ("backbone", "head", "aux_head")
 

@@ -24,6 +24,7 @@ from segframe.inference.build import build_dataset
 from segframe.inference.evaluate import Evaluation, check_distances, open_evaluation, predict_split, stored_groups
 from segframe.inference.image_counts import CLASS_METRICS, SplitCounts
 from segframe.inference.metrics import describe_missing
+from segframe.inference.onnx_network import check_scores
 from segframe.visualization.html import line_chart, picture_uri, render
 from segframe.visualization.overlays import NUMBERED_CLASSES, confusion_picture
 from segframe.visualization.tables import COLUMNS
@@ -57,6 +58,7 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
     _, metadata, path, split, dataset, *_ = evaluation
     training = None
     if config.training_images != 0:
+        check_scores(evaluation.network, evaluation.inference, {"training_images (0: none)": True})
         trust = config.trust if "data" in stored else None
         training = build_dataset(config.data, config.data.train_split, metadata.classes, trust)
     boundaries = BoundaryErrors(len(dataset.classes), config.boundary_width)
@@ -124,10 +126,10 @@ def measure_split(
 
     `config`: MetricsConfig's settings. `boundaries`: counts the images too.
     """
-    segmenter, _, _, _, dataset, inference, postprocess, device = evaluation
+    network, _, _, _, dataset, inference, postprocess, device = evaluation
     counts = SplitCounts(dataset.classes, *check_distances(config))
     predictions = []
-    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, config.data.num_workers, device):
+    for batch, classes in predict_split(network, dataset, inference, postprocess, config.data.num_workers, device):
         prediction, truth = classes[0].cpu().numpy(), batch["mask"][0].numpy()
         counts.update(batch["name"][0], prediction, truth)
         if boundaries is not None:

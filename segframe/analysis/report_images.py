@@ -203,7 +203,7 @@ def image_losses(
     for batch in image_loader(dataset, num_workers, pin_memory=device.type == "cuda"):
         with torch.inference_mode():
             images, mask = batch["image"].to(device), batch["mask"].to(device)
-            classes, logits = classes_and_logits(evaluation.inference(evaluation.segmenter, images), images)
+            classes, logits = classes_and_logits(evaluation.inference(evaluation.network, images), images)
             counted = mask != IGNORE_INDEX
             wrong = (classes != mask) & counted
             share = int(wrong.sum()) / max(int(counted.sum()), 1)

@@ -144,9 +144,9 @@ def offer_checkpoint(argv: list[str]) -> list[str]:
     if path is not None:
         # These import torch, which --help does without.
         from segframe.data.datamodule import count_workers
-        from segframe.models.weights import checkpoint
+        from segframe.inference.open_network import read_metadata
 
-        config = checkpoint.load_run(checkpoint.find_checkpoint(path))[0].config
+        config = read_metadata(path).config
         for group in nodes:
             chosen = [word for word in argv if word.startswith(f"{group}=") and word != f"{group}=checkpoint"]
             if isinstance(config.get(group), dict) and not chosen:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from segframe.config.validate import did_you_mean
 from segframe.errors import UserError, check_range
-from segframe.models.logits import Logits
-from segframe.models.segmenter import Segmenter
+from segframe.inference.network import Network
 from segframe.visualization.overlays import as_rgb
 
 Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
@@ -43,7 +42,7 @@ class Inference(ABC):
     """A way to run a trained network on images: whole, shifted, in sliding windows, at several scales, ..."""
 
     @abstractmethod
-    def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
+    def __call__(self, network: Network, images: Tensor) -> Scores:
         """Return scores of size (H, W) for images (N, C, H, W), uint8 or float in 0 ... 255, on the network's device.
 
         The network may run only when the scores are used, then once for each use.
@@ -72,8 +71,8 @@ class WholeImage(Inference):
     def __str__(self) -> str:
         return "whole images"
 
-    def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
-        return segmenter.outputs(images)["main"]
+    def __call__(self, network: Network, images: Tensor) -> Scores:
+        return network.outputs(images)["main"]
 
 
 def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) -> Tensor:

@@ -26,9 +26,9 @@ from segframe.inference.build import build_dataset, build_inference, build_postp
 from segframe.inference.evaluation_result import EvaluationResult
 from segframe.inference.image_counts import SplitCounts
 from segframe.inference.metrics import describe_missing
-from segframe.inference.prepare import prepare
-from segframe.models.from_checkpoint import restore
-from segframe.models.segmenter import Segmenter
+from segframe.inference.network import Network
+from segframe.inference.onnx_network import check_scores
+from segframe.inference.open_network import open_network
 from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, print_table
 
@@ -36,7 +36,7 @@ from segframe.visualization.tables import console, print_table
 class Evaluation(NamedTuple):
     """A checkpoint's network and a split of a dataset, ready to run as evaluate does."""
 
-    segmenter: Segmenter
+    network: Network
     metadata: CheckpointMetadata
     path: Path
     split: str
@@ -49,18 +49,24 @@ class Evaluation(NamedTuple):
 def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
     """Return what evaluate.yaml's settings name; `stored`: of data and inference those that the checkpoint gives."""
     postprocess = build_postprocess(config.postprocess)
-    segmenter, metadata, path = restore(config.checkpoint, config.output_stride, trust=config.trust)
+    network, metadata, path = open_network(
+        config.checkpoint,
+        pick_device(config.accelerator),
+        required=config.accelerator != "auto",
+        output_stride=config.output_stride,
+        precision=config.precision,
+        trust=config.trust,
+    )
     split = config.split or config.data.val_split
     trust = {group: config.trust if group in stored else None for group in ("data", "inference")}
     inference = build_inference(config.inference, metadata.config, trust["inference"])
+    check_scores(network, inference, {"postprocess": postprocess is not None})
     dataset = build_dataset(config.data, split, metadata.classes, trust["data"])
-    if (found := dataset.pixels.channels) != (needed := segmenter.channels):
+    if (found := dataset.pixels.channels) != (needed := network.channels):
         raise UserError(
             f"data.channels={found}: the checkpoint's network reads {needed} channels; set data.channels={needed}"
         )
-    device = pick_device(config.accelerator)
-    prepare(segmenter, metadata.config, device, config.precision)
-    return Evaluation(segmenter, metadata, path, split, dataset, inference, postprocess, device)
+    return Evaluation(network, metadata, path, split, dataset, inference, postprocess, network.device)
 
 
 def check_distances(config: DictConfig) -> tuple[float, float]:
@@ -90,9 +96,9 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     """Evaluate a checkpoint and write metrics.json, and beside it the counts of each image, images.npz."""
     check_keys(config, EvaluateConfig)
     distances = check_distances(config)
-    segmenter, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
+    network, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
     choices = HydraConfig.get().runtime.choices
-    counts = evaluate(segmenter, dataset, inference, postprocess, config.data.num_workers, device, distances)
+    counts = evaluate(network, dataset, inference, postprocess, config.data.num_workers, device, distances)
 
     metrics, folder = counts.metrics(split), Path(HydraConfig.get().runtime.output_dir)
     missing = describe_missing(counts.matrix, dataset.classes, split)
@@ -119,7 +125,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
 
 
 def evaluate(
-    segmenter: Segmenter,
+    network: Network,
     dataset: SegmentationDataset,
     inference: Inference,
     postprocess: Postprocess | None,
@@ -129,17 +135,17 @@ def evaluate(
 ) -> SplitCounts:
     """Return the counts of all images at their original sizes.
 
-    `segmenter`: as prepare returns it. `distances`: see SplitCounts. With several devices each counts its share of the
-    images, and all get the whole.
+    `network`: as open_network returns it. `distances`: see SplitCounts. With several devices each counts its share,
+    and all get the whole.
     """
     counts = SplitCounts(dataset.classes, *distances)
-    for batch, classes in predict_split(segmenter, dataset, inference, postprocess, num_workers, device):
+    for batch, classes in predict_split(network, dataset, inference, postprocess, num_workers, device):
         counts.update(batch["name"][0], classes[0].cpu().numpy(), batch["mask"][0].numpy())
     return counts.gather()
 
 
 def predict_split(
-    segmenter: Segmenter,
+    network: Network,
     dataset: SegmentationDataset,
     inference: Inference,
     postprocess: Postprocess | None,
@@ -151,7 +157,7 @@ def predict_split(
     for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
         with torch.inference_mode():
             images = batch["image"].to(device)
-            classes = classify(inference(segmenter, images), images, postprocess)
+            classes = classify(inference(network, images), images, postprocess)
         yield batch, classes
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe import __version__
@@ -23,7 +23,8 @@ from segframe.errors import UserError, check_range
 from segframe.files import atomic_write
 from segframe.inference import export_graph, int8
 from segframe.inference.build import build_dataset
-from segframe.inference.export_graph import Deployed, open_session, run_session
+from segframe.inference.export_graph import Deployed
+from segframe.inference.onnx_network import open_session, run_session
 from segframe.inference.parity import SIZES, Parity, Run, check_parity, sample_images
 from segframe.models.from_checkpoint import Restored, restore
 from segframe.visualization.tables import empty_table, print_table
@@ -106,6 +107,7 @@ def describe(restored: Restored, pixels: PixelFormat, config: DictConfig) -> dic
         "palette": [list(colour) for colour in restored.metadata.palette],
         "channels": pixels.channels,
         "max_value": pixels.max_value,
+        "config": OmegaConf.to_yaml(OmegaConf.create(restored.metadata.config)),  # JSON has no numbers as keys
         "checkpoint_sha256": hashlib.sha256(restored.path.read_bytes()).hexdigest(),
         **({} if config.format == "torch_export" else {"opset": config.opset}),
     }

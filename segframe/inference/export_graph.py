@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,19 +127,3 @@ def add_metadata(proto: Any, metadata: dict[str, Any]) -> bytes:
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     content: bytes = proto.SerializeToString()
     return content
-
-
-def open_session(model: bytes | str | Path) -> Any:
-    """Return onnxruntime's session of a file, or of its bytes, on the CPU with as many threads as torch."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def run_session(session: Any, images: Tensor) -> tuple[Tensor, ...]:
-    """Return the outputs of onnxruntime's session for images (N, C, H, W)."""
-    return tuple(torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()}))

@@ -19,12 +19,10 @@ from segframe.data.pixel_format import PixelFormat
 from segframe.errors import TO_PREDICT, UserError, check_range, translate_errors
 from segframe.inference.base import Inference
 from segframe.inference.build import build_inference, pick_device
+from segframe.inference.onnx_network import check_scores
+from segframe.inference.open_network import OpenedNetwork, open_network
 from segframe.inference.predict import choose_background, predict, read
 from segframe.inference.prediction_files import Prediction
-from segframe.inference.prepare import prepare
-from segframe.models.from_checkpoint import Restored, rebuild
-from segframe.models.from_third_party import restore_third_party
-from segframe.models.weights import checkpoint
 from segframe.visualization.overlays import overlay
 
 ImageSource = str | Path | NDArray[Any] | Image.Image
@@ -88,13 +86,12 @@ class Model:
     inference: Inference
     """How the network runs on images."""
 
-    def __init__(self, restored: Restored, device: torch.device, precision: str | None, inference: Inference) -> None:
-        config = restored.metadata.config
-        self.path, self.device, self.inference = restored.path, device, inference
-        self.names, self.palette = restored.metadata.classes, restored.metadata.palette
-        self.segmenter = prepare(restored.segmenter, config, device, precision)
+    def __init__(self, opened: OpenedNetwork, inference: Inference) -> None:
+        self.network, metadata, self.path = opened
+        self.device, self.inference = self.network.device, inference
+        self.names, self.palette = metadata.classes, metadata.palette
         self._tf32 = torch.backends.cudnn.allow_tf32
-        self._pixels = PixelFormat.of_checkpoint(self.segmenter.channels, config)
+        self._pixels = PixelFormat.of_checkpoint(self.network.channels, metadata.config)
 
     @overload
     def __call__(self, image: ImageSource) -> Result: ...
@@ -120,7 +117,7 @@ class Model:
                 raise UserError(
                     f"an image is a path, a NumPy array, a PIL image or a list of these, not a {type(image).__name__}"
                 )
-            prediction = predict(self.segmenter, pixels, self.inference, None, self.device)
+            prediction = predict(self.network, pixels, self.inference, None)
         return Result(prediction, self.names, self.palette)
 
     def __repr__(self) -> str:
@@ -136,7 +133,8 @@ def load(
     output_stride: int | None = None,
     trust: Collection[str] = (),
 ) -> Model:
-    """Return the network of a run's folder (its best checkpoint), a checkpoint, or another project's known file.
+    """Return the network of a run's folder (its best checkpoint), a checkpoint, an exported .onnx file, or another
+    project's known file.
 
     `device`: auto (the GPU if there is one, else the CPU), cpu, cuda, cuda:1, or torch's object. `precision`: None as
     in training; or 32-true, bf16-mixed, 16-mixed, 64-true. `inference`: None as in the run's validations; or an option
@@ -145,15 +143,18 @@ def load(
     outside segframe that the checkpoint may name. UserError for anything that cannot be used.
     """
     chosen = choose_device(device)
-    path = checkpoint.find_checkpoint(source)
-    content = checkpoint.load_file(path)
     with translate_errors(TO_PREDICT):
-        if checkpoint.KEY in content:
-            restored = rebuild(*checkpoint.parse_run(content, path, trust), path, output_stride)
-        else:
-            restored = restore_third_party(content, path, output_stride)
-        way = choose_inference(inference, restored.metadata.config, trust)
-        return Model(restored, chosen, precision, way)
+        opened = open_network(
+            source,
+            chosen,
+            required=str(device) != "auto",
+            output_stride=output_stride,
+            precision=precision,
+            trust=trust,
+        )
+        way = choose_inference(inference, opened.metadata.config, trust)
+        check_scores(opened.network, way, {})
+        return Model(opened, way)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

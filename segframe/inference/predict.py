@@ -24,6 +24,9 @@ from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_inference, build_postprocess, pick_device
 from segframe.inference.evaluate import shows_progress
 from segframe.inference.inputs import find_inputs, is_video
+from segframe.inference.network import Network
+from segframe.inference.onnx_network import check_scores
+from segframe.inference.open_network import open_network
 from segframe.inference.prediction_files import (
     OverlayStyle,
     Prediction,
@@ -32,9 +35,7 @@ from segframe.inference.prediction_files import (
     write_key,
     write_masks,
 )
-from segframe.inference.prepare import prepare
 from segframe.inference.video import draw_video
-from segframe.models.from_checkpoint import restore
 from segframe.models.segmenter import Segmenter
 
 
@@ -49,17 +50,25 @@ def predict_images(config: DictConfig) -> None:
     output = Path(config.output)
     inputs = distributed.on_rank_zero(find_inputs, Path(config.input), output)  # before there are any in `output`
     postprocess = build_postprocess(config.postprocess)
-    segmenter, metadata, _ = restore(config.checkpoint, config.output_stride, trust=config.trust)
+    network, metadata, path = open_network(
+        config.checkpoint,
+        pick_device(config.accelerator),
+        required=config.accelerator != "auto",
+        output_stride=config.output_stride,
+        precision=config.precision,
+        trust=config.trust,
+    )
+    if config.feature_maps and not isinstance(network, Segmenter):
+        raise UserError(f"feature_maps=true: {path} is an exported file, which has none; give the checkpoint")
     trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None
     inference = build_inference(config.inference, metadata.config, trust)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
+    check_scores(network, inference, {"postprocess": postprocess is not None, "heatmaps": bool(heatmap_classes)})
     if heatmap_classes or config.feature_maps:
         check_no_video(inputs)
     background = choose_background(config.background, metadata.classes)
     style = OverlayStyle(metadata.classes, metadata.palette, config.alpha, background, config.legend)
-    pixels = PixelFormat.of_checkpoint(segmenter.channels, metadata.config)
-    device = pick_device(config.accelerator)
-    prepare(segmenter, metadata.config, device, config.precision)
+    pixels = PixelFormat.of_checkpoint(network.channels, metadata.config)
     if distributed.rank() == 0:
         write_key(output, metadata.classes, metadata.palette)
 
@@ -68,7 +77,7 @@ def predict_images(config: DictConfig) -> None:
 
         def draw(frame: np.ndarray) -> np.ndarray:
             image = convert(path, frame, pixels)
-            return style.draw(image, predict(segmenter, image, inference, postprocess, device).classes, seen)
+            return style.draw(image, predict(network, image, inference, postprocess).classes, seen)
 
         draw_video(path, output / "overlay" / f"{name}.mp4", draw, step)
 
@@ -83,7 +92,7 @@ def predict_images(config: DictConfig) -> None:
                             draw_frames(path, name, step)
                         continue
                     image = read(path, pixels)
-                    prediction = predict(segmenter, image, inference, postprocess, device, bool(heatmap_classes))
+                    prediction = predict(network, image, inference, postprocess, bool(heatmap_classes))
             except ImageError as error:
                 skipped += 1
                 print(f"skipped: {error}", file=sys.stderr)
@@ -91,7 +100,8 @@ def predict_images(config: DictConfig) -> None:
             write_masks(output, name, prediction, style)
             write_heatmaps(output, name, prediction, heatmap_classes, metadata.classes)
             if config.feature_maps:
-                write_feature_maps(output, name, prediction.image, segmenter, config.feature_channels, device)
+                assert isinstance(network, Segmenter)
+                write_feature_maps(output, name, prediction.image, network, config.feature_channels)
     skipped = sum(distributed.gather(skipped))
     kind = "files" if any(map(is_video, inputs)) else "images"
     print(f"{len(inputs) - skipped} of {len(inputs)} {kind} predicted, in {output}; inference: {inference}")
@@ -156,11 +166,10 @@ def convert(path: Path, frame: np.ndarray, pixels: PixelFormat) -> np.ndarray:
 
 
 def predict(
-    segmenter: Segmenter,
+    network: Network,
     image: np.ndarray,
     inference: Inference,
     postprocess: Postprocess | None,
-    device: torch.device,
     for_heatmaps: bool = False,
 ) -> Prediction:
     """Return the prediction for an image (H, W, C) in 0 ... 255, uint8 or float32.
@@ -168,9 +177,9 @@ def predict(
     Scores `for_heatmaps` have no seams of windows: where the inference has some, the network runs again for them.
     """
     with torch.inference_mode():
-        batch = batch_images([torch.from_numpy(image)]).to(device)
-        scores = inference(segmenter, batch)
+        batch = batch_images([torch.from_numpy(image)]).to(network.device)
+        scores = inference(network, batch)
         classes = classify(scores, batch, postprocess)[0]
         if for_heatmaps and (seamless := inference.without_seams()) is not inference:
-            scores = seamless(segmenter, batch)
+            scores = seamless(network, batch)
     return Prediction(image, classes.cpu().numpy(), scores)

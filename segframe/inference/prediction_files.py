@@ -90,12 +90,10 @@ def class_folders(classes: tuple[str, ...]) -> list[str]:
     return [name if name and count[name.casefold()] == 1 else f"{name} ({k})".strip() for k, name in enumerate(names)]
 
 
-def write_feature_maps(
-    folder: Path, name: Path, image: np.ndarray, segmenter: Segmenter, channels: int, device: torch.device
-) -> None:
+def write_feature_maps(folder: Path, name: Path, image: np.ndarray, segmenter: Segmenter, channels: int) -> None:
     """Write features/<name>/c1.png ... c5.png: `channels` channels of each of the backbone's stages."""
     with torch.inference_mode():
-        maps = segmenter.backbone(segmenter.normalize(batch_images([torch.from_numpy(image)]).to(device)))
+        maps = segmenter.backbone(segmenter.normalize(batch_images([torch.from_numpy(image)]).to(segmenter.device)))
     for stage in (stage for stage in STAGES if stage in maps):
         features = maps[stage][0].float().cpu().numpy()
         count, height, width = features.shape

@@ -4,8 +4,8 @@ from torch import Tensor
 
 from segframe.errors import UserError
 from segframe.inference.base import Inference
+from segframe.inference.network import Network, logit_stride, main_logits
 from segframe.models.logits import Logits
-from segframe.models.segmenter import Segmenter, logit_stride
 
 
 class ShiftAndStitch(Inference):
@@ -25,12 +25,12 @@ class ShiftAndStitch(Inference):
     def __str__(self) -> str:
         return f"shift-and-stitch, {self.factor} times as dense"
 
-    def __call__(self, segmenter: Segmenter, images: Tensor) -> Logits:
-        stride = logit_stride(segmenter)
+    def __call__(self, network: Network, images: Tensor) -> Logits:
+        stride = logit_stride(network)
         if stride == 1:
             raise UserError(
-                "inference=shift_and_stitch: the logits of this head are as large as the image; choose a head with "
-                "coarse logits (fcn, deeplabv3, ...)"
+                "inference=shift_and_stitch: the logits of this network are as large as the image; choose a checkpoint "
+                "whose head has coarse logits (fcn, deeplabv3, ...)"
             )
         if stride % self.factor:
             raise UserError(f"inference.factor={self.factor}: it does not divide the stride of this network, {stride}")
@@ -38,7 +38,7 @@ class ShiftAndStitch(Inference):
         height, width = images.shape[-2:]
         # Cropped, not padded: the layers before the dilated network's first dilation see the same pixels then.
         rows = [
-            [segmenter.outputs(images[..., top:, left:])["main"] for left in range(0, min(stride, width), step)]
+            [main_logits(network, images[..., top:, left:]) for left in range(0, min(stride, width), step)]
             for top in range(0, min(stride, height), step)
         ]
         values = interlace([interlace([logits.values for logits in row], dim=3) for row in rows], dim=2)

@@ -11,9 +11,9 @@ from torch import Tensor
 from segframe.errors import UserError, height_width
 from segframe.inference.banded_scores import BandedScores, CroppedLogits, band_rows
 from segframe.inference.base import Inference, Scores, check_settings
+from segframe.inference.network import Network, logit_stride, main_logits
 from segframe.models.logits import Logits
 from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
-from segframe.models.segmenter import Segmenter, logit_stride
 
 Pair = tuple[int, int]
 
@@ -84,27 +84,27 @@ class SlidingWindow(Inference):
         steps = f"every {down} down and {right} to the right, {self.mode}{', tapered' * self.tapered}"
         return f"sliding windows of {height}x{width} pixels {steps}"
 
-    def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
+    def __call__(self, network: Network, images: Tensor) -> Scores:
         """Return the scores; "exact" runs the network only when they are used."""
         assert self.window != (0, 0), "with_training_defaults must be called first"
         if self.mode == "exact":
             size = (images.shape[-2], images.shape[-1])
-            return BandedScores(functools.partial(self.bands, segmenter, images), size, probabilities=False)
-        return self.coarse(segmenter, images)
+            return BandedScores(functools.partial(self.bands, network, images), size, probabilities=False)
+        return self.coarse(network, images)
 
     def run(
-        self, segmenter: Segmenter, images: Tensor, top: int, lefts: list[int], size: Pair
+        self, network: Network, images: Tensor, top: int, lefts: list[int], size: Pair
     ) -> Iterator[tuple[int, Logits]]:
         """Yield the left edge and the logits (N, C, h, w) of each window of a row; `batch_size` windows run at once."""
         step = max(1, self.batch_size // len(images))
         for k in range(0, len(lefts), step):
             chunk = lefts[k : k + step]
             crops = torch.cat([images[..., top : top + size[0], left : left + size[1]] for left in chunk])
-            logits = segmenter.outputs(crops)["main"]
+            logits = main_logits(network, crops)
             for left, values in zip(chunk, logits.values.split(len(images)), strict=True):
                 yield left, logits._replace(values=values)
 
-    def bands(self, segmenter: Segmenter, images: Tensor) -> Iterator[Tensor]:
+    def bands(self, network: Network, images: Tensor) -> Iterator[Tensor]:
         """Yield the mean logits at full size in bands (N, rows, C, W).
 
         Windows of one row have the same interpolation along the height, so they are first resized along the width and
@@ -121,7 +121,7 @@ class SlidingWindow(Inference):
             strips = {top: strip for top, strip in strips.items() if top in covering}
             for top in covering:
                 if top not in strips:
-                    strip, rows = sum_row(self.run(segmenter, images, top, lefts, size), weights, width)
+                    strip, rows = sum_row(self.run(network, images, top, lefts, size), weights, width)
                     strips[top] = (strip.div_(over_columns), rows)
                     del strip  # so that it is freed after its last row
             channels = strips[covering[0]][0].shape[2]
@@ -131,12 +131,12 @@ class SlidingWindow(Inference):
                 parts = [rows.rows(strip, first - top, last - top) for top, (strip, rows) in strips.items()]
                 yield functools.reduce(Tensor.add_, parts).div_(over_rows[first:last, None, None])
 
-    def coarse(self, segmenter: Segmenter, images: Tensor) -> Scores:
+    def coarse(self, network: Network, images: Tensor) -> Scores:
         """Return the mean logits on the network's own grid."""
-        cell = logit_stride(segmenter)
+        cell = logit_stride(network)
         if cell == 1:
             raise UserError(
-                "inference.mode=fast: the logits of this head are as large as the image; choose inference.mode=exact"
+                "inference.mode=fast: the logits of this network are as large as the image; choose inference.mode=exact"
             )
         height, width = images.shape[-2:]
         size = self.network_size((height, width))
@@ -147,7 +147,7 @@ class SlidingWindow(Inference):
         canvas = images.new_zeros(0)
         weights = [canvas, canvas]
         for top in tops:
-            for left, logits in self.run(segmenter, images, top, lefts, size):
+            for left, logits in self.run(network, images, top, lefts, size):
                 h, w = logits.values.shape[-2:]
                 if not canvas.numel():
                     check_grid(logits, cell, (len(tops) > 1, len(lefts) > 1))

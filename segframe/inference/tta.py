@@ -11,9 +11,9 @@ from torch import Tensor
 from segframe.errors import UserError
 from segframe.inference.banded_scores import BandedScores, band_rows
 from segframe.inference.base import Inference, Scores, check_settings
+from segframe.inference.network import Network, main_logits
 from segframe.models.logits import Logits
 from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
-from segframe.models.segmenter import Segmenter
 
 Pair = tuple[int, int]
 
@@ -56,9 +56,9 @@ class TTA(Inference):
         """Return the size at the largest scale."""
         return round(size[0] * max(self.scales)), round(size[1] * max(self.scales))
 
-    def __call__(self, segmenter: Segmenter, images: Tensor) -> Scores:
+    def __call__(self, network: Network, images: Tensor) -> Scores:
         size = (images.shape[-2], images.shape[-1])
-        results = [self.run(segmenter, images, scale) for scale in self.scales]
+        results = [self.run(network, images, scale) for scale in self.scales]
         # The grid of the logits at scale 1, or at the scale nearest to it.
         base = min(zip(self.scales, results, strict=True), key=lambda pair: abs(pair[0] - 1))[1]
         cells = None if self.mode == "exact" else grid(base, size)
@@ -66,7 +66,7 @@ class TTA(Inference):
         scores = BandedScores(functools.partial(mean_probabilities, parts), cells or size, probabilities=True)
         return scores if cells is None else Logits(scores.full(), size, base.aligned_stride)
 
-    def run(self, segmenter: Segmenter, images: Tensor, scale: float) -> Logits:
+    def run(self, network: Network, images: Tensor, scale: float) -> Logits:
         """Return the logits of the images at a scale, followed by those of their mirror images."""
         size = [max(round(n * scale), min(n, MIN_SIDE)) for n in images.shape[-2:]]
         scaled = images
@@ -75,7 +75,7 @@ class TTA(Inference):
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
             scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
         batch = torch.cat([scaled, scaled.flip(-1)]) if self.flip else scaled
-        parts = [segmenter.outputs(part)["main"] for part in batch.split(self.batch_size)]
+        parts = [main_logits(network, part) for part in batch.split(self.batch_size)]
         return parts[0]._replace(values=torch.cat([part.values for part in parts]))
 
 

@@ -1,7 +1,6 @@
 """The complete network, from raw pixels to logits."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +56,11 @@ class Segmenter(nn.Module):
     def channels(self) -> int:
         """The number of channels of the images."""
         return len(self.normalize.mean)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.normalize.mean.device
 
     @property
     def output_names(self) -> list[str]:
@@ -125,19 +129,6 @@ def _fuse_scales(scales: list[Logits]) -> Logits:
     cells = (first.values.shape[-2], first.values.shape[-1])
     values = [resize(logits.values, cells, logits.aligned_stride) for logits in scales[1:]]
     return first._replace(values=torch.stack([first.values, *values]).amax(0))
-
-
-@lru_cache(maxsize=1)
-def logit_stride(segmenter: Segmenter) -> int:
-    """Return the input pixels per cell of the logits, measured at two heights so that padding and cropping cancel."""
-    device = segmenter.normalize.mean.device
-    short, tall = (
-        segmenter.outputs(torch.zeros(1, segmenter.channels, height, 256, dtype=torch.uint8, device=device))[
-            "main"
-        ].values.shape[-2]
-        for height in (256, 512)
-    )
-    return 256 // (tall - short)
 
 
 class Normalize(nn.Module):

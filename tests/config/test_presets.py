@@ -15,7 +15,7 @@ from PIL import Image
 from segframe.cli.launchers import LAUNCHERS
 from segframe.config import validate
 from segframe.config.trust import foreign_parts
-from segframe.inference import export_graph
+from segframe.inference import export_graph, onnx_network
 from segframe.inference.export import run_torch
 from segframe.inference.parity import MIN_AGREEMENT, SIZES, check_parity, sample_images
 
@@ -217,10 +217,10 @@ def test_every_preset_is_exported(name):
     network = export_graph.Deployed(segmenter)
     program = export_graph.trace(network, sample_images(export_graph.TRACED, 3, torch.uint8), "format=onnx")
     model = export_graph.to_onnx(program, network, 20, "format=onnx")
-    session = export_graph.open_session(export_graph.add_metadata(model, {}))
+    session = onnx_network.open_session(export_graph.add_metadata(model, {}))
     results = check_parity(
         lambda images: run_torch(network, images),
-        lambda images: export_graph.run_session(session, images),
+        lambda images: onnx_network.run_session(session, images),
         3,
         torch.uint8,
         "format=onnx",

@@ -52,6 +52,7 @@ class Cells(nn.Module):
         self.frequencies = torch.rand(channels, 1, 1, generator=torch.Generator().manual_seed(2)) * 0.3
         self.normalize = Normalize([0.0] * 3, [1.0] * 3)
         self.channels = 3
+        self.device = torch.device("cpu")
 
     def outputs(self, batch):
         size = (batch.shape[-2], batch.shape[-1])

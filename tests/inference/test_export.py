@@ -6,15 +6,15 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import UNET, build_network
+from conftest import ROOT, UNET, build_network
 from small_networks import save_checkpoint
 
 from segframe import __version__
 from segframe.data.datasets.shapes import Shapes
 from segframe.errors import UserError
 from segframe.inference import int8, parity
-from segframe.inference.export_graph import open_session
 from segframe.inference.int8 import Images
+from segframe.inference.onnx_network import open_session
 from segframe.models.heads import unet
 
 EXPORT = "scripts/export.py"
@@ -32,26 +32,29 @@ def export(run, tmp_path, overrides, *words, file="model.onnx"):
     return run(EXPORT, "checkpoint=x.ckpt", f"output={file}", *words)
 
 
-def test_the_file_holds_classes_and_a_description_and_is_free_of_sizes(run, tmp_path, needs_onnx):
-    result = export(run, tmp_path, UNET)
-    assert result.code == 0, result.out
-    assert "1 x 33 x 47" in result.out
-    session = open_session(tmp_path / "model.onnx")
-    (image,), (classes,) = session.get_inputs(), session.get_outputs()
+def test_the_file_holds_classes_and_a_description_and_is_free_of_sizes(exported):
+    session = open_session(exported / "model.onnx")
+    (image,), (classes, scores) = session.get_inputs(), session.get_outputs()
     assert (image.name, image.type, image.shape) == ("images", "tensor(uint8)", ["batch", 3, "height", "width"])
     assert (classes.name, classes.type, classes.shape) == ("classes", "tensor(uint8)", ["batch", "height", "width"])
+    assert (scores.name, scores.type) == ("scores", "tensor(float)")
+    assert scores.shape == ["batch", len(Shapes.classes), "height", "width"]
     found = session.get_modelmeta().custom_metadata_map
     assert json.loads(found["classes"]) == list(Shapes.classes)
     assert len(json.loads(found["palette"])) == len(Shapes.classes)
     assert (found["channels"], found["max_value"], found["opset"]) == ("3", "255", "20")
     assert found["segframe_version"] == __version__
-    assert found["checkpoint_sha256"] == hashlib.sha256((tmp_path / "x.ckpt").read_bytes()).hexdigest()
-    assert str(tmp_path).encode() not in (tmp_path / "model.onnx").read_bytes()
+    checkpoint = (exported / "first/checkpoints/best.ckpt").read_bytes()
+    assert found["checkpoint_sha256"] == hashlib.sha256(checkpoint).hexdigest()
+    assert "crop_size: 32" in found["config"]
 
 
 def test_scores_are_the_networks_at_another_size_than_traced(run, tmp_path, needs_onnx):
     result = export(run, tmp_path, PLUS, "scores=true")
     assert result.code == 0, result.out
+    assert "1 x 33 x 47" in result.out
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert not [path for path in (tmp_path, ROOT) if str(path).encode() in content]
     session = open_session(tmp_path / "model.onnx")
     images = torch.randint(0, 256, (3, 3, 51, 37), dtype=torch.uint8)
     network = build_network(*PLUS, classes=len(Shapes.classes)).eval()

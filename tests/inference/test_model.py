@@ -75,15 +75,15 @@ def test_eight_threads_get_equal_results(tmp_path, option):
 
 def test_device_precision_and_inference(network):
     model = segframe.load(network, device=torch.device("cpu"))
-    assert model.segmenter.autocast_dtype is None
+    assert model.network.autocast_dtype is None
     assert repr(model) == f"<Model: {network}, 3 classes, on cpu, whole images>"
     half = segframe.load(
         network, device="cpu:0", precision="bf16-mixed", inference=SlidingWindow(None, None, "exact", 4)
     )
-    assert half.segmenter.autocast_dtype is torch.bfloat16
+    assert half.network.autocast_dtype is torch.bfloat16
     assert str(half.inference).startswith("sliding windows of 32x32 pixels")
     dense = segframe.load(network, device="cpu", output_stride=16)
-    assert dense.segmenter.backbone.features["c5"].stride == 16
+    assert dense.network.backbone.features["c5"].stride == 16
 
 
 def test_images_of_other_kinds(network):
@@ -167,7 +167,7 @@ def test_another_projects_file(tmp_path):
     assert model.names[:3] == ("background", "aeroplane", "bicycle")
     array = pixels(64, 96)
     with torch.no_grad():
-        expected = theirs(model.segmenter.normalize(torch.from_numpy(array).permute(2, 0, 1)[None]))["out"][0]
+        expected = theirs(model.network.normalize(torch.from_numpy(array).permute(2, 0, 1)[None]))["out"][0]
     found = model(array)
     np.testing.assert_allclose(found.probabilities(), expected.softmax(0), atol=1e-5)
     assert (found.classes == expected.argmax(0).numpy()).mean() > 0.999

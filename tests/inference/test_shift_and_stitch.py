@@ -8,12 +8,13 @@ from torch import nn
 
 from segframe.errors import UserError
 from segframe.inference import ShiftAndStitch, WholeImage
+from segframe.inference.network import logit_stride
 from segframe.inference.shift_and_stitch import interlace
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.build import build_backbone
 from segframe.models.heads.base import Head
 from segframe.models.logits import Logits
-from segframe.models.segmenter import Normalize, Segmenter, logit_stride
+from segframe.models.segmenter import Normalize, Segmenter
 
 
 class Unpadded(Backbone):

@@ -209,5 +209,5 @@ def test_errors_of_fast():
     segmenter = Cells()
     with pytest.raises(UserError, match=r"height of inference\.window, 33, is no multiple of .* 8; set it to 32"):
         SlidingWindow([33, 32], 16, "fast", 1)(segmenter, images(64, 64))
-    with pytest.raises(UserError, match="logits of this head are as large as the image; choose inference"):
+    with pytest.raises(UserError, match="logits of this network are as large as the image; choose inference"):
         SlidingWindow(32, 16, "fast", 1)(network("fcn32s"), images(64, 64))

@@ -8,7 +8,7 @@ from conftest import agree, build_network, composed
 
 from segframe.errors import UserError
 from segframe.models.build import build_segmenter
-from segframe.models.segmenter import Normalize, logit_stride
+from segframe.models.segmenter import Normalize
 
 SMALL = ("backbone=resnet18", "head=deeplabv3plus")
 
@@ -95,14 +95,6 @@ def test_impossible_scales_are_refused(scales):
 def test_unknown_frozen_batch_norm_is_refused():
     with pytest.raises(UserError, match=r"batch_norm\.frozen must be null, statistics or all, got weights"):
         make("batch_norm.frozen=weights")
-
-
-@pytest.mark.parametrize(
-    ("words", "stride"), [(["model=fcn8s"], 1), (["model=deeplabv1"], 8), (["model=deeplabv3plus"], 4)]
-)
-def test_logit_stride(words, stride):
-    with torch.device("meta"):
-        assert logit_stride(build_segmenter(composed(*words), 2)) == stride
 
 
 @pytest.mark.parametrize("words", [("backbone=resnet18", "head=deeplabv3plus"), ("model=segnet",)])

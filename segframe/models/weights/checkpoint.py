@@ -22,6 +22,12 @@ KEY = "segframe"
 """Of segframe's own entry in Lightning's checkpoint dictionary."""
 NETWORK_PREFIX = "segmenter."
 """Of the network's parameters in the LightningModule's state dict."""
+EXPORTED = {
+    ".onnx": "an exported file; give the checkpoint that it was made from",
+    ".pt2": "a file of torch.export, for other programs; give the checkpoint, or to evaluate, predict and report an "
+    ".onnx file (format=onnx)",
+}
+"""What scripts/export.py writes, by suffix."""
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
 """Keys under which Lightning, VainF, pytorch-fcn's trainer and torchvision's store the state dict."""
 # Other projects store scores as numpy numbers beside the weights; these names stand for data, not code.
@@ -57,6 +63,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def load_file(path: Path) -> dict[str, Any]:
     """Return the dictionary that torch.save wrote, tensors on the CPU; only plain containers and tensors are read."""
+    if path.suffix.lower() in EXPORTED:
+        raise UserError(f"{path} is {EXPORTED[path.suffix.lower()]}")
     if zipfile.is_zipfile(path):  # torch.save's format since 2020
         verify_checksums(path)
     try:
@@ -132,28 +140,45 @@ def parse_run(
     """
     try:
         stored, tensors = content[KEY], content["state_dict"]
-        config, classes = stored["config"], tuple(stored["classes"])
-        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in stored["palette"])
         state = {
             name.removeprefix(NETWORK_PREFIX): tensor
             for name, tensor in tensors.items()
             if name.startswith(NETWORK_PREFIX)
         }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a segframe checkpoint ({error!r})") from error
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise incomplete(path)
+    metadata = parse_metadata(stored, path)
+    if trust is not None:
+        try:
+            check_trust(metadata.config, trust, ["backbone", "head", "aux_head"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    return metadata, state
+
+
+def parse_metadata(stored: Any, path: Path) -> CheckpointMetadata:
+    """Return the description of a network from plain containers that the file at `path` holds, see describe."""
+    try:
+        config, classes = stored["config"], tuple(stored["classes"])
+        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in stored["palette"])
         complete = (
             isinstance(config["normalize"], dict)
             and all(isinstance(name, str) for name in classes)
             and 0 < len(classes) == len(palette) <= IGNORE_INDEX
             and all(0 <= value <= 255 for rgb in palette for value in rgb)
-            and all(isinstance(tensor, Tensor) for tensor in state.values())
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is not a segframe checkpoint ({error!r})") from error
     if not complete:
-        raise UserError(f"{path} is not a segframe checkpoint: the description of its network is incomplete")
+        raise incomplete(path)
     try:
-        config = rename_targets(resolve_references(config))
-        if trust is not None:
-            check_trust(config, trust, ["backbone", "head", "aux_head"])
+        return CheckpointMetadata(rename_targets(resolve_references(config)), classes, palette)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return CheckpointMetadata(config, classes, palette), state
+
+
+def incomplete(path: Path) -> UserError:
+    """Return the error for a file whose description of a network cannot be used."""
+    return UserError(f"{path} is not a segframe checkpoint: the description of its network is incomplete")
