@@ -63,32 +63,23 @@ class Comparison(NamedTuple):
 
     def tables(self) -> list[TextTable]:
         """Return the tables of settings, of all classes, and of IoU per class."""
-        groups = self.groups
-        shown = dict(list(OVERALL.items())[:5])
-        overall = [
-            [
-                group.name,
-                value_text(group, "miou"),
-                difference_text(group.differences.get("miou")),
-                *(value_text(group, metric) for metric in list(shown)[1:]),
-            ]
-            for group in groups
-        ]
-        header = ["class"]
-        for group in groups:
+        header, shown = [], list(OVERALL.items())[:5]
+        for group in self.groups:
             header += [group.name, *(["difference"] if group.differences else [])]
-        per_class = []
-        for name in self.classes:
-            row = [name]
-            for group in groups:
-                row.append(value_text(group, f"iou/{name}"))
-                row += [difference_text(group.differences[f"iou/{name}"])] if group.differences else []
-            per_class.append(row)
+
+        def row(title: str, metric: str) -> list[str]:
+            cells = [title]
+            for group in self.groups:
+                cells.append(value_text(group, metric))
+                cells += [difference_text(group.differences[metric])] if group.differences else []
+            return cells
+
+        names = [group.name for group in self.groups]
         settings = [[name, *values] for name, values in self.settings.items()]
         tables = [
-            TextTable("Settings that differ", ["setting", *(group.name for group in groups)], settings),
-            TextTable("Metrics", ["run", "mIoU", "difference", *list(shown.values())[1:]], overall),
-            TextTable("IoU per class", header, per_class),
+            TextTable("Settings that differ", ["setting", *names], settings),
+            TextTable("Metrics", ["metric", *header], [row(title, metric) for metric, title in shown]),
+            TextTable("IoU per class", ["class", *header], [row(name, f"iou/{name}") for name in self.classes]),
         ]
         return tables if settings else tables[1:]
 
