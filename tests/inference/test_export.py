@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import UNET, build_network
+from conftest import UNET
 from small_networks import save_checkpoint
 
 from segframe import __version__
@@ -32,12 +32,13 @@ def export(run, tmp_path, overrides, *words, file="model.onnx"):
     return run(EXPORT, "checkpoint=x.ckpt", f"output={file}", *words)
 
 
-def test_the_file_holds_classes_and_a_description_and_is_free_of_sizes(run, tmp_path, needs_onnx):
-    result = export(run, tmp_path, UNET)
+def test_the_file_holds_the_networks_scores_and_a_description_and_is_free_of_sizes(run, tmp_path, needs_onnx):
+    network = save_checkpoint(tmp_path, *UNET, classes=Shapes.classes)
+    result = run(EXPORT, "checkpoint=x.ckpt", "output=model.onnx", "scores=true")
     assert result.code == 0, result.out
     assert "1 x 33 x 47" in result.out
     session = open_session(tmp_path / "model.onnx")
-    (image,), (classes,) = session.get_inputs(), session.get_outputs()
+    (image,), (classes, _) = session.get_inputs(), session.get_outputs()
     assert (image.name, image.type, image.shape) == ("images", "tensor(uint8)", ["batch", 3, "height", "width"])
     assert (classes.name, classes.type, classes.shape) == ("classes", "tensor(uint8)", ["batch", "height", "width"])
     found = session.get_modelmeta().custom_metadata_map
@@ -47,16 +48,7 @@ def test_the_file_holds_classes_and_a_description_and_is_free_of_sizes(run, tmp_
     assert found["segframe_version"] == __version__
     assert found["checkpoint_sha256"] == hashlib.sha256((tmp_path / "x.ckpt").read_bytes()).hexdigest()
     assert str(tmp_path).encode() not in (tmp_path / "model.onnx").read_bytes()
-
-
-def test_scores_are_the_networks_at_another_size_than_traced(run, tmp_path, needs_onnx):
-    result = export(run, tmp_path, PLUS, "scores=true")
-    assert result.code == 0, result.out
-    session = open_session(tmp_path / "model.onnx")
-    images = torch.randint(0, 256, (3, 3, 51, 37), dtype=torch.uint8)
-    network = build_network(*PLUS, classes=len(Shapes.classes)).eval()
-    state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
-    network.load_state_dict({name.removeprefix("segmenter."): tensor for name, tensor in state.items()})
+    images = torch.randint(0, 256, (3, 3, 51, 37), dtype=torch.uint8)  # another size than traced
     classes, scores = (torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()}))
     with torch.no_grad():
         expected = network(images)
@@ -74,6 +66,7 @@ def test_torch_export_writes_a_program_with_the_same_description(run, tmp_path):
     assert program.module(check_guards=False)(torch.zeros(1, 3, 45, 50, dtype=torch.uint8))[0].shape == (1, 45, 50)
 
 
+@pytest.mark.slow
 def test_a_branch_frozen_to_the_traced_size_fails_the_export(run, tmp_path, needs_onnx, monkeypatch):
     def frozen(x, size):
         """As if the branch were not left out of exports; the traced maps have equal sizes."""
@@ -104,6 +97,7 @@ def test_wrong_settings(run, tmp_path, words, message):
     assert message in export(run, tmp_path, UNET, *words).error
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images(run, trained, needs_onnx, monkeypatch):
     monkeypatch.setattr(int8, "MIN_AGREEMENT", 0.0)  # five steps of training
     monkeypatch.setattr(int8, "MAX_MIOU_LOSS", 1.0)
