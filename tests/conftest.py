@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -90,6 +91,7 @@ def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
 def run(tmp_path, monkeypatch, capfd):
     """Run train.py or a script: run("train.py", "data=voc") -> code, out (both streams), error (the line of it)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hydra, "get_mode", lambda *args, **kwargs: None)  # it composes all once more for a null
 
     def call(script: str, *arguments: object) -> SimpleNamespace:
         capfd.readouterr()

@@ -11,6 +11,7 @@ from time import perf_counter
 
 import pytest
 from conftest import ROOT, UNET
+from processes import fork, program
 
 from segframe.cli import main
 from segframe.errors import UserError
@@ -61,9 +62,9 @@ def test_the_console_command(monkeypatch, capsys):
 
 
 def test_every_program_has_a_function_and_a_config():
-    for program in main.PROGRAMS.values():
-        assert callable(main.load(program.function))
-        assert (program.config_dir / f"{program.config}.yaml").is_file()
+    for found in main.PROGRAMS.values():
+        assert callable(main.load(found.function))
+        assert (found.config_dir / f"{found.config}.yaml").is_file()
 
 
 def test_output_that_is_not_read_to_its_end():
@@ -74,16 +75,18 @@ def test_output_that_is_not_read_to_its_end():
     assert (result.returncode, result.stderr) == (1, b"")
 
 
-def test_the_files_of_a_report_that_is_not_read_to_its_end(tmp_path):
+def test_the_files_of_a_report_that_is_not_read_to_its_end(tmp_path, monkeypatch):
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, str(ROOT / "scripts/check_data.py"), "output_dir=out", "data.num_workers=0"]
+    monkeypatch.chdir(tmp_path)
     small = ["data.dataset.size=32", "data.dataset.num_images={train: 2, val: 2, test: 2}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": write, "stderr": subprocess.PIPE}
-    ended = subprocess.run([*command, *small], **pipes, text=True, cwd=tmp_path, env=environment)
+
+    def check():
+        os.dup2(write, 1)
+        program("scripts/check_data.py", "output_dir=out", "data.num_workers=0", *small)
+
+    assert fork(1, check) == [(1, "")]
     os.close(write)
-    assert (ended.returncode, ended.stderr) == (1, "")
     assert (tmp_path / "out/check_data.json").is_file()
 
 

@@ -75,11 +75,11 @@ def states(folder):
 
 
 def test_a_study_ends_with_table_and_command(stub, tmp_path):
-    result = stub("trials=6", LR, "backbone=resnet18,resnet34", "head=fcn")
+    result = stub("trials=4", LR, "backbone=resnet18,resnet34", "head=fcn")
     assert result.code == 0, result.out
     table = rows(tmp_path / "s/trials.csv")
     assert list(table[0])[:4] == ["trial", "optimizer.lr", "backbone", "val/miou"]
-    assert sorted(int(row["trial"]) for row in table) == list(range(6))
+    assert sorted(int(row["trial"]) for row in table) == list(range(4))
     assert {row["state"] for row in table} == {"complete"}
     values = [float(row["val/miou"]) for row in table]
     assert values == sorted(values, reverse=True)
@@ -89,21 +89,20 @@ def test_a_study_ends_with_table_and_command(stub, tmp_path):
     assert shlex.split(command)[2:] == ["head=fcn", *drawn]
     assert (tmp_path / "s/history.png").is_file()
     assert (tmp_path / "s/importances.png").is_file()
-    again = stub("trials=6", LR, "backbone=resnet18,resnet34", "head=fcn")
+    again = stub("trials=4", LR, "backbone=resnet18,resnet34", "head=fcn")
     assert (again.code, rows(tmp_path / "s/trials.csv")) == (0, table)
-    assert stub("trials=7", LR, "backbone=resnet18,resnet34", "head=fcn").code == 0
-    assert len(rows(tmp_path / "s/trials.csv")) == 7
-    other = stub("trials=7", LR, "backbone=resnet18,resnet34", "head=unet")
+    assert stub("trials=5", LR, "backbone=resnet18,resnet34", "head=fcn").code == 0
+    assert len(rows(tmp_path / "s/trials.csv")) == 5
+    other = stub("trials=5", LR, "backbone=resnet18,resnet34", "head=unet")
     assert "study=s: it was begun with other settings (head=fcn, head=unet)" in other.error
 
 
 def test_a_failed_trial_has_a_reason_and_the_study_goes_on(stub, tmp_path):
-    result = stub("trials=4", "sampler=grid", "optimizer.lr=0.1,0.2,0.3,0.4", "+limit=0.35")
+    result = stub("trials=3", "sampler=grid", "optimizer.lr=0.1,0.3,0.4", "+limit=0.35")
     assert result.code == 1
     table = {row["optimizer.lr"]: row for row in rows(tmp_path / "s/trials.csv")}
     assert {key: row["state"] for key, row in table.items()} == {
         "0.1": "complete",
-        "0.2": "complete",
         "0.3": "complete",
         "0.4": "fail",
     }
@@ -153,6 +152,7 @@ def check_complete(tmp_path, count):
         assert float(row["val/miou"]) == result["best"] == 1 - float(row["optimizer.lr"])
 
 
+@pytest.mark.slow
 def test_two_drivers_of_which_one_is_killed_twice(tmp_path):
     words = ("trials=12", LR, "+steps=8")
     first, second = start_driver(tmp_path, *words), start_driver(tmp_path, *words, "workers=2")
@@ -266,15 +266,14 @@ def test_gpus_are_divided_among_the_workers(monkeypatch, workers, gpus, shares):
     assert ("OMP_NUM_THREADS" in found[0]) == (workers == 2 and not gpus)
 
 
-@pytest.mark.parametrize(("sampler", "seeds"), [("tpe", (0, 0)), ("tpe", (0, 1))])
-def test_draws_depend_on_seed_and_number(stub, tmp_path, sampler, seeds):
+def test_draws_depend_on_seed_and_number(stub, tmp_path):
     draws = []
-    for seed in seeds:
-        assert stub("trials=3", LR, f"sampler={sampler}", f"sampler.seed={seed}").code == 0
+    for seed in (0, 0, 1):
+        assert stub("trials=2", LR, "sampler=tpe", f"sampler.seed={seed}").code == 0
         draws.append([row["optimizer.lr"] for row in rows(tmp_path / "s/trials.csv")])
         shutil.rmtree(tmp_path / "s")
-    assert (draws[0] == draws[1]) == (seeds[0] == seeds[1])
-    assert len(set(draws[0])) == 3
+    assert draws[0] == draws[1] != draws[2]
+    assert len(set(draws[0])) == 2
 
 
 def test_after_the_timeout_no_trial_is_started(stub, tmp_path):
@@ -361,8 +360,8 @@ def test_a_lease_of_another_machine_is_respected_while_it_is_fresh(tmp_path):
 def test_other_samplers(stub, tmp_path, sampler):
     if sampler == "cmaes":
         pytest.importorskip("cmaes", reason="needs pip install segframe[search]")
-    assert stub("trials=4", LR, "a=interval(0,1)", "b=x,y", f"sampler={sampler}").code == 0
-    assert len({(row["optimizer.lr"], row["a"]) for row in rows(tmp_path / "s/trials.csv")}) == 4
+    assert stub("trials=2", LR, "a=interval(0,1)", "b=x,y", f"sampler={sampler}").code == 0
+    assert len({(row["optimizer.lr"], row["a"]) for row in rows(tmp_path / "s/trials.csv")}) == 2
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ def bands(tmp_path):
 
 def configured(bands, *words):
     settings = ["data.dataset.classes=[ground,tree]", "data.channels=5", "data.max_value=4095", "data.crop_size=32"]
-    return composed("data=folder", f"data.root={bands}", *settings, "data.num_workers=0", "data.batch_size=2", *words)
+    config = composed("data=folder", "data.root=bands", *settings, "data.num_workers=0", "data.batch_size=2", *words)
+    config.data.root = str(bands)
+    return config
 
 
 @pytest.mark.parametrize("cache", ["null", "disk"])

@@ -20,7 +20,8 @@ FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,
 
 def check(photos, *overrides, num_workers=0):
     """The findings, and the splits that were checked."""
-    config = composed(f"data.root={photos}", *FOLDER[::2], *overrides, name="check_data")
+    config = composed(*FOLDER, *overrides, name="check_data")
+    config.data.root = str(photos)
     make_dataset = instantiate(config.data.dataset, "data.dataset")
     found = splits.find_splits(make_dataset, config.data, config.splits)
     splits.examine_all(found.splits, num_workers)

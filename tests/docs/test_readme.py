@@ -176,6 +176,7 @@ def test_the_example_dataset_works(tmp_path, monkeypatch):
     assert dataset[0]["mask"].unique().tolist() == [1]
 
 
+@pytest.mark.slow
 def test_the_example_of_an_own_package_works(tmp_path, run, monkeypatch):
     """Head, loss and dataset of the page, outside of segframe: trained, evaluated, predicted with, resumed."""
     for file, text in (("data", "class SideBySide"), ("head", "class Linear"), ("loss", "class Focal")):

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, UNET, build_network
+from conftest import UNET
 from small_networks import save_checkpoint
 
 from segframe import __version__
@@ -15,6 +15,7 @@ from segframe.errors import UserError
 from segframe.inference import int8, parity
 from segframe.inference.int8 import Images
 from segframe.inference.onnx_network import open_session
+from segframe.models.from_checkpoint import restore
 from segframe.models.heads import unet
 
 EXPORT = "scripts/export.py"
@@ -49,22 +50,15 @@ def test_the_file_holds_classes_and_a_description_and_is_free_of_sizes(exported)
     assert "crop_size: 32" in found["config"]
 
 
-def test_scores_are_the_networks_at_another_size_than_traced(run, tmp_path, needs_onnx):
-    result = export(run, tmp_path, PLUS, "scores=true")
-    assert result.code == 0, result.out
-    assert "1 x 33 x 47" in result.out
-    content = (tmp_path / "model.onnx").read_bytes()
-    assert not [path for path in (tmp_path, ROOT) if str(path).encode() in content]
-    session = open_session(tmp_path / "model.onnx")
+def test_scores_are_the_networks_at_another_size_than_traced(exported):
+    session, network = open_session(exported / "model.onnx"), restore(exported / "first").segmenter
     images = torch.randint(0, 256, (3, 3, 51, 37), dtype=torch.uint8)
-    network = build_network(*PLUS, classes=len(Shapes.classes)).eval()
-    state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
-    network.load_state_dict({name.removeprefix("segmenter."): tensor for name, tensor in state.items()})
     classes, scores = (torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()}))
     with torch.no_grad():
         expected = network(images)
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
     assert (classes == expected.argmax(1)).float().mean() > 0.999
+    assert str(exported).encode() not in (exported / "model.onnx").read_bytes()
 
 
 @pytest.mark.slow
@@ -77,6 +71,7 @@ def test_torch_export_writes_a_program_with_the_same_description(run, tmp_path):
     assert program.module(check_guards=False)(torch.zeros(1, 3, 45, 50, dtype=torch.uint8))[0].shape == (1, 45, 50)
 
 
+@pytest.mark.slow
 def test_a_branch_frozen_to_the_traced_size_fails_the_export(run, tmp_path, needs_onnx, monkeypatch):
     def frozen(x, size):
         """As if the branch were not left out of exports; the traced maps have equal sizes."""
@@ -107,6 +102,7 @@ def test_wrong_settings(run, tmp_path, words, message):
     assert message in export(run, tmp_path, UNET, *words).error
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images(run, trained, needs_onnx, monkeypatch):
     monkeypatch.setattr(int8, "MIN_AGREEMENT", 0.0)  # five steps of training
     monkeypatch.setattr(int8, "MAX_MIOU_LOSS", 1.0)

@@ -20,7 +20,7 @@ RUN = ("backbone=resnet18", "head=deeplabv3plus", *IMAGES, "data.dataset.size=72
 STEPS = ("trainer.max_steps=2", "trainer.val_every_n_steps=2", "callbacks=none", "logger=none", "output_dir=run")
 
 
-@pytest.mark.parametrize("inference", ["whole", "sliding_window"])
+@pytest.mark.parametrize("inference", [pytest.param("whole", marks=pytest.mark.slow), "sliding_window"])
 def test_validation_evaluation_and_prediction_agree_to_the_bit(run, tmp_path, inference):
     result = run("train.py", *RUN, *STEPS, f"inference={inference}", "trainer.precision=bf16-mixed")
     assert result.code == 0, result.out

@@ -26,7 +26,7 @@ FILE = Path("file.pth")
 @pytest.mark.parametrize(
     ("name", "output"),
     [
-        ("vainf_deeplabv3_resnet101", "os16"),
+        pytest.param("vainf_deeplabv3_resnet101", "os16", marks=pytest.mark.slow),
         ("vainf_deeplabv3plus_resnet50", "os16"),
         ("unet_bilinear", "eval"),
     ],

@@ -14,7 +14,7 @@ BACKBONES = (  # one of each class and variant
     *("resnet18", "vgg11_bn", "vgg16_fc", "vgg16_bn_indices", "vgg16_aspp_s", "vgg16_largefov", "xception41", "unet"),
     *("alexnet_fc", "timm"),
 )
-SMALL = {"unet": ("backbone.channels=[4,4,4,4,4]",), "timm": ("backbone.variant=efficientnet_b0",)}
+SMALL = {"unet": ("backbone.channels=[4,4,4,4,4]",), "timm": ("backbone.variant=mobilenetv3_small_050",)}
 
 
 def network(*words):

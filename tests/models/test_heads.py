@@ -14,14 +14,13 @@ from segframe.models.logits import Logits
 HEADS = options("head")
 
 
-# Every backbone with three heads in turn; those that extend the image, only with FCN's, which crop.
+# Every backbone with a head in turn; those that extend the image, only with FCN's, which crop.
 ANY = [head for head in HEADS if head not in OWN_BACKBONE]
 FCNS = [head for head in ANY if re.match(r"fcn\d", head)]
 PAIRS = [
-    pytest.param(*backbone.values, heads[(3 * k + j) % len(heads)], marks=backbone.marks)
+    pytest.param(*backbone.values, heads[k % len(heads)], marks=backbone.marks)
     for k, backbone in enumerate(BACKBONES)
     for heads in [FCNS if backbone.values[0].endswith("_original") else ANY]
-    for j in range(3)
     if backbone.values[0] != "unet_original"
 ] + [(backbone, head) for head, (backbone, _) in OWN_BACKBONE.items()]
 
@@ -30,7 +29,7 @@ PAIRS = [
 def test_heads_read_any_backbone(backbone, head):
     with torch.device("meta"):
         segmenter = build_network(f"backbone={backbone}", f"head={head}", classes=5).eval()
-        for size in ((32, 32), (33, 101), (97, 50)):
+        for size in ((32, 32), (97, 50)):
             logits = segmenter.outputs(torch.empty(2, 3, *size))["main"]
             assert logits.size == size
             assert logits.values.shape[:2] == (2, 5)
@@ -66,7 +65,7 @@ def test_what_does_not_fit_is_refused(words, message):
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_reach_the_first_convolution(head):
     torch.manual_seed(0)
-    backbone, small = OWN_BACKBONE.get(head, ("resnet18", []))
+    backbone, small = OWN_BACKBONE.get(head, ("unet", ["backbone.channels=[4,4,8,8,8]"]))
     aux = "none" if backbone == "unet_original" else "fcn"
     segmenter = build_network(f"backbone={backbone}", *small, f"head={head}", f"aux_head={aux}", classes=3)
     optimizer = torch.optim.SGD((p for p in segmenter.parameters() if p.requires_grad), lr=0.1)

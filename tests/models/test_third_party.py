@@ -57,17 +57,22 @@ def test_torchvision(monkeypatch, head, backbone, aux):
             agree(ours.outputs(images)["aux"].full(), expected["aux"])
 
 
+def slow(*values):
+    """A network of which a smaller or a later one of the same kind is tested by default."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "output", "origin"),
     [
-        ("fcn32s", ["model=fcn32s_original"], "eval", "pytorch-fcn's FCN-32s"),
-        ("fcn16s", ["model=fcn16s_original"], "eval", "pytorch-fcn's FCN-16s"),
+        slow("fcn32s", ["model=fcn32s_original"], "eval", "pytorch-fcn's FCN-32s"),
+        slow("fcn16s", ["model=fcn16s_original"], "eval", "pytorch-fcn's FCN-16s"),
         ("fcn8s", ["model=fcn8s_original"], "eval", "pytorch-fcn's FCN-8s"),
-        ("fcn8s_atonce", ["model=fcn8s-atonce_original"], "eval", "pytorch-fcn's FCN-8s"),
+        slow("fcn8s_atonce", ["model=fcn8s-atonce_original"], "eval", "pytorch-fcn's FCN-8s"),
         ("vainf_deeplabv3_resnet50", ["model=deeplabv3"], "os8", "VainF's DeepLabV3 "),
-        ("vainf_deeplabv3_resnet101", [*DEEPLAB101, "head=deeplabv3"], "os16", "VainF's DeepLabV3 "),
-        ("vainf_deeplabv3plus_resnet101", [*DEEPLAB101, "head=deeplabv3plus_vainf"], "os16", "VainF's DeepLabV3+ "),
-        ("vainf_deeplabv3plus_resnet50", [*PLUS50, "head.output_stride=8"], "os8", "VainF's DeepLabV3+ "),
+        slow("vainf_deeplabv3_resnet101", [*DEEPLAB101, "head=deeplabv3"], "os16", "VainF's DeepLabV3 "),
+        slow("vainf_deeplabv3plus_resnet101", [*DEEPLAB101, "head=deeplabv3plus_vainf"], "os16", "VainF's DeepLabV3+ "),
+        slow("vainf_deeplabv3plus_resnet50", [*PLUS50, "head.output_stride=8"], "os8", "VainF's DeepLabV3+ "),
         ("vainf_deeplabv3plus_resnet50", [*PLUS50, "head.output_stride=16"], "os16", "VainF's DeepLabV3+ "),
         ("unet", ["model=unet"], "eval", "milesial's U-Net"),
         ("unet_bilinear", ["model=unet_bilinear"], "eval", "milesial's U-Net"),

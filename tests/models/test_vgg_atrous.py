@@ -6,6 +6,7 @@ from conftest import composed
 from torchvision.models import vgg16
 
 from segframe.models.build import build_backbone
+from segframe.models.weights import pretrained
 
 
 def make(*overrides):
@@ -37,10 +38,11 @@ def test_dilations(backbone, rates):
     assert isinstance(network.average, torch.nn.AvgPool2d) == (backbone == "vgg16_largefov")
 
 
-def test_fc6_and_fc7_are_chosen_units_of_the_classifier(tmp_path):
+def test_fc6_and_fc7_are_chosen_units_of_the_classifier(tmp_path, monkeypatch):
     torch.manual_seed(1)
-    state = vgg16().state_dict()
-    torch.save(state, tmp_path / "vgg16.pth")
+    state = vgg16(init_weights=False).state_dict()
+    (tmp_path / "vgg16.pth").touch()
+    monkeypatch.setattr(pretrained, "read_file", lambda path: state)  # half a gigabyte
     network = make("backbone=vgg16_aspp", f"backbone.weights={tmp_path / 'vgg16.pth'}", "backbone.fc_channels=4")
     torch.testing.assert_close(network.stages[4][4].weight, state["features.28.weight"])
     classifier6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[:, :, ::3, ::3].flatten(1)

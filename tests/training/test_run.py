@@ -132,6 +132,7 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
         # evaluate would compute such a network in float32, so its figures would not be the run's.
         ({"trainer.precision": "bf16-true"}, "trainer.precision=bf16-true: unknown; choose auto, 32-true"),
         ({"trainer.gradient_clip_val": -1.0}, "trainer.gradient_clip_val"),
+        ({"trainer.sync_batch_norm": "maybe"}, "trainer.sync_batch_norm=maybe: it must be auto, true or false"),
     ],
     ids=str,
 )
