@@ -29,8 +29,8 @@ class ShiftAndStitch(Inference):
         stride = logit_stride(network)
         if stride == 1:
             raise UserError(
-                "inference=shift_and_stitch: the logits of this network are as large as the image; choose a checkpoint "
-                "whose head has coarse logits (fcn, deeplabv3, ...)"
+                "inference=shift_and_stitch: the logits of this network are as large as the image; choose a head with "
+                "coarse logits (fcn, deeplabv3, ...), and no exported file"
             )
         if stride % self.factor:
             raise UserError(f"inference.factor={self.factor}: it does not divide the stride of this network, {stride}")
