@@ -39,7 +39,8 @@ def compared_settings(config: DictConfig) -> dict[str, str | float]:
     A sweep types the same settings in all of its jobs, the default values among them. Left out are those that only
     repeat another setting, and those that only the chosen part has; a part chosen by its option's name has that name.
     """
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    # Unresolved: words may refer to settings, which are not part of Hydra's config.
+    typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     options = dict(word.lstrip("+").split("=", 1) for word in typed if "=" in word)
     changed = changed_settings(plain(config, resolve=True))
     names = {name for name, _, default in changed if default != "-"} | options.keys()
@@ -62,6 +63,7 @@ def plain(config: DictConfig, resolve: bool) -> dict[str, Any]:
 def default_config() -> DictConfig:
     """The config of `python train.py`, composed also while Hydra runs a program with another one."""
     running = GlobalHydra.instance().hydra
+    schema.store_schemas()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):

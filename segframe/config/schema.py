@@ -272,6 +272,11 @@ _config_dirs = [CONFIG_DIR]
 def register(own: Path | None = None) -> None:
     """Register the schemas with Hydra; `own`: the folder of the user's own configs, where there is one."""
     _config_dirs[1:] = [own] if own is not None else []
+    store_schemas()
+
+
+def store_schemas() -> None:
+    """Register the schemas; processes that a launcher started have not done so."""
     store = ConfigStore.instance()
     # A group, so that summary.yaml can build on train.yaml with a wider schema.
     store.store(group="schema", name="train", node=TrainConfig)

@@ -49,6 +49,6 @@ def find_resume_checkpoint(folder: Path) -> Path:
             damaged.append(str(error))
         else:
             for message in damaged:
-                print(f"{message}; resuming from {path.name}")
+                print(f"{message}; resuming from {path.name}", flush=True)
             return path
     raise UserError("; ".join(damaged) or f"there is no checkpoint in {folder}, so no run to continue")

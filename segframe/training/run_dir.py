@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -91,6 +91,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
     for place in (folder, folder / "checkpoints"):
         remove_temporary_files(place)
     hydra = HydraConfig.get()
+    words: Any = OmegaConf.to_container(hydra.overrides.task)  # unresolved: they may refer to settings
     chosen = {group: option for group, option in hydra.runtime.choices.items() if group in schema.groups()}
     environment = {
         "python": platform.python_version(),
@@ -99,7 +100,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
         "device": str(trainer.strategy.root_device),
         "devices": distributed.world(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "command": [hydra.job.name, *hydra.overrides.task],
+        "command": [hydra.job.name, *words],
         "parts": started_with(folder) if config.resume else chosen,
     }
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")

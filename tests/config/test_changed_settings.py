@@ -45,6 +45,12 @@ def test_runs_are_compared_by_what_was_changed_or_typed(typed):
     assert composed().trainer.max_epochs == 50, "typed, though it is the default"
 
 
+def test_a_typed_setting_that_repeats_another_is_left_out(typed):
+    assert compared_settings(typed("data.batch_size=4", "scheduler.warmup_steps=${data.batch_size}")) == {
+        "data.batch_size": 4
+    }
+
+
 def test_parts_have_the_names_of_their_options(typed):
     found = compared_settings(typed("model=fcn8s", "optimizer=adamw", "trainer.compile=false"))
     assert (found["model"], found["optimizer"], found["trainer.compile"]) == ("fcn8s", "adamw", "false")
