@@ -43,10 +43,10 @@ def test_a_sweep_ends_with_a_table_and_continues(run, tmp_path):
 
 
 def test_a_sweep_without_a_name_stays_in_one_folder(run, tmp_path):
-    result = run("train.py", *SWEEP, "optimizer.lr=0.01")
+    result = run("train.py", *SWEEP, "optimizer.lr=0.01,0.001")
     assert result.code == 0, result.out
     (folder,) = (tmp_path / "outputs").glob("*/*_sweep")
-    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["0_optimizer.lr-0.01"]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0_optimizer.lr-0.01", "1_optimizer.lr-0.001"}
     assert (folder / "sweep.csv").is_file()
 
 

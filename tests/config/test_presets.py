@@ -3,6 +3,7 @@
 import json
 import warnings
 from functools import cache
+from itertools import zip_longest
 
 import hydra.utils
 import numpy as np
@@ -23,7 +24,6 @@ from segframe.inference.parity import MIN_AGREEMENT, SIZES, check_parity, sample
 NO_PARTS = {"script", "hydra"}
 """Folders with settings of Hydra."""
 GROUPS = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir() and path.name not in NO_PARTS)
-OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 OF_SCRIPTS = {"postprocess"}
 """Groups that evaluate.yaml and predict.yaml list, and train.yaml does not."""
 OF_SEARCH = {"pruner", "sampler", "search"}
@@ -35,21 +35,35 @@ def plain(path):
     return OmegaConf.to_container(OmegaConf.load(path))
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes(group, option):
-    if group in OF_SEARCH:
-        pytest.importorskip("optuna", reason="needs pip install segframe[search]")
-        config = composed(f"{group}={option}", "study=s", name="search")
-        validate.check_targets(config, without=["search"])
-        return
-    if group in OF_SCRIPTS:
-        config = composed(f"{group}={option}", "inference=whole", "checkpoint=x", "input=x", "output=x", name="predict")
-    else:
-        folder = ["data.root=photos", "data.dataset.classes=[road,sky]"] if option == "folder" else []
-        config = composed(f"{group}={option}", *folder)
-        validate.check_keys(config)
+def together(*groups):
+    """Command lines that choose every option of these groups, one of each at once: composing takes the time."""
+    columns = [[f"{group}={option}" for option in options(group)] for group in groups]
+    return [[word for word in words if word] for words in zip_longest(*columns)]
+
+
+PARTS = sorted(set(GROUPS) - OF_SCRIPTS - OF_SEARCH - {"model", "experiment"})
+
+
+@pytest.mark.parametrize("words", [*together(*PARTS), *together("model"), *together("experiment")], ids=" ".join)
+def test_every_option_composes(words):
+    folder = ["data.root=photos", "data.dataset.classes=[road,sky]"] if "data=folder" in words else []
+    config = composed(*words, *folder)
+    validate.check_keys(config)
     validate.check_targets(config)
     assert foreign_parts(OmegaConf.to_container(config)) == {}
+
+
+@pytest.mark.parametrize("words", together("inference", *OF_SCRIPTS), ids=" ".join)
+def test_every_option_of_scripts_composes(words):
+    config = composed(*words, "checkpoint=x", "input=x", "output=x", name="predict")
+    validate.check_targets(config)
+    assert foreign_parts(OmegaConf.to_container(config)) == {}
+
+
+@pytest.mark.parametrize("words", together(*sorted(OF_SEARCH)), ids=" ".join)
+def test_every_option_of_searches_composes(words):
+    pytest.importorskip("optuna", reason="needs pip install segframe[search]")
+    validate.check_targets(composed(*words, "study=s", name="search"), without=["search"])
 
 
 @pytest.mark.parametrize("option", options("hydra/launcher"))

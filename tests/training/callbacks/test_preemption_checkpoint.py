@@ -1,15 +1,15 @@
 """Runs that are killed or asked to end: the same command again ends them as if nothing had happened."""
 
 import multiprocessing
-import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from conftest import UNET
-from processes import program
+from conftest import ROOT, UNET
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segframe import preemption
@@ -22,20 +22,18 @@ WORDS = (
     *(*UNET, "trainer.max_steps=10", "trainer.val_every_n_steps=5", "trainer.checkpoint_every=3"),
     *("callbacks.curves.every_n_steps=2", "callbacks.images.num_images=1", "~callbacks.report", "resume=auto"),
 )
-
-
-def killed(hook, step, *words):
-    """Train in this process, which is killed with its data workers."""
-    os.setsid()
-    usual = getattr(PreemptionCheckpoint, hook)
-
-    def kill(self, trainer, *args):
-        if trainer.global_step == step:
-            os.killpg(0, signal.SIGKILL)
-        usual(self, trainer, *args)
-
-    setattr(PreemptionCheckpoint, hook, kill)
-    program("train.py", *words)
+KILLED = """
+import os, runpy, sys
+from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
+hook = PreemptionCheckpoint.{hook}
+def kill(self, trainer, *args):
+    if trainer.global_step == {step}:
+        os.killpg(0, 9)
+    hook(self, trainer, *args)
+PreemptionCheckpoint.{hook} = kill
+sys.argv[:] = ["train.py"] + {words}
+runpy.run_path({root} + "/train.py", run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -120,11 +118,10 @@ def test_asked_to_end(run, whole, handlers, tmp_path, monkeypatch, number, hook,
     ],
 )
 def test_killed(run, whole, tmp_path, hook, step, workers, kept):
-    words = (*WORDS, "output_dir=parts", f"data.num_workers={workers}")
-    process = multiprocessing.get_context("fork").Process(target=killed, args=(hook, step, *words))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    words = [*WORDS, "output_dir=parts", f"data.num_workers={workers}"]
+    code = KILLED.format(hook=hook, step=step, words=words, root=repr(str(ROOT)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, start_new_session=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     check_resumed(run, whole, tmp_path / "parts", workers, kept)
 
 
