@@ -229,6 +229,7 @@ def test_every_preset_learns_four_images_by_heart_and_is_exported(model, run, tm
 EXPORTED = {
     "convnext": ("backbone=convnext_tiny", "head=unet"),
     "mobilenet": ("backbone=mobilenetv2", "head=deeplabv3plus"),
+    "lite0": ("backbone=efficientnet_lite0", "head=deeplabv3plus", "head.output_stride=32"),
     "bilinear_segnet": ("backbone=vgg11_bn", "head=segnet", "head.upsampling=bilinear", "head.depths=[1,1,1,1,1]"),
     "caffe_resnet": ("backbone=resnet50_caffe", "head=deeplabv3_paper", "normalize=caffe"),
 }
@@ -240,7 +241,7 @@ def test_other_networks_are_exported(name):
     """With random weights in place of zeros, which would make the check vacuous."""
     for module in export_graph.MODULES:
         pytest.importorskip(module, reason="needs pip install segframe[export]")
-    if name in ("convnext", "mobilenet"):
+    if name in ("convnext", "mobilenet", "lite0"):
         pytest.importorskip("timm", reason="timm is not installed")
     torch.manual_seed(0)
     segmenter = build_network(*EXPORTED[name], classes=5)

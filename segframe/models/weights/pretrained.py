@@ -14,6 +14,7 @@ from torchvision.models import get_model_weights
 
 from segframe.errors import UserError
 from segframe.models.weights.checkpoint import load_state_dict
+from segframe.models.weights.packaged import PACKAGED, packaged_state
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,18 @@ def timm_state(variant: str, weights: str, imagenet: str | None) -> dict[str, Te
             f"backbone.weights={weights}: neither a file nor weights of timm's {variant}, "
             f"which are {', '.join(['imagenet', *known]) if known else 'none'} (null: from scratch)"
         )
+    if weights in IMAGENET and variant in PACKAGED:
+        with torch.device("meta"):
+            names = list(timm.create_model(variant).state_dict())
+        if (state := packaged_state(variant, names)) is not None:
+            return state
     try:
         source = timm.create_model(f"{variant}.{tag}", pretrained=True)
     except Exception as error:  # any of the hub's HTTP library
+        package = "install the extra [weights], " if variant in PACKAGED else ""
         raise UserError(
             f"backbone.weights={weights}: cannot get timm's {variant}.{tag} "
-            f"({str(error).partition(chr(10))[0]}); give a local copy of its file as backbone.weights=<file>, "
+            f"({str(error).partition(chr(10))[0]}); {package}give a local copy of its file as backbone.weights=<file>, "
             "or train from scratch with backbone.weights=null"
         ) from error
     mean, std = ([round(255 * value, 3) for value in source.pretrained_cfg[key]] for key in ("mean", "std"))
