@@ -150,7 +150,8 @@ def test_command_lines(run, words, expected):
 def test_a_missing_checkpoint(run):
     for script, more in (("scripts/evaluate.py", ()), ("scripts/predict.py", ("input=.", "output=out"))):
         assert "there is no checkpoint absent.ckpt" in run(script, "checkpoint=absent.ckpt", *more).error
-    expected = "checkpoint must be given: checkpoint=<a checkpoint file, or a run's folder (its best checkpoint)>"
+    run_folder = "<a run's folder (its best checkpoint), a checkpoint file, or an exported model.onnx>"
+    expected = f"checkpoint must be given: checkpoint={run_folder}"
     assert run("scripts/evaluate.py").error == f"error: {expected}"
     error = run("scripts/predict.py").error
     assert error.startswith(f"error: checkpoint and input and output must {expected[16:]} input=<an image")

@@ -75,11 +75,11 @@ def states(folder):
 
 
 def test_a_study_ends_with_table_and_command(stub, tmp_path):
-    result = stub("trials=4", LR, "backbone=resnet18,resnet34", "head=fcn")
+    result = stub("trials=5", LR, "backbone=resnet18,resnet34", "head=fcn")
     assert result.code == 0, result.out
     table = rows(tmp_path / "s/trials.csv")
     assert list(table[0])[:4] == ["trial", "optimizer.lr", "backbone", "val/miou"]
-    assert sorted(int(row["trial"]) for row in table) == list(range(4))
+    assert sorted(int(row["trial"]) for row in table) == list(range(5))
     assert {row["state"] for row in table} == {"complete"}
     values = [float(row["val/miou"]) for row in table]
     assert values == sorted(values, reverse=True)
@@ -91,9 +91,9 @@ def test_a_study_ends_with_table_and_command(stub, tmp_path):
     assert (tmp_path / "s/importances.png").is_file()
     again = stub("trials=4", LR, "backbone=resnet18,resnet34", "head=fcn")
     assert (again.code, rows(tmp_path / "s/trials.csv")) == (0, table)
-    assert stub("trials=5", LR, "backbone=resnet18,resnet34", "head=fcn").code == 0
-    assert len(rows(tmp_path / "s/trials.csv")) == 5
-    other = stub("trials=5", LR, "backbone=resnet18,resnet34", "head=unet")
+    assert stub("trials=6", LR, "backbone=resnet18,resnet34", "head=fcn").code == 0
+    assert len(rows(tmp_path / "s/trials.csv")) == 6
+    other = stub("trials=6", LR, "backbone=resnet18,resnet34", "head=unet")
     assert "study=s: it was begun with other settings (head=fcn, head=unet)" in other.error
 
 

@@ -180,7 +180,7 @@ def test_images_that_cannot_be_predicted_are_skipped(run, tmp_path):
 
 WRONG_SETTINGS = [
     ("output_stride=8", "cannot be built at output_stride=8"),
-    ("inference=shift_and_stitch", "head has coarse logits"),
+    ("inference=shift_and_stitch", "choose a head with coarse logits"),
     ("heatmaps=5", "heatmaps=5: the checkpoint has no such class; there is k0, "),
     ("heatmaps=[[k0]]", "heatmaps=['k0']: the checkpoint has no such class"),
     ("alpha=2", "alpha=2.0: it must be between 0 and 1"),

@@ -100,7 +100,7 @@ def test_errors():
     coarse, _ = pair_of_networks(Unpadded(0), Unpadded(0))
     with pytest.raises(UserError, match=r"inference\.factor=3: it does not divide the stride of this network, 4"):
         ShiftAndStitch(3)(coarse, images())
-    with pytest.raises(UserError, match="head has coarse logits"):
+    with pytest.raises(UserError, match="choose a head with coarse logits"):
         ShiftAndStitch(2)(build_network("backbone=resnet18", "head=fcn32s", classes=3), images())
     with pytest.raises(UserError, match=r"inference\.factor=0: it must be 1 or more"):
         ShiftAndStitch(0)
