@@ -78,7 +78,89 @@ def test_scales_in_steps():
     assert heights == {20, 30, 40, 50, 60}
 
 
+def test_windows_without_settings_for_classes_are_those_of_older_versions():
+    crop = RandomScaleCrop((65, 97))
+    image, mask = np.zeros((90, 130, 3), np.uint8), np.zeros((90, 130), np.uint8)
+    for seed, spans in enumerate(
+        [
+            [(90, 159, 29, 68, 1, 65), (130, 230, 5, 62, 1, 97)],
+            [(90, 63, 0, 90, 0, 63), (130, 91, 0, 130, 0, 91)],
+            [(90, 174, 55, 90, 1, 65), (130, 251, 6, 58, 1, 97)],
+        ]
+    ):
+        crop.set_random_seed(seed)
+        crop(image=image, mask=mask)
+        assert list(crop.params["spans"]) == spans
+
+
+def street():
+    """A mask of classes 0 and 1, with a row of void and a small object of class 2."""
+    mask = np.zeros((120, 160), np.uint8)
+    mask[:, 100:] = 1
+    mask[0] = 255
+    mask[70:74, 60:66] = 2
+    return np.repeat(mask[..., None], 3, 2), mask
+
+
+def masks_of_seeds(number, **settings):
+    image, mask = street()
+    return [Transform([RandomScaleCrop(40, **settings)])(image, mask, seed)[1] for seed in range(number)]
+
+
+def largest_share(mask):
+    counts = np.bincount(mask[mask != 255], minlength=1)
+    return counts.max() / max(1, counts.sum())
+
+
+def test_windows_of_one_class_are_drawn_again():
+    plain = masks_of_seeds(100, scale=(1, 1))
+    again = masks_of_seeds(100, scale=(1, 1), max_class_share=0.75)
+    kept = [(before, after) for before, after in zip(plain, again, strict=True) if largest_share(before) <= 0.75]
+    assert 5 < len(kept) < 50
+    assert all((before == after).all() for before, after in kept)
+    # Windows with a quarter to three quarters of each class start at 21 of 121 columns; eleven draws may all miss them.
+    expected = 1 - (1 - 21 / 121) ** 11
+    assert np.mean([largest_share(mask) <= 0.75 for mask in again]) == pytest.approx(expected, abs=0.1)
+
+
+def test_windows_without_labels_are_drawn_again():
+    image, mask = street()
+    mask[:, :130] = 255
+    crop = Transform([RandomScaleCrop(40, (1, 1), max_class_share=1.0)])
+    windows = [crop(image, mask, seed)[1] for seed in range(40)]
+    assert np.mean([(window != 255).any() for window in windows]) > 0.9
+
+
+def test_windows_around_rare_classes():
+    """Each class is drawn in inverse proportion to its pixels, then one of its pixels as the window's centre."""
+    sizes = np.bincount(street()[1].ravel())[:3]
+    for scale in (0.5, 1, 2):
+        centres = [mask[20, 20] for mask in masks_of_seeds(150, scale=(scale, scale), rare_class_probability=1.0)]
+        assert np.mean([centre == 2 for centre in centres]) >= (1 / sizes / (1 / sizes).sum())[2] - 0.05
+    half = masks_of_seeds(300, scale=(1, 1), rare_class_probability=0.5)
+    with_object = np.mean([(mask == 2).any() for mask in half])
+    plain = np.mean([(mask == 2).any() for mask in masks_of_seeds(300, scale=(1, 1))])
+    assert with_object == pytest.approx((1 + plain) / 2, abs=0.1)
+
+
+def test_class_windows_of_any_mask():
+    """Images smaller than the window, masks of void alone, images without a mask."""
+    settings = {"max_class_share": 0.5, "rare_class_probability": 1.0}
+    image = np.zeros((10, 12, 3), np.uint8)
+    for mask in (np.full((10, 12), 255, np.uint8), np.full((10, 12), 7, np.uint8)):
+        _, window = Transform([RandomScaleCrop(32, (1, 1), **settings)])(image, mask, seed=0)
+        assert (window[:10, :12] == mask).all()
+    assert RandomScaleCrop(32, **settings)(image=image)["image"].shape == (32, 32, 3)
+    image, mask = street()
+    transform = Transform([RandomScaleCrop(40, **settings)])
+    first, other, again = (transform(image, mask, seed)[1] for seed in (3, 4, 3))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
 def test_wrong_crops():
+    check_error(lambda: RandomScaleCrop(9, max_class_share=75), "transforms.max_class_share=75", "between 0 and 1")
+    check_error(lambda: RandomScaleCrop(9, rare_class_probability=-1), "transforms.rare_class_probability=-1")
     check_error(lambda: RandomScaleCrop((1, 2, 3)), "height, width")
     check_error(lambda: RandomScaleCrop(9, scale=(2, 1)), "2, 1")
     check_error(lambda: RandomScaleCrop(9, step=0), "step is 0")

@@ -154,10 +154,11 @@ def test_the_example_head_works(tmp_path, monkeypatch):
 
 
 def test_the_example_loss_works(tmp_path, monkeypatch):
-    loss = example("extending.md", "python", "class Focal", tmp_path, monkeypatch, "docs_focal").Focal(gamma=0.0)
+    module = example("extending.md", "python", "class Generalized", tmp_path, monkeypatch, "docs_loss")
+    loss = module.Generalized(q=1.0)
     logits = Logits(torch.randn(2, 3, 4, 4), (8, 8), None)
     mask = torch.randint(3, (2, 8, 8)).byte()
-    expected = torch.nn.functional.cross_entropy(logits.full(), mask.long())
+    expected = 1 - logits.full().softmax(1).gather(1, mask.long()[:, None]).mean()
     torch.testing.assert_close(loss(logits, mask), expected)
     halves = [
         (logits._replace(values=values), part)
@@ -179,10 +180,10 @@ def test_the_example_dataset_works(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_example_of_an_own_package_works(tmp_path, run, monkeypatch):
     """Head, loss and dataset of the page, outside of segframe: trained, evaluated, predicted with, resumed."""
-    for file, text in (("data", "class SideBySide"), ("head", "class Linear"), ("loss", "class Focal")):
+    for file, text in (("data", "class SideBySide"), ("head", "class Linear"), ("loss", "class Generalized")):
         (source,) = [block for block in blocks("extending.md", "python") if text in block]
         (settings,) = [block for block in blocks("extending.md", "yaml") if f"mypackage.{text[6:]}" in block]
-        name = {"data": "data/cells", "head": "head/linear", "loss": "loss/focal"}[file]
+        name = {"data": "data/cells", "head": "head/linear", "loss": "loss/generalized"}[file]
         for path, content in ((f"mypackage/{file}.py", source), (f"conf/{name}.yaml", settings)):
             (tmp_path / "own" / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "own" / path).write_text(content)
@@ -206,7 +207,7 @@ def test_the_example_of_an_own_package_works(tmp_path, run, monkeypatch):
         for line in block.splitlines()
         if line.startswith("python")
     ]
-    names = "trust=[mypackage.Focal,mypackage.Linear,mypackage.SideBySide]"
+    names = "trust=[mypackage.Generalized,mypackage.Linear,mypackage.SideBySide]"
     result = run(*train, *small, "trainer.max_steps=2")
     assert (result.code, names in result.out) == (0, True), result.out
     for words, trust in ((evaluate, names), (predict, "trust=[mypackage]"), (resume, "trust=[mypackage]")):

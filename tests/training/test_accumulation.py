@@ -53,7 +53,9 @@ def halves():
         ("loss.class_weights=[0.1,2,0.3,4,0.5,6,0.7,8]", "loss.reduction=pixel_mean"),
         ("loss.reduction=sum",),
         ("loss=cross_entropy_coarse", "aux_head=fcn", "aux_head.dropout=0"),
-        ("loss=cross_entropy_dice", "loss.weights.dice=0"),
+        ("loss=sum", "loss.weights.lovasz=0"),
+        ("loss=focal", "loss.class_weights=[0.1,2,0.3,4,0.5,6,0.7,8]"),
+        ("loss=lovasz",),
     ],
     ids=str,
 )
@@ -73,10 +75,11 @@ def test_caffes_iter_size_is_the_mean_of_the_batches():
     assert (found - gradients(batches=[large])).abs().max() > 0.1 * found.abs().max()
 
 
-def test_dice_is_the_mean_of_the_batches():
+@pytest.mark.parametrize("words", ["loss=dice", "loss=ohem"])
+def test_some_losses_are_the_mean_of_the_batches(words):
     small, _ = halves()
-    found = gradients("loss=dice", batches=small, step_masks=[mask for _, mask in small])
-    torch.testing.assert_close(found, gradients("loss=dice", batches=small), rtol=0, atol=1e-12)
+    found = gradients(words, batches=small, step_masks=[mask for _, mask in small])
+    torch.testing.assert_close(found, gradients(words, batches=small), rtol=0, atol=1e-12)
 
 
 def test_runs_in_batches_of_another_size_are_equal(run, tmp_path):

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from segframe.errors import UserError
+from segframe.errors import UserError, check_range
 from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 
 
 class WeightedSum(Loss):
-    """Sum of `terms`, each multiplied by its entry in `weights`."""
+    """Sum of `terms`, each multiplied by its entry in `weights`; those of weight 0 are not computed."""
 
     def __init__(self, terms: dict[str, Loss], weights: dict[str, float]) -> None:
         super().__init__()
@@ -19,7 +19,11 @@ class WeightedSum(Loss):
         if words:
             named = f"loss.weights names {', '.join(weights)}, the terms are {', '.join(terms)}"
             raise UserError(f"{named}; add {' '.join(words)}")
-        self.terms = nn.ModuleDict(terms)
+        for name, weight in weights.items():
+            check_range(f"loss.weights.{name}", weight, 0)
+        if not any(weights.values()):
+            raise UserError("loss.weights are all 0: nothing would be learned; give at least one above 0")
+        self.terms = nn.ModuleDict({name: term for name, term in terms.items() if weights[name]})
         self.weights = weights
 
     def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segframe import IGNORE_INDEX
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError
 from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
+from segframe.models.losses.class_weights import check_number, summed_weights, weights_tensor
 from segframe.models.ops.cross_entropy import cross_entropy
 
 
@@ -32,29 +32,20 @@ class CrossEntropy(Loss):
         reduction: Literal["mean", "pixel_mean", "sum"] = "mean",
     ) -> None:
         super().__init__()
-        assert class_weights != "auto", "auto is resolved when the config is finished"
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing must lie in [0, 1), got {label_smoothing}")
-        for weight in class_weights or ():
-            check_range("loss.class_weights", weight, 0)
-        if class_weights is not None and not any(class_weights):
-            raise UserError("loss.class_weights are all 0: nothing would be learned; give at least one above 0")
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
         self.label_smoothing = label_smoothing
         self.reduction = reduction
 
     def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         values, weights = logits.values, self.class_weights
-        if weights is not None and len(weights) != values.shape[1]:
-            raise UserError(f"loss.class_weights has {len(weights)} entries for {values.shape[1]} classes")
+        check_number(weights, values.shape[1])
         total, counted = cross_entropy(values, logits.size, logits.aligned_stride, mask, weights, self.label_smoothing)
         if self.reduction == "sum":
             return total / sum(map(len, step_masks or [mask]))
         if self.reduction == "pixel_mean":
             counted = torch.stack([(each != IGNORE_INDEX).sum() for each in step_masks or [mask]]).sum()
         elif step_masks:
-            of_class = (values.new_ones(values.shape[1]) if weights is None else weights).to(total.dtype)
-            of_label = F.pad(of_class, (0, 256 - len(of_class)))
-            counted = torch.stack([of_label[each.int()].sum() for each in step_masks]).sum()
+            counted = summed_weights(step_masks, weights, values.shape[1], total.dtype)
         return total * torch.where(counted > 0, 1 / counted, 0)

@@ -1,19 +1,13 @@
-"""Cross-entropy at the images' size of coarse logits, which are resized in bands and never stored.
-
-The gradient is computed in the forward pass, band by band, and propagated to the logits' own size at once; the backward
-pass only scales it (as in Liger's fused linear cross-entropy; Hsu et al., 2024). There is no scatter-add, so results
-are deterministic on a GPU.
-"""
+"""Cross-entropy at the images' size of coarse logits, which are resized in bands and never stored."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from segframe.models.ops.row_bands import Band, bands, working_dtype
+from segframe.models.ops.banded_sum import banded_sum
+from segframe.models.ops.row_bands import Band, bands
 
 # Bands are in units of ln 2: exp2 takes a CPU a third of exp's time.
 LOG2_E = math.log2(math.e)
@@ -37,34 +31,10 @@ def cross_entropy(
     """
 
     def sums(gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        if values.is_meta:  # for tracing memory: only what is kept matters
-            total, weight = values.new_empty(2, dtype=working_dtype(values))
-            return total, weight
         logits = bands(values, size, aligned_stride, LOG2_E, gradient)
         return _sums(logits, values.shape[1], mask, class_weights, label_smoothing, gradient is not None)
 
-    if values.requires_grad and torch.is_grad_enabled():
-        total, weight = _CrossEntropy.apply(values, sums)
-        return total, weight
-    return sums(None)
-
-
-class _CrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, sums: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        # In float32 for any dtype: unscaled gradients would underflow in float16.
-        gradient = torch.zeros_like(values, dtype=working_dtype(values))
-        total, weight = sums(gradient)
-        ctx.save_for_backward(gradient)
-        ctx.dtype = values.dtype
-        ctx.mark_non_differentiable(weight)
-        return total, weight
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return (gradient * scale).to(ctx.dtype), None
+    return banded_sum(values, sums)
 
 
 def _sums(
