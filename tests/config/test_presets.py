@@ -152,6 +152,7 @@ SMALL = {
     "deeplabv3": ("backbone=resnet18", *RESNET),
     "deeplabv3plus": ("backbone=resnet18", *RESNET),
     "deeplabv3plus_xception65": ("backbone=xception41", *RESNET),
+    "pspnet": ("backbone=resnet18", *RESNET),
     "segnet": ("backbone.variant=vgg11_bn", "head.depths=[1,1,1,1,2]", *RESNET),
     "unet": (*NARROW, "head.channels=[64,32,32,16]"),
     "unet_original": (*NARROW, "head.channels=[64,32,32,16]"),
