@@ -13,6 +13,7 @@ from segframe.models.heads.pspnet import PyramidPooling
 from segframe.models.ops.region_means import region_means
 
 BINS = (1, 2, 3, 6)
+WIDTH = 32
 SIZES = [(12, 18), (13, 7), (1, 5), (1, 1), (60, 61)]
 
 
@@ -54,8 +55,9 @@ def copy_weights(reference, ours):
     """Both list their layers in the same order; every tensor is used once, and none is left at its initial value."""
     random_statistics(reference)
     own, other = ours.state_dict(), reference.state_dict()
-    assert [t.shape for t in own.values()] == [t.shape for t in other.values()]
-    ours.load_state_dict(dict(zip(own, other.values(), strict=True)))
+    # A linear layer is a 1x1 convolution.
+    assert [t.squeeze().shape for t in own.values()] == [t.squeeze().shape for t in other.values()]
+    ours.load_state_dict({name: t.view_as(own[name]) for name, t in zip(own, other.values(), strict=True)})
 
 
 class PlainPyramid(nn.Module):
@@ -71,14 +73,54 @@ class PlainPyramid(nn.Module):
 class PlainPSPNet(nn.Module):
     def __init__(self, c5, classes):
         super().__init__()
-        self.pyramid = PlainPyramid(c5, c5 // 4, 512)
-        self.last = nn.Conv2d(512, classes, 1)
+        self.pyramid = PlainPyramid(c5, c5 // 4, WIDTH)
+        self.last = nn.Conv2d(WIDTH, classes, 1)
 
     def forward(self, c2, c3, c4, c5):
         return self.last(self.pyramid(c5))
 
 
-PLAIN = {"pspnet": lambda: PlainPSPNet(512, 5)}
+class PlainUPerNet(nn.Module):
+    def __init__(self, widths, classes):
+        super().__init__()
+        self.pyramid = PlainPyramid(widths[3], WIDTH, WIDTH)
+        self.in_convs = nn.ModuleList(block(width, WIDTH, 1) for width in widths[:3])
+        self.out_convs = nn.ModuleList(block(WIDTH, WIDTH, 3) for _ in range(3))
+        self.fusion = block(4 * WIDTH, WIDTH, 3)
+        self.last = nn.Conv2d(WIDTH, classes, 1)
+
+    def forward(self, c2, c3, c4, c5):
+        p5 = self.pyramid(c5)
+        p4 = self.in_convs[2](c4) + upsampled(p5, c4)
+        p3 = self.in_convs[1](c3) + upsampled(p4, c3)
+        p2 = self.in_convs[0](c2) + upsampled(p3, c2)
+        f2, f3, f4 = (conv(p) for conv, p in zip(self.out_convs, (p2, p3, p4), strict=True))
+        return self.last(self.fusion(torch.cat([f2, upsampled(f3, c2), upsampled(f4, c2), upsampled(p5, c2)], 1)))
+
+
+class PlainSegFormer(nn.Module):
+    """Its linear layers as such, on cells as tokens."""
+
+    def __init__(self, widths, classes):
+        super().__init__()
+        self.mlp5, self.mlp4, self.mlp3, self.mlp2 = (nn.Linear(width, WIDTH) for width in widths[::-1])
+        self.fuse = block(4 * WIDTH, WIDTH, 1)
+        self.last = nn.Conv2d(WIDTH, classes, 1)
+
+    def forward(self, c2, c3, c4, c5):
+        levels = []
+        for mlp, x in ((self.mlp5, c5), (self.mlp4, c4), (self.mlp3, c3), (self.mlp2, c2)):
+            tokens = mlp(x.flatten(2).transpose(1, 2))
+            levels.append(upsampled(tokens.transpose(1, 2).reshape(len(x), WIDTH, *x.shape[2:]), c2))
+        return self.last(self.fuse(torch.cat(levels, 1)))
+
+
+RESNET18 = (64, 128, 256, 512)
+PLAIN = {
+    "pspnet": lambda: PlainPSPNet(512, 5),
+    "upernet": lambda: PlainUPerNet(RESNET18, 5),
+    "segformer_mlp": lambda: PlainSegFormer(RESNET18, 5),
+}
 
 
 @pytest.mark.parametrize("size", [(64, 96), (97, 50)])
@@ -86,7 +128,7 @@ PLAIN = {"pspnet": lambda: PlainPSPNet(512, 5)}
 def test_heads_equal_their_papers_plain_form(head, size):
     """In values and in gradients of the maps, also in deterministic mode."""
     torch.manual_seed(0)
-    ours = build_network("backbone=resnet18", f"head={head}", classes=5).eval()
+    ours = build_network("backbone=resnet18", f"head={head}", f"head.channels={WIDTH}", classes=5).eval()
     theirs = PLAIN[head]()
     copy_weights(theirs, ours.head)
     with torch.no_grad():

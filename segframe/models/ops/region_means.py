@@ -20,7 +20,7 @@ def region_means(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
     for n in bins:
         rows, columns = (_axis(n, cells, dtype, x.device) for cells in (h, w))
         regions.append((rows[:, None, :, None] * columns[:, None, :]).reshape(n * n, h * w))
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # which does not know "meta"
         # Channels behind cells, as channels-last maps lie in memory.
         means = torch.cat(regions) @ x.to(dtype).flatten(2).transpose(1, 2)
     levels = means.to(x.dtype).transpose(1, 2).split([n * n for n in bins], dim=2)
