@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from segframe.config import schema
+from segframe.config import run_schema, schema
 from segframe.config.argument_types import annotation
 
 CONFIGS = schema.CONFIG_DIR
 PRESETS = ("experiment", "model", "multi_scale")
 """Groups whose options only set values of others."""
 ROOTS = {
-    "train": schema.TrainConfig,
+    "train": run_schema.TrainConfig,
     "evaluate": schema.EvaluateConfig,
     "predict": schema.PredictConfig,
     "check_data": schema.CheckDataConfig,
@@ -191,7 +191,11 @@ def group_section(group: str) -> str:
     parts.append("\n".join(rows) + "\n")
     if group in PRESETS:
         return "\n".join(parts)
-    schema_of = {"data": schema.DataConfig, "trainer": schema.TrainerConfig, "normalize": schema.NormalizeConfig}
+    schema_of = {
+        "data": run_schema.DataConfig,
+        "trainer": run_schema.TrainerConfig,
+        "normalize": run_schema.NormalizeConfig,
+    }
     for option in options.values():
         own = [s for s in option.settings if s.comment]
         if own and not option.is_preset:

@@ -5,7 +5,8 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 
 from segframe.cli.error_messages import closest_setting
-from segframe.config.schema import CONFIG_DIR, DataConfig
+from segframe.config.run_schema import DataConfig
+from segframe.config.schema import CONFIG_DIR
 from segframe.errors import UserError
 
 PATHS = (

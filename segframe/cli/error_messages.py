@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from segframe.config import run_schema
 from segframe.config import schema as schema
 from segframe.config.validate import RESERVED, did_you_mean, nodes, sets_key
 
@@ -61,7 +62,8 @@ def explain_missing(config: DictConfig, config_name: str) -> str:
 def explain_key(key: str, line: str) -> str:
     """OmegaConf's message for a key of a YAML file, with the closest match for an unknown one."""
     unknown = re.fullmatch(r"Key '(.+)' not in '(\w+)'", line)
-    known = list(getattr(getattr(schema, unknown[2], None), "__dataclass_fields__", ())) if unknown else []
+    classes = vars(run_schema) | vars(schema)
+    known = list(getattr(classes.get(unknown[2]), "__dataclass_fields__", ())) if unknown else []
     if unknown and known:
         return f"{key} is not a setting{did_you_mean(unknown[1], known)}"
     if line.startswith("Merge error: list is not"):

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from segframe.cli.argv import given_path, quoted, split_flags
-from segframe.config import schema, validate
+from segframe.config import run_schema, schema, validate
 from segframe.config.saved_run import check_same_parts, check_saved_run, holds_run
 from segframe.errors import UserError
 
@@ -63,7 +63,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
 
 def is_younger(key: str, stored: Any) -> bool:
     """Whether a setting was added after a run's config was stored, so that Hydra would not let it be changed."""
-    config: Any = OmegaConf.structured(schema.TrainConfig)
+    config: Any = OmegaConf.structured(run_schema.TrainConfig)
     parent, _, name = key.rpartition(".")
     known, node = (OmegaConf.select(c, parent) if parent else c for c in (config, stored))
     return OmegaConf.is_dict(known) and name in known and OmegaConf.is_dict(node) and name not in node

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segframe.config.schema import TrainConfig
+from segframe.config.run_schema import TrainConfig
 from segframe.config.trust import check_trust
 from segframe.config.validate import did_you_mean, walk
 from segframe.errors import UserError

@@ -13,7 +13,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config.argument_types import accepts, annotation, describe_type, entries
 from segframe.config.old_names import current_name
-from segframe.config.schema import TrainConfig, yaml_files
+from segframe.config.run_schema import TrainConfig
+from segframe.config.schema import yaml_files
 from segframe.config.targets import import_target
 from segframe.errors import UserError
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from segframe.config.schema import DataConfig
+from segframe.config.run_schema import DataConfig
 from segframe.data.cache import Cache
 from segframe.data.file_listing import LISTED_TWICE, Sample, disambiguate_names, report_problem
 from segframe.data.image_io import read_image, read_raw

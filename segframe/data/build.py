@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from segframe import distributed
 from segframe.config.instantiate import instantiate
-from segframe.config.schema import TrainerConfig
+from segframe.config.run_schema import TrainerConfig
 from segframe.data.base import SegmentationDataset, open_split
 from segframe.data.cache_setup import add_caches
 from segframe.data.datamodule import DataModule

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.config.instantiate import instantiate
-from segframe.config.schema import DataConfig
+from segframe.config.run_schema import DataConfig
 from segframe.config.trust import check_trust
 from segframe.config.validate import check_targets
 from segframe.data.base import SegmentationDataset, open_split

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe.config.instantiate import instantiate
-from segframe.config.schema import NormalizeConfig
+from segframe.config.run_schema import NormalizeConfig
 from segframe.config.validate import find_source
 from segframe.errors import UserError, error_context
 from segframe.models.backbones.base import Backbone

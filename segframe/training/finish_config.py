@@ -7,8 +7,8 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segframe import distributed
+from segframe.config.run_schema import TrainConfig, TrainerConfig
 from segframe.config.saved_run import computes
-from segframe.config.schema import TrainConfig, TrainerConfig
 from segframe.config.validate import did_you_mean, walk
 from segframe.data.base import SegmentationDataset, class_weights
 from segframe.errors import UserError

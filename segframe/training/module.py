@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segframe import distributed
 from segframe.config.instantiate import instantiate
-from segframe.config.schema import TrainerConfig
+from segframe.config.run_schema import TrainerConfig
 from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from segframe.config.schema import ParamGroupsConfig
+from segframe.config.run_schema import ParamGroupsConfig
 from segframe.errors import UserError, check_range
 from segframe.models.segmenter import Segmenter
 

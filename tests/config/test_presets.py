@@ -166,10 +166,13 @@ SMALL = {
     "deeplabv3": ("backbone=resnet18", *RESNET),
     "deeplabv3plus": ("backbone=resnet18", *RESNET),
     "deeplabv3plus_xception65": ("backbone=xception41", *RESNET),
+    "pspnet": ("backbone=resnet18", "head.channels=64", *RESNET),
+    "segformer_mlp": ("backbone=resnet18", "head.channels=64", *RESNET),
     "segnet": ("backbone.variant=vgg11_bn", "head.depths=[1,1,1,1,2]", *RESNET),
     "unet": (*NARROW, "head.channels=[64,32,32,16]"),
     "unet_original": (*NARROW, "head.channels=[64,32,32,16]"),
     "unet_bilinear": (*NARROW, "head.channels=[32,32,16,16]"),
+    "upernet": ("backbone=resnet18", "head.channels=64", *RESNET),
 }
 SIDE = 64
 

@@ -101,6 +101,7 @@ def test_gradients_reach_the_first_convolution(head):
         (["backbone=resnet101", "head=deeplabv3plus", "head.separable=false"], 59_344_309),
         (["backbone=resnet101", "head=deeplabv3plus"], 45_688_261),
         (["backbone=resnet50", "head=fcn", "aux_head=fcn"], 35_322_218),
+        (["model=pspnet"], 46_592_597),
         (["model=unet"], 31_038_933),
         (["model=unet_bilinear"], 17_264_277),
         (["model=unet_original"], 31_033_045),

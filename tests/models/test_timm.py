@@ -138,6 +138,13 @@ def test_deeplabv3_of_the_paper_has_the_published_number_of_parameters():
         assert count(build_segmenter(config, 21)) == 58_164_437
 
 
+def test_pspnet_has_the_published_number_of_parameters():
+    """48.97M in mmsegmentation's table: ResNet-50 with three 3x3 convolutions as stem, auxiliary head, 19 classes."""
+    config = composed("backbone=timm", "backbone.variant=resnet50c", "head=pspnet", "aux_head=fcn")
+    with torch.device("meta"):
+        assert count(build_segmenter(config, 19)) == 48_975_494
+
+
 def test_dilation_of_resnets_is_exact():
     torch.manual_seed(0)
     plain = make("timm", "backbone.variant=resnet50", "backbone.output_stride=32")

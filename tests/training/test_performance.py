@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segframe.config.instantiate import instantiate
-from segframe.config.schema import TrainerConfig
+from segframe.config.run_schema import TrainerConfig
 from segframe.errors import UserError
 from segframe.models.build import build_backbone, build_normalize, build_segmenter
 from segframe.models.heads.segnet import unpool

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import track
 
-from segframe.config.schema import DataConfig
+from segframe.config.run_schema import DataConfig
 from segframe.data.base import SegmentationDataset, open_split
 from segframe.data.datamodule import Loader, loader_settings
 from segframe.data.file_listing import Problem, collect_problems

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
 from segframe.models.logits import Logits
 from segframe.models.ops.atrous_conv import AtrousConv2d
+from segframe.models.ops.sync_batch_norm import is_single_value
 
 
 class Head(nn.Module, ABC):
@@ -57,3 +59,22 @@ def conv_bn_relu(
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+class ConvOfMeans(nn.Module):
+    """1x1 convolution without bias, batch norm and ReLU of means over regions of a map (N, C, n, n)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Map (N, in_channels, n, n) to (N, out_channels, n, n)."""
+        x, bn = self.conv(means), self.bn
+        if self.training and is_single_value(bn, x):
+            # A single value per channel has no batch statistics: use the running ones.
+            x = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+        else:
+            x = bn(x)
+        return x.relu()

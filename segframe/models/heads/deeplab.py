@@ -1,13 +1,11 @@
 """DeepLabV3 (Chen et al., 2017) and DeepLabV3+ (Chen et al., 2018)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.models.backbones.base import Feature
-from segframe.models.heads.base import Head, conv_bn_relu, require
+from segframe.models.heads.base import ConvOfMeans, Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
-from segframe.models.ops.sync_batch_norm import is_single_value
 
 WIDTH = 256  # channels of ASPP and decoder in both papers
 LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
@@ -107,25 +105,13 @@ class ASPP(nn.Module):
         return self.dropout(self.project(torch.cat([conv(x) for conv in self.convs], dim=1)))
 
 
-class ImagePooling(nn.Module):
+class ImagePooling(ConvOfMeans):
     """Global average pooling, 1x1 convolution, batch norm and ReLU, expanded to the size of the map."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         # Not AdaptiveAvgPool2d: its backward is not deterministic on CUDA.
-        mean = self.conv(x.mean((2, 3), keepdim=True))
-        if self.training and is_single_value(self.bn, mean):
-            # A single value per channel has no batch statistics: use the running ones.
-            bn = self.bn
-            mean = F.batch_norm(mean, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
-        else:
-            mean = self.bn(mean)
-        return mean.relu().expand(-1, -1, *x.shape[-2:])
+        return super().forward(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
 
 
 def dilations(rates: list[int] | None, output_stride: int, stride: int) -> list[int]:
