@@ -145,6 +145,20 @@ def test_pspnet_has_the_published_number_of_parameters():
         assert count(build_segmenter(config, 19)) == 48_975_494
 
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_atto", "efficientnet_b0")]
+
+
+@pytest.mark.parametrize("variant", ["pvt_v2_b0", "mobilenetv3_large_100", *SLOW])
+def test_pyramid_heads_read_timms_backbones(variant):
+    with torch.device("meta"):
+        for head in ("pspnet", "upernet", "segformer_mlp"):
+            words = ("backbone=timm", f"backbone.variant={variant}", f"head={head}", "head.output_stride=32")
+            network = build_network(*words, classes=150).eval()
+            assert network(torch.empty(1, 3, 97, 70)).shape == (1, 150, 97, 70)
+    if variant == "pvt_v2_b0":  # of the same maps as SegFormer-B0's, whose decoder has 0.4M parameters (Table 1)
+        assert count(network.head) == 433_302
+
+
 def test_dilation_of_resnets_is_exact():
     torch.manual_seed(0)
     plain = make("timm", "backbone.variant=resnet50", "backbone.output_stride=32")
