@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +71,7 @@ def send_in_two_parts(make_logger):
         logger.log_metrics({"val/miou": steps[-1] / 100}, steps[-1])
         logger.log_image("validation/confusion", [PICTURE], steps[-1])
         logger.finalize(status)
+        time.sleep(1.1)  # wandb names the folder of a part by the second
 
 
 def wandb_history(folder):
