@@ -153,12 +153,9 @@ class RandomScaleCrop(A.DualTransform):
         sides = [(side, max(1, round(side * factor))) for side in (height, width)]
         mask = data.get("mask")
         for _ in range(1 + REDRAWS):
-            centre = None if mask is None else self._rare_pixel(mask)
-            rows, columns = (
-                self._span(*side, size, None if centre is None else at)
-                for side, size, at in zip(sides, self.size, centre or (0, 0), strict=True)
-            )
-            spans = (rows, columns)
+            centre = (None, None) if mask is None else self._rare_pixel(mask) or (None, None)
+            rows, cols = (self._span(*side, size, at) for side, size, at in zip(sides, self.size, centre, strict=True))
+            spans = rows, cols
             if self.max_class_share is None or mask is None:
                 break
             counts = class_counts(self.apply_to_mask(mask, spans=spans))
