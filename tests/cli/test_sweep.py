@@ -62,7 +62,7 @@ KILLED = (["++callbacks.x={_target_: os._exit, status: 9}"], ["sweep/0"], ["it e
 @pytest.mark.parametrize(
     ("launcher", "words", "folders", "errors"),
     [
-        (["joblib", "hydra.launcher.n_jobs=2"], *BAD_RATE),
+        pytest.param(["joblib", "hydra.launcher.n_jobs=2"], *BAD_RATE, marks=pytest.mark.slow),
         pytest.param(["joblib", "hydra.launcher.n_jobs=2"], *KILLED, marks=pytest.mark.slow),
         pytest.param(["ray", "hydra.launcher.ray.remote.num_gpus=0"], *BAD_RATE, marks=pytest.mark.slow),
         pytest.param(

@@ -112,7 +112,8 @@ def test_asked_to_end(run, whole, handlers, tmp_path, monkeypatch, number, hook,
 @pytest.mark.parametrize(
     ("hook", "step", "workers", "kept"),
     [
-        ("on_train_batch_end", 8, 2, 6),
+        ("on_train_batch_end", 8, 0, 6),
+        pytest.param("on_train_batch_end", 8, 2, 6, marks=pytest.mark.slow),
         pytest.param("on_train_batch_end", 2, 0, None, marks=pytest.mark.slow),
         pytest.param("on_validation_batch_end", 10, 0, 9, marks=pytest.mark.slow),
     ],
