@@ -82,7 +82,7 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
         overall=[(label, metrics[f"{split}/{name}"], found[name]) for name, label in OVERALL.items()],
         missing=describe_missing(counts.matrix, dataset.classes, split),
         classes=class_rows(counts, metrics, found, split, dataset.palette),
-        columns={"iou": "IoU", "recall": "accuracy", **COLUMNS},
+        columns={"iou": "IoU", "recall": "accuracy", "dice": "Dice", **COLUMNS},
         confusion=confusion_rows(counts.matrix, dataset.classes),
         confusion_image=None
         if len(dataset.classes) <= NUMBERED_CLASSES

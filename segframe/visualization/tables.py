@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = {"precision": "precision", "dice": "Dice", "boundary_iou": "boundary IoU", "boundary_f": "boundary F"}
-"""Metrics of an evaluation beside those of a validation, and their titles."""
+COLUMNS = {"precision": "precision", "boundary_iou": "boundary IoU", "boundary_f": "boundary F"}
+"""Metrics of an evaluation beside those of a validation, and their titles; without Dice, which follows from IoU."""
 
 
 def console(**settings: Any) -> Console:
@@ -60,7 +60,7 @@ def empty_table(header: Iterable[str], title: str = "") -> Table:
     """Return a table without rows; all but the first column are right-aligned."""
     table = Table(title=title or None, title_justify="left")
     for k, name in enumerate(header):
-        table.add_column(name, justify="right" if k else "left")
+        table.add_column(name, justify="right" if k else "left", overflow="fold")
     return table
 
 
