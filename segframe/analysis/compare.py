@@ -1,6 +1,7 @@
 """The program that compares runs: measures them, prints the tables and writes the files."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -36,9 +37,20 @@ def measure_comparison(config: DictConfig) -> Comparison:
     check_distances(config)
     if len(config.runs) < 2:
         raise UserError("runs: give two or more, each a run's folder, a checkpoint, or a folder of evaluate's results")
-    stored = stored_groups()
-    runs = [read_evaluation(Path(path)) or measure_run(Path(path), config, stored) for path in config.runs]
+    stored, asked = stored_groups(), asked_settings(config)
+    paths = [Path(path) for path in config.runs]
+    results = [read_evaluation(path, asked) for path in paths]
+    runs = [result or measure_run(path, config, stored) for path, result in zip(paths, results, strict=True)]
     check_same_images(runs)
     comparison = compare(runs, config.resamples, Path(HydraConfig.get().runtime.output_dir))
     write_comparison(comparison, config.images)
     return comparison
+
+
+def asked_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the settings that results must have which are not measured again; None: any."""
+    names = ("split", "output_stride", "precision", "boundary_distance", "boundary_tolerance")
+    choices = HydraConfig.get().runtime.choices
+    parts = {group: choices[group] for group in ("inference", "postprocess")}
+    chosen = {group: None if option in ("checkpoint", "none") else option for group, option in parts.items()}
+    return {name: config[name] for name in names} | chosen

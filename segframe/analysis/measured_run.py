@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +39,11 @@ class MeasuredRun(NamedTuple):
         return str(self.settings["split"])
 
 
-def read_evaluation(folder: Path) -> MeasuredRun | None:
-    """Return the results that evaluate left in a folder; None if it left none there."""
+def read_evaluation(folder: Path, asked: Mapping[str, Any]) -> MeasuredRun | None:
+    """Return the results that evaluate left in a folder; None if it left none there.
+
+    `asked`: the settings that they must have, by their names in metrics.json; None: any.
+    """
     if not (folder / "images.npz").is_file():
         return None
     try:
@@ -51,6 +54,10 @@ def read_evaluation(folder: Path) -> MeasuredRun | None:
         path = Path(settings["checkpoint"])
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}: metrics.json or images.npz is damaged ({error}); run evaluate again") from error
+    for name, value in asked.items():
+        if value is not None and value != settings.get(name):
+            has = f"{folder} holds results of {name}={settings.get(name)}"
+            raise UserError(f"{name}={value}: {has}; give the run itself, or evaluate it anew")
     config = read_metadata(path).config if path.is_file() else {}
     return MeasuredRun(run_name(path, folder), config, classes, images, counts, settings)
 
@@ -94,7 +101,7 @@ def run_name(path: Path, given: Path) -> str:
 
 
 def check_same_images(runs: Sequence[MeasuredRun]) -> None:
-    """UserError where runs were measured on other images, masks or classes than the first, or otherwise."""
+    """UserError where runs were measured on other images, masks or classes than the first."""
     first = runs[0]
     for run in runs[1:]:
         pair = f"runs: {run.name} and {first.name}"
@@ -102,6 +109,3 @@ def check_same_images(runs: Sequence[MeasuredRun]) -> None:
             raise UserError(f"{pair} have other classes; only runs on the same classes can be compared")
         if run.images != first.images or not np.array_equal(run.counts.truth, first.counts.truth):
             raise UserError(f"{pair} were measured on other images or masks; evaluate one of them anew")
-        for name in ("boundary_distance", "boundary_tolerance"):
-            if run.settings[name] != first.settings[name]:
-                raise UserError(f"{pair} were measured with another {name}; evaluate one of them anew")

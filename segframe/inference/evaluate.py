@@ -115,6 +115,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
         "inference": choices["inference"],
         "postprocess": choices["postprocess"],
         "output_stride": config.output_stride,
+        "precision": config.precision,
         "inference_in_words": str(inference),
         "boundary_distance": config.boundary_distance,
         "boundary_tolerance": config.boundary_tolerance,

@@ -149,6 +149,7 @@ def test_what_cannot_be_compared(run, trained, tmp_path):
     assert run("scripts/evaluate.py", "checkpoint=first", "accelerator=cpu", "output_dir=val").code == 0
     assert run("scripts/evaluate.py", "checkpoint=first", "accelerator=cpu", "output_dir=test", "split=test").code == 0
     assert "were measured on other images or masks" in error("val", "test")
-    assert "with another boundary_distance" in error("val", "first", "boundary_distance=5")
+    for words in ("boundary_distance=5.0", "split=test", "inference=tta", "precision=bf16-mixed"):
+        assert error("first", "val", words).startswith(f"error: {words}: val holds results of {words.split('=')[0]}=")
     Path("val/images.npz").write_bytes(b"no file of numpy")
     assert "metrics.json or images.npz is damaged" in error("val", "test")
