@@ -204,7 +204,7 @@ def test_every_preset_learns_four_images_by_heart_and_is_exported(model, run, tm
         "data.weights=null", "transforms=none", "optimizer=adamw", "scheduler=constant", *SMALL[model],
         "callbacks=early_stopping", "callbacks.early_stopping.patience=1000", "monitor=val/pixel_accuracy",
         "+callbacks.early_stopping.stopping_threshold=0.95", "trainer.max_steps=300", "trainer.val_every_n_steps=20",
-        "trainer.accelerator=cpu", "logger=none", "output_dir=run",
+        "trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none", "output_dir=run",
     )  # fmt: skip
     assert result.code == 0, result.out
     accuracies = [row["val/pixel_accuracy"] for row in rows(tmp_path / "run/metrics.csv")]
