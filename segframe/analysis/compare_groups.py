@@ -57,7 +57,7 @@ def metrics_of(run: MeasuredRun) -> dict[str, float]:
 
 
 def own_settings(run: MeasuredRun) -> dict[str, str]:
-    """Return what was chosen for a run and its measurement, by name, without where its files are."""
+    """Return a run's settings and those of its evaluation by name, without file locations."""
     place = str(run.config.get("output_dir"))
     trained = {name: value for name, value in flatten(run.config).items() if place not in value and name not in PLACES}
     measured = {

@@ -45,11 +45,11 @@ class Group(NamedTuple):
     deviations: dict[str, float]
     """Sample standard deviations over the runs (n - 1); empty for a single run."""
     differences: dict[str, Difference]
-    """Of the means to those of the first group; empty for the first."""
+    """Each metric's difference to the first group's mean; empty for the first group."""
 
 
 class Comparison(NamedTuple):
-    """Groups in the order of their first runs; the first group is the one that the others are compared with."""
+    """Result of a comparison: the groups of runs, of which the first is the baseline of all differences."""
 
     groups: list[Group]
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Comparison(NamedTuple):
     """Where comparison.csv, .md, .tex and .html are."""
 
     def tables(self) -> list[TextTable]:
-        """Return the tables of settings, of all classes, and of IoU per class."""
+        """Return three tables: settings that differ, metrics over all classes, IoU per class."""
         header, shown = [], list(OVERALL.items())[:5]
         for group in self.groups:
             header += [group.name, *(["difference"] if group.differences else [])]

@@ -5,17 +5,27 @@ from numpy.typing import NDArray
 
 from segframe import IGNORE_INDEX
 from segframe.analysis.comparison import Group
-from segframe.analysis.report_images import Example, draw_panels, shrink, unpack
+from segframe.analysis.report_images import (
+    ERROR_COLORS,
+    FALSE,
+    MISSED,
+    NEUTRAL,
+    RIGHT,
+    Example,
+    draw_panels,
+    shrink,
+    unpack,
+)
 from segframe.inference.metrics import mean_of_known, ratio
 from segframe.visualization.overlays import Color
 
 SAME, GAINED, LOST, WRONG = range(4)
 CHANGE_COLORS: dict[int, Color] = {
-    SAME: (196, 200, 206),
-    GAINED: (86, 138, 196),
-    LOST: (245, 170, 20),
-    WRONG: (214, 39, 40),
-    IGNORE_INDEX: (128, 128, 128),
+    SAME: ERROR_COLORS[NEUTRAL],
+    GAINED: ERROR_COLORS[RIGHT],
+    LOST: ERROR_COLORS[FALSE],
+    WRONG: ERROR_COLORS[MISSED],
+    IGNORE_INDEX: ERROR_COLORS[IGNORE_INDEX],
 }
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from segframe.config import schema
 
 PLACES = ("output_dir", "resume", "trust")
-"""Settings that say where a run is, not what it does."""
+"""Settings for file locations and trust; they do not change what is trained."""
 NOT_COMPARED = (*PLACES, "init_from", "callbacks.", "logger.", "data.root", "data.cache")
 """How the settings begin in which runs need not be compared."""
 

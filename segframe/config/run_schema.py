@@ -72,7 +72,7 @@ class BatchNormConfig:
 
 @dataclass
 class ParamGroupsConfig:
-    """Learning rate and decay of the optimizer's groups, beside each part's own lr_multiplier."""
+    """Learning rate factor of biases and weight decay of biases, norms and depthwise convolutions."""
 
     bias_lr_multiplier: float = MISSING
     decay_bias: bool = MISSING

@@ -168,7 +168,7 @@ def register(own: Path | None = None) -> None:
 
 
 def store_schemas() -> None:
-    """Register the schemas; processes that a launcher started have not done so."""
+    """Register the schemas with Hydra; needed anew in worker processes, which compose the default config."""
     store = ConfigStore.instance()
     # A group, so that summary.yaml can build on train.yaml with a wider schema.
     store.store(group="schema", name="train", node=TrainConfig)

@@ -20,7 +20,7 @@ def check_distance(setting: str, value: float) -> None:
 
 
 def in_pixels(distance: float, size: tuple[int, int]) -> float:
-    """Return a distance in an image of size (H, W) in pixels, at least 1; below 1 it is a share of the diagonal."""
+    """Convert a distance to pixels, at least 1; values below 1 are fractions of the diagonal of an image (H, W)."""
     return distance if distance >= 1 else max(1.0, distance * hypot(*size))
 
 
@@ -99,5 +99,5 @@ def disk(radius: float) -> list[tuple[int, int]]:
 
 
 def count(labels: Labels, num_classes: int) -> NDArray[np.int64]:
-    """Return the number of pixels of each class; void is left out."""
+    """Return the number of pixels of each class, int64 (C,); void pixels are not counted."""
     return np.bincount(labels, minlength=IGNORE_INDEX + 1)[:num_classes]

@@ -22,13 +22,13 @@ from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.boundary_metrics import check_distance
-from segframe.inference.build import build_dataset, build_inference, build_postprocess, pick_device
+from segframe.inference.build import build_dataset, build_inference, build_postprocess
 from segframe.inference.evaluation_result import EvaluationResult
 from segframe.inference.image_counts import SplitCounts
 from segframe.inference.metrics import describe_missing
 from segframe.inference.network import Network
 from segframe.inference.onnx_network import check_scores
-from segframe.inference.open_network import open_network
+from segframe.inference.open_network import open_configured
 from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, print_table
 
@@ -49,14 +49,7 @@ class Evaluation(NamedTuple):
 def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
     """Return what evaluate.yaml's settings name; `stored`: of data and inference those that the checkpoint gives."""
     postprocess = build_postprocess(config.postprocess)
-    network, metadata, path = open_network(
-        config.checkpoint,
-        pick_device(config.accelerator),
-        required=config.accelerator != "auto",
-        output_stride=config.output_stride,
-        precision=config.precision,
-        trust=config.trust,
-    )
+    network, metadata, path = open_configured(config)
     split = config.split or config.data.val_split
     trust = {group: config.trust if group in stored else None for group in ("data", "inference")}
     inference = build_inference(config.inference, metadata.config, trust["inference"])

@@ -29,13 +29,14 @@ class ImageCounts(NamedTuple):
     band_correct: Counts
     """In the truth's band and the prediction's band of the class."""
     band_truth: Counts
+    """In the truth's band."""
     band_predicted: Counts
     contour_truth: Counts
     contour_found: Counts
-    """Of the truth's contour, near the prediction's."""
+    """Pixels of the true contour within the tolerance of the predicted contour of the class."""
     contour_predicted: Counts
     contour_right: Counts
-    """Of the prediction's contour, near the truth's."""
+    """Pixels of the predicted contour within the tolerance of the true contour of the class."""
 
     def sums(self, draws: NDArray[np.float64]) -> "ImageCounts":
         """Return sums over images (R, C); `draws`: how often each image is counted, (R, N)."""

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from omegaconf import DictConfig
 
 from segframe.errors import UserError
 from segframe.inference import onnx_network
+from segframe.inference.build import pick_device
 from segframe.inference.network import Network
 from segframe.inference.onnx_network import OnnxNetwork
 from segframe.inference.prepare import PRECISIONS, prepare, unknown_precision
@@ -51,6 +53,18 @@ def open_network(
         restored = restore_third_party(content, path, output_stride)
     segmenter = prepare(restored.segmenter, restored.metadata.config, device, precision)
     return OpenedNetwork(segmenter, restored.metadata, path)
+
+
+def open_configured(config: DictConfig) -> OpenedNetwork:
+    """Return the network that an InferenceConfig names, on its device."""
+    return open_network(
+        config.checkpoint,
+        pick_device(config.accelerator),
+        required=config.accelerator != "auto",
+        output_stride=config.output_stride,
+        precision=config.precision,
+        trust=config.trust,
+    )
 
 
 def read_metadata(source: str | Path) -> CheckpointMetadata:

@@ -21,12 +21,12 @@ from segframe.data.image_io import read_image
 from segframe.data.pixel_format import PixelFormat, fit
 from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
 from segframe.inference.base import Inference, Postprocess, classify
-from segframe.inference.build import build_inference, build_postprocess, pick_device
+from segframe.inference.build import build_inference, build_postprocess
 from segframe.inference.evaluate import shows_progress
 from segframe.inference.inputs import find_inputs, is_video
 from segframe.inference.network import Network
 from segframe.inference.onnx_network import check_scores
-from segframe.inference.open_network import open_network
+from segframe.inference.open_network import open_configured
 from segframe.inference.prediction_files import (
     OverlayStyle,
     Prediction,
@@ -50,14 +50,7 @@ def predict_images(config: DictConfig) -> None:
     output = Path(config.output)
     inputs = distributed.on_rank_zero(find_inputs, Path(config.input), output)  # before there are any in `output`
     postprocess = build_postprocess(config.postprocess)
-    network, metadata, path = open_network(
-        config.checkpoint,
-        pick_device(config.accelerator),
-        required=config.accelerator != "auto",
-        output_stride=config.output_stride,
-        precision=config.precision,
-        trust=config.trust,
-    )
+    network, metadata, path = open_configured(config)
     if config.feature_maps and not isinstance(network, Segmenter):
         raise UserError(f"feature_maps=true: {path} is an exported file, which has none; give the checkpoint")
     trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None

@@ -58,7 +58,7 @@ class TensorBoard(TensorBoardLogger, ResumableLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, str | float], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Open the run's row of the HPARAMS tab, whose columns are these settings, and lay out CUSTOM SCALARS."""
+        """Log the settings as the run's hyperparameters (HPARAMS tab), and the layout of the CUSTOM SCALARS tab."""
         # Without a list of columns: TensorBoard would take the first run's for all, and so finds them.
         _, start, _ = hparams(dict(params), {})
         # SummaryWriter.add_hparams would open a second event file in a sub-folder.
