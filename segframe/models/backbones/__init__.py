@@ -3,6 +3,7 @@
 from segframe.models.backbones.alexnet import AlexNetFC
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.backbones.resnet import ResNet
+from segframe.models.backbones.swin import Swin
 from segframe.models.backbones.timm import TimmBackbone
 from segframe.models.backbones.unet import UNetEncoder
 from segframe.models.backbones.vgg import VGG, VGG16FC
@@ -16,6 +17,7 @@ __all__ = [
     "Backbone",
     "Feature",
     "ResNet",
+    "Swin",
     "TimmBackbone",
     "UNetEncoder",
     "VGG16Atrous",

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -110,6 +110,19 @@ def stage_strides(output_stride: int) -> list[int]:
     if output_stride not in (4, 8, 16, 32):
         raise UserError(f"backbone.output_stride must be 4, 8, 16 or 32, got {output_stride}")
     return [min(2**k, output_stride) for k in range(1, 6)]
+
+
+class MapNorm(nn.LayerNorm):
+    """LayerNorm (Ba et al., 2016) over the channels of maps (N, C, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised maps, of the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def map_norms(features: Mapping[str, Feature]) -> nn.ModuleDict:
+    """Return a norm for each map of a backbone."""
+    return nn.ModuleDict({name: MapNorm(feature.channels) for name, feature in features.items()})
 
 
 def set_channels(conv: nn.Conv2d, in_channels: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segframe.errors import UserError
-from segframe.models.backbones.base import Backbone, Feature, stage_strides
+from segframe.models.backbones.base import Backbone, Feature, map_norms, stage_strides
 from segframe.models.weights.pretrained import difference, import_timm, load_strictly, timm_state
 
 
@@ -19,6 +19,8 @@ class TimmBackbone(Backbone):
 
     The map of stride 2**k is ck; a model may have no c1 (ConvNeXt). If the image's size is no multiple of a stride,
     models with padding round the map's size up, those with patches round it down.
+
+    `map_norm`: a LayerNorm over the channels of each map, as ConvNeXt has before UPerNet (Liu et al., 2022).
 
     An `output_stride` below 32 dilates by timm's own rules, if the model supports it. In timm 1.0.31 this is exact for
     ResNet, ResNeXt, MobileNetV2 and Xception; exact except for the means of squeeze-and-excitation, which are taken
@@ -29,7 +31,13 @@ class TimmBackbone(Backbone):
     has_blocks = False
 
     def __init__(
-        self, variant: str, weights: str | None, output_stride: int, lr_multiplier: float, in_channels: int = 3
+        self,
+        variant: str,
+        weights: str | None,
+        output_stride: int,
+        lr_multiplier: float,
+        in_channels: int = 3,
+        map_norm: bool = False,
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
@@ -46,6 +54,7 @@ class TimmBackbone(Backbone):
         strides = self.net.feature_info.reduction()
         if strides != [feature.stride for feature in self.features.values()]:
             raise cannot_dilate(variant, output_stride)
+        self.norms = map_norms(self.features) if map_norm else None
         if weights is not None:
             state = timm_state(variant, weights, imagenet=None)
             with torch.device("meta"):  # whose last layers a feature extractor lacks
@@ -56,7 +65,14 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of `features` for images (N, C, H, W)."""
-        return dict(zip(self.features, self.net(images), strict=True))
+        maps = dict(zip(self.features, channels_first(self.net, images), strict=True))
+        return maps if self.norms is None else {name: self.norms[name](x) for name, x in maps.items()}
+
+
+def channels_first(net: Any, images: Tensor) -> list[Tensor]:
+    """Return a feature extractor's maps as (N, C, h, w); some models hold them as (N, h, w, C)."""
+    is_last = getattr(net, "output_fmt", None) == "NHWC"
+    return [x.permute(0, 3, 1, 2) if is_last else x for x in net(images)]
 
 
 def check_model(
@@ -111,7 +127,7 @@ def describe(variant: str) -> dict[str, Feature]:
         size = (97, 50)  # no multiples of any stride
         try:
             offsets = centres(net)
-            shapes = [tuple(m.shape[1:]) for m in net(torch.empty(1, 3, *size))]
+            shapes = [tuple(m.shape[1:]) for m in channels_first(net, torch.empty(1, 3, *size))]
         except Exception as error:  # models for one size only raise almost anything
             raise unsupported(variant, f"it fails for one of {size}") from error
     for (width, *cells), expected, stride in zip(shapes, channels, strides, strict=True):
@@ -133,7 +149,7 @@ def centres(net: nn.Module) -> dict[int, float]:
     """Return the input coordinate of cell 0's centre by stride, computed from the strided layers."""
     side = 128
     found = {2**k: 0.0 for k in range(6)}
-    by_convolution: dict[int, bool] = {}
+    seen = set()
 
     def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         ends = (*inputs[:1], output)
@@ -141,9 +157,9 @@ def centres(net: nn.Module) -> dict[int, float]:
             return
         before, after = side // inputs[0].shape[-1], side // output.shape[-1]
         convolution = isinstance(layer, nn.Conv2d)
-        # The first layer at each stride counts, but a convolution before a shortcut's pooling.
-        if before < after and after in found and convolution > by_convolution.get(after, -1):
-            by_convolution[after] = convolution
+        # The last convolution at each stride counts, after those within attention (PVT), or else the first other layer.
+        if before < after and after in found and (convolution or after not in seen):
+            seen.add(after)
             # Others (blur pooling; tf_'s size-dependent padding) are taken as centred on their first pixel.
             overhang = 0.0
             if type(layer) in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):
