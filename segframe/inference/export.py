@@ -50,6 +50,12 @@ def export_checkpoint(config: DictConfig) -> None:
     if config.format != "torch_export":
         export_graph.require_packages(setting)
     restored = restore(config.checkpoint, config.output_stride, trust=config.trust)
+    backbone = restored.segmenter.backbone
+    if not backbone.is_exportable:
+        raise UserError(
+            f"checkpoint={config.checkpoint}: torch.export cannot trace a {type(backbone).__name__} backbone for images "
+            "of any size, since its windows depend on the size; export a network with another backbone"
+        )
     pixels = PixelFormat.of_checkpoint(restored.segmenter.channels, restored.metadata.config)
     dtype = torch.uint8 if pixels.max_value == 255 else torch.float32
     metadata = describe(restored, pixels, config)

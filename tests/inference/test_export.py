@@ -15,6 +15,7 @@ from segframe.errors import UserError
 from segframe.inference import int8, parity
 from segframe.inference.int8 import Images
 from segframe.inference.onnx_network import open_session
+from segframe.models.backbones import ResNet, Swin
 from segframe.models.from_checkpoint import restore
 from segframe.models.heads import unet
 
@@ -103,6 +104,13 @@ def test_wrong_settings(run, tmp_path, words, message):
 
 
 @pytest.mark.slow
+def test_backbones_that_cannot_be_traced_are_refused(run, tmp_path, needs_onnx, monkeypatch):
+    monkeypatch.setattr(ResNet, "is_exportable", Swin.is_exportable)
+    result = export(run, tmp_path, PLUS)
+    assert result.code == 1
+    assert "checkpoint=x.ckpt: torch.export cannot trace a ResNet backbone for images of any size" in result.out
+
+
 def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images(run, trained, needs_onnx, monkeypatch):
     monkeypatch.setattr(int8, "MIN_AGREEMENT", 0.0)  # five steps of training
     monkeypatch.setattr(int8, "MAX_MIOU_LOSS", 1.0)

@@ -37,6 +37,8 @@ class Backbone(nn.Module, ABC):
     lr_multiplier: float
     has_blocks = True
     """Whether `forward` calls `run`, which activation checkpointing needs."""
+    is_exportable = True
+    """Whether torch.export can trace it for images of any size."""
     activation_checkpointing = False
 
     @abstractmethod

@@ -25,6 +25,8 @@ class Swin(Backbone):
     variant's for classification.
     """
 
+    is_exportable = False
+
     def __init__(
         self,
         variant: str,
