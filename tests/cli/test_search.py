@@ -315,7 +315,7 @@ def test_a_search_with_real_trials(run, tmp_path):
     assert result.code == 1
     table = {row["optimizer.lr"]: row for row in rows(tmp_path / "s/trials.csv")}
     assert (table["0.01"]["state"], table["0.01"]["validations"]) == ("complete", "3")
-    assert table["-1"]["error"] == "optimizer: Invalid learning rate: -1"
+    assert table["-1"]["error"] == "optimizer.lr=-1: Invalid learning rate: -1"
     command = next(line for line in result.out.splitlines() if line.startswith("python train.py"))
     again = run(*shlex.split(command)[1:], "output_dir=again")
     assert again.code == 0, again.out

@@ -34,7 +34,7 @@ class WandB(ResumableLogger):
         super().__init__()
         self.sent = SentSteps(Path(save_dir) / "wandb.json")
         self._settings: dict[str, Any] = {
-            "dir": save_dir,
+            "dir": Path(save_dir).absolute(),  # its server may have been started in another folder
             "id": self.sent.id or secrets.token_hex(4),
             "resume": "allow",
             "name": Path(save_dir).name,
