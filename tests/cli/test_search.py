@@ -320,7 +320,7 @@ def test_a_search_with_real_trials(run, tmp_path):
     again = run(*shlex.split(command)[1:], "output_dir=again")
     assert again.code == 0, again.out
     best = json.loads((tmp_path / "again/result.json").read_text())["best"]
-    assert best == float(table["0.01"]["val/miou"])
+    assert best == pytest.approx(float(table["0.01"]["val/miou"]), rel=0.02), "but for the number of threads"
 
 
 @pytest.mark.slow
