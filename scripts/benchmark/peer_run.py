@@ -5,6 +5,7 @@ PYTHONPATH=.:scripts python -m benchmark.peer_run --root <images/, masks/> --ste
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,17 @@ class CamVid(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Module(pl.LightningModule):
-    """DeepLabV3+ on ResNet-18 with cross-entropy, SGD and the poly schedule; logs the loss, validates by Jaccard."""
+    """DeepLabV3+ with cross-entropy, SGD or AdamW and the poly schedule; logs the loss, validates by Jaccard."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
-        self.steps = steps
+        self.args = args
         self.model = smp.DeepLabV3Plus(
-            "resnet18", encoder_weights=None, classes=NUM_CLASSES, decoder_atrous_rates=(6, 12, 18)
+            args.encoder, encoder_weights=None, classes=NUM_CLASSES, decoder_atrous_rates=(6, 12, 18)
         )
+        if args.weights:  # of timm's classifier; a timm encoder is smp's `model.encoder.model`
+            left_out = self.model.encoder.model.load_state_dict(torch.load(args.weights), strict=False)
+            assert not left_out.missing_keys
         self.iou = MulticlassJaccardIndex(NUM_CLASSES, ignore_index=VOID)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -79,8 +83,13 @@ class Module(pl.LightningModule):
         self.log("val/miou", self.iou)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, self.steps, power=0.9)
+        args, encoder = self.args, [*self.model.encoder.parameters()]
+        rest = [*self.model.decoder.parameters(), *self.model.segmentation_head.parameters()]
+        groups = [{"params": encoder, "lr": args.encoder_factor * args.lr}, {"params": rest}]
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=args.lr, momentum=0.9, weight_decay=1e-4)
+        if args.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=0.01)
+        scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, args.steps, power=0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
@@ -92,12 +101,24 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--crop", type=int, nargs=2, required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of the encoder, a timm network")
+    parser.add_argument("--mean", type=float, default=None, help="of all channels, and --std: default ImageNet's")
+    parser.add_argument("--std", type=float, default=None)
+    parser.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--encoder-factor", type=float, default=1.0, help="of the encoder's learning rate")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--split", default="val", help="that is evaluated at the end")
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--report", type=Path, required=True)
     args = parser.parse_args()
-    finish = [A.Normalize(), ToTensorV2()]
+    if args.seed is not None:
+        pl.seed_everything(args.seed, workers=True)
+    statistics = {} if args.mean is None else {"mean": [args.mean / 255] * 3, "std": [args.std / 255] * 3}
+    finish = [A.Normalize(**statistics), ToTensorV2()]
     train = A.Compose(
         [
             A.RandomScale((-0.5, 1.0), p=1),
@@ -131,8 +152,10 @@ def main() -> None:
         callbacks=[Clock(str(args.report))],
     )
     data = DataLoader(CamVid(args.root, "train", train), args.batch, shuffle=True, drop_last=True, **workers)
-    val = DataLoader(CamVid(args.root, "val", A.Compose([padded, *finish])), 1, **workers)
-    trainer.fit(Module(args.steps), data, val)
+    val = DataLoader(CamVid(args.root, args.split, A.Compose([padded, *finish])), 1, **workers)
+    trainer.fit(Module(args), data, val)
+    report = json.loads(args.report.read_text()) | {"miou": trainer.callback_metrics["val/miou"].item()}
+    args.report.write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

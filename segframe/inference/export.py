@@ -53,8 +53,8 @@ def export_checkpoint(config: DictConfig) -> None:
     backbone = restored.segmenter.backbone
     if not backbone.is_exportable:
         raise UserError(
-            f"checkpoint={config.checkpoint}: torch.export cannot trace a {type(backbone).__name__} backbone for images "
-            "of any size, since its windows depend on the size; export a network with another backbone"
+            f"checkpoint={config.checkpoint}: torch.export cannot trace a {type(backbone).__name__} backbone for "
+            "images of any size, since its windows depend on the size; export a network with another backbone"
         )
     pixels = PixelFormat.of_checkpoint(restored.segmenter.channels, restored.metadata.config)
     dtype = torch.uint8 if pixels.max_value == 255 else torch.float32

@@ -1,0 +1,118 @@
+"""Test mIoU on CamVid of segframe and of a plain script with the same network, weights, steps and crops:
+
+PYTHONPATH=.:scripts python scripts/benchmark/accuracy_study.py <CamVid> [scratch|imagenet] [steps] [seeds]
+
+scratch: DeepLabV3+ on ResNet-18, SGD of 0.05. imagenet: on EfficientNet-Lite0 with ImageNet weights, AdamW of 0.001.
+Both run in turns; the last weights are evaluated on whole images.
+"""
+
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from segframe.models.weights.packaged import packaged_state
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH, CROP = 8, (240, 320)
+LITE0 = "tf_efficientnet_lite0"
+OURS = {
+    "scratch": ("backbone=resnet18", "backbone.weights=null", "optimizer=sgd", "optimizer.lr=0.05"),
+    "imagenet": (
+        *("backbone=efficientnet_lite0", "normalize=efficientnet_lite", "optimizer=adamw", "optimizer.lr=0.001"),
+        "backbone.lr_multiplier=0.3",
+    ),
+}
+PEER = {
+    "scratch": ("--encoder", "resnet18", "--lr", "0.05"),
+    "imagenet": (
+        *("--encoder", f"tu-{LITE0}", "--mean", "127", "--std", "128", "--optimizer", "adamw", "--lr", "0.001"),
+        *("--encoder-factor", "0.3"),
+    ),
+}
+
+
+class Run(NamedTuple):
+    """One training: mIoU on test, and seconds from its first batch to the end."""
+
+    miou: float
+    seconds: float
+
+
+def start(folder: Path, *words: str) -> None:
+    """Run a Python command of this checkout; its output goes into the folder."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.txt").open("a") as output:
+        command = [sys.executable, *words]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def seconds_of(path: Path) -> float:
+    """Return the time of a training that Clock measured."""
+    times = json.loads(path.read_text())
+    return times["end"] - times["start"]
+
+
+def run_ours(camvid: Path, setting: str, steps: int, seed: int, folder: Path) -> Run:
+    """Train by segframe; the test split is evaluated by its own program."""
+    words = (
+        *("train.py", "data=camvid", f"data.root={camvid}", "head=deeplabv3plus", "head.num_convs=1", *OURS[setting]),
+        *(f"data.batch_size={BATCH}", f"data.crop_size=[{CROP[0]},{CROP[1]}]", "data.num_workers=2", f"seed={seed}"),
+        *(f"trainer.max_steps={steps}", f"trainer.val_every_n_steps={steps}", "trainer.precision=32-true"),
+        *("+callbacks.clock._target_=benchmark.clock.Clock", f"+callbacks.clock.path={folder}/clock.json"),
+    )
+    start(folder, *words, f"output_dir={folder}/run")
+    checkpoint = f"checkpoint={folder}/run/checkpoints/last.ckpt"
+    start(folder, "scripts/evaluate.py", checkpoint, "data.val_split=test", f"output_dir={folder}/test")
+    return Run(json.loads((folder / "test/metrics.json").read_text())["val/miou"], seconds_of(folder / "clock.json"))
+
+
+def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, weights: Path) -> Run:
+    """Train by the plain script, which evaluates the test split at its end."""
+    words = (
+        *("-m", "benchmark.peer_run", "--root", str(camvid), "--steps", str(steps), "--batch", str(BATCH)),
+        *("--crop", *map(str, CROP), "--workers", "2", "--seed", str(seed), "--split", "test", *PEER[setting]),
+        *("--folder", str(folder), "--report", f"{folder}/clock.json"),
+    )
+    start(folder, *words, *(("--weights", str(weights)) if setting == "imagenet" else ()))
+    return Run(json.loads((folder / "clock.json").read_text())["miou"], seconds_of(folder / "clock.json"))
+
+
+def main(camvid: Path, setting: str = "imagenet", steps: int = 1500, seeds: int = 3) -> None:
+    """Print mean and standard deviation of both."""
+    logging.basicConfig(level=logging.ERROR)
+    runs: dict[str, list[Run]] = {"segframe": [], "plain script": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch) / "weights.pth"
+        with torch.device("meta"):
+            names = list(timm.create_model(LITE0).state_dict())
+        torch.save(packaged_state(LITE0, names), weights)
+        for seed in range(seeds):
+            folder = Path(scratch) / str(seed)
+            runs["segframe"].append(run_ours(camvid, setting, steps, seed, folder / "ours"))
+            runs["plain script"].append(run_peer(camvid, setting, steps, seed, folder / "peer", weights))
+            print({name: found[-1] for name, found in runs.items()}, flush=True)
+    table = Table("", "test mIoU", "seconds", title=f"{setting}, {steps} steps, {seeds} seeds")
+    for name, found in runs.items():
+        mious = [run.miou for run in found]
+        spread = f" ± {statistics.stdev(mious):.4f}" if seeds > 1 else ""
+        table.add_row(
+            name, f"{statistics.mean(mious):.4f}{spread}", f"{statistics.median(r.seconds for r in found):.0f}"
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    _, root, *rest = sys.argv
+    main(Path(root).resolve(), *rest[:1], *map(int, rest[1:]))
