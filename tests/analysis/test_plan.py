@@ -188,7 +188,7 @@ def test_a_plan_from_python_for_four_bands_beside_other_configs(photos, monkeypa
     found = {decision.key: decision for decision in plan.decisions}
     assert (found["backbone"].value, found["head"].value, found["backbone"].given) == ("unet", "unet", True)
     assert len(found["normalize.mean"].value) == 4
-    assert found["data.batch_size"].value == 6  # all of them
+    assert found["data.crop_size"].value == [64, 64]  # of 48x64
     assert "backbone.weights" not in found  # which U-Net's encoder does not have
     assert not {"trainer.max_steps", "head.rates"} & found.keys()
     assert "optimizer.lr=" in str(plan)

@@ -43,7 +43,7 @@ def choose_crop(data: DataFacts, machine: MachineFacts, step: StepFacts, seconds
     As nnU-Net (Isensee et al., 2021): begin with the median size, then shrink the crops, and the batch last. A step's
     time and memory are taken as proportional to its pixels. `batch`: the user's.
     """
-    wanted = batch or max(2, min(BATCH[machine.is_gpu], data.train_images))
+    wanted = batch or BATCH[machine.is_gpu]
     height, width = data.size
     limits = {
         "the median image": height * width,
@@ -66,12 +66,9 @@ def choose_crop(data: DataFacts, machine: MachineFacts, step: StepFacts, seconds
     if machine.device_bytes and per_pixel and batch is None:
         fits = max(1, min(wanted, int(MEMORY_SHARE * machine.device_bytes / per_pixel / (size[0] * size[1]))))
     accumulate = ceil(min(BATCH_NORM, wanted) / fits) if fits < wanted else 1
+    why = "DeepLab v3's" if machine.is_gpu else "enough for batch norm's statistics"
     if fits < wanted:
         why = f"memory holds {fits} of {wanted}"
-    elif wanted < BATCH[machine.is_gpu]:
-        why = f"all {data.train_images} training images"
-    else:
-        why = "DeepLab v3's" if machine.is_gpu else "enough for batch norm's statistics"
     return Crop(size, fits, accumulate, reason, why)
 
 

@@ -105,9 +105,7 @@ class StepFacts(NamedTuple):
     batch: int
     precision: str
     seconds: float
-    """Forward, backward and optimizer, without loading; the median of the measured steps."""
-    fastest: float
-    """The quickest of them, which other programs disturb least."""
+    """Forward, backward and optimizer, without loading: of the quickest step, which other programs disturb least."""
     peak_bytes: int | None
     """Memory of a step beyond what was held before; None if the system does not say."""
     sample_seconds: float

@@ -33,7 +33,7 @@ from segframe.training.finish_config import finish_config, has_fast_bfloat16
 from segframe.training.module import SegmentationModule
 from segframe.training.performance import set_up_performance
 
-STEPS = 4
+STEPS = 5
 """Timed steps of a measurement, after one that is not."""
 SECONDS = 20.0
 """After which a measurement ends with fewer steps."""
@@ -108,8 +108,7 @@ class Trial:
             size=size_of(masks),
             batch=len(masks),
             precision=self.config.trainer.precision,
-            seconds=float(np.median(seconds)),
-            fastest=min(seconds),
+            seconds=seconds,
             peak_bytes=None if held is None or peak is None else peak - held,
             sample_seconds=float(np.median(sample_seconds)),
         )
@@ -138,11 +137,11 @@ class Trial:
                 self.module.loss(logits, masks)
             self.module.confusion.to(self.device).update(classes, masks)
 
-        return ValidationFacts(float(np.median(timed(validate, self.device))))
+        return ValidationFacts(timed(validate, self.device))
 
 
-def timed(call: Callable[[], None], device: torch.device) -> list[float]:
-    """Return the times of STEPS calls after one that is not measured, or of fewer if they take long."""
+def timed(call: Callable[[], None], device: torch.device) -> float:
+    """Return the time of the quickest of STEPS calls after one that is not measured, or of fewer if they take long."""
     seconds: list[float] = []
     while len(seconds) <= STEPS and sum(seconds) < SECONDS:
         start = perf_counter()
@@ -150,7 +149,7 @@ def timed(call: Callable[[], None], device: torch.device) -> list[float]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(perf_counter() - start)
-    return seconds[1:] or seconds
+    return min(seconds[1:] or seconds)
 
 
 def size_of(masks: Tensor) -> Size:

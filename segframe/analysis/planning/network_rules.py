@@ -53,9 +53,9 @@ def choose_head(data: DataFacts) -> Decision:
     if 2 * len(narrow) > len(data.present):
         names = ", ".join(f"{each.name} {each.width:.1f}" for each in narrow[:3])
         return Decision("head", "unet", f"decodes to full detail: objects narrower than {FINEST_STRIDE} px ({names})")
-    widths = [each.width for each in data.present if each not in narrow]
-    smallest = f"smaller objects are {min(widths):.0f} px wide or more" if widths else "one class"
-    return Decision("head", "deeplabv3plus", f"decodes to stride {FINEST_STRIDE}; {smallest}")
+    wide = len(data.present) - len(narrow)
+    reason = f"decodes to stride {FINEST_STRIDE}; objects of {wide} of {len(data.present)} classes are wider"
+    return Decision("head", "deeplabv3plus", reason)
 
 
 def choose_loss(data: DataFacts) -> Decision:
@@ -69,7 +69,7 @@ def choose_loss(data: DataFacts) -> Decision:
 
 def choose_precision(steps: Sequence[StepFacts]) -> Decision:
     """Return the precision of the fastest step."""
-    best = min(steps, key=lambda step: step.fastest)
-    times = ", ".join(f"{step.precision} {step.fastest:.2g} s" for step in steps)
+    best = min(steps, key=lambda step: step.seconds)
+    times = ", ".join(f"{step.precision} {step.seconds:.2g} s" for step in steps)
     size = "{}x{}".format(*best.size)
     return Decision("trainer.precision", best.precision, f"a step of {best.batch} crops of {size}: {times}")

@@ -78,7 +78,7 @@ def measure_plan(config: DictConfig) -> Plan:
     ]
     write_text(file, experiment_text(header, decisions))
     return Plan(
-        *(as_named(file.absolute()), train_words(file), decisions, planner.notes),
+        *(file, train_words(file), decisions, planner.notes),
         *(planner.data, planner.machine, planner.step, planner.validation),
     )
 
@@ -99,6 +99,7 @@ def find_file(config: DictConfig) -> Path:
             f"output={file}: an experiment is a file <folder>/experiment/<name>.yaml; type "
             f"output=configs/experiment/{file.stem}.yaml"
         )
+    file = as_named(file.absolute())
     if file.exists() and not config.overwrite:
         raise UserError(f"output={file}: there is such a file; type overwrite=true, or output=... for another one")
     return file

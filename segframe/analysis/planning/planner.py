@@ -74,7 +74,7 @@ class Planner:
         precisions = [draft.config.trainer.precision] if given else self.machine.precisions
         steps = [self.trial({**settings, "trainer.precision": each}).measure_step() for each in precisions]
         draft.add(network_rules.choose_precision(steps))
-        step = min(steps, key=lambda each: each.fastest)
+        step = min(steps, key=lambda each: each.seconds)
         if not crops:
             draft.add(Decision("data.batch_size", 1, "images of their own sizes, without a crop, make no batch"))
             return

@@ -124,7 +124,7 @@ def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Deci
             Decision("transforms", "light", reason),
             Decision("transforms.scale", [0.75, 1.5], f"a narrow range below {WIDE_EPOCHS} epochs"),
         ]
-    largest = min(2.0, max(1.25, round(2 * ratio, 2)))
+    largest = min(2.0, max(1.25, round(2 * ratio, 1)))
     reason = "DeepLab's range"
     if largest < 2:
         reason += f", less zoomed in: crops are {ratio:.2f} of an image's side"
@@ -160,7 +160,7 @@ def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, 
     notes = []
     if machine.load > BUSY:
         notes.append(
-            f"{machine.load:.1f} other processes per core slow the measured steps; plan again on an idle machine"
+            f"{machine.load:.1f} other processes per core: a training beside them takes longer than the budget"
         )
     if data.examined < data.train_images:
         notes.append(f"{data.examined:,} of {data.train_images:,} training images were read, at even distances")
@@ -168,7 +168,7 @@ def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, 
         notes.append(f"no training mask that was read shows {', '.join(absent[:5])}")
     if narrow := [f"{each.name} ({each.width:.1f} px)" for each in data.present if 0 < each.width < stride]:
         notes.append(f"objects narrower than the logits' stride of {stride} px: {', '.join(narrow[:5])}")
-    wide = [each.name for each in data.classes if each.width > max(crop)]
+    wide = [each.name for each in data.present if each.width > max(crop)]
     if wide:
         notes.append(
             f"objects larger than the crops: {', '.join(wide[:5])}; smaller images would show more around them"

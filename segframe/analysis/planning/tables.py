@@ -12,6 +12,9 @@ from segframe.visualization.tables import empty_table
 MOST_CLASSES = 24
 """Rows of the table of classes, the rarest ones."""
 
+MOST_CHARACTERS = 60
+"""Of a value that is shown."""
+
 
 def data_table(data: DataFacts) -> Table:
     """Return the facts of the data."""
@@ -25,7 +28,7 @@ def data_table(data: DataFacts) -> Table:
             "channels": f"{data.channels} of {bits} bits",
             "void": f"{data.void:.1%} of the pixels",
             "decoded": f"{data.decoded_bytes / 1e9:.2g} GB",
-            "reading": f"{1000 * data.read_seconds:.2g} ms per image",
+            "reading": f"{time(data.read_seconds)} per image",
         },
     )
 
@@ -51,9 +54,9 @@ def machine_table(machine: MachineFacts, step: StepFacts, validation: Validation
         {
             "device": machine.device,
             "memory": "unknown" if machine.device_bytes is None else f"{machine.device_bytes / 1e9:.3g} GB free",
-            "step": f"{step.batch} crops of {by(step.size)} in {step.precision}: {step.seconds:.3g} s{peak}",
-            "loading": f"{1000 * step.sample_seconds:.2g} ms per crop",
-            "validation": f"{1000 * validation.seconds:.2g} ms per image",
+            "step": f"{step.batch} crops of {by(step.size)} in {step.precision}: {time(step.seconds)}{peak}",
+            "loading": f"{time(step.sample_seconds)} per crop",
+            "validation": f"{time(validation.seconds)} per image",
         },
     )
 
@@ -74,10 +77,17 @@ def decisions_table(decisions: Sequence[Decision]) -> Table:
     for column in table.columns:
         column.justify = "left"
     for decision in decisions:
-        table.add_row(decision.key, as_yaml(decision.value), decision.reason, style="bold" if decision.given else "")
+        value = as_yaml(decision.value)
+        shown = value if len(value) <= MOST_CHARACTERS else f"{value[:MOST_CHARACTERS]} ..."
+        table.add_row(decision.key, shown, decision.reason, style="bold" if decision.given else "")
     return table
 
 
 def by(size: Size) -> str:
     """Return a size as height x width."""
     return "{}x{}".format(*size)
+
+
+def time(seconds: float) -> str:
+    """Return a time with three digits, in ms below a second."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
