@@ -215,9 +215,10 @@ def test_learning_rates_follow_the_batch():
 
 def test_augmentation_grows_with_the_epochs():
     few, many = (run_rules.choose_augmentation(DATA, (192, 256), epochs) for epochs in (5, 50))
-    assert (value_of(few, "transforms"), value_of(few, "transforms.scale")) == ("light", [0.75, 1.5])
+    assert (value_of(few, "transforms"), value_of(few, "transforms.scale")) == ("light", [0.5, 1.25])
     assert (value_of(many, "transforms"), value_of(many, "transforms.scale")) == ("standard", [0.5, 1.25])
-    assert value_of(run_rules.choose_augmentation(DATA, (352, 480), 50), "transforms.scale") == [0.5, 2.0]
+    few, many = (run_rules.choose_augmentation(DATA, (352, 480), epochs) for epochs in (5, 50))
+    assert [value_of(each, "transforms.scale") for each in (few, many)] == [[0.75, 1.5], [0.5, 2.0]]
 
 
 def test_crops_around_rare_classes():

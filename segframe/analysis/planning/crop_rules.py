@@ -56,12 +56,11 @@ def choose_crop(data: DataFacts, machine: MachineFacts, step: StepFacts, seconds
     bound = min(limits, key=lambda name: limits[name])
     share = min(1.0, max(sqrt(limits[bound] / (height * width)), SMALLEST_SIDE / min(height, width)))
     size = rounded(height, share), rounded(width, share)
-    smallest = share < 1 and min(share * height, share * width) < SMALLEST_SIDE + 1
     reason = f"{share:.2f} of the median image of {height}x{width}, bound by {bound}"
     if share == 1:
         reason = f"the median image, {height}x{width}, in steps of {SIDE_STEP}"
-    elif smallest:
-        reason = f"the smallest crops, {SIDE_STEP * (SMALLEST_SIDE // SIDE_STEP)} px; bound by {bound}"
+    elif min(size) == SMALLEST_SIDE:
+        reason = f"the smallest crops, {SMALLEST_SIDE} px; bound by {bound}"
     fits = wanted
     if machine.device_bytes and per_pixel and batch is None:
         fits = max(1, min(wanted, int(MEMORY_SHARE * machine.device_bytes / per_pixel / (size[0] * size[1]))))

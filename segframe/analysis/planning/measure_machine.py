@@ -5,10 +5,12 @@ import gc
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +94,8 @@ class Trial:
     def measure_step(self) -> StepFacts:
         """Return the facts of the config's training step."""
         self.train.transform = Transform(instantiate(self.config.transforms.train, "transforms"))
-        items, sample_seconds = [], []
+        items: list[dict[str, Any]] = []
+        sample_seconds: list[float] = []
         for k in range(self.config.data.batch_size):
             start = perf_counter()
             items.append(self.train[(0, k % len(self.train))])
@@ -162,6 +165,8 @@ def reset_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    if not sys.platform.startswith("linux"):
+        return None
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc's, which keeps what networks before have freed
         libc.malloc_trim(0)

@@ -78,8 +78,14 @@ def measure_plan(config: DictConfig) -> Plan:
     ]
     write_text(file, experiment_text(header, decisions))
     return Plan(
-        *(file, train_words(file), decisions, planner.notes),
-        *(planner.data, planner.machine, planner.step, planner.validation),
+        file=file,
+        train_words=train_words(file),
+        decisions=decisions,
+        notes=planner.notes,
+        data=planner.data,
+        machine=planner.machine,
+        step=planner.step,
+        validation=planner.validation,
     )
 
 

@@ -10,6 +10,8 @@ from segframe.errors import UserError
 
 WIDE_EPOCHS = 20
 """Passes over the images, from which augmentation is strong."""
+WHOLE_IMAGE = 0.9
+"""Share of an image's sides, from which crops are taken to hold the image."""
 FOREGROUND_CROPS = 0.33
 """Share of the patches with foreground in nnU-Net (Isensee et al., 2021)."""
 VALIDATION_SHARE, MOST_VALIDATIONS = 0.1, 20
@@ -118,20 +120,13 @@ def round_to_two(value: float) -> float:
 def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Decision]:
     """Return transforms and the range of scales."""
     ratio = min(side / image for side, image in zip(crop, data.size, strict=True))
+    smallest, largest = 0.5, min(2.0, max(1.25, round(2 * ratio, 1)))
+    option, reason = "standard", f"{epochs:.0f} epochs: scale, flip and colour"
     if epochs < WIDE_EPOCHS:
-        reason = f"{epochs:.0f} epochs: too few to learn from colour jitter"
-        return [
-            Decision("transforms", "light", reason),
-            Decision("transforms.scale", [0.75, 1.5], f"a narrow range below {WIDE_EPOCHS} epochs"),
-        ]
-    largest = min(2.0, max(1.25, round(2 * ratio, 1)))
-    reason = "DeepLab's range"
-    if largest < 2:
-        reason += f", less zoomed in: crops are {ratio:.2f} of an image's side"
-    return [
-        Decision("transforms", "standard", f"{epochs:.0f} epochs: scale, flip and colour"),
-        Decision("transforms.scale", [0.5, largest], reason),
-    ]
+        option, reason = "light", f"{epochs:.0f} epochs: too few to learn from colour jitter"
+        smallest, largest = 0.75 if ratio >= WHOLE_IMAGE else 0.5, min(1.5, largest)
+    share = f"crops are {ratio:.2f} of an image's side, {epochs:.0f} epochs; DeepLab's range is 0.5 to 2"
+    return [Decision("transforms", option, reason), Decision("transforms.scale", [smallest, largest], share)]
 
 
 def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
@@ -140,7 +135,7 @@ def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
     rare = min(data.present, key=lambda each: each.seen(share), default=None)
     seen = rare.seen(share) * images if rare is not None else 0
     probability, reason = 0.0, "crops hold whole images"
-    if rare is not None and share < 0.9:
+    if rare is not None and share < WHOLE_IMAGE:
         reason = f"{rare.name}, the rarest class, is in {seen:.1f} crops of a step"
         if 0 < seen < 1:
             probability, reason = (
