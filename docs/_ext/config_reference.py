@@ -28,6 +28,7 @@ ROOTS = {
     "predict": schema.PredictConfig,
     "check_data": schema.CheckDataConfig,
     "summary": schema.SummaryConfig,
+    "plan": schema.PlanConfig,
     "export": schema.ExportConfig,
     "replay": schema.ReplayConfig,
     "report": schema.ReportConfig,

@@ -24,6 +24,7 @@ from segframe.errors import UserError, translate_errors
 
 if TYPE_CHECKING:  # they import torch
     from segframe.analysis.comparison import Comparison
+    from segframe.analysis.planning.plan import Plan
     from segframe.inference.evaluation_result import EvaluationResult
     from segframe.training.run import TrainingResult
 
@@ -55,6 +56,16 @@ def compare(*settings: str | Path) -> "Comparison":
     """
     words = tuple(map(str, settings))
     result: Comparison = run("compare", "segframe.analysis.compare.measure_comparison", words)
+    return result
+
+
+def plan(*settings: str) -> "Plan":
+    """Plan a training as scripts/plan.py does: plan("data=camvid", "data.root=photos", "budget=2h").
+
+    Also writes the experiment file: train("experiment=plan_camvid") follows it. UserError for what the command line
+    would refuse.
+    """
+    result: Plan = run("plan", "segframe.analysis.planning.plan.measure_plan", settings)
     return result
 
 

@@ -82,6 +82,7 @@ PROGRAMS = {
         "segframe.analysis.compare.compare_checkpoints", "compare", TO_PREDICT, prepare=compare_arguments
     ),
     "search": Program("segframe.cli.search.search", "search", prepare=search_arguments),
+    "plan": Program("segframe.analysis.planning.plan.write_plan", "plan"),
 }
 
 HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --", "Only one of --")

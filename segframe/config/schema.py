@@ -35,6 +35,16 @@ class SummaryConfig(TrainConfig):
 
 
 @dataclass
+class PlanConfig(TrainConfig):
+    """The root of scripts/plan.py's config: a run's, and what it is planned by."""
+
+    budget: str = MISSING
+    output: str | None = None
+    overwrite: bool = False
+    max_images: int = MISSING
+
+
+@dataclass
 class CheckpointConfig:
     """What programs share that build a network from a checkpoint."""
 
@@ -170,9 +180,10 @@ def register(own: Path | None = None) -> None:
 def store_schemas() -> None:
     """Register the schemas with Hydra; needed anew in worker processes, which compose the default config."""
     store = ConfigStore.instance()
-    # A group, so that summary.yaml can build on train.yaml with a wider schema.
+    # A group, so that summary.yaml and plan.yaml can build on train.yaml with wider schemas.
     store.store(group="schema", name="train", node=TrainConfig)
     store.store(group="schema", name="summary", node=SummaryConfig)
+    store.store(group="schema", name="plan", node=PlanConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)

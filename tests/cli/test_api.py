@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_import_is_light_and_lists_the_public_names():
-    names = {"load", "train", "evaluate", "compare"}
+    names = {"load", "train", "evaluate", "compare", "plan"}
     code = f"import segframe, sys; assert {names} <= set(dir(segframe)); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -16,7 +16,7 @@ from processes import fork, program
 from segframe.cli import main
 from segframe.errors import UserError
 
-OTHERS = ("evaluate", "predict", "export", "check_data", "summary", "replay", "report")
+OTHERS = ("evaluate", "predict", "export", "check_data", "summary", "replay", "report", "plan")
 SCRIPTS = ("train.py", *(f"scripts/{name}.py" for name in OTHERS))
 HELP = """
 import runpy, sys

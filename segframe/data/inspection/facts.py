@@ -1,6 +1,6 @@
 """Properties of one image and its mask; every file is decoded and hashed once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -106,9 +106,21 @@ def _examine_image(image: np.ndarray, pixels: PixelFormat, content: bytes | memo
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
     brighter = np.packbits(small[:, 1:] > small[:, :-1])
     is_blank = bool(np.ptp(small) == 0 and (image == image[0, 0]).all())
-    mean, std = (255 / pixels.max_value * values[:, 0] for values in cv2.meanStdDev(image))
-    moments = np.stack([mean, std**2 + mean**2])
+    moments = channel_moments(image, pixels)
     return ImageFacts(sha1(content).digest(), header, image.shape[:2], brighter, is_blank, moments)
+
+
+def channel_moments(image: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+    """Return mean and mean square of each channel of an image (H, W, C) in units of 0 ... 255, float64 (2, C)."""
+    mean, std = (255 / pixels.max_value * values[:, 0] for values in cv2.meanStdDev(image))
+    return np.stack([mean, std**2 + mean**2])
+
+
+def mean_and_std(areas: Sequence[int], moments: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each channel over all pixels of images; a constant channel's is 1."""
+    mean, square = np.average(moments, axis=0, weights=areas)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return mean.round(3), np.where(std < 5e-4, 1, std).round(3)
 
 
 def _examine_mask(raw: np.ndarray, content: bytes | memoryview, header: Header) -> MaskFacts:

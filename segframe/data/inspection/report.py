@@ -13,6 +13,7 @@ from rich.table import Table
 
 from segframe import IGNORE_INDEX
 from segframe.data.inspection import duplicates
+from segframe.data.inspection.facts import mean_and_std
 from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
 from segframe.data.inspection.findings import check_class_files, check_split
 from segframe.data.inspection.mask_findings import check_absent_classes, class_counts, encoding
@@ -56,13 +57,11 @@ def summarize(split: Split) -> dict[str, Any]:
 
 
 def _mean_and_std(split: Split) -> dict[str, list[float]]:
-    # Of all pixels, in units of 0 ... 255; a constant channel gets 1.
     if not split.images:
         return {}
     areas = [prod(image.size) for _, image in split.images]
-    mean, square = np.average([image.moments for _, image in split.images], axis=0, weights=areas)
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    return {"mean": mean.round(3).tolist(), "std": np.where(std < 5e-4, 1, std).round(3).tolist()}
+    mean, std = mean_and_std(areas, [image.moments for _, image in split.images])
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def normalize_line(split: Split) -> str:

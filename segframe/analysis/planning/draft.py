@@ -1,0 +1,107 @@
+"""A plan in the making: the words that the user has typed, and the decisions beside them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from segframe.analysis.planning.decision import Decision
+from segframe.config import schema
+from segframe.errors import UserError
+
+INSTEAD = {
+    "trainer.max_steps": ("trainer.max_epochs",),
+    "trainer.val_every_n_steps": ("trainer.val_every_n_epochs",),
+    "data.crop_size": ("transforms.crop_size",),
+}
+"""Settings that replace one: where the user has typed one of them, the plan has neither."""
+
+
+NOTHING = object()
+"""In place of a setting that there is not."""
+
+
+class Draft:
+    """Decisions as overrides of the training's config; the user's own come last and stand.
+
+    `config` is the training's with all of them.
+    """
+
+    def __init__(self, words: Sequence[str], choices: Mapping[str, Any], search_path: Sequence[str] = ()) -> None:
+        self.words, self.search_path = list(words), list(search_path)
+        self.choices = choices
+        self.decisions: list[Decision] = []
+        self.given = read_words(words)
+        if "model" in self.given:  # an experiment names what a preset chooses
+            del self.given["model"]
+            default = compose("train", self.search_path, return_hydra_config=True).hydra.runtime.choices
+            groups = [group for group in schema.groups() if group in default and group != "model"]
+            self.given |= {group: choices[group] for group in groups if choices[group] != default[group]}
+        self.config = self.compose()
+
+    def compose(self) -> DictConfig:
+        """Return the training's config."""
+        words = [f"{decision.key}={as_word(decision.value)}" for decision in self.decisions]
+        config = compose("train", [*words, *self.words, *self.search_path])
+        config.output_dir = config.output_dir or "outputs"  # callbacks and loggers refer to it
+        return config
+
+    def with_settings(self, settings: Mapping[str, Any]) -> DictConfig:
+        """Return a copy of the config with other settings."""
+        config = deepcopy(self.config)
+        for key, value in settings.items():
+            OmegaConf.update(config, key, value)
+        return config
+
+    def add(self, *decisions: Decision) -> None:
+        """Add decisions, without those that the user has made, and settings that the chosen options do not have."""
+        free = [decision for decision in decisions if not self.is_given(decision.key)]
+        options = [decision for decision in free if decision.key in schema.groups()]
+        if options:
+            self.decisions += options
+            self.config = self.compose()
+        for decision in free:
+            exists = OmegaConf.select(self.config, decision.key, default=NOTHING) is not NOTHING
+            if decision not in options and exists:
+                self.decisions.append(decision)
+                OmegaConf.update(self.config, decision.key, decision.value)
+
+    def is_given(self, key: str) -> bool:
+        """Whether the user has typed a setting, one that replaces it, or a mapping that holds it."""
+        parents = [name for name in self.given if key.startswith(f"{name}.") and name not in schema.groups()]
+        return bool(parents) or any(name in self.given for name in (key, *INSTEAD.get(key, ())))
+
+    def all(self) -> list[Decision]:
+        """Return what the user has typed and the decisions, options of groups before settings."""
+        data = [] if "data" in self.given else [Decision("data", self.choices["data"], "the default")]
+        typed = [Decision(key, value, "as given", given=True) for key, value in self.given.items()]
+        return sorted([*data, *typed, *self.decisions], key=lambda decision: decision.key not in schema.groups())
+
+
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """Return settings and options by key; UserError for words that an experiment file cannot hold."""
+    values = {}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        word = override.input_line
+        if override.is_delete() or override.package is not None:
+            raise UserError(f"{word}: a plan's file cannot hold it; leave it out here and type it to train.py")
+        values[override.key_or_group] = override.value()
+    for key in ("experiment", "resume"):
+        if values.get(key) is not None:
+            raise UserError(f"{key}={values[key]}: a plan is an experiment of its own; leave it out")
+    return values
+
+
+def as_word(value: Any) -> str:
+    """Return a decision's value as the command line spells it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def searched_configs() -> list[str]:
+    """Return the words by which a composition inside a job finds the user's own configs as the job did."""
+    return [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]

@@ -1,0 +1,123 @@
+"""What a plan is decided by: measured facts of a data set, a machine and a network."""
+
+from collections.abc import Sequence
+from math import log2
+from typing import NamedTuple
+
+import numpy as np
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+WINDOW_SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Sides of the windows, as shares of the image's sides, in which classes are looked for."""
+
+
+class ClassFacts(NamedTuple):
+    """Properties of a class in the training masks that were read."""
+
+    name: str
+    share: float
+    """Of the labelled pixels."""
+    images: float
+    """Share of the images that show it."""
+    width: float
+    """Of its smaller objects, in pixels: a quarter of its pixels are in objects narrower than this. 0 if it has none.
+
+    An object is a connected component, its width its area over the longer side of its bounding box.
+    """
+    in_window: tuple[float, ...]
+    """Probability that a random window of an image shows it, for each of WINDOW_SHARES."""
+
+    def seen(self, share: float) -> float:
+        """Return the probability that a random window shows the class; `share`: of the image's sides."""
+        xs = [log2(each) for each in reversed(WINDOW_SHARES)]
+        return float(np.interp(log2(share), xs, self.in_window[::-1]))
+
+
+class DataFacts(NamedTuple):
+    """Properties of a data set."""
+
+    train_images: int
+    val_images: int
+    examined: int
+    """Number of the training images that were read."""
+    classes: tuple[ClassFacts, ...]
+    void: float
+    """Share of the pixels that are not labelled."""
+    size: Size
+    """Median height and median width of the training images."""
+    smallest: Size
+    largest: Size
+    val_size: Size
+    """Median of the validation images."""
+    val_largest: Size
+    channels: int
+    max_value: int
+    mean: tuple[float, ...]
+    """Of each channel, in units of 0 ... 255."""
+    std: tuple[float, ...]
+    decoded_bytes: int
+    """Of all images and masks for training and validation."""
+    read_seconds: float
+    """Median time in which a process reads and decodes an image and its mask."""
+    has_files: bool
+    """False for generated images."""
+    weights: str | None
+    """data.weights of the data set: imagenet, or None for images that ImageNet's weights do not suit."""
+
+    @property
+    def largest_class(self) -> ClassFacts:
+        """The class with most pixels."""
+        return max(self.classes, key=lambda each: each.share)
+
+    @property
+    def present(self) -> Sequence[ClassFacts]:
+        """The classes that occur, without the largest one."""
+        return [each for each in self.classes if each.share > 0 and each is not self.largest_class]
+
+
+class MachineFacts(NamedTuple):
+    """Properties of this machine."""
+
+    device: str
+    is_gpu: bool
+    cores: int
+    loader_processes: int
+    """Most processes that load data: data.num_workers=null."""
+    free_bytes: int | None
+    """Memory for loading and, without a GPU, training; None if the system does not say."""
+    device_bytes: int | None
+    """Memory for training."""
+    disk_bytes: int
+    """Free beside the data."""
+    load: float
+    """Other processes that compute per core, over the last minute, before anything was measured."""
+    precisions: tuple[str, ...]
+    """Those that the device computes natively, float32 last."""
+
+
+class StepFacts(NamedTuple):
+    """A measured training step."""
+
+    size: Size
+    """Of the crops."""
+    batch: int
+    precision: str
+    seconds: float
+    """Forward, backward and optimizer, without loading: of the quickest step, which other programs disturb least."""
+    peak_bytes: int | None
+    """Memory of a step beyond what was held before; None if the system does not say."""
+    sample_seconds: float
+    """Time in which a process reads and augments a training image."""
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the batch."""
+        return self.batch * self.size[0] * self.size[1]
+
+
+class ValidationFacts(NamedTuple):
+    """A measured validation image of the median size."""
+
+    seconds: float

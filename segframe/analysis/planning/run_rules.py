@@ -1,0 +1,175 @@
+"""Rules of a plan: loading, length, learning rate, augmentation and sampling. Pure functions of facts."""
+
+from math import ceil, sqrt
+from typing import NamedTuple
+
+from segframe.analysis.planning.crop_rules import FEWEST_STEPS
+from segframe.analysis.planning.decision import Decision
+from segframe.analysis.planning.facts import DataFacts, MachineFacts, Size, StepFacts
+from segframe.errors import UserError
+
+WIDE_EPOCHS = 20
+"""Passes over the images, from which augmentation is strong."""
+WHOLE_IMAGE = 0.9
+"""Share of an image's sides, from which crops are taken to hold the image."""
+FOREGROUND_CROPS = 0.33
+"""Share of the patches with foreground in nnU-Net (Isensee et al., 2021)."""
+VALIDATION_SHARE, MOST_VALIDATIONS = 0.1, 20
+"""Share of the budget for validations, and most of them."""
+START_SECONDS = 20.0
+"""From the command to the first step."""
+MOST_EPOCHS, FEW_IMAGES_STEPS = 1000, 5000
+"""nnU-Net's length (Isensee et al., 2021), in passes over the images; and steps that any data set may have."""
+MOST_STEPS = 160_000
+"""mmsegmentation's longest schedule."""
+BUSY = 0.5
+"""Other processes per core, from which measured times are not those of an idle machine."""
+CACHE_SHARE = 0.5
+"""Of the free memory that decoded images may take."""
+
+
+class Loading(NamedTuple):
+    """How images are loaded, and what a step takes with it."""
+
+    workers: int
+    workers_reason: str
+    cache: str | None
+    cache_reason: str
+    seconds: float
+    """Of an optimizer step with loading."""
+
+
+def choose_loading(data: DataFacts, machine: MachineFacts, step: StepFacts, accumulate: int) -> Loading:
+    """Return processes and cache, and the time of a step: on a CPU loading takes its share of the cores."""
+    sample = step.sample_seconds
+    cache, reason = None, "images are generated"
+    if data.has_files:
+        gigabytes, free = data.decoded_bytes / 1e9, (machine.free_bytes or 0) / 1e9
+        held = 0 if machine.is_gpu else (step.peak_bytes or 0) / 1e9
+        late = step.batch * sample > machine.loader_processes * step.seconds
+        if gigabytes < CACHE_SHARE * (free - held):
+            cache, reason = "ram", f"decoded images: {gigabytes:.2g} GB of {free:.2g} GB that are free"
+        elif late and 2 * data.decoded_bytes < machine.disk_bytes:
+            cache, reason = (
+                "disk",
+                f"decoded images: {gigabytes:.2g} GB, more than memory; reading would delay training",
+            )
+        else:
+            reason = f"decoded images: {gigabytes:.2g} GB, {free:.2g} GB of memory are free"
+    if cache is not None:
+        sample = max(0.0, sample - data.read_seconds)
+    workers = min(machine.loader_processes, max(1, ceil(1.25 * step.batch * sample / step.seconds)))
+    if machine.is_gpu:
+        batch_seconds = max(step.seconds, step.batch * sample / max(1, workers))
+    else:
+        batch_seconds = step.seconds + step.batch * sample / machine.cores
+    why = f"a batch takes {step.batch * sample:.2g} s to load, a step {step.seconds:.2g} s"
+    return Loading(workers, why, cache, reason, accumulate * batch_seconds)
+
+
+class Length(NamedTuple):
+    """Length of a run in optimizer steps."""
+
+    steps: int
+    every: int
+    """Steps between validations."""
+    reason: str
+    every_reason: str
+
+
+def choose_length(data: DataFacts, step_seconds: float, images: int, validation: float, seconds: float) -> Length:
+    """Return the steps that fit into a budget beside their validations.
+
+    `images`: of an optimizer step; `validation`: seconds of one of all images. UserError if hardly a step fits.
+    """
+    count = int(max(1, min(MOST_VALIDATIONS, VALIDATION_SHARE * seconds // validation)))
+    left = seconds - START_SECONDS - count * validation
+    fitting, reason = int(left / step_seconds), f"{left:,.0f} s at {step_seconds:.3g} s per step with loading"
+    if fitting < count + 1:
+        needed = ceil((START_SECONDS + validation + 100 * step_seconds) / 60)
+        raise UserError(
+            f"budget: a step takes {step_seconds:.2g} s and one validation {validation:.0f} s, so hardly a step fits; "
+            f"type budget={needed}m, or validate fewer images: +trainer.lightning.limit_val_batches=10"
+        )
+    longest = min(MOST_STEPS, max(FEW_IMAGES_STEPS, MOST_EPOCHS * data.train_images // images))
+    if fitting > longest:
+        fitting, reason = longest, f"{longest * images / data.train_images:,.0f} epochs; the budget allows more"
+    every = fitting // count
+    return Length(every * count, every, reason, f"{count} validation{'s' * (count > 1)} of {validation:.0f} s")
+
+
+def choose_learning_rate(optimizer: str, images: int, steps: int) -> list[Decision]:
+    """Return learning rate and warm-up of the optimizers that rules are known for. `images`: of an optimizer step."""
+    decisions = []
+    if optimizer in ("adamw", "adam"):
+        lr = round_to_two(1e-3 * sqrt(images / 8))
+        decisions.append(Decision("optimizer.lr", lr, "0.001 at 8 images per step, by the root of the batch"))
+    elif optimizer == "sgd":
+        lr = round_to_two(0.01 * images / 16)
+        reason = "0.01 at 16 images per step, linear in the batch (Goyal et al., 2017)"
+        decisions.append(Decision("optimizer.lr", lr, reason))
+    warmup = min(1500, max(1, steps // 20))
+    return [*decisions, Decision("scheduler.warmup_steps", warmup, "a twentieth of the steps, 1500 at most")]
+
+
+def round_to_two(value: float) -> float:
+    """Return a number with two significant digits."""
+    return float(f"{value:.2g}")
+
+
+def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Decision]:
+    """Return transforms and the range of scales."""
+    ratio = min(side / image for side, image in zip(crop, data.size, strict=True))
+    smallest, largest = 0.5, min(2.0, max(1.25, round(2 * ratio, 1)))
+    option, reason = "standard", f"{epochs:.0f} epochs: scale, flip and colour"
+    if epochs < WIDE_EPOCHS:
+        option, reason = "light", f"{epochs:.0f} epochs: too few to learn from colour jitter"
+        smallest, largest = 0.75 if ratio >= WHOLE_IMAGE else 0.5, min(1.5, largest)
+    share = f"crops are {ratio:.2f} of an image's side, {epochs:.0f} epochs; DeepLab's range is 0.5 to 2"
+    return [Decision("transforms", option, reason), Decision("transforms.scale", [smallest, largest], share)]
+
+
+def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
+    """Return what the windows of crops are placed by. `images`: of an optimizer step."""
+    share = min(1.0, *(side / image for side, image in zip(crop, data.size, strict=True)))
+    rare = min(data.present, key=lambda each: each.seen(share), default=None)
+    seen = rare.seen(share) * images if rare is not None else 0
+    probability, reason = 0.0, "crops hold whole images"
+    if rare is not None and share < WHOLE_IMAGE:
+        reason = f"{rare.name}, the rarest class, is in {seen:.1f} crops of a step"
+        if 0 < seen < 1:
+            probability, reason = (
+                FOREGROUND_CROPS,
+                f"{rare.name} is in a crop every {1 / seen:.0f} steps (nnU-Net's share)",
+            )
+    decisions = [Decision("transforms.rare_class_probability", probability, reason)]
+    largest = data.largest_class
+    if len(data.classes) > 2 and share < 0.75 and 0.5 < largest.share < 0.75:
+        reason = f"{largest.name} has {largest.share:.0%} of the pixels (mmsegmentation's cat_max_ratio)"
+        decisions.append(Decision("transforms.max_class_share", 0.75, reason))
+    return decisions
+
+
+def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, length: Length) -> list[str]:
+    """Return what settings cannot change."""
+    notes = []
+    if machine.load > BUSY:
+        notes.append(
+            f"{machine.load:.1f} other processes per core: a training beside them takes longer than the budget"
+        )
+    if data.examined < data.train_images:
+        notes.append(f"{data.examined:,} of {data.train_images:,} training images were read, at even distances")
+    if absent := [each.name for each in data.classes if each.share == 0]:
+        notes.append(f"no training mask that was read shows {', '.join(absent[:5])}")
+    if narrow := [f"{each.name} ({each.width:.1f} px)" for each in data.present if 0 < each.width < stride]:
+        notes.append(f"objects narrower than the logits' stride of {stride} px: {', '.join(narrow[:5])}")
+    wide = [each.name for each in data.present if each.width > max(crop)]
+    if wide:
+        notes.append(
+            f"objects larger than the crops: {', '.join(wide[:5])}; smaller images would show more around them"
+        )
+    if length.steps < FEWEST_STEPS:
+        notes.append(f"{length.steps} steps are few; a longer budget gives more")
+    if data.train_images < 50:
+        notes.append(f"{data.train_images} training images: validation figures vary by the choice of images")
+    return notes

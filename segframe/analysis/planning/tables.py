@@ -1,0 +1,93 @@
+"""Tables of a plan for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from segframe.analysis.planning.decision import Decision
+from segframe.analysis.planning.experiment_file import as_yaml
+from segframe.analysis.planning.facts import DataFacts, MachineFacts, Size, StepFacts, ValidationFacts
+from segframe.visualization.tables import empty_table
+
+MOST_CLASSES = 24
+"""Rows of the table of classes, the rarest ones."""
+
+MOST_CHARACTERS = 60
+"""Of a value that is shown."""
+
+
+def data_table(data: DataFacts) -> Table:
+    """Return the facts of the data."""
+    bits = 8 if data.max_value == 255 else 16
+    return facts_table(
+        "data",
+        {
+            "training images": f"{data.train_images:,}, {data.examined:,} read",
+            "validation images": f"{data.val_images:,}, median {by(data.val_size)}, largest {by(data.val_largest)}",
+            "size": f"median {by(data.size)}, from {by(data.smallest)} to {by(data.largest)} (height x width)",
+            "channels": f"{data.channels} of {bits} bits",
+            "void": f"{data.void:.1%} of the pixels",
+            "decoded": f"{data.decoded_bytes / 1e9:.2g} GB",
+            "reading": f"{time(data.read_seconds)} per image",
+        },
+    )
+
+
+def classes_table(data: DataFacts) -> Table:
+    """Return a row per class, the most frequent first."""
+    ordered = sorted(data.classes, key=lambda each: -each.share)
+    hidden = len(ordered) - MOST_CLASSES
+    title = f"classes, the {MOST_CLASSES} rarest of {len(ordered)}" if hidden > 0 else "classes"
+    header = ("class", "pixels %", "images %", "in windows of 1/2 %", "of 1/4 %", "small objects, px wide")
+    table = empty_table(header, title)
+    for each in ordered[max(0, hidden) :]:
+        shares = (each.share, each.images, each.seen(0.5), each.seen(0.25))
+        table.add_row(each.name, *(f"{100 * share:.1f}" for share in shares), f"{each.width:.1f}")
+    return table
+
+
+def machine_table(machine: MachineFacts, step: StepFacts, validation: ValidationFacts) -> Table:
+    """Return the facts of the machine, of the measured step and of a validation image."""
+    peak = "" if step.peak_bytes is None else f", {step.peak_bytes / 1e9:.2g} GB"
+    return facts_table(
+        "machine",
+        {
+            "device": machine.device,
+            "memory": "unknown" if machine.device_bytes is None else f"{machine.device_bytes / 1e9:.3g} GB free",
+            "step": f"{step.batch} crops of {by(step.size)} in {step.precision}: {time(step.seconds)}{peak}",
+            "loading": f"{time(step.sample_seconds)} per crop",
+            "validation": f"{time(validation.seconds)} per image",
+        },
+    )
+
+
+def facts_table(title: str, facts: dict[str, str]) -> Table:
+    """Return names and values as a table without a header."""
+    table = empty_table(("", ""), title)
+    table.columns[1].justify = "left"
+    table.show_header = False
+    for row in facts.items():
+        table.add_row(*row)
+    return table
+
+
+def decisions_table(decisions: Sequence[Decision]) -> Table:
+    """Return settings, values and reasons."""
+    table = empty_table(("setting", "value", "reason"), "plan")
+    for column in table.columns:
+        column.justify = "left"
+    for decision in decisions:
+        value = as_yaml(decision.value)
+        shown = value if len(value) <= MOST_CHARACTERS else f"{value[:MOST_CHARACTERS]} ..."
+        table.add_row(decision.key, shown, decision.reason, style="bold" if decision.given else "")
+    return table
+
+
+def by(size: Size) -> str:
+    """Return a size as height x width."""
+    return "{}x{}".format(*size)
+
+
+def time(seconds: float) -> str:
+    """Return a time with three digits, in ms below a second."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
