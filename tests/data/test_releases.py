@@ -329,6 +329,9 @@ def test_voc_and_camvid_are_recognized(tmp_path):
     for part in ("train", "trainannot", "val", "valannot"):
         put_image(tmp_path / "camvid" / part / "0001TP_006690.png")
     assert CamVid.looks_like(tmp_path / "camvid")
+    (tmp_path / "camvid").rename(tmp_path / "CamVid")
+    assert CamVid.looks_like(tmp_path)
+    assert names(CamVid(tmp_path, "train")) == ["0001TP_006690"]
     put_image(tmp_path / "other/images/train/0001TP_006690.png")
     put_mask(tmp_path / "other/masks/train/0001TP_006690.png")
     assert CamVid.looks_like(tmp_path / "other")

@@ -15,8 +15,8 @@ _FRAME = re.compile(r"(\d{4}(TP|R0|E5)|Seq05VD)_")
 class CamVid(SegmentationDataset):
     """CamVid: 367 train, 101 val and 233 test images.
 
-    `root` holds {train,val,test} and {train,val,test}annot, as the SegNet tutorial has them, or images/{train,val,test}
-    and masks/{train,val,test}.
+    `root`, or CamVid in it, holds {train,val,test} and {train,val,test}annot, as the SegNet tutorial has them, or
+    images/{train,val,test} and masks/{train,val,test}.
     """
 
     classes = (
@@ -40,16 +40,22 @@ class CamVid(SegmentationDataset):
         return [sample for part in PARTS[self.split] for sample in self._part(part)]
 
     def _part(self, part: str) -> list[Sample]:
-        folders = self.root / part, self.root / f"{part}annot"
-        if (self.root / "images").is_dir():
-            folders = self.root / "images" / part, self.root / "masks" / part
+        home = _home(self.root)
+        folders = home / part, home / f"{part}annot"
+        if (home / "images").is_dir():
+            folders = home / "images" / part, home / "masks" / part
         images = list_files(folders[0], IMAGE_SUFFIXES, self.source)
         return pair_all(images, list_files(folders[1], MASK_SUFFIXES, self.source), folders[0])
 
     @classmethod
     def looks_like(cls, root: Path) -> bool:
         """Whether root holds the folders of SegNet's tutorial, or images/train with the names of CamVid's frames."""
-        if all((root / name).is_dir() for name in ("train", "trainannot", "val", "valannot")):
+        home = _home(root)
+        if all((home / name).is_dir() for name in ("train", "trainannot", "val", "valannot")):
             return True
-        folder = root / "images" / "train"
-        return folder.is_dir() and (root / "masks").is_dir() and any(map(_FRAME.match, os.listdir(folder)))
+        folder = home / "images" / "train"
+        return folder.is_dir() and (home / "masks").is_dir() and any(map(_FRAME.match, os.listdir(folder)))
+
+
+def _home(root: Path) -> Path:
+    return root / "CamVid" if (root / "CamVid").is_dir() else root

@@ -9,7 +9,7 @@ from scipy.io import loadmat
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.download import fetch_archive
-from segframe.data.file_listing import Sample, check_file, list_files, pair
+from segframe.data.file_listing import Sample, check_file, find_folder, list_files, pair
 from segframe.data.label_map import voc_palette
 from segframe.data.split_lists import read_list
 from segframe.errors import UserError
@@ -129,8 +129,8 @@ class VOC(SegmentationDataset):
 
 def find_year(root: Path, year: int) -> Path | None:
     """Return the folder with JPEGImages of VOC's release of a year: VOCdevkit/VOC<year>, VOC<year> or root itself."""
-    folders = (root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}", root)
-    return next((folder for folder in folders if (folder / "JPEGImages").is_dir()), None)
+    images = find_folder(root, f"VOCdevkit/VOC{year}/JPEGImages", f"VOC{year}/JPEGImages") or root / "JPEGImages"
+    return images.parent if images.is_dir() else None
 
 
 def starts_with_voc_name(path: Path) -> bool:
