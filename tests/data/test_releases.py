@@ -304,11 +304,8 @@ def test_torchvision_fetches_the_same_archives_of_oxford_pet():
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_classes_and_palettes(release):
-    classes = release.classes if hasattr(release, "classes") else ("background", "pet")
-    assert len(set(classes)) == len(classes)
-    assert all(name == name.strip() and name for name in classes)
-    if hasattr(release, "palette"):
-        assert len(release.palette) == len(classes)
+    assert len(set(release.classes)) == len(release.classes) == len(release.palette)
+    assert all(name == name.strip() and name for name in release.classes)
     assert set(release.published) <= set(release.splits)
 
 

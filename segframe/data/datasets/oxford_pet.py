@@ -10,7 +10,7 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.download import fetch_archive
 from segframe.data.file_listing import Sample, find_folder, hash_to_unit, list_files, pair, require_folder
 from segframe.data.image_io import read_image
-from segframe.data.label_map import IGNORE, voc_palette
+from segframe.data.label_map import IGNORE, LabelTable, voc_palette
 from segframe.data.split_lists import read_list
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -37,6 +37,8 @@ class OxfordPet(SegmentationDataset):
     trainval: a hash of the names chooses a fifth for val.
     """
 
+    classes: tuple[str, ...] = TASKS["binary"]
+    palette = voc_palette(len(classes))
     splits = ("train", "val", "trainval", "test")
     palette_is_declared = False
     published = {"trainval": 3680, "test": 3669}  # noqa: RUF012
@@ -67,7 +69,10 @@ class OxfordPet(SegmentationDataset):
     @classmethod
     def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
         """Return the classes' values in the trimaps."""
-        return [VALUES[name] for name in classes]
+        label_map: dict[int | str, int | str] = {
+            value: name if name in classes else IGNORE for name, value in VALUES.items()
+        }
+        return LabelTable(classes, label_map, ()).mask_values()
 
     def find(self) -> list[Sample]:
         """Return the samples of the split's list, or of its share of trainval."""

@@ -7,7 +7,7 @@ from typing import Any
 from segframe.data.base import SegmentationDataset
 from segframe.data.datasets.voc import find_year
 from segframe.data.file_listing import Sample, list_files, pair
-from segframe.data.label_map import parse_palette
+from segframe.data.label_map import IGNORE, LabelTable, parse_palette
 from segframe.data.split_lists import read_list
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -58,14 +58,13 @@ class PascalContext(SegmentationDataset):
         if background:
             self.classes = ("background", *self.classes)
             self.palette = ((120, 120, 120), *self.palette)
-        values = self.mask_values(self.classes, {})
-        self.label_map = {value: values.index(value) if value in values else "ignore" for value in range(60)}
+        self.label_map = _label_map(background)
         super().__init__(root, split, transform, seed)
 
     @classmethod
     def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
         """Return 0 for the background, 1 to 59 for the others."""
-        return [*range(len(cls.classes) + 1 - len(classes), len(cls.classes) + 1)]
+        return LabelTable(classes, _label_map(bool(settings.get("background"))), ()).mask_values()
 
     def find(self) -> list[Sample]:
         """Return the samples of the split's list."""
@@ -83,3 +82,8 @@ class PascalContext(SegmentationDataset):
         return folder is not None and all(
             (folder / path).is_dir() for path in ("SegmentationClassContext", "ImageSets/SegmentationContext")
         )
+
+
+def _label_map(background: bool) -> dict[int | str, int | str]:
+    first = 0 if background else 1
+    return {value: value - first if value >= first else IGNORE for value in range(60)}
