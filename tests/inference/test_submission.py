@@ -91,7 +91,7 @@ def test_values_of_folders(words, tmp_path):
         ({"label_map": {3: "a", 4: "a", 5: "b"}}, "gives 2 values to a"),
         ({"label_map": {"#ff0000": "a"}}, "gives a colour to a"),
         ({"label_map": {0: "ignore"}}, "gives no value to a"),
-        ({"data": {"dataset": {"_target_": "segframe.data.OxfordPet"}}}, "gives no value to a"),
+        ({"data": {"dataset": {"_target_": "segframe.data.OxfordPet"}}}, "gives no value to b"),
         ({"data": {"dataset": {"_target_": "segframe.data.PascalContext"}}}, "none of the 2 classes"),
         ({"classes": "_classes.csv"}, r"data\.dataset\.classes=_classes\.csv: the masks' values are in that file"),
     ],
