@@ -93,6 +93,7 @@ class PredictConfig(InferenceConfig):
     heatmaps: Any = MISSING
     feature_maps: bool = MISSING
     feature_channels: int = MISSING
+    submission: bool = False
     devices: Any = 1
 
 

@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Channels and highest value of the images; open_split sets the config's."""
     palette_is_declared: bool = True
     """Whether masks saved as RGB have the palette's colours; otherwise it is for pictures only."""
+    published: ClassVar[Mapping[str, int]] = {}
+    """Published number of images of each split."""
+    has_palette_masks: bool = False
+    """Whether the masks of the release are palette PNGs, and those of submissions have to be."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -87,9 +91,27 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         """Return the samples of the split in a fixed order; UserError if files are missing."""
 
     @classmethod
+    def looks_like(cls, root: Path) -> bool:
+        """Whether root, or a usual folder below it, holds this dataset in its layout; looks at few files."""
+        return False
+
+    @classmethod
+    def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
+        """Return the value of each class in the dataset's own masks, the inverse of the label map.
+
+        `classes`: those of a run, `settings`: its data.dataset. UserError if a class has no single value.
+        """
+        label_map = {**cls.label_map, **(settings.get("label_map") or {})}
+        return LabelTable(classes, label_map, ()).mask_values()
+
+    @classmethod
     def download(cls, root: str | Path) -> None:
         """Download the files to root; UserError if that is not possible automatically."""
         raise UserError(f"{cls.__name__} has no automatic download: {cls.source}")
+
+    def load_image(self, path: Path) -> np.ndarray:
+        """Return the image of a file, (H, W, C), see image_io.read_image."""
+        return read_image(path, self.pixels)
 
     def load_mask(self, path: Path) -> np.ndarray:
         """Return the raw values of a mask file, (H, W): indices of uint8 or uint16, or colours (image_io.COLOURS)."""
@@ -122,7 +144,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]
-        image, mask = read_image(sample.image, self.pixels), self.read_mask(index)
+        image, mask = self.load_image(sample.image), self.read_mask(index)
         if image.shape[:2] != mask.shape:
             sizes = "{1}x{0}, its mask {path} {3}x{2}".format(*image.shape[:2], *mask.shape, path=sample.mask)
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -88,6 +89,27 @@ def check_file(path: Path, kind: str, max_bytes: int) -> None:
         )
 
 
+def find_folder(root: Path, *paths: str, suffixes: tuple[str, ...] = ()) -> Path | None:
+    """Return the first of these paths that is a folder, below root or below a folder in root; None if none is.
+
+    Archives are unpacked in one folder, or each in a folder of its own. `suffixes`: those of files it must hold.
+    """
+    candidates = (folder for path in paths for folder in (root / path, *sorted(root.glob(f"*/{path}"))))
+    return next((folder for folder in candidates if folder.is_dir() and _holds(folder, suffixes)), None)
+
+
+def require_folder(root: Path, *paths: str, advice: str, suffixes: tuple[str, ...] = ()) -> Path:
+    """Return the folder that find_folder finds; UserError with the advice if there is none."""
+    if (folder := find_folder(root, *paths, suffixes=suffixes)) is None:
+        raise UserError(f"no {paths[0]} under {root}: {advice}")
+    return folder
+
+
+def _holds(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    with os.scandir(folder) as entries:
+        return not suffixes or any(entry.name.lower().endswith(suffixes) for entry in entries)
+
+
 def list_files(folder: Path, suffixes: Sequence[str], advice: str, ending: str = "") -> dict[str, Path]:
     """Return the files with one of these suffixes (in any case) and this ending before it by name, sorted.
 
@@ -145,6 +167,19 @@ def pair(
         advice = explain(no_mask[0]) or advice
         raise UserError(f"{where}: {no_mask[0][:200]!r} has no mask{_count(no_mask, names)}: {advice}")
     return [Sample(PurePosixPath(n).name, images[n], masks[n]) for n in names if n in images and n in masks]
+
+
+def pair_all(
+    images: Files, masks: Files, folder: Path, explain: Callable[[str], str] = lambda name: ""
+) -> list[Sample]:
+    """Return a sample per image of a folder, see pair; masks without an image are reported."""
+    report_problem(UNUSED_MASK, (path for name, path in masks.items() if name not in images))
+    return pair([*images], images, masks, str(folder), explain)
+
+
+def hash_to_unit(name: str) -> float:
+    """Return a number in 0 ... 1, uniform over names."""
+    return int.from_bytes(sha256(name.encode()).digest()[:8]) / 2**64
 
 
 def _count(without: Sequence[str], names: Sequence[str]) -> str:

@@ -76,12 +76,12 @@ def read_header(path: Path) -> Header:
         return Header(image.format or "", image.mode, image.height, image.width, orientation, palette)
 
 
-def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
+def read_image(path: Path, pixels: PixelFormat = RGB, keep_alpha: bool = True) -> np.ndarray:
     """Return an image (H, W, channels), upright: uint8, or uint16 if `pixels.max_value` is not 255.
 
     Palettes become RGB, grey becomes RGB where 3 channels are asked, RGB of equal channels becomes grey, and constant
     channels (alpha) beyond grey or RGB are left out. UserError if the file cannot be read, or if anything else would be
-    lost or invented: bits, channels, further pictures.
+    lost or invented: bits, channels, further pictures. `keep_alpha` false: alpha that is not constant is left out too.
     """
     with _opened(path) as image:
         if isinstance(image, BandFile):
@@ -90,7 +90,10 @@ def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
             values = _decode_jpeg(path, image)
         else:
             values = _decode(path, image)
-    return fit(path, values if values.ndim == 3 else values[..., None], pixels)
+    values = values if values.ndim == 3 else values[..., None]
+    if not keep_alpha and values.shape[2] in (2, 4):
+        values = values[..., :-1]
+    return fit(path, values, pixels)
 
 
 def as_values(image: Image.Image | np.ndarray, pixels: PixelFormat = RGB) -> np.ndarray:

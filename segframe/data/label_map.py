@@ -39,6 +39,11 @@ def _voc_colour(index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def parse_palette(colours: str) -> Palette:
+    """Return the palette of colours written as hexadecimal numbers, rrggbb, with spaces between them."""
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, colours.split()))
+
+
 class LabelTable:
     """Lookup table from raw mask values to class indices.
 
@@ -103,6 +108,16 @@ class LabelTable:
     def map_values(self, raw: np.ndarray) -> np.ndarray:
         """Return the classes of raw values of any shape, as uint8: void = 255, NO_CLASS for invalid values."""
         return (self.colour_table if raw.dtype == COLOURS else self.table)[raw]
+
+    def mask_values(self) -> list[int]:
+        """Return the mask value that stands for each class; UserError if a class has none, several or a colour."""
+        coloured = {*self.listed_colours.values()}
+        found = [np.flatnonzero(self.table == k).tolist() for k in range(len(self.classes))]
+        for k, (name, values) in enumerate(zip(self.classes, found, strict=True)):
+            if len(values) != 1 or k in coloured:
+                count = "a colour" if k in coloured else f"{len(values)} values" if values else "no value"
+                raise UserError(f"{LABEL_MAP} gives {count} to {name}, and its masks' value must be known")
+        return [value for (value,) in found]
 
     def format_label_map(self, more: Mapping[Any, int | str]) -> str:
         """Return the setting of the label map with these entries added, as typed on a command line.

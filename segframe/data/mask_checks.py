@@ -1,6 +1,6 @@
 """Checks of masks against the classes, and advice about values and colours that are no class."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +23,8 @@ from segframe.errors import UserError
 
 BLACK_AND_WHITE = "mask of 0 and 255 only, and 255 is void"
 OTHER_ORDER = "mask whose colours are those of other classes"
+TRAIN_IDS = "labelTrainIds"
+"""End of the names of masks that hold class indices beside the release's own, in Cityscapes and mmsegmentation."""
 GREY_RAMP = bytes(level for level in range(256) for _ in range(3))
 """Palette of a mask without one."""
 
@@ -47,6 +49,25 @@ def map_mask(labels: LabelTable, raw: np.ndarray, path: Path) -> np.ndarray:
     if is_invalid:
         raise UserError(f"{path} {_describe_invalid(labels, *np.unique(raw, return_counts=True))}")
     return mask
+
+
+def from_train_ids(raw: np.ndarray, values: Sequence[int], path: Path) -> np.ndarray:
+    """Return the dataset's own mask values, uint8, for the class indices and 255 of a *_labelTrainIds.png file.
+
+    `values`: those of the classes. UserError if the file holds others; colours are returned as they are.
+    """
+    if raw.dtype == COLOURS:
+        return raw
+    table = np.full(1 << 16, NO_CLASS, np.uint8)
+    table[: len(values)], table[IGNORE_INDEX] = values, IGNORE_INDEX
+    found = table[raw]
+    if (wrong := np.unique(raw[found == NO_CLASS])).size:
+        shown = ", ".join(map(str, wrong[:5]))
+        raise UserError(
+            f"{path} holds the value {shown}, and {TRAIN_IDS} are 0 to {len(values) - 1}, or 255 for void: make the "
+            "file again"
+        )
+    return found
 
 
 def _exceeds(mask: np.ndarray, labels: LabelTable) -> bool:
@@ -194,7 +215,7 @@ def advise(labels: LabelTable, values: np.ndarray) -> str:
     if num_classes == 2 and len(invalid) == 1 and not labels.indices and present <= {0, invalid[0]}:
         return f"for a binary mask set {labels.format_label_map({int(invalid[0]): 1})}"
     if num_classes == 19 and num_classes < invalid.max() <= 33:
-        return f"these seem to be Cityscapes labelIds, which need a {LABEL_MAP}"
+        return f"these seem to be Cityscapes labelIds: data=cityscapes reads them, or set a {LABEL_MAP}"
     if num_classes in invalid and not labels.indices:
         void = f"if {num_classes} is the void, set {labels.format_label_map(ignored)}"
         shifted = {k + 1: k for k in range(num_classes)}

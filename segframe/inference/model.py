@@ -1,7 +1,8 @@
 """Trained networks for Python: images in; classes, probabilities and overlays out."""
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,6 +24,7 @@ from segframe.inference.onnx_network import check_scores
 from segframe.inference.open_network import OpenedNetwork, open_network
 from segframe.inference.predict import choose_background, predict, read
 from segframe.inference.prediction_files import Prediction
+from segframe.inference.submission import Submission
 from segframe.visualization.overlays import overlay
 
 ImageSource = str | Path | NDArray[Any] | Image.Image
@@ -41,9 +43,15 @@ class Result:
     palette: Palette
     """The colours (R, G, B) of the classes."""
 
-    def __init__(self, prediction: Prediction, names: tuple[str, ...], palette: Palette) -> None:
+    def __init__(
+        self,
+        prediction: Prediction,
+        names: tuple[str, ...],
+        palette: Palette,
+        make_submission: Callable[[], Submission],
+    ) -> None:
         self.classes, self.image, self._scores = prediction.classes, prediction.image, prediction.scores
-        self.names, self.palette = names, palette
+        self.names, self.palette, self._make_submission = names, palette, make_submission
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the probability of every class at every pixel, (C, H, W).
@@ -62,6 +70,14 @@ class Result:
         check_range("alpha", alpha, 0, 1)
         background = choose_background("auto", self.names)
         return Image.fromarray(overlay(self.image, self.classes, self.palette, alpha, background))
+
+    def submission(self) -> Image.Image:
+        """Return the classes as the values that they have in the masks of the data that the network was trained on.
+
+        This is what the data set's server expects, as the program predict writes it with submission=true: grey, or with
+        VOC's palette. UserError if the data have no such values.
+        """
+        return self._make_submission().encode(self.classes)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -86,8 +102,9 @@ class Model:
     inference: Inference
     """How the network runs on images."""
 
-    def __init__(self, opened: OpenedNetwork, inference: Inference) -> None:
+    def __init__(self, opened: OpenedNetwork, inference: Inference, trust: Collection[str] = ()) -> None:
         self.network, metadata, self.path = opened
+        self._make_submission = cache(lambda: Submission(metadata, trust))
         self.device, self.inference = self.network.device, inference
         self.names, self.palette = metadata.classes, metadata.palette
         self._tf32 = torch.backends.cudnn.allow_tf32
@@ -118,7 +135,7 @@ class Model:
                     f"an image is a path, a NumPy array, a PIL image or a list of these, not a {type(image).__name__}"
                 )
             prediction = predict(self.network, pixels, self.inference, None)
-        return Result(prediction, self.names, self.palette)
+        return Result(prediction, self.names, self.palette, self._make_submission)
 
     def __repr__(self) -> str:
         return f"<Model: {self.path}, {len(self.names)} classes, on {self.device}, {self.inference}>"
@@ -154,7 +171,7 @@ def load(
         )
         way = choose_inference(inference, opened.metadata.config, trust)
         check_scores(opened.network, way, {})
-        return Model(opened, way)
+        return Model(opened, way, trust)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

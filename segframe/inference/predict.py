@@ -35,8 +35,10 @@ from segframe.inference.prediction_files import (
     write_key,
     write_masks,
 )
+from segframe.inference.submission import Submission
 from segframe.inference.video import draw_video
 from segframe.models.segmenter import Segmenter
+from segframe.visualization.overlays import save_png
 
 
 def predict_images(config: DictConfig) -> None:
@@ -57,7 +59,8 @@ def predict_images(config: DictConfig) -> None:
     inference = build_inference(config.inference, metadata.config, trust)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
     check_scores(network, inference, {"postprocess": postprocess is not None, "heatmaps": bool(heatmap_classes)})
-    if heatmap_classes or config.feature_maps:
+    submission = Submission(metadata, config.trust) if config.submission else None
+    if heatmap_classes or config.feature_maps or submission:
         check_no_video(inputs)
     background = choose_background(config.background, metadata.classes)
     style = OverlayStyle(metadata.classes, metadata.palette, config.alpha, background, config.legend)
@@ -91,6 +94,8 @@ def predict_images(config: DictConfig) -> None:
                 print(f"skipped: {error}", file=sys.stderr)
                 continue
             write_masks(output, name, prediction, style)
+            if submission is not None:
+                save_png(output / "submission" / f"{name}.png", submission.encode(prediction.classes))
             write_heatmaps(output, name, prediction, heatmap_classes, metadata.classes)
             if config.feature_maps:
                 assert isinstance(network, Segmenter)
@@ -113,11 +118,11 @@ def frames_progress(progress: Progress, path: Path) -> Iterator[Callable[[int | 
 
 
 def check_no_video(inputs: Iterable[Path]) -> None:
-    """Raise UserError if a video is among the inputs of heat maps or feature maps."""
+    """Raise UserError if a video is among the inputs of heat maps, feature maps or submissions."""
     for path in filter(is_video, inputs):
         raise UserError(
-            f"heatmaps and feature_maps are of images, and {path} is a video; give input=... a pattern of the images, "
-            "or extract frames: ffmpeg -i video.mp4 frames/%06d.png"
+            f"heatmaps, feature_maps and submission are of images, and {path} is a video; give input=... a pattern of "
+            "the images, or extract frames: ffmpeg -i video.mp4 frames/%06d.png"
         )
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe.config import schema
+from segframe.data.datasets.cityscapes import Cityscapes
 from segframe.data.datasets.voc import VOC
 from segframe.data.label_map import Palette, voc_palette
 from segframe.errors import UserError
@@ -101,6 +102,5 @@ def name_classes(project: str, num_classes: int) -> tuple[tuple[str, ...], Palet
     if num_classes == len(VOC.classes) and not project.startswith("milesial"):
         return VOC.classes, VOC.palette
     if project.startswith("VainF") and num_classes == 19:
-        cityscapes = OmegaConf.load(schema.CONFIG_DIR / "data" / "cityscapes.yaml").dataset
-        return tuple(cityscapes.classes), tuple((r, g, b) for r, g, b in cityscapes.palette)
+        return Cityscapes.classes, Cityscapes.palette
     return tuple(f"class {k}" for k in range(num_classes)), voc_palette(num_classes)

@@ -23,10 +23,10 @@ NUMBERED_CLASSES = 25
 """Most classes for which the cells of a confusion matrix are large enough for numbers."""
 
 
-def save_png(path: Path, picture: np.ndarray) -> None:
+def save_png(path: Path, picture: np.ndarray | Image.Image) -> None:
     """Write a picture or a mask, creating its folder."""
     with atomic_write(path) as file:
-        Image.fromarray(picture).save(file, "PNG")
+        (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, "PNG")
 
 
 @cache

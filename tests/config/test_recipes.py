@@ -22,6 +22,13 @@ DEEPLABV3 = {"momentum": 0.9, "wd": 1e-4, "backbone": 1, "head": 1, "bias": 2, "
 ALL = {"weight", "bias", "norm", "norm bias"}
 VAINF = {"momentum": 0.9, "wd": 1e-4, "backbone": 0.1, "head": 1, "bias": 1, "decay": ALL, "lr": 0.01}
 COCO = {"momentum": 0.9, "wd": 1e-4, "backbone": 1, "head": 1, "aux_head": 10, "bias": 1, "decay": ALL, "lr": 0.02}
+MMSEG = {"momentum": 0.9, "wd": 5e-4, "backbone": 1, "head": 1, "aux_head": 1, "bias": 1, "decay": ALL, "lr": 0.01}
+MMSEG_LENGTHS = {
+    "cityscapes": {"steps": 80_000, "batch": 8, "crop": [512, 1024]},
+    "ade20k": {"steps": 160_000, "batch": 16, "crop": 512},
+    "voc": {"steps": 40_000, "batch": 16, "crop": 512},
+}
+MMSEG_NAMES = {f"deeplab{v}_mmseg_{data}": data for v in ("v3", "v3plus") for data in MMSEG_LENGTHS}
 PUBLISHED = {
     "fcn32s_voc": FCN | {"lr": 1e-10, "steps": 100_000, "batch": 1},
     "fcn16s_voc": FCN | {"lr": 1e-12, "steps": 100_000, "batch": 1},
@@ -45,6 +52,7 @@ PUBLISHED = {
     | {"epochs": 5, "batch": 1},
     "segnet_camvid": {"momentum": 0.9, "wd": 5e-4, "lr": 1e-3, "backbone": 1, "head": 1, "bias": 2}
     | {"decay": {"weight", "norm"}, "steps": 40_000, "batch": 4},
+    **{name: MMSEG | MMSEG_LENGTHS[data] for name, data in MMSEG_NAMES.items()},
 }
 OURS = {"camvid", "shapes", "overfit", "upsampling"}
 
@@ -64,6 +72,14 @@ V3 = VOC | MEAN | POLY | RGB | STEPS_2 | SLIM | {"head.align_corners": True, "he
 VAINF_SETTINGS = VOC | MEAN | POLY | RGB | {"scheduler.min_factor": 1e-4, "transforms.scale": [0.5, 2.0]}
 VAINF_SETTINGS |= {"batch_norm.backbone_momentum": 0.01, "batch_norm.head_momentum": 0.1, "head.output_stride": 16}
 VAINF_SETTINGS |= {"head.align_corners": False, "backbone.multi_grid": None, "head.dropout": 0.1}
+MMSEG_SETTINGS = MEAN | POLY | RGB | {"scheduler.min_factor": 0.01, "output_weights.aux": 0.4, "aux_head.reads": "c4"}
+MMSEG_SETTINGS |= {"transforms.scale_step": None, "transforms.max_class_share": 0.75, "head.align_corners": False}
+MMSEG_SETTINGS |= {"head.output_stride": 8, "head.channels": 512, "head.fusion_kernel": 3, "head.dropout": 0.1}
+MMSEG_DATA = {
+    "cityscapes": {"data.dataset._target_": "segframe.data.Cityscapes", "transforms.scale": [0.5, 2.0]},
+    "ade20k": {"data.dataset._target_": "segframe.data.ADE20K", "transforms.scale": [0.5, 2.0]},
+    "voc": VOC,
+}
 COCO_SETTINGS = MEAN | POLY | RGB | {"output_weights.aux": 0.5, "aux_head.reads": "c4", "head.output_stride": 8}
 SETTINGS = {
     **{f"fcn{stage}_voc": SBD | SUMMED | FIXED | BGR | WHOLE for stage in ("32s", "16s", "8s")},
@@ -89,6 +105,7 @@ SETTINGS = {
     "fcn_coco": COCO_SETTINGS | {"head.dropout": 0.1},
     "unet_carvana": FIXED | {"normalize.std": [255] * 3, "loss.weights": {"cross_entropy": 1.0, "dice": 1.0}}
     | {"trainer.gradient_clip_val": 1.0, "optimizer._target_": "torch.optim.RMSprop", "optimizer.alpha": 0.99},
+    **{name: MMSEG_SETTINGS | MMSEG_DATA[data] for name, data in MMSEG_NAMES.items()},
     "segnet_camvid": FIXED | RGB | {"loss.reduction": "pixel_mean", "data.crop_size": [360, 480]}
     | {"transforms.scale": [1.0, 1.0], "data.train_split": "train"},
 }  # fmt: skip
@@ -210,3 +227,16 @@ def test_stages_of_fcn_hand_on_their_weights(tmp_path):
             },
             previous,
         )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "head"), [("deeplabv3plus_mmseg_cityscapes", 17_697_923), ("deeplabv3_mmseg_cityscapes", 42_221_075)]
+)
+def test_heads_have_the_parameters_of_mmsegmentations(experiment, head):
+    """Of 19 classes, counted by hand: image pooling, 1x1, three dilated 3x3, a 3x3 on 2,560 channels, decoder."""
+    config = composed(f"experiment={experiment}")
+    config.backbone.weights = None
+    with torch.device("meta"):
+        network = build_segmenter(config, 19)
+    assert sum(parameter.numel() for parameter in network.head.parameters()) == head
+    assert sum(parameter.numel() for parameter in network.aux_head.parameters()) == 2_364_691

@@ -4,9 +4,11 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+from conftest import composed
 from dataset_files import check_error
 from torch.utils.data import DataLoader
 
+from segframe.config.instantiate import instantiate
 from segframe.data import ColorMatrixJitter, RandomScaleCrop, Shapes, Transform
 from segframe.errors import UserError
 
@@ -263,3 +265,21 @@ def test_bugs_in_own_steps_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(RandomScaleCrop, "apply", broken)
     with pytest.raises(ZeroDivisionError):
         Transform([RandomScaleCrop(8)])(np.zeros((40, 80, 3), np.uint8), np.zeros((40, 80), np.uint8), seed=0)
+
+
+def test_photometric_distortion():
+    """Grey images: + up to 32 levels, then times 0.5 to 1.5, each for half of them; saturation and hue leave grey."""
+    config = composed("transforms=photometric", "transforms.scale=[1,1]", "data.crop_size=8")
+    transform = Transform(instantiate(config.transforms.train, "transforms"))
+    image, mask = np.full((8, 8, 3), 100, np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8)
+    levels = []
+    for seed in range(400):
+        found, same = transform(image, mask, seed)
+        assert np.ptp(found.astype(int)) == 0
+        assert np.array_equal(np.sort(same), mask)  # mirrored at most
+        levels.append(int(found[0, 0, 0]))
+    assert (100 - 32) * 0.5 - 1 <= min(levels) < 45
+    assert 180 < max(levels) <= (100 + 32) * 1.5 + 1
+    assert 0.15 < np.mean(np.array(levels) == 100) < 0.35
+    colours = [transform(np.full((8, 8, 3), (180, 90, 90), np.uint8), mask, seed)[0][0, 0] for seed in range(200)]
+    assert len({tuple(colour.tolist()) for colour in colours}) > 150

@@ -12,7 +12,7 @@ from segframe.data.datasets.voc import VOC
 from segframe.errors import UserError
 
 
-@pytest.mark.parametrize("home", ["VOCdevkit/VOC2012", "VOC2012", "."])
+@pytest.mark.parametrize("home", ["VOCdevkit/VOC2012", "VOC2012", ".", "VOCtrainval_11-May-2012/VOCdevkit/VOC2012"])
 def test_voc_roots(tmp_path, home):
     voc_tree(tmp_path / home)
     assert names(VOC(tmp_path, "train")) == ["a", "b"]

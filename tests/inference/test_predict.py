@@ -190,7 +190,7 @@ WRONG_SETTINGS = [
     ("input=in/notes.txt", "input=in/notes.txt: no image and no video by its suffix"),
     ("input='in/*.jpg'", "input=in/*.jpg: no image and no video matches this pattern (.avi, "),
     ("background=k9", "background=k9: the checkpoint has no such class; there is k0, "),
-    ("heatmaps=all", "heatmaps and feature_maps are of images, and in/drive.mp4 is a video; give"),
+    ("heatmaps=all", "heatmaps, feature_maps and submission are of images, and in/drive.mp4 is a video; give"),
     ("input=nowhere", "input=nowhere: no such file or folder"),
     ("input=.", "input=.: there is no image and no video in this folder"),
     ("output=.", "input=in lies within output=."),

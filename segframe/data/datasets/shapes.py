@@ -1,9 +1,10 @@
 """Shapes: a small generated dataset of textured, overlapping figures with a void border."""
 
 import colorsys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from segframe.data.file_listing import Sample
 from segframe.data.label_map import voc_palette
 from segframe.data.pixel_format import PixelFormat
 from segframe.data.transforms import Transform
-from segframe.errors import check_range
+from segframe.errors import UserError, check_range
 
 NUM_IMAGES = {"train": 600, "val": 100, "test": 100}
 CACHE_BYTES = 1 << 26
@@ -54,6 +55,11 @@ class Shapes(SegmentationDataset):
     def find(self) -> list[Sample]:
         """Return one sample per image to be generated."""
         return [Sample(f"{self.split}_{index:04d}", Path(), Path()) for index in range(self.num_images[self.split])]
+
+    @classmethod
+    def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
+        """Raise UserError: there are no masks of a release."""
+        raise UserError("Shapes are generated, and no server expects masks of them")
 
     def read_mask(self, index: int) -> np.ndarray:
         """Return the mask as uint8 (size, size), void = 255."""

@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 segmentation (Everingham et al., 2012), with the extra masks of SBD (Hariharan et al., 2011)."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from scipy.io import loadmat
 
 from segframe.data.base import SegmentationDataset
 from segframe.data.download import fetch_archive
-from segframe.data.file_listing import Sample, check_file, list_files, pair
+from segframe.data.file_listing import Sample, check_file, find_folder, list_files, pair
 from segframe.data.label_map import voc_palette
 from segframe.data.split_lists import read_list
 from segframe.errors import UserError
@@ -46,16 +47,20 @@ class VOC(SegmentationDataset):
     )
     palette = voc_palette(len(classes))
     splits = ("train", "val", "trainval", AUGMENTED, SBD_TRAIN, SEG11VALID)
+    published = {  # noqa: RUF012
+        **{"train": 1464, "val": 1449, "trainval": 2913},
+        **{AUGMENTED: 10582, SBD_TRAIN: 8498, SEG11VALID: 736},
+    }
     label_map = {"#e0e0c0": "ignore"}  # noqa: RUF012 - void, if masks were saved as RGB
+    has_palette_masks = True
     source = f"unpack {VOC_URL} in data.root (it makes VOCdevkit/VOC2012), or set data.download=true"
 
     @cached_property
     def voc_root(self) -> Path:
         """The folder with JPEGImages, SegmentationClass and ImageSets."""
-        for folder in (self.root / "VOCdevkit" / "VOC2012", self.root / "VOC2012", self.root):
-            if (folder / "JPEGImages").is_dir():
-                return folder
-        raise UserError(f"no VOC2012/JPEGImages under {self.root}: {self.source}")
+        if (folder := find_year(self.root, 2012)) is None:
+            raise UserError(f"no VOC2012/JPEGImages under {self.root}: {self.source}")
+        return folder
 
     @cached_property
     def sbd(self) -> Path:
@@ -106,8 +111,32 @@ class VOC(SegmentationDataset):
             raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None
 
     @classmethod
+    def looks_like(cls, root: Path) -> bool:
+        """Whether there are lists of VOC's names: tools use the same folders for classes of one's own."""
+        folder = find_year(root, 2012)
+        if folder is None or not (folder / "SegmentationClass").is_dir():
+            return False
+        lists = folder / "ImageSets" / "Segmentation"
+        return any(starts_with_voc_name(lists / f"{split}.txt") for split in ("train", "val"))
+
+    @classmethod
     def download(cls, root: str | Path) -> None:
         """Fetch VOC 2012 (2 GB) and SBD (1.4 GB) and unpack them in root, each unless it exists."""
         root = Path(root).expanduser()
         fetch_archive(VOC_URL, VOC_MD5, root, "VOCdevkit/VOC2012/JPEGImages")
         fetch_archive(SBD_URL, SBD_MD5, root, "benchmark_RELEASE/dataset/cls")
+
+
+def find_year(root: Path, year: int) -> Path | None:
+    """Return the folder with JPEGImages of VOC's release of a year: VOCdevkit/VOC<year>, VOC<year> or root itself."""
+    images = find_folder(root, f"VOCdevkit/VOC{year}/JPEGImages", f"VOC{year}/JPEGImages") or root / "JPEGImages"
+    return images.parent if images.is_dir() else None
+
+
+def starts_with_voc_name(path: Path) -> bool:
+    """Whether a file is a list that begins with the name of one of VOC's photographs, as 2007_000032."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return re.match(r"20\d\d_\d{6}\b", file.readline(100)) is not None
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.image_io import COLOURS, Header, has_alpha, read_header, read_image
+from segframe.data.image_io import COLOURS, Header, has_alpha, read_header
 from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
@@ -71,13 +71,13 @@ def examine(dataset: SegmentationDataset, index: int) -> Facts:
     return Facts(
         str(image_path),
         str(mask_path),
-        _or_message(lambda: _read_and_examine(image_path, dataset.pixels)),
+        _or_message(lambda: _read_and_examine(dataset, image_path)),
         _or_message(lambda: _read_and_examine_mask(dataset, mask_path)),
     )
 
 
-def _read_and_examine(path: Path, pixels: PixelFormat) -> ImageFacts:
-    return _examine_image(read_image(path, pixels), pixels, path.read_bytes(), read_header(path))
+def _read_and_examine(dataset: SegmentationDataset, path: Path) -> ImageFacts:
+    return _examine_image(dataset.load_image(path), dataset.pixels, path.read_bytes(), read_header(path))
 
 
 def _read_and_examine_mask(dataset: SegmentationDataset, path: Path) -> MaskFacts:

@@ -44,12 +44,22 @@ def check_split(split: Split, splits: Sequence[Split]) -> list[Finding]:
     Advice about mask values considers the masks of all splits, which share their settings.
     """
     return [
+        *_check_number(split),
         *_check_listing(split),
         *_check_readable(split),
         *_check_sizes(split),
         *_check_images(split),
         *check_masks(split, splits),
     ]
+
+
+def _check_number(split: Split) -> Iterator[Finding]:
+    number, published = len(split.dataset), split.dataset.published.get(split.name)
+    if published is not None and number != published:
+        advice = "bring the whole release, or do not compare metrics with published ones"
+        yield Finding(
+            WARNING, split.name, f"{number:,} image{'s' * (number != 1)}, published are {published:,}", [], advice
+        )
 
 
 def _check_listing(split: Split) -> Iterator[Finding]:

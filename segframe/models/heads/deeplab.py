@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
 from segframe.models.heads.base import ConvOfMeans, Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
@@ -15,7 +16,7 @@ class DeepLabV3(Head):
     """ASPP on c5 and a 1x1 classifier, logits at c5's stride (Chen et al., 2017).
 
     `rates`: ASPP's dilations at the head's `output_stride`; None: the paper's. `final_conv`: torchvision's 3x3
-    convolution before the classifier, which the paper does not have.
+    convolution before the classifier, which the paper does not have. `channels`, `fusion_kernel`: see ASPP.
     """
 
     def __init__(
@@ -28,14 +29,17 @@ class DeepLabV3(Head):
         final_conv: bool,
         align_corners: bool,
         lr_multiplier: float,
+        channels: int = WIDTH,
+        fusion_kernel: int = 1,
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         (c5,) = require(features, "c5")
         self.aligned_stride = c5.stride if align_corners else None
-        self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable=False)
-        self.conv = conv_bn_relu(WIDTH, WIDTH, 3) if final_conv else nn.Identity()
-        self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
+        reach = dilations(rates, output_stride, c5.stride)
+        self.aspp = ASPP(c5.channels, channels, reach, dropout, False, fusion_kernel)
+        self.conv = conv_bn_relu(channels, channels, 3) if final_conv else nn.Identity()
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         return Logits(self.classifier(self.conv(self.aspp(maps["c5"]))), size, self.aligned_stride)
@@ -44,7 +48,8 @@ class DeepLabV3(Head):
 class DeepLabV3Plus(Head):
     """ASPP on c5, upsampled and concatenated with c2 projected to 48 channels, then `num_convs` 3x3 and a classifier.
 
-    Logits at c2's stride (Chen et al., 2018, Figure 2). `separable`: depthwise separable 3x3 convolutions.
+    Logits at c2's stride (Chen et al., 2018, Figure 2). `separable`: depthwise separable 3x3 convolutions. `channels`:
+    of ASPP and decoder. `fusion_kernel`: see ASPP.
     """
 
     def __init__(
@@ -58,21 +63,24 @@ class DeepLabV3Plus(Head):
         num_convs: int,
         align_corners: bool,
         lr_multiplier: float,
+        channels: int = WIDTH,
+        fusion_kernel: int = 1,
     ) -> None:
         super().__init__()
         self.lr_multiplier = lr_multiplier
         c2, c5 = require(features, "c2", "c5")
         self.aligned_stride = c2.stride if align_corners else None
         self.context_factor = c5.stride // c2.stride if align_corners else None
-        self.aspp = ASPP(c5.channels, WIDTH, dilations(rates, output_stride, c5.stride), dropout, separable)
+        reach = dilations(rates, output_stride, c5.stride)
+        self.aspp = ASPP(c5.channels, channels, reach, dropout, separable, fusion_kernel)
         self.project = conv_bn_relu(c2.channels, LOW_LEVEL_WIDTH, 1)
         self.decoder = nn.Sequential(
             *(
-                conv_bn_relu(WIDTH if k else WIDTH + LOW_LEVEL_WIDTH, WIDTH, 3, separable=separable)
+                conv_bn_relu(channels if k else channels + LOW_LEVEL_WIDTH, channels, 3, separable=separable)
                 for k in range(num_convs)
             )
         )
-        self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         low_level = self.project(maps["c2"])
@@ -85,11 +93,21 @@ class DeepLabV3Plus(Head):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1x1, dilated 3x3 convolutions and image pooling, fused by a 1x1 convolution.
 
-    Chen et al., 2017, Figure 5.
+    Chen et al., 2017, Figure 5. `fusion_kernel`: 3 in mmsegmentation, which fuses by a 3x3 convolution.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, rates: list[int], dropout: float, separable: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        rates: list[int],
+        dropout: float,
+        separable: bool,
+        fusion_kernel: int = 1,
+    ) -> None:
         super().__init__()
+        if fusion_kernel not in (1, 3):
+            raise UserError(f"head.fusion_kernel={fusion_kernel}: it must be 1 or 3")
         self.convs = nn.ModuleList(
             [
                 conv_bn_relu(in_channels, out_channels, 1),
@@ -97,7 +115,7 @@ class ASPP(nn.Module):
                 ImagePooling(in_channels, out_channels),
             ]
         )
-        self.project = conv_bn_relu(len(self.convs) * out_channels, out_channels, 1)
+        self.project = conv_bn_relu(len(self.convs) * out_channels, out_channels, fusion_kernel)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
