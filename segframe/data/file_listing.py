@@ -65,6 +65,7 @@ class Sample(NamedTuple):
     name: str
     image: Path
     mask: Path
+    """The file that holds the mask, maybe with those of other images."""
 
 
 def require(path: Path, advice: str) -> Path:
@@ -86,6 +87,12 @@ def check_file(path: Path, kind: str, max_bytes: int) -> None:
         raise UserError(
             f"{path} has {status.st_size:,} bytes, and no {kind} has more than {max_bytes:,}: is it another file?"
         )
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return size and time of modification of a file; OSError if it does not exist."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def list_files(folder: Path, suffixes: Sequence[str], advice: str, ending: str = "") -> dict[str, Path]:

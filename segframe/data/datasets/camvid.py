@@ -1,5 +1,7 @@
 """CamVid (Brostow et al., 2009): driving scenes, in the 11-class, 480x360 form of SegNet (2017)."""
 
+from pathlib import Path
+
 from segframe.data.base import SegmentationDataset
 from segframe.data.file_listing import (
     IMAGE_SUFFIXES,
@@ -35,6 +37,13 @@ class CamVid(SegmentationDataset):
         "it holds train, trainannot, val, valannot, test and testannot"
     )
     label_map = {11: "ignore", "#000000": "ignore"}  # noqa: RUF012
+
+    @classmethod
+    def looks_like(cls, root: Path) -> bool:
+        """Whether there are masks of CamVid's videos in one of its two layouts."""
+        videos = ("0001TP_", "0006R0_", "0016E5_", "Seq05VD_")
+        folders = [folder for folder in (root / "trainannot", root / "masks" / "train") if folder.is_dir()]
+        return any(path.name.startswith(videos) for folder in folders for path in folder.iterdir())
 
     def find(self) -> list[Sample]:
         """Return the samples of the split's folders."""

@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 segmentation (Everingham et al., 2012), with the extra masks of SBD (Hariharan et al., 2011)."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -104,6 +105,18 @@ class VOC(SegmentationDataset):
             raise
         except Exception as error:  # loadmat raises errors of many types for damaged files
             raise UserError(f"cannot read {path}, is the file damaged? ({error})") from None
+
+    @classmethod
+    def looks_like(cls, root: Path) -> bool:
+        """Whether there are VOC's list of training images, with names as 2007_000032, and its masks."""
+        folders = (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root)
+        lists = [folder / "ImageSets" / "Segmentation" / "train.txt" for folder in folders]
+        return any(
+            path.is_file()
+            and (path.parents[2] / "SegmentationClass").is_dir()
+            and re.match(r"\d{4}_\d{6}\s", path.read_text(errors="replace")[:100]) is not None
+            for path in lists
+        )
 
     @classmethod
     def download(cls, root: str | Path) -> None:
