@@ -12,6 +12,7 @@ from hydra.utils import get_method
 
 from segframe.config import schema
 from segframe.data.annotations import open_masks
+from segframe.data.annotations.coco import Coco
 from segframe.data.annotations.find import find_annotations
 from segframe.data.annotations.labelme import Labelme
 from segframe.data.annotations.source import Annotations
@@ -27,6 +28,7 @@ from segframe.data.layouts import (
     find_split_lists,
     split_name,
 )
+from segframe.data.mask_sources import MaskFolders, MaskSource
 from segframe.errors import UserError
 
 KNOWN = (
@@ -55,16 +57,18 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
     if not given and (option := _named_dataset(root)):
         return Recognized(f"the data set {option}", [f"data={option}"])
     reasons: list[str] = []
+    keys = {word.partition("=")[0] for word in given}
     for words in _candidates(root):
-        words = [word for word in words if word.partition("=")[0] not in {each.partition("=")[0] for each in given}]
         try:
-            return _complete(root, words, given)
+            layout = _open(root, [word for word in words if word.partition("=")[0] not in keys], given)
         except UserError as error:
             reasons.append(str(error))
+        else:
+            return _with_classes(root, layout, given)
     images, others = count_images(root), find_annotations(root)
     there = ", ".join(f"{folder} ({count} images)" for folder, count in sorted(images.items())[:5]) or "no image"
     more = f" and {', '.join(others[:2])}" if others else ""
-    reason = f"; {reasons[-1]}" if reasons and (others or "masks" in reasons[-1]) else ""
+    reason = f"; {reasons[-1]}" if others or "val_ratio" in reasons[-1] else ""
     raise UserError(f"data.root={root}: {there}{more}, and no layout that is recognised: {KNOWN}{reason}")
 
 
@@ -91,14 +95,24 @@ def _candidates(root: Path) -> Iterator[list[str]]:
     yield from ([f"{_PREFIX}annotations={path}"] for path in patterns)
     for path in paths:
         yield from ([f"{_PREFIX}annotations={path}", *splits] for splits in lists)
-    ratio = f"{_PREFIX}val_ratio=0.2"
-    yield [ratio]
-    yield from ([*layout, ratio] for layout in flat)
-    yield from ([f"{_PREFIX}annotations={path}", ratio] for path in paths)
+    for ratio in (f"{_PREFIX}val_ratio={share}" for share in (0.2, 0.5)):  # of few images 0.2 may be none
+        yield [ratio]
+        yield from ([*layout, ratio] for layout in flat)
+        yield from ([f"{_PREFIX}annotations={path}", ratio] for path in paths)
 
 
-def _complete(root: Path, words: list[str], given: Sequence[str]) -> Recognized:
-    """Return the settings with splits and classes; UserError if the splits cannot be opened."""
+class _Layout(NamedTuple):
+    settings: list[str]
+    source: MaskSource
+    splits: tuple[str, str]
+    """Of training and validation."""
+
+    def open(self, root: Path, more: Sequence[str]) -> list[SegmentationDataset]:
+        return [Folder(root, split, **_arguments([*self.settings, *more])) for split in self.splits]
+
+
+def _open(root: Path, words: list[str], given: Sequence[str]) -> _Layout:
+    """Return the layout that settings describe; UserError if there is none, or a split cannot be opened."""
     arguments = _arguments([*words, *given])
     by_split = arguments.get("splits") is None and arguments.get("val_ratio") is None
     source = open_masks(
@@ -113,35 +127,38 @@ def _complete(root: Path, words: list[str], given: Sequence[str]) -> Recognized:
         by_split=by_split,
         is_listed="splits" in arguments,
     )
-    names = list(arguments["splits"]) if "splits" in arguments else source.splits if by_split else ["train", "val"]
+    names = list(arguments["splits"]) if "splits" in arguments else source.splits if by_split else ("train", "val")
     train, val = _choose(names, "train"), _choose(names, "val") or _choose(names, "test")
-    if names == [train]:
-        return _complete(root, _words(source.divide()), given)
+    if by_split and [*names] == [train]:
+        return _open(root, _words(source.divide()), given)
     if not train or not val:
         raise UserError(f"the splits below {root} are {', '.join(names)}: none is for training or validation")
-    chosen = [f"data.{kind}_split={name}" for kind, name in (("train", train), ("val", val)) if name != kind]
+    if isinstance(source, Annotations) and "annotations" not in arguments:
+        words = [f"{_PREFIX}annotations={source.path}", *words]
+    layout = _Layout(words, source, (train, val))
+    needs_classes = isinstance(source, MaskFolders) and "classes" not in arguments
+    layout.open(root, [TWO, *given] if needs_classes else given)
+    return layout
 
-    def open_splits(more: Sequence[str]) -> list[SegmentationDataset]:
-        return [Folder(root, split, **_arguments([*words, *more, *given])) for split in (train, val)]
 
-    classes: list[str] = []
-    if isinstance(source, Annotations):
-        kind = "labelme's annotations" if isinstance(source, Labelme) else "COCO annotations"
-        datasets = open_splits([])
-        if "annotations" not in arguments:
-            words = [f"{_PREFIX}annotations={source.path}", *words]
-        if isinstance(source, Labelme) and "classes" not in arguments:
-            classes = [f"{_PREFIX}classes=[{','.join(map(typed, datasets[0].classes))}]"]
-        names_of_classes = ", ".join(datasets[0].classes[:8]) + ", ..." * (len(datasets[0].classes) > 8)
-        what = f"{kind} in {source.path}, with the classes {names_of_classes}"
-    else:
-        datasets = open_splits([] if "classes" in arguments else [TWO])
-        what = "images and masks"
-        if "classes" not in arguments:
-            classes, where = propose_classes(root, open_splits)
-            what += f", {where}"
+def _with_classes(root: Path, layout: _Layout, given: Sequence[str]) -> Recognized:
+    """Return the settings of a layout, its classes and splits; UserError if the masks' values are no classes."""
+    is_given = any(word.startswith(f"{_PREFIX}classes=") for word in given)
+    classes, what = [], "images and masks"
+    if isinstance(layout.source, Annotations):
+        names = layout.open(root, given)[0].classes
+        kind = "COCO annotations" if isinstance(layout.source, Coco) else "labelme's annotations"
+        what = f"{kind} in {layout.source.path}, with the classes {', '.join(names[:8])}{', ...' * (len(names) > 8)}"
+        if isinstance(layout.source, Labelme) and not is_given:  # labels that are added later change no class
+            classes = [f"{_PREFIX}classes=[{','.join(map(typed, names))}]"]
+    elif not is_given:
+        classes, where = propose_classes(root, lambda more: layout.open(root, [*more, *given]))
+        what += f", {where}"
+    datasets = layout.open(root, [*classes, *given])
     sizes = ", ".join(f"{len(each)} images of {each.split}" for each in datasets)
-    return Recognized(f"{what}; {sizes}", ["data=folder", *words, *classes, *chosen])
+    kinds = zip(("train", "val"), layout.splits, strict=True)
+    splits = [f"data.{kind}_split={name}" for kind, name in kinds if name != kind]
+    return Recognized(f"{what}; {sizes}", ["data=folder", *layout.settings, *classes, *splits])
 
 
 def _choose(names: Sequence[str], kind: str) -> str | None:

@@ -51,6 +51,8 @@ class CocoFile:
             ids = {image.number: k for k, image in enumerate(images)}
             sizes = [(image.height, image.width) for image in images]
             annotations = content["annotations"]
+            used = {annotation.category for annotation in annotations}
+            self.categories = _without_groups(sorted(categories), used, content["categories"])
             by_image: list[list[_Annotation]] = [[] for _ in images]
             self.num_without_image = 0
             for annotation in annotations:
@@ -65,8 +67,6 @@ class CocoFile:
             ) from None
         if len(ids) < len(images):
             raise UserError(f"{path} gives an id to several images: give each an id of its own")
-        used = {annotation.category for annotation in annotations}
-        self.categories = _without_groups(sorted(categories), used, content["categories"])
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
         """Height and width of each image, 0 if they are not given."""
         self._store([found for of_image in by_image for found in of_image], [len(found) for found in by_image])

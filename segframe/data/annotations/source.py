@@ -115,7 +115,7 @@ class Annotations(MaskSource):
         known = self.categories
         unused = [name for name in known if name not in self.values]
         for name in (name for name in self.values if name not in known):
-            if close := get_close_matches(name, unused, 1, 0.75):
+            if close := get_close_matches(name, unused, 1):
                 raise UserError(f"{name!r} is no category of {self.place}: did you mean {close[0]!r}?")
         if known and len(unused) == len(known):
             raise UserError(f"no class is a category of {self.place}: it has {', '.join(known[:20])}")

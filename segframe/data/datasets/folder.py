@@ -31,7 +31,7 @@ class Folder(SegmentationDataset):
     `annotations`: in place of masks, a COCO JSON file or a folder of labelme's JSON files, {split} as above, see
     segframe.data.annotations. None: no annotations, or if there are no masks the only ones below root.
 
-    `classes`: list of names, or path of a text file with one per line, or of a tool's file, see class_files; None: those
+    `classes`: list of names, or path of a text file with one per line or of a tool, see class_files; None: those
     of the annotations. `palette`: list of [r, g, b], by which masks saved as RGB are read, or "voc"; None: the colours
     of the file of classes, or for pictures only VOC's. `label_map`: mask values and colours ("#rrggbb"), or categories
     of annotations -> class indices, class names or "ignore", see LabelTable. `binary`: whether masks are black and
