@@ -20,6 +20,7 @@ MAX_CLASSES = 64
 """More values than this are not taken for classes."""
 BLACK_AND_WHITE = {0, 255}
 TWO = "data.dataset.classes=[background,object]"
+BINARY = [TWO, "data.dataset.binary=true"]
 
 OpenSplits = Callable[[Sequence[str]], Sequence[SegmentationDataset]]
 """Opens the splits with these settings in addition."""
@@ -42,7 +43,11 @@ def propose_classes(root: Path, open_splits: OpenSplits) -> tuple[list[str], str
         raise UserError(f"some masks below {root} hold colours and some indices: save all in one way")
     if colours:
         return _of_colours(root, colours), "class names to edit, by the colours of the masks"
-    return _of_indices(root, indices), "class names to edit, by the values of the masks"
+    words = _of_indices(root, indices)
+    if len(indices) > len(BLACK_AND_WHITE) and words == BINARY:  # with grey, which is refused if it is too much
+        for each in open_splits(BINARY):
+            _raw_masks(each)
+    return words, "class names to edit, by the values of the masks"
 
 
 def _raw_masks(dataset: SegmentationDataset) -> list[np.ndarray]:
@@ -56,7 +61,7 @@ def _fits(dataset: SegmentationDataset) -> bool:
 
 def _of_indices(root: Path, values: list[int]) -> list[str]:
     if values == sorted(BLACK_AND_WHITE):
-        return [TWO, "data.dataset.binary=true"]
+        return BINARY
     levels = [value for value in values if value != IGNORE_INDEX]
     if len(levels) < 2:
         raise UserError(
@@ -64,7 +69,7 @@ def _of_indices(root: Path, values: list[int]) -> list[str]:
             "data=folder data.dataset.classes=[...]"
         )
     if values[0] < 16 and values[-1] > 239 and len(values) > MAX_CLASSES:
-        return [TWO, "data.dataset.binary=true"]  # refused when read if they are not
+        return BINARY
     if len(levels) > MAX_CLASSES and levels[-1] > 2 * len(levels):
         raise UserError(f"the masks below {root} hold {len(levels)} values, too many for classes: are they masks?")
     if levels == [0, 1]:
@@ -77,7 +82,7 @@ def _of_indices(root: Path, values: list[int]) -> list[str]:
 
 def _of_colours(root: Path, colours: list[int]) -> list[str]:
     if {*colours} <= {0, 0xFFFFFF}:
-        return [TWO, "data.dataset.binary=true"]
+        return BINARY
     void = [colour for colour in colours if colour == 0xE0E0C0]  # VOC's border
     colours = [colour for colour in colours if colour not in void]
     if not 1 < len(colours) <= MAX_CLASSES:

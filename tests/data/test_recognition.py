@@ -196,7 +196,9 @@ def test_what_is_not_recognised(tmp_path, run):
     assert result.code
     assert "Traceback" not in result.out
     put_pairs((tmp_path / "b/images", tmp_path / "b/masks"), np.arange(0, 250, 2), 9)
-    check_error(lambda: recognize(tmp_path / "b"), "125 values, too many for classes")
+    check_error(lambda: recognize(tmp_path / "b"), "no black and white mask")
+    put_pairs((tmp_path / "b/images", tmp_path / "b/masks"), np.arange(0, 200, 3), 9)
+    check_error(lambda: recognize(tmp_path / "b"), "67 values, too many for classes")
 
 
 def test_names_as_they_are_typed():
