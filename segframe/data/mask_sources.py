@@ -211,7 +211,10 @@ class MaskFolders(MaskSource):
         """UserError: masks do not name their classes."""
         found = find_class_files(self.root)[:1]
         files = "".join(f" or data.dataset.classes={path.relative_to(self.root)}" for path in found)
-        raise UserError(f"data.dataset.classes must be given: data.dataset.classes=[background,cat,...]{files}")
+        raise UserError(
+            f"data.dataset.classes must be given: data.dataset.classes=[background,cat,...]{files}; "
+            f"python scripts/check_data.py data.root={self.root} proposes them"
+        )
 
     def use_classes(self, classes: Sequence[str], label_map: LabelMap) -> LabelMap:
         """Set the classes; UserError if masks of more than two are to be binary."""
