@@ -74,9 +74,9 @@ def test_run_lengths_are_decoded_as_by_pycocotools(share):
     for height, width in ((1, 1), (1, 9), (7, 1), (23, 31), (300, 2)):
         mask = rng.random((height, width)) < share
         counts = reference.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
-        left, inside = rle.decode(counts, height, width)
+        top, left, inside = rle.decode(counts, height, width)
         found = np.zeros_like(mask)
-        found[:, left : left + inside.shape[1]] = inside
+        found[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
         np.testing.assert_array_equal(found, mask)
         for damaged in (counts[:-1], counts + b"1", b"", b"\xff", counts[:-1] + b"o"):
             with pytest.raises(ValueError, match=r"runs|counts"):

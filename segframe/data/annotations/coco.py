@@ -128,12 +128,12 @@ class Coco(Annotations):
                     report_problem(OUTSIDE, [where])
                 encoded.append(rle.from_polygon(polygon, *size))
         try:
-            left, inside = rle.decode(rle.union(encoded, *size), *size) if encoded else (0, np.zeros((0, 0), bool))
+            found = rle.decode(rle.union(encoded, *size), *size) if encoded else (0, 0, np.zeros((0, 0), bool))
         except ValueError as error:
             raise UserError(f"{where}: a segmentation cannot be read, {error}; export it again") from None
-        if not inside.any():
+        if not found[2].size:
             report_problem(DEGENERATE, [where])
-        yield Region(value, 0, left, inside)
+        yield Region(value, *found)
 
     def describe(self, sample: Sample) -> str:
         """Return the file and the image in it."""

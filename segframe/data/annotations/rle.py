@@ -36,8 +36,8 @@ def union(parts: Sequence[bytes], height: int, width: int) -> bytes:
     return found
 
 
-def decode(counts: bytes, height: int, width: int) -> tuple[int, np.ndarray]:
-    """Return the first column with a pixel of the region, and its columns up to the last one, bool (height, columns).
+def decode(counts: bytes, height: int, width: int) -> tuple[int, int, np.ndarray]:
+    """Return top and left of the rectangle around a region, and its pixels there, bool (rows, columns).
 
     `counts`: the compressed form, as pycocotools has it. Unlike its decode, the time does not grow with the size of the
     image: an aerial photograph has thousands of small regions. ValueError if the runs do not cover the image.
@@ -49,12 +49,17 @@ def decode(counts: bytes, height: int, width: int) -> tuple[int, np.ndarray]:
     is_empty = starts == stops
     starts, stops = starts[~is_empty], stops[~is_empty]
     if not len(starts):
-        return 0, np.zeros((height, 0), bool)
-    first, last = int(starts[0]) // height, int(stops[-1] - 1) // height
-    edges = np.zeros((last + 1 - first) * height + 1, np.int8)
-    edges[starts - first * height] = 1
-    edges[stops - first * height] -= 1
-    return first, np.cumsum(edges[:-1], dtype=np.int8).view(bool).reshape(-1, height).T
+        return 0, 0, np.zeros((0, 0), bool)
+    columns, rows = np.divmod(starts, height)
+    last_columns, last_rows = np.divmod(stops - 1, height)
+    top, bottom, left = 0, height, int(columns[0])
+    if (columns == last_columns).all():  # no run goes on in the next column
+        top, bottom = int(rows.min()), int(last_rows.max()) + 1
+    num_rows, num_columns = bottom - top, int(last_columns[-1]) + 1 - left
+    edges = np.zeros(num_rows * num_columns + 1, np.int8)
+    edges[(columns - left) * num_rows + rows - top] = 1
+    edges[(last_columns - left) * num_rows + last_rows - top + 1] -= 1
+    return top, left, np.cumsum(edges[:-1], dtype=np.int8).view(bool).reshape(num_columns, num_rows).T
 
 
 def run_lengths(counts: bytes) -> np.ndarray:
