@@ -140,8 +140,14 @@ def test_the_image_of_another_name(tmp_path):
 @pytest.mark.parametrize("content", [{}, [], {"shapes": {}}, {"shapes": [1]}, {"shapes": [{"points": []}]}])
 def test_files_that_are_none(tmp_path, content):
     put_image(tmp_path / "x.jpg", SIZE)
+    put_image(tmp_path / "y.jpg", SIZE)
+    put_labelme(tmp_path / "y.json", [shape()])
     put_json(tmp_path / "x.json", content)
-    check_error(lambda: Folder(tmp_path, "train", annotations=".", val_ratio=1e-9), "x.json is no labelme file")
+    put_json(tmp_path / "settings.json", content)  # of another program
+    dataset = Folder(tmp_path, "train", annotations=".", val_ratio=1e-9)
+    assert names(dataset) == ["x", "y"]
+    assert dataset.classes == ("background", "cat")
+    check_error(lambda: dataset[0], "x.json is no labelme file")
 
 
 def test_damaged_shapes(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class Labelme(Annotations):
         labels: set[str] = set()
         for folder in folders:
             for path in list_files(folder, (".json",), "").values():
-                labels.update(_label(shape) for shape in _read(path)["shapes"])
+                with suppress(UserError):  # another program's file; one with an image is refused when it is read
+                    labels.update(_label(shape) for shape in _read(path)["shapes"])
         log_once(f"classes are the labels found: {', '.join(sorted(labels))}; data.dataset.classes=[...] sets them")
         return sorted(labels)
 
@@ -80,8 +82,8 @@ class Labelme(Annotations):
         found = {}
         for name, path in self._json_files.items():
             image = self.image_files.find(name, path.parent)
-            if image is None and (listed := str(_read(path).get("imagePath") or "")):
-                image = self.image_files.find(listed, path.parent)
+            if image is None:
+                image = self.image_files.find(_image_path(path), path.parent)
             if image:
                 found[name] = image
         if not found:
@@ -146,6 +148,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) and "label" in shape for shape in shapes):
         raise UserError(f"{path} is no labelme file, it has no shapes with labels: move it to another folder")
     return content
+
+
+def _image_path(path: Path) -> str:
+    try:
+        return str(_read(path).get("imagePath") or "")
+    except UserError:  # another program's file
+        return ""
 
 
 def _label(shape: dict[str, Any]) -> str:
