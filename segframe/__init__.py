@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segframe.cli.api import compare, evaluate, plan, train
+    from segframe.cli.api import check_data, compare, evaluate, plan, train
     from segframe.errors import UserError
     from segframe.inference.model import load
 
@@ -18,12 +18,23 @@ __version__ = "0.1.0"
 IGNORE_INDEX = 255
 """The mask value that every loss and every figure leaves out; each dataset maps its void to it."""
 
-__all__ = ["IGNORE_INDEX", "UserError", "__version__", "compare", "evaluate", "load", "plan", "train"]
+__all__ = [
+    "IGNORE_INDEX",
+    "UserError",
+    "__version__",
+    "check_data",
+    "compare",
+    "evaluate",
+    "load",
+    "plan",
+    "train",
+]
 
 _LAZY = {
     "load": "segframe.inference.model",
     "train": "segframe.cli.api",
     "evaluate": "segframe.cli.api",
+    "check_data": "segframe.cli.api",
     "compare": "segframe.cli.api",
     "plan": "segframe.cli.api",
     "UserError": "segframe.errors",

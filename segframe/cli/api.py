@@ -25,6 +25,7 @@ from segframe.errors import UserError, translate_errors
 if TYPE_CHECKING:  # they import torch
     from segframe.analysis.comparison import Comparison
     from segframe.analysis.planning.plan import Plan
+    from segframe.data.inspection.check import DataReport
     from segframe.inference.evaluation_result import EvaluationResult
     from segframe.training.run import TrainingResult
 
@@ -46,6 +47,15 @@ def evaluate(checkpoint: str | Path, *settings: str) -> "EvaluationResult":
     """
     words = (f"checkpoint={checkpoint}", *settings)
     result: EvaluationResult = run("evaluate", "segframe.inference.evaluate.measure_checkpoint", words)
+    return result
+
+
+def check_data(*settings: str) -> "DataReport":
+    """Check a dataset as scripts/check_data.py does: check_data("data.root=photos").
+
+    Also prints the report and writes check_data.json. UserError for what the command line would refuse.
+    """
+    result: DataReport = run("check-data", "segframe.data.inspection.check.report_data", settings)
     return result
 
 

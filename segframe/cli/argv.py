@@ -23,6 +23,7 @@ PATHS = (
     "data.root",
     "data.dataset.images",
     "data.dataset.masks",
+    "data.dataset.annotations",
     "data.cache_dir",
     "data.weights",
     "backbone.weights",

@@ -32,6 +32,7 @@ from segframe.cli.argv import (
     take_config_dir,
     take_debug,
 )
+from segframe.cli.check_data_argv import check_data_arguments
 from segframe.cli.error_messages import explain, explain_missing, first_line, yaml_error
 from segframe.cli.launchers import check_launcher
 from segframe.cli.resume_argv import resume_arguments
@@ -74,7 +75,7 @@ PROGRAMS = {
         takes_devices=True,
     ),
     "export": Program("segframe.inference.export.export_checkpoint", "export", TO_PREDICT, prepare=offer_checkpoint),
-    "check-data": Program("segframe.data.inspection.check.check_data", "check_data"),
+    "check-data": Program("segframe.data.inspection.check.check_data", "check_data", prepare=check_data_arguments),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
     "report": Program("segframe.analysis.report.report_checkpoint", "report", TO_PREDICT, prepare=offer_checkpoint),

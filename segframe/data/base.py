@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from segframe.config.run_schema import DataConfig
 from segframe.data.cache import Cache
-from segframe.data.file_listing import LISTED_TWICE, Sample, disambiguate_names, report_problem
+from segframe.data.file_listing import LISTED_TWICE, Sample, disambiguate_names, file_stamp, report_problem
 from segframe.data.image_io import read_image, read_raw
 from segframe.data.label_map import LabelTable, Palette
 from segframe.data.mask_checks import (
@@ -50,6 +50,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Whether users set classes, palette and label_map (data.dataset.*)."""
     pixels = PixelFormat()
     """Channels and highest value of the images; open_split sets the config's."""
+    mask_settings: tuple[Any, ...] = ()
+    """Further settings that change masks: a cache holds the masks of one choice."""
     palette_is_declared: bool = True
     """Whether masks saved as RGB have the palette's colours; otherwise it is for pictures only."""
     published: ClassVar[Mapping[str, int]] = {}
@@ -59,10 +61,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
-        if split not in self.splits:
-            there = ", ".join(self.splits)
-            advice = self.advise_on_splits(split)
-            raise UserError(f"{type(self).__name__} has no split {split!r}: it has {there}; {advice}")
+        self.check_split(split)
         self.root = Path(root).expanduser()
         self.split = split
         self.transform = transform
@@ -77,6 +76,13 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             if not report_problem(LISTED_TWICE, [f"{split}: {name}" for name in repeated]):
                 raise UserError(f"the {split} split under {self.root} lists {repeated[0]!r} repeatedly: list it once")
             self.samples = list({sample.name: sample for sample in self.samples}.values())
+
+    def check_split(self, split: str) -> None:
+        """UserError if there is no such split."""
+        if split not in self.splits:
+            there = ", ".join(self.splits)
+            advice = self.advise_on_splits(split)
+            raise UserError(f"{type(self).__name__} has no split {split!r}: it has {there}; {advice}")
 
     def advise_on_splits(self, split: str) -> str:
         """Return the setting that chooses another split than one that there is not."""
@@ -114,13 +120,30 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         return read_image(path, self.pixels)
 
     def load_mask(self, path: Path) -> np.ndarray:
-        """Return the raw values of a mask file, (H, W): indices of uint8 or uint16, or colours (image_io.COLOURS)."""
+        """Return the raw values of a mask file, see raw_mask."""
         return read_raw(path)
+
+    def raw_mask(self, sample: Sample) -> np.ndarray:
+        """Return the raw values of a mask, (H, W): indices of uint8 or uint16, or colours (image_io.COLOURS)."""
+        return self.load_mask(sample.mask)
+
+    def describe_mask(self, sample: Sample) -> str:
+        """Return where a sample's mask is, for messages: the path of its file."""
+        return str(sample.mask)
+
+    def mask_stamp(self, sample: Sample) -> tuple[int, int]:
+        """Return two numbers that change with a sample's mask: size and time of modification of its file."""
+        return file_stamp(sample.mask)
+
+    def stamp(self, index: int) -> list[int]:
+        """Return four numbers that change with a sample's image and mask."""
+        sample = self.samples[index]
+        return [*file_stamp(sample.image), *self.mask_stamp(sample)]
 
     def read_mask(self, index: int) -> np.ndarray:
         """Return the mask as uint8 (H, W), void = 255; UserError if a value is no class."""
         path = self.samples[index].mask
-        raw = self.load_mask(path)
+        raw = self.raw_mask(self.samples[index])
         if index not in self._checked:
             # What quick_check may not see in its sample; each process checks a mask when it first reads it.
             if is_black_and_white(self.labels, raw) and not self._holds_class_1:
@@ -131,7 +154,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
 
     @cached_property
     def _holds_class_1(self) -> bool:
-        return any((self.load_mask(sample.mask) == 1).any() for sample in self.samples)
+        return any((self.raw_mask(sample) == 1).any() for sample in self.samples)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the image (H, W, C), uint8 or uint16, and its mask; read-only if they are cached.
@@ -140,13 +163,15 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         """
         if self.cache is None:
             return self._load(index)
-        return self.cache.read(index, self.samples[index], self._load)
+        return self.cache.read(index, self.stamp, self._load)
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]
         image, mask = self.load_image(sample.image), self.read_mask(index)
         if image.shape[:2] != mask.shape:
-            sizes = "{1}x{0}, its mask {path} {3}x{2}".format(*image.shape[:2], *mask.shape, path=sample.mask)
+            sizes = "{1}x{0}, its mask {path} {3}x{2}".format(
+                *image.shape[:2], *mask.shape, path=self.describe_mask(sample)
+            )
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
         return image, mask
 

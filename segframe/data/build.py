@@ -32,6 +32,12 @@ def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, Segmentatio
                 make_dataset.func.download(data.root)
             train = open_split(make_dataset, data, data.train_split, transform=transform, seed=config.seed)
             val = open_split(make_dataset, data, data.val_split)
+        if train.classes != val.classes:  # of annotations that name them
+            different = ", ".join(sorted({*train.classes} ^ {*val.classes})) or "in another order"
+            raise UserError(
+                f"{data.train_split} and {data.val_split} have different classes ({different}): type them, "
+                f"data.dataset.classes=[{','.join(train.classes)}]"
+            )
         if data.cache is not None:
             add_caches([train, val], data.cache, data.cache_dir)
         return train, val

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from segframe.data.file_listing import Sample
 from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
@@ -18,7 +17,8 @@ HEADER_BYTES = 64
 RECORD = np.dtype(
     [("stamp", "<i8", 4), ("start", "<i8"), ("reserved", "<i8"), ("height", "<i4"), ("width", "<i4"), ("filled", "<i8")]
 )
-"""Size and mtime of image and mask files; first byte and reserved bytes; height and width, valid if filled."""
+"""Two numbers of the image and two of the mask, as size and mtime of their files; first byte and reserved bytes; height
+and width, valid if filled."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -27,7 +27,7 @@ class Cache:
     """The decoded images and masks of one split; each is stored by the worker that reads it first.
 
     Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, C) and mask (H, W) of uint8.
-    Samples whose files have changed in size or mtime are read again, and stored unless they exceed the reserved bytes.
+    Samples whose files have changed are read again, and stored unless they exceed the reserved bytes.
     `file` None: the buffer is memory.
     """
 
@@ -40,14 +40,16 @@ class Cache:
         if self.descriptor is not None:
             weakref.finalize(self, os.close, self.descriptor)
 
-    def read(self, index: int, sample: Sample, load: Callable[[int], Pair]) -> Pair:
-        """Return image and mask of a sample, read-only; `load` reads them if they are not cached."""
+    def read(self, index: int, stamp_of: Callable[[int], list[int]], load: Callable[[int], Pair]) -> Pair:
+        """Return image and mask of a sample, read-only.
+
+        `stamp_of` returns four numbers that change with its files; `load` reads them if they are not cached.
+        """
         record = self.index[index]
         try:
-            files = os.stat(sample.image), os.stat(sample.mask)
+            stamp = stamp_of(index)
         except OSError:
             return load(index)  # raises the error about the missing file
-        stamp = [number for file in files for number in (file.st_size, file.st_mtime_ns)]
         if not record["filled"] or record["stamp"].tolist() != stamp:
             image, mask = load(index)
             if image.nbytes + mask.size > record["reserved"]:

@@ -58,7 +58,9 @@ class Store:
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
         settings = dataset.pixels, dataset.classes, paths, labels.palette, labels.listed_colours, labels.other
-        identity = repr((kind.__module__, kind.__name__, *settings)).encode() + labels.table.tobytes()
+        identity = (
+            repr((kind.__module__, kind.__name__, *settings, *dataset.mask_settings)).encode() + labels.table.tobytes()
+        )
         digest = sha256(identity).digest()
         self.num_samples, self.pixels = len(index), dataset.pixels
         self.size = int(ends[-1])

@@ -66,6 +66,7 @@ class Sample(NamedTuple):
     name: str
     image: Path
     mask: Path
+    """The file that holds the mask, maybe with those of other images."""
 
 
 def require(path: Path, advice: str) -> Path:
@@ -108,6 +109,12 @@ def require_folder(root: Path, *paths: str, advice: str, suffixes: tuple[str, ..
 def _holds(folder: Path, suffixes: tuple[str, ...]) -> bool:
     with os.scandir(folder) as entries:
         return not suffixes or any(entry.name.lower().endswith(suffixes) for entry in entries)
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return size and time of modification of a file; OSError if it does not exist."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def list_files(folder: Path, suffixes: Sequence[str], advice: str, ending: str = "") -> dict[str, Path]:

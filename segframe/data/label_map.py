@@ -64,7 +64,7 @@ class LabelTable:
         self.classes = tuple(classes)
         self.palette = palette
         self.are_settings = are_settings
-        targets = {value: _parse_target(target, classes) for value, target in label_map.items()}
+        targets = {value: parse_target(target, classes) for value, target in label_map.items()}
         self.other = targets.pop(OTHER, None)
         self.indices = {key: target for key, target in targets.items() if not isinstance(key, str)}
         self.listed_colours = _parse_colours({key: target for key, target in targets.items() if isinstance(key, str)})
@@ -169,7 +169,8 @@ def _parse_colours(targets: Mapping[str, int]) -> dict[int, int]:
     return {colour: targets[key] for colour, key in keys.items()}
 
 
-def _parse_target(target: int | str, classes: Sequence[str]) -> int:
+def parse_target(target: int | str, classes: Sequence[str]) -> int:
+    """Return the class index of a target of the label map, void = 255; UserError if it is none."""
     if target in (IGNORE, IGNORE_INDEX):
         return IGNORE_INDEX
     if target in classes:

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import permutations
 from pathlib import Path, PurePosixPath
@@ -62,8 +62,8 @@ def choose_layout(top: Path, images: str | None, masks: str | None, by_split: bo
     if by_split:
         image_folder, mask_folder = (path if SPLIT in path else f"{path}/{SPLIT}" for path in layout)
         # All masks may be in one folder.
-        layout = Layout(image_folder, mask_folder if split_folders(top / mask_folder) else layout.masks)
-    missing = [path for path in layout if not split_folders(top / path)]
+        layout = Layout(image_folder, mask_folder if split_paths(top / mask_folder) else layout.masks)
+    missing = [path for path in layout if not split_paths(top / path)]
     if not missing:
         return layout
     given = {f"{path}{end}" for path in (images, masks) if path for end in ("", f"/{SPLIT}")}
@@ -72,13 +72,13 @@ def choose_layout(top: Path, images: str | None, masks: str | None, by_split: bo
     if len(fitting) == 1:
         log_once(f"{fitting[0]} (found below {top})")
         return fitting[0]
-    settings = [str(each) for each in fitting or found] or _find_shared_folders(top, by_split)
+    settings = [str(each) for each in fitting or found] or find_shared_folders(top, by_split)
     if by_split and not settings:
         layouts = sorted(find_layouts(top, False), key=lambda each: bool(_INSTANCES.search(each.masks)))
-        flat = [*map(str, layouts), *_find_shared_folders(top, False)]
+        flat = [*map(str, layouts), *find_shared_folders(top, False)]
         splits = [*find_split_lists(top)[:1], "data.dataset.val_ratio=0.2"]
         settings = [f"{each} {split}" for split in splits for each in flat][: 2 if len(splits) > 1 else 4]
-    folders = [f"{path} ({count} files)" for path, count in sorted(_folders_with_images(top).items())]
+    folders = [f"{path} ({count} files)" for path, count in sorted(count_images(top).items())]
     there = ", ".join(folders[:8]) + f" and {len(folders) - 8} more" * (len(folders) > 8) or "no image or mask"
     cure = (
         " or ".join(settings[:4]) or "data.dataset.images=... and data.dataset.masks=..., folders of photos and masks"
@@ -99,33 +99,33 @@ def find_split_lists(top: Path) -> list[str]:
     return [f"'data.dataset.splits={{train: {name / 'train.txt'}, val: {name / 'val.txt'}}}'" for name in names]
 
 
-def split_folders(path: Path) -> dict[str, Path]:
-    """Return the existing folders that a path stands for, by the name of the split; "" if SPLIT is not in it."""
+def split_paths(path: Path, exists: Callable[[str], bool] = os.path.isdir) -> dict[str, Path]:
+    """Return the folders (or what `exists`) that a path stands for, by name of the split; "" if SPLIT is not in it."""
     text = str(path)
     pattern = (
         re.escape(text)
         .replace(re.escape(SPLIT), "(?P<split>(?!__MACOSX)[^/]+)", 1)
         .replace(re.escape(SPLIT), "(?P=split)")
     )
-    folders = [hit for hit in sorted(glob.glob(glob.escape(text).replace(SPLIT, "*"))) if os.path.isdir(hit)]
-    matches = ((re.fullmatch(pattern, folder), folder) for folder in folders)
-    return {match.groupdict().get("split", ""): Path(folder) for match, folder in matches if match}
+    found = [hit for hit in sorted(glob.glob(glob.escape(text).replace(SPLIT, "*"))) if exists(hit)]
+    matches = ((re.fullmatch(pattern, hit), hit) for hit in found)
+    return {match.groupdict().get("split", ""): Path(hit) for match, hit in matches if match}
 
 
 def find_layouts(top: Path, by_split: bool) -> list[Layout]:
     """Return the pairs of folders below the root that look like images and masks, by their names and their files'."""
-    folders = {PurePosixPath(folder) for folder in _folders_with_images(top)}
+    folders = {PurePosixPath(folder) for folder in count_images(top)}
     folders |= {above for folder in folders for above in folder.parents}
     paths = permutations(_patterns(map(str, folders), by_split), 2)
     return [Layout(*both) for both in paths if _is_image_and_mask(*both) and _has_pairs(top, *both)]
 
 
-def _find_shared_folders(top: Path, by_split: bool) -> list[str]:
-    # The settings of folders that hold masks beside the images, as x_mask.png beside x.jpg.
+def find_shared_folders(top: Path, by_split: bool) -> list[str]:
+    """Return the settings of folders that hold masks beside the images, as x_mask.png beside x.jpg."""
     settings = []
-    for path in _patterns(_folders_with_images(top), by_split):
+    for path in _patterns(count_images(top), by_split):
         with collect_problems():
-            names = list_files(next(iter(split_folders(top / path).values())), (*IMAGE_SUFFIXES, *MASK_SUFFIXES), "")
+            names = list_files(next(iter(split_paths(top / path).values())), (*IMAGE_SUFFIXES, *MASK_SUFFIXES), "")
         ends = Counter(
             name[cut.start() :]
             for name in names
@@ -138,14 +138,25 @@ def _find_shared_folders(top: Path, by_split: bool) -> list[str]:
     return settings
 
 
+def is_mask_name(name: str) -> bool:
+    """Whether the name of a folder sounds like masks."""
+    return bool(_MASK_WORD.search(name))
+
+
+def split_name(path: str) -> str:
+    """Return a path with SPLIT in place of the word for a split."""
+    return _SPLIT_WORD.sub(SPLIT, path)
+
+
 def _patterns(folders: Iterable[str], by_split: bool) -> list[str]:
-    paths = {_SPLIT_WORD.sub(SPLIT, folder) if by_split else folder for folder in folders}
+    paths = {split_name(folder) if by_split else folder for folder in folders}
     return sorted((path for path in paths if (SPLIT in path) == by_split), key=lambda path: (path.count("/"), path))[
         :MAX_FOLDERS
     ]
 
 
-def _folders_with_images(top: Path) -> dict[str, int]:
+def count_images(top: Path) -> dict[str, int]:
+    """Return the number of images and masks of each folder below the root."""
     found = {}
     for folder, inner, files in os.walk(top, followlinks=True):
         path = Path(folder).relative_to(top)
@@ -165,7 +176,7 @@ def _is_image_and_mask(images: str, masks: str) -> bool:
 
 
 def _has_pairs(top: Path, images: str, masks: str) -> bool:
-    image_folders, mask_folders = split_folders(top / images), split_folders(top / masks)
+    image_folders, mask_folders = split_paths(top / images), split_paths(top / masks)
     with collect_problems():
         for split in image_folders.keys() & mask_folders.keys():
             suffixes = {*IMAGE_SUFFIXES, *MASK_SUFFIXES}

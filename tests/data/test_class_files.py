@@ -93,6 +93,8 @@ def test_masks_are_read_by_the_file(tmp_path):
 
 
 def test_a_missing_list_names_the_file(tmp_path):
+    put_image(tmp_path / "images/train/x.jpg")
+    put_mask(tmp_path / "masks/train/x.png")
     check_error(lambda: Folder(tmp_path, "train"), "data.dataset.classes=[background,cat,...]")
     (tmp_path / "train").mkdir()
     (tmp_path / "train/_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, cat\n")

@@ -49,12 +49,13 @@ class CamVid(SegmentationDataset):
 
     @classmethod
     def looks_like(cls, root: Path) -> bool:
-        """Whether root holds the folders of SegNet's tutorial, or images/train with the names of CamVid's frames."""
+        """Whether images with the names of CamVid's frames lie in one of the two layouts."""
         home = _home(root)
-        if all((home / name).is_dir() for name in ("train", "trainannot", "val", "valannot")):
-            return True
-        folder = home / "images" / "train"
-        return folder.is_dir() and (home / "masks").is_dir() and any(map(_FRAME.match, os.listdir(folder)))
+        layouts = (("train", "trainannot"), ("images/train", "masks/train"))
+        return any(
+            (home / masks).is_dir() and (home / images).is_dir() and any(map(_FRAME.match, os.listdir(home / images)))
+            for images, masks in layouts
+        )
 
 
 def _home(root: Path) -> Path:

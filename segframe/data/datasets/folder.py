@@ -1,47 +1,24 @@
-"""Folder: a dataset of images and masks of the user, described in YAML."""
+"""Folder: a dataset of images and masks or annotations of the user, described in YAML."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segframe import IGNORE_INDEX
+from segframe.data.annotations import open_masks
 from segframe.data.base import SegmentationDataset
-from segframe.data.binary_masks import threshold
-from segframe.data.class_files import ClassFile, find_class_files, read_class_file
-from segframe.data.file_listing import (
-    IMAGE_SUFFIXES,
-    JPEG_MASK,
-    JPEG_SUFFIXES,
-    MASK_SUFFIXES,
-    UNUSED_MASK,
-    Files,
-    Sample,
-    hash_to_unit,
-    list_files,
-    pair,
-    report_problem,
-    require,
-)
+from segframe.data.class_files import ClassFile, read_class_file
+from segframe.data.file_listing import Files, Sample, hash_to_unit, pair, require
 from segframe.data.label_map import IGNORE, Palette, voc_palette
-from segframe.data.layouts import (
-    SPLIT,
-    Layout,
-    choose_layout,
-    explain_missing_mask,
-    log_once,
-    match_names,
-    split_folders,
-)
 from segframe.data.split_lists import read_samples
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
 
 
 class Folder(SegmentationDataset):
-    """Images and masks of the same names in two folders under `root`.
+    """Images and masks of the same names in two folders under `root`, or images and the annotations of a tool.
 
     The splits are defined by one of: text files listed in `splits` ({train: train.txt, ...}; a line is a name, or an
     image and a mask below root); `val_ratio`, the share of images chosen for validation by a hash of their names, so
@@ -51,14 +28,15 @@ class Folder(SegmentationDataset):
     None: images and masks, or else the only two folders that look like them. `image_suffix`, `mask_suffix`: ends of the
     names (_mask) or of the files (_mask.png); "": none, or else those that most of the names have.
 
-    `classes`: list of names, or path of a text file with one per line, or of a tool's file, see class_files. `palette`:
-    list of [r, g, b], by which masks saved as RGB are read, or "voc"; None: the colours of the file of classes, or for
-    pictures only VOC's. `label_map`: mask values and colours ("#rrggbb") -> class indices, class names or "ignore", see
-    LabelTable. `binary`: whether masks are black and white, read by a threshold; None: JPEG masks of two classes are.
-    """
+    `annotations`: in place of masks, a COCO JSON file or a folder of labelme's JSON files, {split} as above, see
+    segframe.data.annotations. None: no annotations, or if there are no masks the only ones below root.
 
-    source = "put them into images/train, masks/train, images/val, masks/val, or set data.dataset.images and masks"
-    labels_are_settings = True
+    `classes`: list of names, or path of a text file with one per line or of a tool, see class_files; None: those
+    of the annotations. `palette`: list of [r, g, b], by which masks saved as RGB are read, or "voc"; None: the colours
+    of the file of classes, or for pictures only VOC's. `label_map`: mask values and colours ("#rrggbb"), or categories
+    of annotations -> class indices, class names or "ignore", see LabelTable. `binary`: whether masks are black and
+    white, read by a threshold; None: JPEG masks of two classes are.
+    """
 
     def __init__(
         self,
@@ -71,6 +49,7 @@ class Folder(SegmentationDataset):
         palette: str | Sequence[Sequence[int]] | None = None,
         images: str | None = None,
         masks: str | None = None,
+        annotations: str | None = None,
         image_suffix: str = "",
         mask_suffix: str = "",
         splits: Mapping[str, str] | None = None,
@@ -79,27 +58,38 @@ class Folder(SegmentationDataset):
         binary: bool | None = None,
     ) -> None:
         self.root = require(Path(root).expanduser(), "point data.root at the folder that holds images and masks")
-        self.folders = images, masks
-        self.image_suffix, self.mask_suffix = image_suffix, mask_suffix
-        listed = _list_classes(classes, self.root)
+        self.split = split
+        self.lists = {name: self.root / path for name, path in (splits or {}).items()}
+        self.val_ratio = val_ratio
+        self.masks = open_masks(
+            self.root,
+            split,
+            images=images,
+            masks=masks,
+            annotations=annotations,
+            image_suffix=image_suffix,
+            mask_suffix=mask_suffix,
+            binary=binary,
+            by_split=not self.lists and val_ratio is None,
+            is_listed=bool(self.lists),
+        )
+        self.labels_are_settings = self.masks.has_raw_values
+        listed = _read_classes(classes, self.root) if classes is not None else None
+        self.splits = self._splits()
+        self.check_split(split)
+        listed = listed or self.masks.find_classes()
         self.classes = _check_names(listed.names)
         colours = palette if palette is not None else listed.palette
         self.palette = _parse_palette(colours, len(self.classes))
-        self.palette_is_declared = colours is not None
-        self.label_map = {**listed.label_map, **(label_map or {})}
-        self.can_be_binary = len(self.classes) == 2 and not self.label_map
-        if binary and not self.can_be_binary:
-            raise UserError("data.dataset.binary=true: it needs two data.dataset.classes and no label_map")
-        self.binary = binary
-        self.lists = {name: self.root / path for name, path in (splits or {}).items()}
-        self.val_ratio = val_ratio
-        self.splits = self._splits()
+        self.palette_is_declared = colours is not None and self.masks.has_raw_values
+        self.label_map = self.masks.use_classes(self.classes, {**listed.label_map, **(label_map or {})})
+        self.mask_settings = self.masks.settings
         super().__init__(self.root, split, transform, seed)
 
-    @cached_property
-    def layout(self) -> Layout:
-        """The folders of images and masks, below root."""
-        return choose_layout(self.root, *self.folders, by_split=not self.lists and self.val_ratio is None)
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """What a user does if there are no images or masks."""
+        return self.masks.advice
 
     def _splits(self) -> tuple[str, ...]:
         if self.lists and self.val_ratio is not None:
@@ -107,103 +97,68 @@ class Folder(SegmentationDataset):
         if self.lists:
             return tuple(self.lists)
         if self.val_ratio is None:
-            masks = split_folders(self.root / self.layout.masks).values()  # {split} fits train_masks too
-            found = split_folders(self.root / self.layout.images)
-            return tuple(name for name, folder in found.items() if folder not in masks or len({*self.layout}) == 1)
+            return self.masks.splits
         if not 0 < self.val_ratio < 1:
             raise UserError(f"data.dataset.val_ratio is {self.val_ratio}: give a share between 0 and 1, such as 0.2")
-        if SPLIT in "".join(self.layout):
-            raise UserError(f"data.dataset.val_ratio={self.val_ratio}: with {self.layout} it must be null")
+        if paths := self.masks.paths_of_split:
+            raise UserError(f"data.dataset.val_ratio={self.val_ratio}: with {paths} it must be null")
         return "train", "val"
 
     def advise_on_splits(self, split: str) -> str:
         """Return the setting that chooses another split, or divides the only one."""
         if len(self.splits) == 1 and split != "train" and not self.lists:
-            only = Layout(*(path.replace(SPLIT, self.splits[0]) for path in self.layout))
-            return f"type {only} data.dataset.val_ratio=0.2"
+            return f"type {self.masks.divide()}"
         return super().advise_on_splits(split)
 
     def find(self) -> list[Sample]:
         """Return the samples of the split, sorted by name or as listed."""
         if self.lists:
             advice = "data.dataset.splits names the text files below data.root"
-            return read_samples(self.lists[self.split], advice, self.root, lambda: self._files, self._explain_missing)
-        images, masks = self._files
-        folder = self._folder(self.layout.images)
-        if not images:
-            raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): {self.source}")
-        if (SPLIT in self.layout.images) == (SPLIT in self.layout.masks):  # else the others belong to other splits
-            report_problem(UNUSED_MASK, (path for name, path in masks.items() if name not in images))
-        names = list(images) if self.val_ratio is None else self._choose_by_hash(images, self.val_ratio)
-        return pair(names, images, masks, str(folder), self._explain_missing)
-
-    def _folder(self, path: str) -> Path:
-        return self.root / path.replace(SPLIT, self.split)
-
-    @cached_property
-    def _files(self) -> tuple[Files, Files]:
-        # Images and masks by name.
-        image_folder, mask_folder = map(self._folder, self.layout)
-        is_shared = image_folder.resolve() == mask_folder.resolve()
-        if is_shared and not self.image_suffix and not self.mask_suffix:
-            if self.lists:  # of pairs
-                return {}, {}
-            raise UserError(
-                f"data.dataset.images={self.layout.images}: it holds masks too; type data.dataset.mask_suffix=_mask "
-                "if the mask of x.jpg is x_mask.png, or image_suffix=.jpg mask_suffix=.png if it is x.png"
-            )
-        images = list_files(image_folder, IMAGE_SUFFIXES, self.source, self.image_suffix)
-        masks = list_files(mask_folder, MASK_SUFFIXES, self.source, self.mask_suffix)
-        if not images.keys() <= masks.keys():
-            jpegs = list_files(mask_folder, JPEG_SUFFIXES, self.source, self.mask_suffix)
-            if self.can_be_binary and self.binary is not False:
-                masks = {**jpegs, **masks}
-                log_once(f"JPEG masks in {mask_folder} are read as black and white, as by data.dataset.binary=true")
-            elif not is_shared:
-                report_problem(JPEG_MASK, jpegs.values())
-                if jpegs and not masks:
-                    self.source = "JPEG changes the values; save the masks as PNG"
-        if is_shared:
-            used = {*masks.values()}
-            return {name: path for name, path in images.items() if path not in used}, masks
-        return match_names(images, masks, self.image_suffix, self.mask_suffix, mask_folder)
+            list_files, explain = lambda: self.masks.files, self.masks.explain_missing
+            return read_samples(self.lists[self.split], advice, self.root, list_files, explain)
+        names = self.masks.names()
+        images, masks = self.masks.files
+        if self.val_ratio is not None:
+            names = self._choose_by_hash(names, images, self.val_ratio)
+        return pair(names, images, masks, str(self.masks.place), self.masks.explain_missing)
 
     @classmethod
     def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
         """Return the value of each class in the masks, see SegmentationDataset; 0 and 255 for black and white ones."""
         if isinstance(settings.get("classes"), str):
             raise UserError(f"data.dataset.classes={settings['classes']}: the masks' values are in that file")
+        if settings.get("annotations"):
+            raise UserError(f"data.dataset.annotations={settings['annotations']}: annotations have no mask values")
         return [0, 255] if settings.get("binary") else super().mask_values(classes, settings)
 
-    def _explain_missing(self, name: str) -> str:
-        return explain_missing_mask(f"{name}{self.mask_suffix}", self._folder(self.layout.masks), len(self.classes))
-
-    def _choose_by_hash(self, images: Mapping[str, Path], val_ratio: float) -> list[str]:
+    def _choose_by_hash(self, names: Sequence[str], images: Files, val_ratio: float) -> list[str]:
         # The hash of the file's name in its own Unicode form, so that files stay in their split.
-        names = [
-            name for name, path in images.items() if (hash_to_unit(path.stem) < val_ratio) == (self.split == "val")
-        ]
-        if not names:
+        is_val = self.split == "val"
+        chosen = [n for n in names if n not in images or (hash_to_unit(images[n].stem) < val_ratio) == is_val]
+        if not chosen:
             raise UserError(
-                f"data.dataset.val_ratio={val_ratio} leaves {self.split} none of the {len(images)} images in "
-                f"{self._folder(self.layout.images)}: set it {'higher' if self.split == 'val' else 'lower'}"
+                f"data.dataset.val_ratio={val_ratio} leaves {self.split} none of the {len(names)} images in "
+                f"{self.masks.place}: set it {'higher' if is_val else 'lower'}"
             )
-        return names
+        return chosen
 
-    def load_mask(self, path: Path) -> np.ndarray:
-        """Return the raw values of a mask, see SegmentationDataset; 0 and 1 for a black and white one."""
-        raw = super().load_mask(path)
-        is_jpeg = path.suffix.lower() in JPEG_SUFFIXES and self.can_be_binary
-        return threshold(raw, path) if self.binary or (self.binary is None and is_jpeg) else raw
+    def raw_mask(self, sample: Sample) -> np.ndarray:
+        """Return the raw values of a mask, see MaskSource."""
+        return self.masks.read(sample)
+
+    def describe_mask(self, sample: Sample) -> str:
+        """Return where a mask is, for messages."""
+        return self.masks.describe(sample)
+
+    def mask_stamp(self, sample: Sample) -> tuple[int, int]:
+        """Return two numbers that change with a mask."""
+        return self.masks.stamp(sample)
 
 
-def _list_classes(classes: str | Sequence[str] | None, top: Path) -> ClassFile:
+def _read_classes(classes: str | Sequence[str], top: Path) -> ClassFile:
     if isinstance(classes, str):
         return read_class_file(top / classes if (top / classes).exists() else Path(classes))
-    if classes is not None:
-        return ClassFile(list(classes))
-    files = "".join(f" or data.dataset.classes={path.relative_to(top)}" for path in find_class_files(top)[:1])
-    raise UserError(f"data.dataset.classes must be given: data.dataset.classes=[background,cat,...]{files}")
+    return ClassFile(list(classes))
 
 
 def _check_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -11,13 +12,30 @@ from segframe.config import validate
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import CheckDataConfig
 from segframe.data.inspection import report, splits
-from segframe.data.inspection.finding import ERROR, NOTE, WARNING
+from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
 from segframe.errors import error_context
 from segframe.visualization.tables import print_table
 
 
+class DataReport(NamedTuple):
+    """What check_data finds."""
+
+    findings: list[Finding]
+    """The most severe first."""
+    settings: list[str]
+    """The settings of the data, as typed: segframe.train(*settings) trains on it."""
+    path: Path
+    """check_data.json."""
+
+
 def check_data(config: DictConfig) -> None:
-    """Read every file once and report all findings; the exit code is 1 if one is an error."""
+    """Print all findings; the exit code is 1 if one is an error."""
+    if any(finding.severity == ERROR for finding in report_data(config).findings):
+        sys.exit(1)
+
+
+def report_data(config: DictConfig) -> DataReport:
+    """Read every file once, print and return all findings."""
     validate.check_keys(config, CheckDataConfig)
     validate.check_parts(config)
     validate.check_targets(config)
@@ -45,5 +63,5 @@ def check_data(config: DictConfig) -> None:
     counts = {kind: sum(finding.severity == kind for finding in findings) for kind in (ERROR, WARNING, NOTE)}
     summary = ", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in counts.items())
     print(f"{summary}; {count:,} images and masks in {seconds:.1f} s; all files in {path}")
-    if counts[ERROR]:
-        sys.exit(1)
+    words = HydraConfig.get().overrides.task
+    return DataReport(findings, [word for word in words if word.startswith(("data=", "data."))], path)

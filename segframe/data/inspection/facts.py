@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from segframe.data.base import SegmentationDataset
+from segframe.data.file_listing import Problem, Sample, collect_problems
 from segframe.data.image_io import COLOURS, Header, has_alpha, read_header
 from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
@@ -38,9 +39,10 @@ class ImageFacts(NamedTuple):
 
 
 class MaskFacts(NamedTuple):
-    """Properties of a mask file."""
+    """Properties of a mask."""
 
     digest: bytes
+    """SHA-1 of the raw values."""
     header: Header
     size: tuple[int, int]
     values: np.ndarray
@@ -58,33 +60,34 @@ class Facts(NamedTuple):
     mask_path: str
     image: ImageFacts | str
     mask: MaskFacts | str
+    problems: tuple[Problem, ...] = ()
+    """Problems that reading the mask reports, as with annotations."""
 
 
 def examine(dataset: SegmentationDataset, index: int) -> Facts:
     """Return the properties of a sample's files; errors are returned as messages."""
-    name, image_path, mask_path = dataset.samples[index]
+    sample = dataset.samples[index]
+    name, image_path, _ = sample
     if image_path == Path():  # generated
         image, mask = dataset.read(index)
         header = Header("", "RGB", image.shape[0], image.shape[1], 1)
         found = _examine_image(image, dataset.pixels, image.data, header)
-        return Facts(name, name, found, _examine_mask(mask, mask.data, header))
-    return Facts(
-        str(image_path),
-        str(mask_path),
-        _or_message(lambda: _read_and_examine(dataset, image_path)),
-        _or_message(lambda: _read_and_examine_mask(dataset, mask_path)),
-    )
+        return Facts(name, name, found, _examine_mask(mask, header))
+    facts = _or_message(lambda: _read_and_examine(dataset, image_path))
+    with collect_problems() as problems:
+        mask_facts = _or_message(lambda: _read_and_examine_mask(dataset, sample))
+    return Facts(str(image_path), dataset.describe_mask(sample), facts, mask_facts, tuple(problems))
 
 
 def _read_and_examine(dataset: SegmentationDataset, path: Path) -> ImageFacts:
     return _examine_image(dataset.load_image(path), dataset.pixels, path.read_bytes(), read_header(path))
 
 
-def _read_and_examine_mask(dataset: SegmentationDataset, path: Path) -> MaskFacts:
-    raw, header = dataset.load_mask(path), _read_mask_header(path)
+def _read_and_examine_mask(dataset: SegmentationDataset, sample: Sample) -> MaskFacts:
+    raw, header = dataset.raw_mask(sample), _read_mask_header(sample.mask)
     if raw.dtype == COLOURS:
         _ = dataset.labels.colours  # raises if two classes have the same colour
-    return _examine_mask(raw, path.read_bytes(), header)._replace(has_alpha=has_alpha(path, header))
+    return _examine_mask(raw, header)._replace(has_alpha=has_alpha(sample.mask, header))
 
 
 def _or_message(read: Callable[[], T]) -> T | str:
@@ -97,7 +100,7 @@ def _or_message(read: Callable[[], T]) -> T | str:
 def _read_mask_header(path: Path) -> Header:
     try:
         return read_header(path)
-    except UserError:  # no image file, such as a MATLAB file of SBD
+    except UserError:  # no image file, such as a MATLAB file of SBD, or annotations
         return Header(path.suffix, "L", 0, 0, 1)
 
 
@@ -123,12 +126,13 @@ def mean_and_std(areas: Sequence[int], moments: Sequence[np.ndarray]) -> tuple[n
     return mean.round(3), np.where(std < 5e-4, 1, std).round(3)
 
 
-def _examine_mask(raw: np.ndarray, content: bytes | memoryview, header: Header) -> MaskFacts:
+def _examine_mask(raw: np.ndarray, header: Header) -> MaskFacts:
     values, counts = count_values(raw)
     if len(values) > MAX_VALUES:
         kept = np.sort(np.argsort(counts)[-MAX_VALUES:])
         values, counts = values[kept], counts[kept]
-    return MaskFacts(sha1(content).digest(), header, raw.shape, values, counts)
+    digest = sha1(np.ascontiguousarray(raw).data).digest()
+    return MaskFacts(digest, header, raw.shape, values, counts)
 
 
 def count_values(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segframe.data import file_listing, split_lists
+from segframe.data.annotations import problems
 from segframe.data.base import SegmentationDataset
 from segframe.data.class_files import find_class_files, read_class_file
 from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
@@ -29,6 +30,22 @@ LISTING_PROBLEMS = {
         ERROR,
         "JPEG changes the values: save the masks as PNG, or if they are black and white set data.dataset.binary=true",
     ),
+    problems.NO_CATEGORY: (ERROR, "add the category to the file's categories, or take the annotations out"),
+    problems.UNUSED_ANNOTATION: (WARNING, "nothing reads them: is the file's list of images whole?"),
+    problems.NO_IMAGE_OF: (WARNING, "nothing reads them: bring the image, or move the file to another folder"),
+    problems.NO_ANNOTATION: (WARNING, "annotate it, or save a file without shapes if all of it is background"),
+    problems.OUTSIDE: (
+        WARNING,
+        "only what is in the image counts: was the image resized or cut after it was annotated?",
+    ),
+    problems.DEGENERATE: (WARNING, "it has too few points, or none within the image: draw it again or delete it"),
+    problems.UNKNOWN_SHAPE: (WARNING, "draw it as a polygon"),
+    problems.NO_CLASS_OF: (
+        NOTE,
+        "it becomes background (void if no class is): data.dataset.classes or label_map={category: class} changes that",
+    ),
+    problems.NOTHING_ON_IT: (NOTE, ""),
+    problems.DRAWN: (NOTE, "lines are 10 pixels wide, points have a radius of 5: draw polygons if that is wrong"),
 }
 """Severity and advice for each kind of problem with the files of a split."""
 
@@ -63,8 +80,9 @@ def _check_number(split: Split) -> Iterator[Finding]:
 
 
 def _check_listing(split: Split) -> Iterator[Finding]:
+    reported = [*split.problems, *(problem for facts in split.facts for problem in facts.problems)]
     for kind, (severity, advice) in LISTING_PROBLEMS.items():
-        if found := [problem.file for problem in split.problems if problem.kind == kind]:
+        if found := list(dict.fromkeys(problem.file for problem in reported if problem.kind == kind)):
             yield Finding(severity, split.name, kind, found, advice)
     # Those that are read as black and white hold 0 and 1.
     if lossy := [path for path, mask in split.masks if mask.header.format == "JPEG" and mask.values.max() > 1]:

@@ -1,0 +1,12 @@
+"""Kinds of problems with annotations, see file_listing.report_problem."""
+
+OUTSIDE = "annotation that is partly outside its image"
+DEGENERATE = "annotation without an area"
+NO_CLASS_OF = "annotation of a category that is no class"
+NO_CATEGORY = "annotation whose category_id is none of the categories"
+UNKNOWN_SHAPE = "shape of an unknown type, which is left out"
+DRAWN = "line or point, filled with the width that labelme gives it"
+UNUSED_ANNOTATION = "annotations of an image that the file does not list"
+NO_IMAGE_OF = "annotations without an image"
+NO_ANNOTATION = "image without annotations, which is left out"
+NOTHING_ON_IT = "image that is listed without annotations, and is background"

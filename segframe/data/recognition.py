@@ -1,0 +1,185 @@
+"""Recognition of the dataset that a folder holds, and the settings by which programs read it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from shlex import split as split_words
+from typing import Any, NamedTuple
+
+import yaml
+from hydra.utils import get_method
+
+from segframe.config import schema
+from segframe.data.annotations import open_masks
+from segframe.data.annotations.coco import Coco
+from segframe.data.annotations.find import find_annotations
+from segframe.data.annotations.labelme import Labelme
+from segframe.data.annotations.source import Annotations
+from segframe.data.base import SegmentationDataset
+from segframe.data.class_proposal import TWO, propose_classes
+from segframe.data.datasets.folder import Folder
+from segframe.data.file_listing import require
+from segframe.data.layouts import (
+    SPLIT,
+    count_images,
+    find_layouts,
+    find_shared_folders,
+    find_split_lists,
+    split_name,
+)
+from segframe.data.mask_sources import MaskFolders, MaskSource
+from segframe.errors import UserError
+
+KNOWN = (
+    "folders of images and masks (images/train and masks/train, images and masks, x.jpg and x_mask.png), lists "
+    "train.txt and val.txt, COCO's and labelme's JSON files, and the data sets of data=..."
+)
+_TEXT = ("images", "masks", "annotations", "image_suffix", "mask_suffix")
+"""Settings whose values are no YAML."""
+_PREFIX = "data.dataset."
+
+
+class Recognized(NamedTuple):
+    """What a folder holds."""
+
+    what: str
+    settings: list[str]
+    """data=... and the others, as words of a command line without quotes; data.root is not among them."""
+
+
+def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
+    """Return the settings that read a folder, opened once to be sure; UserError if nothing is recognised.
+
+    `given`: settings data.dataset.* that the user has chosen; they are not returned again.
+    """
+    require(root, "point data.root at the folder of the images")
+    if not given and (option := _named_dataset(root)):
+        return Recognized(f"the data set {option}", [f"data={option}"])
+    reasons: list[str] = []
+    keys = {word.partition("=")[0] for word in given}
+    for words in _candidates(root):
+        try:
+            layout = _open(root, [word for word in words if word.partition("=")[0] not in keys], given)
+        except UserError as error:
+            reasons.append(str(error))
+        else:
+            return _with_classes(root, layout, given)
+    images, others = count_images(root), find_annotations(root)
+    there = ", ".join(f"{folder} ({count} images)" for folder, count in sorted(images.items())[:5]) or "no image"
+    more = f" and {', '.join(others[:2])}" if others else ""
+    reason = f"; {reasons[-1]}" if others or "val_ratio" in reasons[-1] else ""
+    raise UserError(f"data.root={root}: {there}{more}, and no layout that is recognised: {KNOWN}{reason}")
+
+
+def _named_dataset(root: Path) -> str | None:
+    for path in sorted(path for path in schema.yaml_files() if path.parent.name == "data"):
+        target = re.search(r"^  _target_: (\S+)", path.read_text("utf-8"), re.MULTILINE)
+        with suppress(ImportError, AttributeError, ValueError):  # of a user's own dataset
+            if target and get_method(f"{target[1]}.looks_like")(root):
+                return path.stem
+    return None
+
+
+def _candidates(root: Path) -> Iterator[list[str]]:
+    """Yield the settings of paths and splits that may be right, the likeliest first."""
+    yield []
+    lists = [split_words(setting) for setting in find_split_lists(root)]
+    yield from map(_words, [*map(str, find_layouts(root, True)), *find_shared_folders(root, True)])
+    flat = [_words(setting) for setting in [*map(str, find_layouts(root, False)), *find_shared_folders(root, False)]]
+    for splits in lists:
+        yield splits  # of pairs, or of names in images and masks
+        yield from ([*layout, *splits] for layout in flat)
+    paths = find_annotations(root)
+    patterns = list(dict.fromkeys(path for path in map(split_name, paths) if SPLIT in path))
+    yield from ([f"{_PREFIX}annotations={path}"] for path in patterns)
+    for path in paths:
+        yield from ([f"{_PREFIX}annotations={path}", *splits] for splits in lists)
+    for ratio in (f"{_PREFIX}val_ratio={share}" for share in (0.2, 0.5)):  # of few images 0.2 may be none
+        yield [ratio]
+        yield from ([*layout, ratio] for layout in flat)
+        yield from ([f"{_PREFIX}annotations={path}", ratio] for path in paths)
+
+
+class _Layout(NamedTuple):
+    settings: list[str]
+    source: MaskSource
+    splits: tuple[str, str]
+    """Of training and validation."""
+
+    def open(self, root: Path, more: Sequence[str]) -> list[SegmentationDataset]:
+        return [Folder(root, split, **_arguments([*self.settings, *more])) for split in self.splits]
+
+
+def _open(root: Path, words: list[str], given: Sequence[str]) -> _Layout:
+    """Return the layout that settings describe; UserError if there is none, or a split cannot be opened."""
+    arguments = _arguments([*words, *given])
+    by_split = arguments.get("splits") is None and arguments.get("val_ratio") is None
+    source = open_masks(
+        root,
+        "train",
+        images=arguments.get("images"),
+        masks=arguments.get("masks"),
+        annotations=arguments.get("annotations"),
+        image_suffix=arguments.get("image_suffix", ""),
+        mask_suffix=arguments.get("mask_suffix", ""),
+        binary=arguments.get("binary"),
+        by_split=by_split,
+        is_listed="splits" in arguments,
+    )
+    names = list(arguments["splits"]) if "splits" in arguments else source.splits if by_split else ("train", "val")
+    train, val = _choose(names, "train"), _choose(names, "val") or _choose(names, "test")
+    if by_split and [*names] == [train]:
+        return _open(root, _words(source.divide()), given)
+    if not train or not val:
+        raise UserError(f"the splits below {root} are {', '.join(names)}: none is for training or validation")
+    if isinstance(source, Annotations) and "annotations" not in arguments:
+        words = [f"{_PREFIX}annotations={source.path}", *words]
+    layout = _Layout(words, source, (train, val))
+    needs_classes = isinstance(source, MaskFolders) and "classes" not in arguments
+    layout.open(root, [TWO, *given] if needs_classes else given)
+    return layout
+
+
+def _with_classes(root: Path, layout: _Layout, given: Sequence[str]) -> Recognized:
+    """Return the settings of a layout, its classes and splits; UserError if the masks' values are no classes."""
+    is_given = any(word.startswith(f"{_PREFIX}classes=") for word in given)
+    classes, what = [], "images and masks"
+    if isinstance(layout.source, Annotations):
+        names = layout.open(root, given)[0].classes
+        kind = "COCO annotations" if isinstance(layout.source, Coco) else "labelme's annotations"
+        what = f"{kind} in {layout.source.path}, with the classes {', '.join(names[:8])}{', ...' * (len(names) > 8)}"
+        if isinstance(layout.source, Labelme) and not is_given:  # labels that are added later change no class
+            classes = [f"{_PREFIX}classes=[{','.join(map(typed, names))}]"]
+    elif not is_given:
+        classes, where = propose_classes(root, lambda more: layout.open(root, [*more, *given]))
+        what += f", {where}"
+    datasets = layout.open(root, [*classes, *given])
+    sizes = ", ".join(f"{len(each)} images of {each.split}" for each in datasets)
+    kinds = zip(("train", "val"), layout.splits, strict=True)
+    splits = [f"data.{kind}_split={name}" for kind, name in kinds if name != kind]
+    return Recognized(f"{what}; {sizes}", ["data=folder", *layout.settings, *classes, *splits])
+
+
+def _choose(names: Sequence[str], kind: str) -> str | None:
+    return next((name for name in sorted(names) if name.lower().startswith(kind)), None)
+
+
+def _words(settings: str) -> list[str]:
+    return re.split(r" (?=data\.)", settings)
+
+
+def _arguments(words: Sequence[str]) -> dict[str, Any]:
+    # Of Folder.
+    found: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.removeprefix(_PREFIX).partition("=")
+        is_text = name in _TEXT or (name == "classes" and not value.startswith("["))
+        found[name] = value if is_text else yaml.safe_load(value)
+    return found
+
+
+def typed(name: str) -> str:
+    """Return a name as it is typed in a list of Hydra's."""
+    is_plain = re.fullmatch(r"[A-Za-z_][\w\-. ]*", name) and name.lower() not in ("null", "true", "false", "nan", "inf")
+    return name if is_plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
