@@ -75,7 +75,7 @@ def run_ours(camvid: Path, setting: str, steps: int, seed: int, folder: Path) ->
     start(folder, *words, f"output_dir={folder}/run")
     checkpoint = f"checkpoint={folder}/run/checkpoints/last.ckpt"
     start(folder, "scripts/evaluate.py", checkpoint, "data.val_split=test", f"output_dir={folder}/test")
-    return Run(json.loads((folder / "test/metrics.json").read_text())["val/miou"], seconds_of(folder / "clock.json"))
+    return Run(json.loads((folder / "test/metrics.json").read_text())["miou"], seconds_of(folder / "clock.json"))
 
 
 def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, weights: Path) -> Run:
@@ -89,7 +89,7 @@ def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, we
     return Run(json.loads((folder / "clock.json").read_text())["miou"], seconds_of(folder / "clock.json"))
 
 
-def main(camvid: Path, setting: str = "imagenet", steps: int = 1500, seeds: int = 3) -> None:
+def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
     """Print mean and standard deviation of both."""
     logging.basicConfig(level=logging.ERROR)
     runs: dict[str, list[Run]] = {"segframe": [], "plain script": []}
@@ -115,4 +115,5 @@ def main(camvid: Path, setting: str = "imagenet", steps: int = 1500, seeds: int 
 
 if __name__ == "__main__":
     _, root, *rest = sys.argv
-    main(Path(root).resolve(), *rest[:1], *map(int, rest[1:]))
+    setting, steps, seeds = [*rest, *("imagenet", "1500", "3")[len(rest) :]]
+    main(Path(root).resolve(), setting, int(steps), int(seeds))

@@ -192,6 +192,7 @@ def test_three_drivers_and_their_trials_are_killed_at_random(tmp_path, seed):
     assert "Traceback" not in (tmp_path / "out").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_in_its_folder(tmp_path):
     process = start_driver(tmp_path, "trials=2", LR, "+steps=10")
     for step in ("2", "5"):

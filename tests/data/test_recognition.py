@@ -180,7 +180,9 @@ def test_named_datasets(tmp_path):
     for name in ("train", "trainval", "val"):
         put_lines(tmp_path / f"a/VOCdevkit/VOC2012/ImageSets/Segmentation/{name}.txt", "2007_000032")
     assert recognize(tmp_path / "a").settings == ["data=voc"]
-    put_mask(tmp_path / "b/trainannot/0001TP_006690.png")
+    for split in ("train", "val"):
+        put_image(tmp_path / f"b/{split}/0001TP_006690.png")
+        put_mask(tmp_path / f"b/{split}annot/0001TP_006690.png")
     assert recognize(tmp_path / "b").settings == ["data=camvid"]
 
 

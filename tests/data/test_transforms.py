@@ -273,13 +273,13 @@ def test_photometric_distortion():
     transform = Transform(instantiate(config.transforms.train, "transforms"))
     image, mask = np.full((8, 8, 3), 100, np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8)
     levels = []
-    for seed in range(400):
+    for seed in range(200):
         found, same = transform(image, mask, seed)
         assert np.ptp(found.astype(int)) == 0
         assert np.array_equal(np.sort(same), mask)  # mirrored at most
         levels.append(int(found[0, 0, 0]))
-    assert (100 - 32) * 0.5 - 1 <= min(levels) < 45
-    assert 180 < max(levels) <= (100 + 32) * 1.5 + 1
+    assert (100 - 32) * 0.5 - 1 <= min(levels) < 50
+    assert 170 < max(levels) <= (100 + 32) * 1.5 + 1
     assert 0.15 < np.mean(np.array(levels) == 100) < 0.35
-    colours = [transform(np.full((8, 8, 3), (180, 90, 90), np.uint8), mask, seed)[0][0, 0] for seed in range(200)]
-    assert len({tuple(colour.tolist()) for colour in colours}) > 150
+    colours = [transform(np.full((8, 8, 3), (180, 90, 90), np.uint8), mask, seed)[0][0, 0] for seed in range(80)]
+    assert len({tuple(colour.tolist()) for colour in colours}) > 60

@@ -75,7 +75,7 @@ def test_caffes_iter_size_is_the_mean_of_the_batches():
     assert (found - gradients(batches=[large])).abs().max() > 0.1 * found.abs().max()
 
 
-@pytest.mark.parametrize("words", ["loss=dice", "loss=ohem"])
+@pytest.mark.parametrize("words", [pytest.param("loss=dice", marks=pytest.mark.slow), "loss=ohem"])
 def test_some_losses_are_the_mean_of_the_batches(words):
     small, _ = halves()
     found = gradients(words, batches=small, step_masks=[mask for _, mask in small])

@@ -99,7 +99,7 @@ def parse_time(name: str, text: str) -> float:
 
 def find_file(config: DictConfig) -> Path:
     """Return the experiment file to write; UserError where Hydra would not find it, or where there is one."""
-    file = Path(config.output or own_configs() / f"experiment/plan_{HydraConfig.get().runtime.choices.data}.yaml")
+    file = Path(config.output or own_configs() / f"experiment/plan_{HydraConfig.get().runtime.choices['data']}.yaml")
     if file.parent.name != "experiment" or file.suffix != ".yaml":
         raise UserError(
             f"output={file}: an experiment is a file <folder>/experiment/<name>.yaml; type "
