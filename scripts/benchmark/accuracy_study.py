@@ -75,7 +75,7 @@ def run_ours(camvid: Path, setting: str, steps: int, seed: int, folder: Path) ->
     start(folder, *words, f"output_dir={folder}/run")
     checkpoint = f"checkpoint={folder}/run/checkpoints/last.ckpt"
     start(folder, "scripts/evaluate.py", checkpoint, "data.val_split=test", f"output_dir={folder}/test")
-    return Run(json.loads((folder / "test/metrics.json").read_text())["miou"], seconds_of(folder / "clock.json"))
+    return Run(json.loads((folder / "test/metrics.json").read_text())["test/miou"], seconds_of(folder / "clock.json"))
 
 
 def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, weights: Path) -> Run:
