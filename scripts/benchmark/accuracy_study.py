@@ -43,7 +43,7 @@ PEER = {
 
 
 class Run(NamedTuple):
-    """One training: mIoU on test, and seconds from its first batch to the end."""
+    """Result of one training run: mIoU on the test split, and seconds from the first batch to the end."""
 
     miou: float
     seconds: float
@@ -90,7 +90,7 @@ def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, we
 
 
 def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
-    """Print mean and standard deviation of both."""
+    """Train both with each seed and print mean and standard deviation of their test mIoU."""
     logging.basicConfig(level=logging.ERROR)
     runs: dict[str, list[Run]] = {"segframe": [], "plain script": []}
     with tempfile.TemporaryDirectory() as scratch:

@@ -170,7 +170,7 @@ def _parse_colours(targets: Mapping[str, int]) -> dict[int, int]:
 
 
 def parse_target(target: int | str, classes: Sequence[str]) -> int:
-    """Return the class index of a target of the label map, void = 255; UserError if it is none."""
+    """Return the class index that a value of the label map stands for (index, name or ignore = 255); UserError if none."""
     if target in (IGNORE, IGNORE_INDEX):
         return IGNORE_INDEX
     if target in classes:

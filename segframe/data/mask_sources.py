@@ -101,7 +101,7 @@ class MaskSource(ABC):
 
     @abstractmethod
     def divide(self) -> str:
-        """Return the settings that divide the only split into two."""
+        """Return the settings that split the only split into training and validation images."""
 
 
 class MaskFolders(MaskSource):
@@ -203,7 +203,7 @@ class MaskFolders(MaskSource):
         return explain_missing_mask(f"{name}{self.mask_suffix}", self._folder(self.layout.masks), self.num_classes)
 
     def divide(self) -> str:
-        """Return the settings that divide the only split into two."""
+        """Return the settings that split the only split into training and validation images."""
         only = Layout(*(path.replace(SPLIT, self.splits[0]) for path in self.layout))
         return f"{only} data.dataset.val_ratio=0.2"
 

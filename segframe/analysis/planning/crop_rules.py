@@ -15,11 +15,11 @@ BATCH_NORM = 8
 SMALLEST_SIDE, SIDE_STEP = 192, 32
 """Of crops, in pixels; the step is the stride of the coarsest maps."""
 LARGEST_AREA = 769**2
-"""DeepLabV3+'s crops of Cityscapes (Chen et al., 2018)."""
+"""Pixels of the largest crop: 769x769, as DeepLabV3+ is trained on Cityscapes (Chen et al., 2018)."""
 FEWEST_STEPS = 1000
-"""For which crops are made smaller if the budget is short."""
+"""Minimum number of optimizer steps; crops are made smaller until the budget holds so many."""
 MEMORY_SHARE = 0.6
-"""Of the free memory that a training step may use."""
+"""Fraction of the free memory that a training step may use."""
 FINE_STRIDE, FEWEST_CELLS = 8, 6
 """The finest output stride of DeepLab v3, and cells along crops below which it is chosen."""
 LARGEST_RATIO = 3.0
@@ -38,7 +38,7 @@ class Crop(NamedTuple):
 
 
 def choose_crop(data: DataFacts, machine: MachineFacts, step: StepFacts, seconds: float, batch: int | None) -> Crop:
-    """Return crops as near to the median image as time and memory allow.
+    """Choose crop size and batch size: the median image size, or less where time or memory do not suffice.
 
     As nnU-Net (Isensee et al., 2021): begin with the median size, then shrink the crops, and the batch last. A step's
     time and memory are taken as proportional to its pixels. `batch`: the user's.

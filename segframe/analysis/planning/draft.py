@@ -103,5 +103,5 @@ def as_word(value: Any) -> str:
 
 
 def searched_configs() -> list[str]:
-    """Return the words by which a composition inside a job finds the user's own configs as the job did."""
+    """Return the hydra.searchpath overrides of this job, with which compose() finds the user's own configs too."""
     return [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]

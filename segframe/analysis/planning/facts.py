@@ -58,9 +58,9 @@ class DataFacts(NamedTuple):
     """Of each channel, in units of 0 ... 255."""
     std: tuple[float, ...]
     decoded_bytes: int
-    """Of all images and masks for training and validation."""
+    """Bytes of all decoded images and masks, training and validation."""
     read_seconds: float
-    """Median time in which a process reads and decodes an image and its mask."""
+    """Median seconds for reading and decoding one image and its mask in one process."""
     has_files: bool
     """False for generated images."""
     weights: str | None
@@ -88,7 +88,7 @@ class MachineFacts(NamedTuple):
     free_bytes: int | None
     """Memory for loading and, without a GPU, training; None if the system does not say."""
     device_bytes: int | None
-    """Memory for training."""
+    """Free memory of the device that trains, in bytes; None if the system does not say."""
     disk_bytes: int
     """Free beside the data."""
     load: float
@@ -101,11 +101,11 @@ class StepFacts(NamedTuple):
     """A measured training step."""
 
     size: Size
-    """Of the crops."""
+    """Height and width of the crops, in pixels."""
     batch: int
     precision: str
     seconds: float
-    """Forward, backward and optimizer, without loading: of the quickest step, which other programs disturb least."""
+    """Seconds of forward, backward and optimizer, without data loading: the minimum over the measured steps."""
     peak_bytes: int | None
     """Memory of a step beyond what was held before; None if the system does not say."""
     sample_seconds: float

@@ -21,7 +21,7 @@ from segframe.data.inspection.facts import channel_moments, mean_and_std
 GRID = 32
 """Cells along each side of an image in which classes are looked for."""
 MOST_PIXELS = 1_000_000
-"""Of a mask whose objects are measured; every n-th row and column of larger ones."""
+"""Masks with more pixels are subsampled (every n-th row and column) before their objects are measured."""
 MOST_READ = 4_000_000_000
 """Pixels of all images that are read, about a minute on two cores."""
 
@@ -155,7 +155,7 @@ def has_files(dataset: SegmentationDataset) -> bool:
 
 
 def read_size(dataset: SegmentationDataset, index: int) -> Size:
-    """Return the size of an image, from its header if it is a file."""
+    """Return height and width of an image; of a file only the header is read."""
     if not has_files(dataset):
         height, width = dataset.read(index)[1].shape
         return height, width

@@ -69,7 +69,7 @@ def cpu_name() -> str:
 
 
 def has_imagenet_weights(variant: str) -> bool:
-    """Whether the ImageNet weights of a backbone's variant are on this machine: in a package, or in torch's cache."""
+    """Whether ImageNet weights of a backbone variant are on this machine: in a Python package or torch.hub's cache."""
     if is_packaged(variant):
         return find_spec("timm") is not None
     if variant not in list_models():
@@ -126,7 +126,7 @@ class Trial:
         self.optimizer.zero_grad()
 
     def measure_validation(self, val: SegmentationDataset) -> ValidationFacts:
-        """Return the time of a validation image of the median size, with reading it."""
+        """Measure the seconds for loading and validating one image of the median size."""
         indices = spread(len(val), 100)
         areas = [np.prod(read_size(val, index)) for index in indices]
         index = indices[int(np.argsort(areas)[len(areas) // 2])]

@@ -30,7 +30,7 @@ def choose_backbone(data: DataFacts, machine: MachineFacts, has_weights: Callabl
 
 
 def choose_weights(data: DataFacts, variant: str, has_weights: Callable[[str], bool]) -> Decision:
-    """Return ImageNet's weights where the images suit them and the file is on this machine."""
+    """Choose ImageNet weights if data.weights allows them and their file is on this machine, else random weights."""
     if data.weights is None:
         return Decision("backbone.weights", None, "data.weights=null: ImageNet's do not suit these images")
     if has_weights(variant):

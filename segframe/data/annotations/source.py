@@ -78,7 +78,7 @@ class Annotations(MaskSource):
         return self.root / path.replace(SPLIT, self.split)
 
     def divide(self) -> str:
-        """Return the settings that divide the only split into two."""
+        """Return the settings that split the only split into training and validation images."""
         only = self.pattern.replace(SPLIT, self.splits[0])
         return f"data.dataset.annotations={only} data.dataset.val_ratio=0.2"
 

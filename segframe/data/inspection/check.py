@@ -18,7 +18,7 @@ from segframe.visualization.tables import print_table
 
 
 class DataReport(NamedTuple):
-    """What check_data finds."""
+    """Result of check_data: findings, and the settings with which the data were read."""
 
     findings: list[Finding]
     """The most severe first."""

@@ -1,4 +1,4 @@
-"""Swin Transformers (Liu et al., 2021; V2: 2022) of torchvision, as they are used for segmentation."""
+"""Swin Transformer backbones (Liu et al., 2021; V2: 2022), built from torchvision's layers."""
 
 from torch import Tensor, nn
 from torchvision.models import get_model
