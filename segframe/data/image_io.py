@@ -63,6 +63,11 @@ class Header(NamedTuple):
     palette: bytes = b""
     """Red, green and blue of index 0, 1, ... of a palette mask."""
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width after the orientation is applied, as read_image returns the image."""
+        return (self.height, self.width) if self.orientation < 5 else (self.width, self.height)
+
 
 def read_header(path: Path) -> Header:
     """Return the header of a file; UserError if it cannot be read or has too many pixels."""

@@ -170,7 +170,7 @@ def _parse_colours(targets: Mapping[str, int]) -> dict[int, int]:
 
 
 def parse_target(target: int | str, classes: Sequence[str]) -> int:
-    """Return the class index that a value of the label map stands for (index, name or ignore = 255); UserError if none."""
+    """Return the class index of a label map's target: an index, a class name, or ignore (255); UserError for others."""
     if target in (IGNORE, IGNORE_INDEX):
         return IGNORE_INDEX
     if target in classes:

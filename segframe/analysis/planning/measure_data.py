@@ -159,9 +159,7 @@ def read_size(dataset: SegmentationDataset, index: int) -> Size:
     if not has_files(dataset):
         height, width = dataset.read(index)[1].shape
         return height, width
-    header = read_header(dataset.samples[index].image)
-    upright = header.orientation < 5  # others swap the sides
-    return (header.height, header.width) if upright else (header.width, header.height)
+    return read_header(dataset.samples[index].image).upright_size
 
 
 def median(sizes: list[Size]) -> Size:

@@ -22,6 +22,7 @@ from segframe.data.annotations.problems import (
 from segframe.data.annotations.regions import Region, check_size, paint, reaches_outside
 from segframe.data.annotations.source import Annotations, is_background
 from segframe.data.file_listing import SAME_NAME, Files, Sample, file_stamp, report_problem, to_nfc
+from segframe.data.image_io import read_header
 from segframe.errors import UserError
 
 
@@ -98,7 +99,7 @@ class Coco(Annotations):
         number = self._number[sample.image]
         height, width = self.file.sizes[number].tolist()
         if not height * width:
-            height, width = self.size_of(sample.image)
+            height, width = read_header(sample.image).upright_size
         where = self.describe(sample)
         size = check_size(where, height, width)
         return paint(size, self._regions(number, size, where), self.unlabelled)

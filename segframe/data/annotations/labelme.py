@@ -27,6 +27,7 @@ from segframe.data.annotations.regions import MAX_COORDINATE, Region, check_size
 from segframe.data.annotations.source import Annotations, is_background
 from segframe.data.class_files import read_class_file
 from segframe.data.file_listing import IMAGE_SUFFIXES, Files, Sample, check_file, file_stamp, list_files, report_problem
+from segframe.data.image_io import read_header
 from segframe.data.layouts import SPLIT, log_once, split_paths
 from segframe.errors import UserError
 
@@ -114,7 +115,7 @@ class Labelme(Annotations):
         content = _read(path)
         height, width = (content.get(name) for name in ("imageHeight", "imageWidth"))
         if not isinstance(height, int) or not isinstance(width, int):
-            height, width = self.size_of(sample.image)
+            height, width = read_header(sample.image).upright_size
         size = check_size(str(path), height, width)
         return paint(size, self._regions(content["shapes"], size, path), self.unlabelled)
 

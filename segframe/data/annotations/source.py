@@ -8,7 +8,6 @@ from pathlib import Path
 from segframe import IGNORE_INDEX
 from segframe.data.annotations.image_files import ImageFiles
 from segframe.data.class_files import ClassFile
-from segframe.data.image_io import read_header
 from segframe.data.label_map import IGNORE, OTHER, parse_target
 from segframe.data.layouts import SPLIT, split_paths
 from segframe.data.mask_sources import LabelMap, MaskSource
@@ -125,9 +124,3 @@ class Annotations(MaskSource):
         if name in self.values:
             return self.values[name]
         return self.unlabelled if is_background(name) else self.other
-
-    def size_of(self, image: Path) -> tuple[int, int]:
-        """Return height and width of an image as it is read, for annotations that do not give them."""
-        header = read_header(image)
-        is_turned = header.orientation > 4
-        return (header.width, header.height) if is_turned else (header.height, header.width)
