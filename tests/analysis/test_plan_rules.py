@@ -76,12 +76,6 @@ def test_weights_and_what_they_were_trained_with():
     assert value_of(normalize(DATA, "resnet18", None), "normalize.mean") is None
 
 
-def test_pretrained_weights_learn_slowly():
-    choose = network_rules.choose_backbone_rate
-    assert value_of(choose("imagenet", 1.0), "backbone.lr_multiplier") == 0.3
-    assert choose(None, 1.0) == choose("imagenet", 0.1) == []
-
-
 def test_narrow_objects_get_a_head_of_full_detail():
     assert network_rules.choose_head(DATA).value == "deeplabv3plus"
     assert network_rules.choose_head(small([a_class("ground", 0.97), a_class("crack", 0.03, 2.5)])).value == "unet"

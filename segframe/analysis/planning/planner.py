@@ -56,7 +56,6 @@ class Planner:
             draft.add(network_rules.choose_weights(data, backbone.get("variant", ""), has_imagenet_weights))
         backbone = draft.config.backbone
         draft.add(*network_rules.choose_normalization(data, backbone.get("variant", ""), backbone.get("weights")))
-        draft.add(*network_rules.choose_backbone_rate(backbone.get("weights"), backbone.get("lr_multiplier", 1.0)))
         draft.add(
             network_rules.choose_loss(data),
             Decision("optimizer", "adamw", "needs little tuning (Loshchilov & Hutter, 2019)"),
