@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,21 @@ LabelMap = Mapping[int | str, int | str]
 
 SOURCE = "put them into images/train, masks/train, images/val, masks/val, or set data.dataset.images and masks"
 """What a user does where there are no images or masks."""
+
+
+class FolderFiles(NamedTuple):
+    """The settings of a Folder that say which files hold its images and masks; see there."""
+
+    images: str | None = None
+    masks: str | None = None
+    annotations: str | None = None
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    binary: bool | None = None
+    by_split: bool = True
+    """Whether each split has files of its own."""
+    is_listed: bool = False
+    """Whether text files list the samples of the splits."""
 
 
 class MaskSource(ABC):
@@ -107,31 +123,15 @@ class MaskSource(ABC):
 class MaskFolders(MaskSource):
     """Masks in image files, paired with the images by name; see Folder for the settings."""
 
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        *,
-        images: str | None,
-        masks: str | None,
-        image_suffix: str,
-        mask_suffix: str,
-        binary: bool | None,
-        by_split: bool,
-        is_listed: bool,
-    ) -> None:
-        """`by_split`: each split has folders of its own; `is_listed`: text files list the samples."""
-        self.root, self.split = root, split
-        self.folders = images, masks
-        self.image_suffix, self.mask_suffix = image_suffix, mask_suffix
-        self.binary, self.by_split, self.is_listed = binary, by_split, is_listed
-        self.settings = (binary,)
+    def __init__(self, root: Path, split: str, given: FolderFiles) -> None:
+        self.root, self.split, self.given = root, split, given
+        self.settings = (given.binary,)
         self.num_classes, self.can_be_binary = 0, False
 
     @cached_property
     def layout(self) -> Layout:
         """The folders of images and masks, below root."""
-        return choose_layout(self.root, *self.folders, by_split=self.by_split)
+        return choose_layout(self.root, self.given.images, self.given.masks, self.given.by_split)
 
     def exist(self) -> bool:
         """Whether there are such folders, or several that may be."""
@@ -166,18 +166,18 @@ class MaskFolders(MaskSource):
         """Images and masks by name."""
         image_folder, mask_folder = map(self._folder, self.layout)
         is_shared = image_folder.resolve() == mask_folder.resolve()
-        if is_shared and not self.image_suffix and not self.mask_suffix:
-            if self.is_listed:  # pairs of files
+        if is_shared and not self.given.image_suffix and not self.given.mask_suffix:
+            if self.given.is_listed:  # pairs of files
                 return {}, {}
             raise UserError(
                 f"data.dataset.images={self.layout.images}: it holds masks too; type data.dataset.mask_suffix=_mask "
                 "if the mask of x.jpg is x_mask.png, or image_suffix=.jpg mask_suffix=.png if it is x.png"
             )
-        images = list_files(image_folder, IMAGE_SUFFIXES, SOURCE, self.image_suffix)
-        masks = list_files(mask_folder, MASK_SUFFIXES, SOURCE, self.mask_suffix)
+        images = list_files(image_folder, IMAGE_SUFFIXES, SOURCE, self.given.image_suffix)
+        masks = list_files(mask_folder, MASK_SUFFIXES, SOURCE, self.given.mask_suffix)
         if not images.keys() <= masks.keys():
-            jpegs = list_files(mask_folder, JPEG_SUFFIXES, SOURCE, self.mask_suffix)
-            if self.can_be_binary and self.binary is not False:
+            jpegs = list_files(mask_folder, JPEG_SUFFIXES, SOURCE, self.given.mask_suffix)
+            if self.can_be_binary and self.given.binary is not False:
                 masks = {**jpegs, **masks}
                 log_once(f"JPEG masks in {mask_folder} are read as black and white, as by data.dataset.binary=true")
             elif not is_shared:
@@ -187,7 +187,7 @@ class MaskFolders(MaskSource):
         if is_shared:
             used = {*masks.values()}
             return {name: path for name, path in images.items() if path not in used}, masks
-        return match_names(images, masks, self.image_suffix, self.mask_suffix, mask_folder)
+        return match_names(images, masks, self.given.image_suffix, self.given.mask_suffix, mask_folder)
 
     def names(self) -> list[str]:
         """Return the names of the images; UserError if there are none."""
@@ -200,7 +200,9 @@ class MaskFolders(MaskSource):
 
     def explain_missing(self, name: str) -> str:
         """Return what the folder of masks holds instead."""
-        return explain_missing_mask(f"{name}{self.mask_suffix}", self._folder(self.layout.masks), self.num_classes)
+        return explain_missing_mask(
+            f"{name}{self.given.mask_suffix}", self._folder(self.layout.masks), self.num_classes
+        )
 
     def divide(self) -> str:
         """Return the settings that split the only split into training and validation images."""
@@ -220,7 +222,7 @@ class MaskFolders(MaskSource):
         """Set the classes; UserError if masks of more than two are to be binary."""
         self.num_classes = len(classes)
         self.can_be_binary = self.num_classes == 2 and not label_map
-        if self.binary and not self.can_be_binary:
+        if self.given.binary and not self.can_be_binary:
             raise UserError("data.dataset.binary=true: it needs two data.dataset.classes and no label_map")
         return label_map
 
@@ -228,7 +230,7 @@ class MaskFolders(MaskSource):
         """Return the values of the file; 0 and 1 for a black and white one."""
         raw = read_raw(sample.mask)
         is_jpeg = sample.mask.suffix.lower() in JPEG_SUFFIXES and self.can_be_binary
-        return threshold(raw, sample.mask) if self.binary or (self.binary is None and is_jpeg) else raw
+        return threshold(raw, sample.mask) if self.given.binary or (self.given.binary is None and is_jpeg) else raw
 
     def stamp(self, sample: Sample) -> tuple[int, int]:
         """Return size and time of modification of the file."""

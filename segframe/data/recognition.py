@@ -28,7 +28,7 @@ from segframe.data.layouts import (
     find_split_lists,
     split_name,
 )
-from segframe.data.mask_sources import MaskFolders, MaskSource
+from segframe.data.mask_sources import FolderFiles, MaskFolders, MaskSource
 from segframe.errors import UserError
 
 KNOWN = (
@@ -115,18 +115,8 @@ def _open(root: Path, words: list[str], given: Sequence[str]) -> _Layout:
     """Return the layout that settings describe; UserError if there is none, or a split cannot be opened."""
     arguments = _arguments([*words, *given])
     by_split = arguments.get("splits") is None and arguments.get("val_ratio") is None
-    source = open_masks(
-        root,
-        "train",
-        images=arguments.get("images"),
-        masks=arguments.get("masks"),
-        annotations=arguments.get("annotations"),
-        image_suffix=arguments.get("image_suffix", ""),
-        mask_suffix=arguments.get("mask_suffix", ""),
-        binary=arguments.get("binary"),
-        by_split=by_split,
-        is_listed="splits" in arguments,
-    )
+    files = {name: value for name, value in arguments.items() if name in FolderFiles._fields}
+    source = open_masks(root, "train", FolderFiles(**files, by_split=by_split, is_listed="splits" in arguments))
     names = list(arguments["splits"]) if "splits" in arguments else source.splits if by_split else ("train", "val")
     train, val = _choose(names, "train"), _choose(names, "val") or _choose(names, "test")
     if by_split and [*names] == [train]:

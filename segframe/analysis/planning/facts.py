@@ -86,7 +86,7 @@ class MachineFacts(NamedTuple):
     loader_processes: int
     """Most processes that load data: data.num_workers=null."""
     free_bytes: int | None
-    """Memory for loading and, without a GPU, training; None if the system does not say."""
+    """Free memory of the host, in bytes; None if the system does not say."""
     device_bytes: int | None
     """Free memory of the device that trains, in bytes; None if the system does not say."""
     disk_bytes: int

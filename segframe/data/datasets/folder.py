@@ -12,6 +12,7 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.class_files import ClassFile, read_class_file
 from segframe.data.file_listing import Files, Sample, hash_to_unit, pair, require
 from segframe.data.label_map import IGNORE, Palette, voc_palette
+from segframe.data.mask_sources import FolderFiles
 from segframe.data.split_lists import read_samples
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -61,18 +62,9 @@ class Folder(SegmentationDataset):
         self.split = split
         self.lists = {name: self.root / path for name, path in (splits or {}).items()}
         self.val_ratio = val_ratio
-        self.masks = open_masks(
-            self.root,
-            split,
-            images=images,
-            masks=masks,
-            annotations=annotations,
-            image_suffix=image_suffix,
-            mask_suffix=mask_suffix,
-            binary=binary,
-            by_split=not self.lists and val_ratio is None,
-            is_listed=bool(self.lists),
-        )
+        by_split, is_listed = not self.lists and val_ratio is None, bool(self.lists)
+        files = FolderFiles(images, masks, annotations, image_suffix, mask_suffix, binary, by_split, is_listed)
+        self.masks = open_masks(self.root, split, files)
         self.labels_are_settings = self.masks.has_raw_values
         listed = _read_classes(classes, self.root) if classes is not None else None
         self.splits = self._splits()
