@@ -17,7 +17,7 @@ NAME_FILES = ("labels.txt", "classes.txt", "class_names.txt")
 MAX_MASKS = 200
 """Masks of each split that are read, evenly spaced."""
 MAX_CLASSES = 64
-"""More values than this are not taken for classes."""
+"""Maximum number of mask values that are proposed as classes."""
 BLACK_AND_WHITE = {0, 255}
 TWO = "data.dataset.classes=[background,object]"
 BINARY = [TWO, "data.dataset.binary=true"]

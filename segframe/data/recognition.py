@@ -105,7 +105,7 @@ class _Layout(NamedTuple):
     settings: list[str]
     source: MaskSource
     splits: tuple[str, str]
-    """Of training and validation."""
+    """Names of the training and the validation split."""
 
     def open(self, root: Path, more: Sequence[str]) -> list[SegmentationDataset]:
         return [Folder(root, split, **_arguments([*self.settings, *more])) for split in self.splits]
@@ -170,6 +170,6 @@ def _arguments(words: Sequence[str]) -> dict[str, Any]:
 
 
 def typed(name: str) -> str:
-    """Return a name as it is typed in a list of Hydra's."""
+    """Return a name, quoted where Hydra's override grammar needs it, for a list on the command line."""
     is_plain = re.fullmatch(r"[A-Za-z_][\w\-. ]*", name) and name.lower() not in ("null", "true", "false", "nan", "inf")
     return name if is_plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

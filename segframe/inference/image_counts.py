@@ -29,7 +29,7 @@ class ImageCounts(NamedTuple):
     band_correct: Counts
     """In the truth's band and the prediction's band of the class."""
     band_truth: Counts
-    """In the truth's band."""
+    """True pixels of the class within the band along its true contour."""
     band_predicted: Counts
     contour_truth: Counts
     contour_found: Counts

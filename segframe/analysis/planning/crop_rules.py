@@ -13,7 +13,7 @@ BATCH = {False: 8, True: 16}
 BATCH_NORM = 8
 """Images per step whose gradients are accumulated if memory holds fewer."""
 SMALLEST_SIDE, SIDE_STEP = 192, 32
-"""Of crops, in pixels; the step is the stride of the coarsest maps."""
+"""Smallest side of crops, and the multiple that sides are rounded to (the stride of the coarsest maps), in pixels."""
 LARGEST_AREA = 769**2
 """Pixels of the largest crop: 769x769, as DeepLabV3+ is trained on Cityscapes (Chen et al., 2018)."""
 FEWEST_STEPS = 1000
@@ -33,7 +33,7 @@ class Crop(NamedTuple):
     batch: int
     accumulate: int
     reason: str
-    """Of the size."""
+    """Why the crops have this size."""
     batch_reason: str
 
 

@@ -1,4 +1,4 @@
-"""A plan in the making: the words that the user has typed, and the decisions beside them."""
+"""The draft of a plan: the user's overrides and the decisions made so far, as one composed config."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ INSTEAD = {
 
 
 NOTHING = object()
-"""In place of a setting that there is not."""
+"""Marks a setting that does not exist in the config."""
 
 
 class Draft:

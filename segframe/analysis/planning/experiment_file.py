@@ -10,7 +10,7 @@ from segframe.analysis.planning.decision import Decision
 from segframe.config import schema
 
 WIDTH = 120
-"""Characters of a line, above which a reason has lines of its own above its setting."""
+"""Maximum length of a line; longer reasons are written above their setting."""
 
 
 def experiment_text(header: Sequence[str], decisions: Sequence[Decision]) -> str:

@@ -18,11 +18,11 @@ class ClassFacts(NamedTuple):
 
     name: str
     share: float
-    """Of the labelled pixels."""
+    """Fraction of the labelled pixels that belong to the class."""
     images: float
     """Share of the images that show it."""
     width: float
-    """Of its smaller objects, in pixels: a quarter of its pixels are in objects narrower than this. 0 if it has none.
+    """Width of its small objects in pixels: a quarter of its pixels are in objects narrower than this; 0: no objects.
 
     An object is a connected component, its width its area over the longer side of its bounding box.
     """
@@ -41,7 +41,7 @@ class DataFacts(NamedTuple):
     train_images: int
     val_images: int
     examined: int
-    """Number of the training images that were read."""
+    """Number of training images that were read for these facts."""
     classes: tuple[ClassFacts, ...]
     void: float
     """Share of the pixels that are not labelled."""
@@ -55,7 +55,7 @@ class DataFacts(NamedTuple):
     channels: int
     max_value: int
     mean: tuple[float, ...]
-    """Of each channel, in units of 0 ... 255."""
+    """Mean of each channel, in units of 0 ... 255."""
     std: tuple[float, ...]
     decoded_bytes: int
     """Bytes of all decoded images and masks, training and validation."""
@@ -84,15 +84,15 @@ class MachineFacts(NamedTuple):
     is_gpu: bool
     cores: int
     loader_processes: int
-    """Most processes that load data: data.num_workers=null."""
+    """Maximum number of loader processes, the default of data.num_workers."""
     free_bytes: int | None
     """Free memory of the host, in bytes; None if the system does not say."""
     device_bytes: int | None
     """Free memory of the device that trains, in bytes; None if the system does not say."""
     disk_bytes: int
-    """Free beside the data."""
+    """Free bytes on the disk of the dataset."""
     load: float
-    """Other processes that compute per core, over the last minute, before anything was measured."""
+    """Load average of the last minute divided by the number of cores, before measuring."""
     precisions: tuple[str, ...]
     """Those that the device computes natively, float32 last."""
 
@@ -107,9 +107,9 @@ class StepFacts(NamedTuple):
     seconds: float
     """Seconds of forward, backward and optimizer, without data loading: the minimum over the measured steps."""
     peak_bytes: int | None
-    """Memory of a step beyond what was held before; None if the system does not say."""
+    """Peak memory of a step beyond the memory in use before it, in bytes; None if the system does not say."""
     sample_seconds: float
-    """Time in which a process reads and augments a training image."""
+    """Seconds for reading and augmenting one training image in one process."""
 
     @property
     def pixels(self) -> int:

@@ -19,11 +19,11 @@ from segframe.data.image_io import read_header
 from segframe.data.inspection.facts import channel_moments, mean_and_std
 
 GRID = 32
-"""Cells along each side of an image in which classes are looked for."""
+"""Number of grid cells along each side of an image, of which windows consist."""
 MOST_PIXELS = 1_000_000
 """Masks with more pixels are subsampled (every n-th row and column) before their objects are measured."""
 MOST_READ = 4_000_000_000
-"""Pixels of all images that are read, about a minute on two cores."""
+"""Maximum number of pixels read in total, about a minute on two cores."""
 
 
 class SampleFacts(NamedTuple):

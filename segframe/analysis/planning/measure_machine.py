@@ -38,7 +38,7 @@ from segframe.training.performance import set_up_performance
 STEPS = 5
 """Timed steps of a measurement, after one that is not."""
 SECONDS = 20.0
-"""After which a measurement ends with fewer steps."""
+"""Time limit of a measurement, which then ends with fewer steps."""
 ANY_LENGTH = RunLength(total_steps=1000, steps_per_epoch=1000, val_every_n_steps=1000)
 
 
@@ -161,7 +161,7 @@ def size_of(masks: Tensor) -> Size:
 
 
 def reset_peak(device: torch.device) -> int | None:
-    """Begin to measure the peak of memory; returns the bytes that are held, None if the system cannot do so."""
+    """Reset the peak memory counter; returns the bytes in use now, None if the system has no such counter."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)

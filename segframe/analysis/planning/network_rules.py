@@ -13,7 +13,7 @@ PRETRAINED = {
 PLAIN = "resnet18"
 """The backbone that starts from random weights."""
 FINEST_STRIDE = 4
-"""Of the maps that DeepLabV3+'s decoder reads."""
+"""Stride of the finest feature map that DeepLabV3+'s decoder reads."""
 RARE_FOREGROUND = 0.05
 """Share of the pixels of the smaller one of two classes, below which Dice is added to the loss."""
 

@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     data: DataFacts
     machine: MachineFacts
     step: StepFacts
-    """At the crops and batch of the plan."""
+    """Measured with the plan's crops and batch size."""
     validation: ValidationFacts
 
     def __str__(self) -> str:

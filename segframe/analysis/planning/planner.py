@@ -1,4 +1,4 @@
-"""Measuring and deciding in turn."""
+"""The planner: measures, and applies the rules in order."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ PROBE_BATCH = {False: 4, True: 8}
 
 
 class Planner:
-    """Alternates between measuring and deciding; the result is in `draft` and `notes`."""
+    """Measures data and machine and makes the decisions that follow; the result is in `draft` and `notes`."""
 
     def __init__(self, draft: Draft, seconds: float, max_images: int) -> None:
         self.draft, self.seconds = draft, seconds
@@ -32,7 +32,7 @@ class Planner:
         self.notes: list[str] = []
 
     def decide(self) -> None:
-        """Decide in an order in which each decision needs only those before it."""
+        """Make all decisions, each from facts and earlier decisions."""
         self.decide_network()
         self.decide_crops()
         trial = self.trial()

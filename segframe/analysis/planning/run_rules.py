@@ -9,7 +9,7 @@ from segframe.analysis.planning.facts import DataFacts, MachineFacts, Size, Step
 from segframe.errors import UserError
 
 WIDE_EPOCHS = 20
-"""Passes over the images, from which augmentation is strong."""
+"""Number of epochs from which strong augmentation is chosen."""
 WHOLE_IMAGE = 0.9
 """Share of an image's sides, from which crops are taken to hold the image."""
 FOREGROUND_CROPS = 0.33
@@ -17,30 +17,30 @@ FOREGROUND_CROPS = 0.33
 VALIDATION_SHARE, MOST_VALIDATIONS = 0.1, 20
 """Share of the budget for validations, and most of them."""
 START_SECONDS = 20.0
-"""From the command to the first step."""
+"""Time from the command to the first training step."""
 MOST_EPOCHS, FEW_IMAGES_STEPS = 1000, 5000
 """nnU-Net's length (Isensee et al., 2021), in passes over the images; and steps that any data set may have."""
 MOST_STEPS = 160_000
 """mmsegmentation's longest schedule."""
 BUSY = 0.5
-"""Other processes per core, from which measured times are not those of an idle machine."""
+"""Load per core above which a note says that measured times are not those of an idle machine."""
 CACHE_SHARE = 0.5
-"""Of the free memory that decoded images may take."""
+"""Fraction of the free memory that cached images may take."""
 
 
 class Loading(NamedTuple):
-    """How images are loaded, and what a step takes with it."""
+    """Data loading of a plan, and the time of an optimizer step with it."""
 
     workers: int
     workers_reason: str
     cache: str | None
     cache_reason: str
     seconds: float
-    """Of an optimizer step with loading."""
+    """Seconds of an optimizer step including data loading."""
 
 
 def choose_loading(data: DataFacts, machine: MachineFacts, step: StepFacts, accumulate: int) -> Loading:
-    """Return processes and cache, and the time of a step: on a CPU loading takes its share of the cores."""
+    """Choose workers and cache and estimate a step's time with loading, which on a CPU competes for the cores."""
     sample = step.sample_seconds
     cache, reason = None, "images are generated"
     if data.has_files:
@@ -99,7 +99,7 @@ def choose_length(data: DataFacts, step_seconds: float, images: int, validation:
 
 
 def choose_learning_rate(optimizer: str, images: int, steps: int) -> list[Decision]:
-    """Return learning rate and warm-up of the optimizers that rules are known for. `images`: of an optimizer step."""
+    """Choose learning rate and warm-up for Adam, AdamW and SGD. `images`: number of images per optimizer step."""
     decisions = []
     if optimizer in ("adamw", "adam"):
         lr = round_to_two(1e-3 * sqrt(images / 8))

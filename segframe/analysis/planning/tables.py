@@ -13,7 +13,7 @@ MOST_CLASSES = 24
 """Rows of the table of classes, the rarest ones."""
 
 MOST_CHARACTERS = 60
-"""Of a value that is shown."""
+"""Maximum length of a value in the table."""
 
 
 def data_table(data: DataFacts) -> Table:

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from segframe.data.layouts import MAX_DEPTH
 
 SAMPLE_BYTES = 1 << 16
-"""Bytes at the beginning and the end of a JSON file that show whose it is."""
+"""Bytes at both ends of a JSON file that are searched for the keys of COCO and labelme."""
 SAMPLE_FILES = 3
-"""JSON files of a folder that are looked into."""
+"""Maximum number of JSON files of a folder whose format is examined."""
 
 
 def find_annotations(top: Path) -> list[str]:

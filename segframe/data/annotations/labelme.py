@@ -34,7 +34,7 @@ from segframe.errors import UserError
 MAX_BYTES = 1 << 31
 """Maximum size of a file, which may contain the image."""
 LINE_WIDTH, POINT_RADIUS = 10, 5
-"""Of lines and points in pixels, as labelme's own export draws them."""
+"""Width of lines and radius of points in pixels, as in labelme's own export."""
 LABEL_FILES = ("labels.txt", "../labels.txt")
 
 

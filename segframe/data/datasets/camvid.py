@@ -9,7 +9,7 @@ from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, Sample, li
 
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
 _FRAME = re.compile(r"(\d{4}(TP|R0|E5)|Seq05VD)_")
-"""Beginning of the names of frames, of four videos."""
+"""Beginning of the frames' file names, which name one of four videos."""
 
 
 class CamVid(SegmentationDataset):

@@ -12,7 +12,7 @@ from segframe.errors import UserError
 
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "train_extra": ("train_extra",)}
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""Of the classes, in their order; the other ids up to 33 are void in the benchmark."""
+"""labelId of each class, in the order of `classes`; all other ids up to 33 are void in the benchmark."""
 
 
 class Cityscapes(SegmentationDataset):

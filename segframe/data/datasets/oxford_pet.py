@@ -20,12 +20,12 @@ ARCHIVES = {
     "images.tar.gz": ("5c4f3ee8e5d25df40f4fd59a7f44e54c", "images/Abyssinian_100.jpg"),
     "annotations.tar.gz": ("95a8c909bbe2e81eed6a22bccdf3f68f", "annotations/trimaps"),
 }
-"""MD5 (torchvision's) and a path inside."""
+"""MD5 of each archive (as in torchvision) and a path that it contains."""
 VALUES = {"pet": 1, "background": 2, "border": 3}
-"""Of the trimaps."""
+"""Values of the trimaps."""
 TASKS = {"binary": ("background", "pet"), "trimap": ("pet", "background", "border")}
 VAL_SHARE = 0.2
-"""Of trainval, for the splits train and val that the release does not have."""
+"""Fraction of trainval that becomes val; the release itself has no train and val."""
 
 
 class OxfordPet(SegmentationDataset):
