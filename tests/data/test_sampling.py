@@ -79,9 +79,11 @@ def test_validation_images_come_one_by_one_in_order():
 def test_errors_in_a_worker_are_one_sentence():
     module = make_module(1, num_batches=1)
     module.train.read = lambda index: (_ for _ in ()).throw(UserError("x.png is bad"))
+    loader = module.train_dataloader()
     with pytest.raises(UserError) as error:
-        list(module.train_dataloader())
+        list(loader)
     assert str(error.value) == "x.png is bad"
+    loader._stream._shutdown_workers()  # the garbage collector would wait for them in vain
 
 
 def test_mistakes(tmp_path):

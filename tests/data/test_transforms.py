@@ -255,7 +255,8 @@ def test_errors_of_a_step_name_it_and_the_sample():
     message = r"^Shapes train_0000 \(32x32 pixels, sample 0\): transforms: RandomCrop fails \(CropSizeError: Crop .*32"
     for num_workers in (0, 1):
         with pytest.raises(UserError, match=message):
-            next(iter(DataLoader(shapes, batch_size=2, num_workers=num_workers)))
+            next(batches := iter(DataLoader(shapes, batch_size=2, num_workers=num_workers)))
+    batches._shutdown_workers()  # the garbage collector would wait for them in vain
 
 
 def test_bugs_in_own_steps_keep_their_traceback(monkeypatch):

@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from segframe.data import Shapes
 from segframe.data.datamodule import Loader, image_loader
@@ -19,7 +20,9 @@ class KillingShapes(Shapes):
         return super().read(index)
 
 
-def test_death_of_a_worker():
+def test_death_of_a_worker(monkeypatch):
+    usual = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", lambda self: usual(self, timeout=0.1))  # not 5
     dataset = KillingShapes(split="val", size=32, num_images={"val": 8})
     handler = signal.getsignal(signal.SIGCHLD)
     with pytest.raises(UserError, match=r"worker exited unexpectedly.*data.num_workers=0"), translate_errors():
