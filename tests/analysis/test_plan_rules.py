@@ -138,7 +138,7 @@ def test_the_batch():
 
 
 def test_rates_that_crops_can_train():
-    # The recipe of configs/experiment/camvid.yaml, and DeepLab v3's own crops.
+    # The recipe of configs/experiment/camvid_scratch.yaml, and DeepLab v3's own crops.
     assert crop_rules.choose_rates(None, 16, (192, 256)).value == [2, 4, 6]
     assert crop_rules.choose_rates(None, 16, (528, 528)).value is None
     assert crop_rules.choose_rates(None, 8, (264, 264)).value == [6, 12, 18]

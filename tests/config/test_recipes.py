@@ -54,7 +54,7 @@ PUBLISHED = {
     | {"decay": {"weight", "norm"}, "steps": 40_000, "batch": 4},
     **{name: MMSEG | MMSEG_LENGTHS[data] for name, data in MMSEG_NAMES.items()},
 }
-OURS = {"camvid", "shapes", "overfit", "upsampling"}
+OURS = {"camvid", "camvid_heads", "camvid_scratch", "shapes", "overfit", "upsampling"}
 
 
 VOC = {"data.train_split": "trainaug", "data.val_split": "val"}
