@@ -48,7 +48,7 @@ def launches(dtype: torch.dtype, cells: int, pixels: int, weighted: bool, smooth
     found: list[Launch] = []
 
     def record(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        options = {name: kwargs.pop(name) for name in ("num_warps", "enable_fp_fusion", "maxnreg") if name in kwargs}
+        options = {name: kwargs.pop(name) for name in ("num_warps", "enable_fp_fusion")}
         found.append(Launch(kernel, {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}, options))
 
     run, JITFunction.run = JITFunction.run, record
@@ -64,7 +64,7 @@ def launches(dtype: torch.dtype, cells: int, pixels: int, weighted: bool, smooth
 
 
 def resources(launch: Launch, capability: int) -> dict[str, int]:
-    """Return the registers of a thread and the bytes it spills to memory (STACK, LOCAL)."""
+    """Return the registers of a thread, the bytes that it spills to memory, and the bytes of shared memory."""
     kernel, constants = launch.kernel, launch.constants()
     signature = {
         name: "constexpr" if name in constants else mangle_type(launch.arguments[name]) for name in kernel.arg_names
@@ -78,7 +78,8 @@ def resources(launch: Launch, capability: int) -> dict[str, int]:
         file.flush()
         command = [TOOLS / "cuobjdump", "--dump-resource-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"], "shared": compiled.metadata.shared}
 
 
 def variants() -> Iterator[Launch]:

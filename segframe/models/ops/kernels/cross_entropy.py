@@ -70,7 +70,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         cells, mask, class_weights, normaliser = ctx.saved_tensors
         out = torch.empty_like(cells, memory_format=ctx.layout)
-        write_gradient(cells, *ctx.settings, mask, class_weights, normaliser, scale, out)
+        size, aligned_stride, smoothing = ctx.settings
+        write_gradient(cells, size, aligned_stride, mask, class_weights, smoothing, normaliser, scale, out)
         return out, None, None, None, None, None
 
 

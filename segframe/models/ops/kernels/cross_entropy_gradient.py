@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def,assignment"
+# mypy: disable-error-code="no-untyped-def,assignment,var-annotated"
 """Gradient of the cross-entropy with respect to coarse logits, gathered cell by cell."""
 
 import torch
@@ -20,9 +20,9 @@ def write_gradient(
     values: Tensor,
     size: tuple[int, int],
     aligned_stride: int | None,
-    label_smoothing: float,
     mask: Tensor,
     class_weights: Tensor | None,
+    label_smoothing: float,
     normaliser: Tensor,
     scale: Tensor,
     out: Tensor,
@@ -190,11 +190,11 @@ def coarse_gradient_kernel(
             from_left = tl.gather(right_sum[k], tl.maximum(thread - 1, 0), 0)
             sums += (left_sum[k] + tl.where(left > 0, from_left, 0.0),)
         for k in tl.static_range(CLASSES):
-            gradient = sums[k]
+            of_cell = sums[k]
             if smoothing > 0:
-                gradient -= uniform_target(weights_ptr, first_class + k, classes, smoothing) * sums[CLASSES]
-            gradient = (scale * gradient).to(gradient_ptr.dtype.element_ty)
-            tl.store(gradient_ptr + k * class_stride + cell, gradient, mask=first_class + k < writable)
+                of_cell -= uniform_target(weights_ptr, first_class + k, classes, smoothing) * sums[CLASSES]
+            of_cell = (scale * of_cell).to(gradient_ptr.dtype.element_ty)
+            tl.store(gradient_ptr + k * class_stride + cell, of_cell, mask=first_class + k < writable)
         left_sum, right_sum = next_left_sum, next_right_sum
 
 
