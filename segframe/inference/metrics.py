@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segframe.models.ops.pixelwise import count_pairs
+
 Counts = NDArray[Any]
 """Numbers of pixels, int64, or float64 where they are sums of a bootstrap."""
 
@@ -27,11 +29,7 @@ class ConfusionMatrix:
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
         """Add classes (N, H, W) against masks (N, H, W); masks hold 0 ... C-1 or 255."""
-        num_classes = len(self.matrix)
-        # Rows for all 256 mask values, those beyond the classes cut off: cheaper than masking void pixels out.
-        key = truth.int().mul_(num_classes).add_(prediction).flatten()
-        counts = torch.bincount(key, minlength=256 * num_classes)
-        self.matrix += counts[: num_classes**2].view(num_classes, num_classes)
+        count_pairs(prediction, truth, self.matrix)
 
     def reset(self) -> None:
         """Set all counts to 0."""

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segframe.models.ops.argmax import classes
 from segframe.models.ops.bilinear import resize
+from segframe.models.ops.pixelwise import classes
 from segframe.models.ops.row_bands import working_dtype
 
 

@@ -11,7 +11,7 @@ from segframe.errors import UserError
 from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.losses.class_weights import check_number, summed_weights, weights_tensor
-from segframe.models.ops.cross_entropy import cross_entropy
+from segframe.models.ops.pixelwise import cross_entropy
 
 
 class CrossEntropy(Loss):

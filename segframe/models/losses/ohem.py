@@ -14,7 +14,7 @@ from segframe.errors import check_range
 from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.losses.class_weights import check_number, weights_tensor
-from segframe.models.ops.cross_entropy import cross_entropy
+from segframe.models.ops.pixelwise import cross_entropy
 from segframe.models.ops.true_class import true_class_probabilities
 
 

@@ -1,1 +1,2 @@
-"""Operators: bilinear resizing in bands of rows, cross-entropy and argmax fused with it, atrous convolution."""
+"""Operators: bilinear resizing in bands of rows, cross-entropy and argmax fused with it (in Triton on
+CUDA), atrous convolution."""

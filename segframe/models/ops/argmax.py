@@ -23,10 +23,7 @@ LINES_BYTES = 1 << 18
 
 
 def classes(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    """Return classes (N, *size), uint8, of logits (N, C, h, w): the first maximum after `bilinear.resize`.
-
-    A pixel with NaN or infinite neighbours gets an arbitrary class.
-    """
+    """Return classes as `pixelwise.classes`."""
     result = torch.empty(len(values), *size, dtype=torch.uint8, device=values.device)
     with torch.autocast(values.device.type, enabled=False), torch.no_grad():
         if values.device.type != "cpu":

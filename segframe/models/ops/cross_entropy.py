@@ -21,14 +21,7 @@ def cross_entropy(
     class_weights: Tensor | None,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy of the pixels that are not void and the sum of their weights; scalars.
-
-    Both are float32, float64 for logits in float64.
-
-    Logits `values` (N, C, h, w) are resized to `size` as by `bilinear.resize`; `mask` (N, *size) holds classes, any
-    other value is void. The sum equals `F.cross_entropy(..., ignore_index=255, reduction="sum")` with `class_weights`
-    (C,) and `label_smoothing`. It can be differentiated once, with respect to `values`.
-    """
+    """Return loss and weight as `pixelwise.cross_entropy`."""
 
     def sums(gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = bands(values, size, aligned_stride, LOG2_E, gradient)

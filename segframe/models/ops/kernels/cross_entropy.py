@@ -1,0 +1,191 @@
+# mypy: disable-error-code="no-untyped-def,assignment"
+"""Cross-entropy at the images' size of coarse logits: its kernel, and the function for autograd."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from segframe.models.ops.kernels.cross_entropy_gradient import write_gradient
+from segframe.models.ops.kernels.targets import LABELS, is_valid, mean_weight_of, target_of, uniform_target
+from segframe.models.ops.kernels.upsampling import (
+    LOG2_E,
+    SIZES,
+    above_and_below,
+    blend,
+    column_of_strip,
+    over_strips,
+    planes,
+    strip_tiles,
+)
+
+
+def cross_entropy(
+    values: Tensor,
+    size: tuple[int, int],
+    aligned_stride: int | None,
+    mask: Tensor,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """Return what `ops.cross_entropy.cross_entropy` does, for logits of 16 or 32 bits."""
+    assert mask.shape == (len(values), *size)
+    mask = mask.contiguous()
+    if class_weights is not None:
+        assert len(class_weights) == values.shape[1] <= LABELS.value
+        class_weights = class_weights.float().contiguous()
+    if values.requires_grad and torch.is_grad_enabled():
+        total, weight = _CrossEntropy.apply(values, size, aligned_stride, mask, class_weights, label_smoothing)
+        return total, weight
+    total, weight = _sums(planes(values, size), size, aligned_stride, mask, class_weights, label_smoothing, None)
+    return total, weight
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        size: tuple[int, int],
+        aligned_stride: int | None,
+        mask: Tensor,
+        class_weights: Tensor | None,
+        label_smoothing: float,
+    ) -> tuple[Tensor, Tensor]:
+        cells = planes(values, size)
+        normaliser = torch.empty(mask.shape, dtype=torch.float32, device=values.device)
+        total, weight = _sums(cells, size, aligned_stride, mask, class_weights, label_smoothing, normaliser)
+        ctx.save_for_backward(cells, mask, class_weights, normaliser)
+        ctx.settings = size, aligned_stride, label_smoothing
+        channels_last = values.is_contiguous(memory_format=torch.channels_last)
+        ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
+        ctx.mark_non_differentiable(weight)
+        return total, weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        cells, mask, class_weights, normaliser = ctx.saved_tensors
+        out = torch.empty_like(cells, memory_format=ctx.layout)
+        size, aligned_stride, smoothing = ctx.settings
+        write_gradient(cells, size, aligned_stride, mask, class_weights, smoothing, normaliser, scale, out)
+        return out, None, None, None, None, None
+
+
+def _sums(
+    values: Tensor,
+    size: tuple[int, int],
+    aligned_stride: int | None,
+    mask: Tensor,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+    normaliser: Tensor | None,
+) -> Tensor:
+    """Return loss and weight (2,); write log2(sum(exp(logits))) of each pixel to `normaliser` (N, *size) if given."""
+    partial = torch.empty(len(values) * strip_tiles(values, size), 2, dtype=torch.float32, device=values.device)
+    # Classes whose logits a thread reads at once.
+    group = 8 if values.shape[-2:] == size else 2
+    pointers = mask, class_weights, normaliser, partial
+    over_strips(cross_entropy_kernel, values, pointers, size, aligned_stride, smoothing=label_smoothing, GROUP=group)
+    return partial.sum(0)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def cross_entropy_kernel(
+    values_ptr,
+    mask_ptr,
+    weights_ptr,
+    normaliser_ptr,
+    partial_ptr,
+    row_start_ptr,
+    row_share_ptr,
+    column_low_ptr,
+    column_share_ptr,
+    classes,
+    h,
+    w,
+    height,
+    width,
+    image_stride,
+    class_stride,
+    row_stride,
+    column_stride,
+    smoothing: tl.constexpr,
+    RESIZED: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Grid (tiles of h * width, N): `normaliser` (N, height, width), `partial` (N, tiles, 2) loss and weight."""
+    image = tl.program_id(1).to(tl.int64)
+    values_ptr += image * image_stride
+    mask_ptr += image * height * width
+    column, first, end, share, upper_left, upper_right, lower_left, lower_right = column_of_strip(
+        row_start_ptr, column_low_ptr, column_share_ptr, h, w, width, row_stride, column_stride, LANES
+    )
+    readable = tl.where(end > first, classes, 0)
+    mean_weight = mean_weight_of(weights_ptr, classes, smoothing)
+    loss = tl.zeros([LANES], tl.float32)
+    weights = tl.zeros([LANES], tl.float32)
+    for done in range(0, tl.max(end - first, 0), ROWS):
+        highest, total, uniform_sum, row_shares = (), (), (), ()
+        for k in tl.static_range(ROWS):
+            row = first + done + k
+            row_shares += (tl.load(row_share_ptr + row, mask=row < end, other=0.0),)
+            highest += (tl.full([LANES], float("-inf"), tl.float32),)
+            total += (tl.zeros([LANES], tl.float32),)
+            uniform_sum += (tl.zeros([LANES], tl.float32),)
+        pointer = values_ptr
+        for start in range(0, classes, GROUP):
+            # All loads of a group come before what waits for them.
+            uppers, lowers = (), ()
+            for member in tl.static_range(GROUP):
+                upper, lower = above_and_below(
+                    pointer,
+                    start + member < readable,
+                    upper_left,
+                    upper_right,
+                    lower_left,
+                    lower_right,
+                    share,
+                    RESIZED,
+                )
+                uppers += (upper * LOG2_E,)
+                lowers += (lower * LOG2_E,)
+                pointer += class_stride
+            for member in tl.static_range(GROUP):
+                target = 0.0
+                if smoothing > 0:
+                    target = uniform_target(weights_ptr, start + member, classes, smoothing)
+                new_highest, new_total, new_uniform_sum = (), (), ()
+                for k in tl.static_range(ROWS):
+                    logit = blend(uppers[member], lowers[member], row_shares[k])
+                    term = tl.exp2(-tl.abs(logit - highest[k]))
+                    new_total += (tl.where(logit > highest[k], total[k] * term + 1.0, total[k] + term),)
+                    new_highest += (tl.maximum(highest[k], logit),)
+                    new_uniform_sum += (uniform_sum[k] + tl.where(start + member < readable, target * logit, 0.0),)
+                highest, total, uniform_sum = new_highest, new_total, new_uniform_sum
+        for k in tl.static_range(ROWS):
+            row = first + done + k
+            inside = row < end
+            pixel = row * width + column
+            normaliser = highest[k] + tl.log2(total[k])
+            if normaliser_ptr is not None:
+                tl.store(normaliser_ptr + image * height * width + pixel, normaliser, mask=inside)
+            label = tl.load(mask_ptr + pixel, mask=inside, other=0).to(tl.int32)
+            valid = is_valid(label, inside, classes)
+            own = values_ptr + tl.where(valid, label, 0).to(tl.int64) * class_stride
+            upper, lower = above_and_below(own, valid, upper_left, upper_right, lower_left, lower_right, share, RESIZED)
+            correct = blend(upper * LOG2_E, lower * LOG2_E, row_shares[k])
+            weight, true_part, uniform = target_of(label, valid, weights_ptr, mean_weight, smoothing)
+            losses = true_part * (normaliser - correct)
+            if smoothing > 0:
+                losses += uniform * normaliser - uniform_sum[k]
+            loss += tl.where(true_part + uniform > 0, losses, 0.0)
+            weights += weight
+    partial_ptr += 2 * (image * tl.num_programs(0) + tl.program_id(0))
+    tl.store(partial_ptr, tl.sum(loss, 0) / LOG2_E)
+    tl.store(partial_ptr + 1, tl.sum(weights, 0))
