@@ -55,6 +55,7 @@ def test_comparison_with_the_target(target, found, met, reason):
     assert (result.met, result.reason) == (met, reason)
 
 
+@pytest.mark.slow
 def test_calls_are_interleaved(setup, monkeypatch):
     monkeypatch.setattr(Setup, "seconds", 60)
     order = []

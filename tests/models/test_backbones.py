@@ -155,6 +155,7 @@ def test_a_local_resnet_file_is_loaded(tmp_path):
         torch.testing.assert_close(source.fc(backbone(images)["c5"].mean((2, 3))), source(images), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fc6_and_fc7_carry_the_classifier(tmp_path, monkeypatch):
     torch.manual_seed(1)
     source = vgg16(init_weights=False).eval()

@@ -229,7 +229,7 @@ class Fault(Callback):
     [
         pytest.param("mistake", "error: data.root=x: an image cannot be read; repair it", marks=pytest.mark.slow),
         ("diverged", "error: the loss of step 4 is nan"),
-        ("killed", "error: another process of this job ended without a message"),
+        pytest.param("killed", "error: another process of this job ended without a message", marks=pytest.mark.slow),
         pytest.param("bug", "KeyError: 'a bug'", marks=pytest.mark.slow),
     ],
 )
