@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 CASES = [
     Case(1, 5, (3, 3), (7, 11), weighted=True, smoothing=0.1),
-    Case(1, 2, (2, 36), (33, 37)),  # wider than a warp, and columns of cells in several programs
+    Case(1, 2, (3, 16), (50, 17)),  # several programs, along a row of cells and along a column
     Case(1, 9, (2, 3), (7, 7), aligned_stride=4, dtype=torch.bfloat16, channels_last=True),  # beyond the last cell; cut
     Case(2, 17, (5, 6), (5, 6), aligned_stride=4, dtype=torch.float16, channels_last=True, smoothing=0.2),
     Case(1, 4, (1, 2), (3, 3), void=1.0, weighted=True, smoothing=0.1),
