@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 CASES = [
     Case(1, 5, (3, 3), (7, 11), weighted=True, smoothing=0.1),
-    Case(1, 2, (1, 36), (2, 70)),  # wider than a warp
+    Case(1, 2, (3, 16), (50, 17)),  # several programs, along a row of cells and along a column
     Case(1, 9, (2, 3), (7, 7), aligned_stride=4, dtype=torch.bfloat16, channels_last=True),  # beyond the last cell; cut
     Case(2, 17, (5, 6), (5, 6), aligned_stride=4, dtype=torch.float16, channels_last=True, smoothing=0.2),
     Case(1, 4, (1, 2), (3, 3), void=1.0, weighted=True, smoothing=0.1),
@@ -144,6 +144,13 @@ def check_not_finite() -> None:
         assert kernels.classes(values, size, None).max() < 3
 
 
+def check_ties() -> None:
+    """Of classes with equal logits the first is the prediction."""
+    values = torch.tensor([-1.0, 2.0, 2.0, 0.0, 2.0])[None, :, None, None].expand(1, 5, 2, 2)
+    for size in ((2, 2), (3, 5)):
+        assert (kernels.classes(values, size, None) == 1).all()
+
+
 def check_views() -> None:
     """Parts of larger tensors."""
     memory = torch.randn(1, 4, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -172,6 +179,7 @@ def main() -> None:
             failures += 1
             print(f"seed {seed}, {case}:\n{traceback.format_exc()}")
     check_not_finite()
+    check_ties()
     check_views()
     sys.exit(f"{failures} cases failed" if failures else None)
 

@@ -2,9 +2,9 @@
 
 A *strip* is the run of rows of pixels between two rows of cells, an *interval* the run of columns between two columns
 of cells. Full logits never reach memory: threads interpolate them from the four cells around their pixels. Programs are
-single warps (four at full size), without shared memory or barriers. Tensors have one element per thread, and what a
-thread holds of several pixels or classes is a tuple: for tensors of two dimensions the versions of Triton choose
-different layouts, some of which spill registers. Each multiprocessor has 65,536 registers, 32 x 2,048.
+single warps, or four at full size, and share memory for sums alone. Tensors have one element per thread, and what a
+thread holds of several pixels or classes is a tuple: for tensors of two dimensions some versions of Triton choose
+layouts that spill registers.
 
 Loss and argmax (64 registers): a thread has a column of a strip and holds up to four of its pixels while it walks over
 the classes, once. Softmax is the online form (Milakov and Gimelshein, 2018), with one exponential per class and pixel.

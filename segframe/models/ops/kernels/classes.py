@@ -18,6 +18,8 @@ from segframe.models.ops.kernels.upsampling import (
 
 PIXELS = 1024
 """Pixels per program that counts."""
+BINS = 512
+"""For 256 classes and, in the last, the other pixels; a power of two."""
 
 
 def classes(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
@@ -45,6 +47,7 @@ def best_class_kernel(
     row_stride,
     column_stride,
     RESIZED: tl.constexpr,
+    GROUP: tl.constexpr,
     ROWS: tl.constexpr,
     LANES: tl.constexpr,
 ):
@@ -55,6 +58,7 @@ def best_class_kernel(
     column, first, end, share, upper_left, upper_right, lower_left, lower_right = column_of_strip(
         row_start_ptr, column_low_ptr, column_share_ptr, h, w, width, row_stride, column_stride, LANES
     )
+    readable = tl.where(end > first, classes, 0)
     for done in range(0, tl.max(end - first, 0), ROWS):
         highest, best, row_shares = (), (), ()
         for k in tl.static_range(ROWS):
@@ -63,17 +67,31 @@ def best_class_kernel(
             highest += (tl.full([LANES], float("-inf"), tl.float32),)
             best += (tl.zeros([LANES], tl.int32),)
         pointer = values_ptr
-        for kind in range(0, classes):
-            upper, lower = above_and_below(
-                pointer, True, upper_left, upper_right, lower_left, lower_right, share, RESIZED
-            )
-            new_highest, new_best = (), ()
-            for k in tl.static_range(ROWS):
-                logit = blend(upper, lower, row_shares[k])
-                new_best += (tl.where(logit > highest[k], kind, best[k]),)
-                new_highest += (tl.maximum(highest[k], logit),)
-            highest, best = new_highest, new_best
-            pointer += class_stride
+        for start in range(0, classes, GROUP):
+            # All loads of a group come before what waits for them.
+            uppers, lowers = (), ()
+            for member in tl.static_range(GROUP):
+                upper, lower = above_and_below(
+                    pointer,
+                    start + member < readable,
+                    upper_left,
+                    upper_right,
+                    lower_left,
+                    lower_right,
+                    share,
+                    RESIZED,
+                )
+                uppers += (upper,)
+                lowers += (lower,)
+                pointer += class_stride
+            for member in tl.static_range(GROUP):
+                new_highest, new_best = (), ()
+                for k in tl.static_range(ROWS):
+                    logit = blend(uppers[member], lowers[member], row_shares[k])
+                    higher = (logit > highest[k]) & (start + member < readable)
+                    new_best += (tl.where(higher, start + member, best[k]),)
+                    new_highest += (tl.where(higher, logit, highest[k]),)
+                highest, best = new_highest, new_best
         for k in tl.static_range(ROWS):
             row = first + done + k
             tl.store(result_ptr + row * width + column, best[k].to(tl.uint8), mask=row < end)
@@ -86,7 +104,7 @@ def count_pairs(prediction: Tensor, truth: Tensor, matrix: Tensor) -> None:
     pixels = truth.numel()
     with torch.cuda.device_of(matrix):
         count_kernel[(triton.cdiv(pixels, PIXELS),)](
-            prediction, truth, matrix, len(matrix), pixels, PIXELS=PIXELS, BINS=512, num_warps=4, **OPTIONS
+            prediction, truth, matrix, len(matrix), pixels, PIXELS=PIXELS, BINS=BINS, num_warps=4, **OPTIONS
         )
 
 
@@ -101,8 +119,8 @@ def count_kernel(prediction_ptr, truth_ptr, matrix_ptr, classes, pixels, PIXELS:
     # Most pixels are right, for few classes: their additions would wait for one another.
     right = valid & (prediction == truth)
     counts = tl.histogram(tl.where(right, truth, BINS - 1), BINS)
-    bin = tl.arange(0, BINS)
-    some = (bin < classes) & (bin < BINS - 1) & (counts > 0)
-    tl.atomic_add(matrix_ptr + bin * (classes + 1), counts.to(tl.int64), mask=some, sem="relaxed")
+    kind = tl.arange(0, BINS)
+    some = (kind < classes) & (counts > 0)
+    tl.atomic_add(matrix_ptr + kind * (classes + 1), counts.to(tl.int64), mask=some, sem="relaxed")
     one = tl.full([PIXELS], 1, tl.int64)
     tl.atomic_add(matrix_ptr + truth * classes + prediction, one, mask=valid & ~right, sem="relaxed")

@@ -86,10 +86,8 @@ def _sums(
 ) -> Tensor:
     """Return loss and weight (2,); write log2(sum(exp(logits))) of each pixel to `normaliser` (N, *size) if given."""
     partial = torch.empty(len(values) * strip_tiles(values, size), 2, dtype=torch.float32, device=values.device)
-    # Classes whose logits a thread reads at once.
-    group = 8 if values.shape[-2:] == size else 2
     pointers = mask, class_weights, normaliser, partial
-    over_strips(cross_entropy_kernel, values, pointers, size, aligned_stride, smoothing=label_smoothing, GROUP=group)
+    over_strips(cross_entropy_kernel, values, pointers, size, aligned_stride, smoothing=label_smoothing)
     return partial.sum(0)
 
 

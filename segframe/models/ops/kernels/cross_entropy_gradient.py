@@ -185,10 +185,10 @@ def coarse_gradient_kernel(
             next_right_sum = plus(next_right_sum, share, to_lower, SUMS)
         writable = tl.where((thread > 0) & (strip >= top), readable, 0)
         cell = strip.to(tl.int64) * row_stride + left.to(tl.int64) * column_stride
+        # To the first cell of a row the last interval of another passes 0: no cell is at its right.
         sums = ()
         for k in tl.static_range(SUMS):
-            from_left = tl.gather(right_sum[k], tl.maximum(thread - 1, 0), 0)
-            sums += (left_sum[k] + tl.where(left > 0, from_left, 0.0),)
+            sums += (left_sum[k] + tl.gather(right_sum[k], tl.maximum(thread - 1, 0), 0),)
         for k in tl.static_range(CLASSES):
             of_cell = sums[k]
             if smoothing > 0:

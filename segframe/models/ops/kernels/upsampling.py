@@ -61,7 +61,7 @@ def strip_tiles(values: Tensor, size: tuple[int, int]) -> int:
 
 
 def _threads(values: Tensor, size: tuple[int, int]) -> int:
-    # Full logits wait for memory, so that as many warps as fit must wait at once: at most 32 programs.
+    # What reads full logits waits for memory: as many warps as fit shall wait at once, in at most 32 programs.
     return 128 if values.shape[-2:] == size else 32
 
 
@@ -92,6 +92,7 @@ def over_strips(
             *values.stride(),
             RESIZED=(h, w) != size,
             ROWS=min(MOST_ROWS, triton.next_power_of_2(max(1, height // h))),
+            GROUP=8 if (h, w) == size else 2,  # classes whose logits a thread reads at once
             LANES=_threads(values, size),
             num_warps=_threads(values, size) // 32,
             **constants,
