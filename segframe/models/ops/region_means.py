@@ -12,19 +12,17 @@ def region_means(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
     """Return, for each n of `bins`, the means of a map (N, C, h, w) over n x n regions: (N, C, n, n).
 
     Those of AdaptiveAvgPool2d, of which the backward pass is not deterministic on CUDA and the ONNX export needs a
-    fixed size of the map. One product of the map with a matrix of all regions.
+    fixed size of the map. Means along columns, then along rows: sums of all cells at once would lose float32's digits.
     """
     h, w = x.shape[-2:]
     dtype = working_dtype(x)
-    regions = []
-    for n in bins:
-        rows, columns = (_axis(n, cells, dtype, x.device) for cells in (h, w))
-        regions.append((rows[:, None, :, None] * columns[:, None, :]).reshape(n * n, h * w))
+    rows, columns = ([_axis(n, cells, dtype, x.device) for n in bins] for cells in (h, w))
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # which does not know "meta"
         # Channels behind cells, as channels-last maps lie in memory.
-        means = torch.cat(regions) @ x.to(dtype).flatten(2).transpose(1, 2)
-    levels = means.to(x.dtype).transpose(1, 2).split([n * n for n in bins], dim=2)
-    return [level.unflatten(2, (n, n)) for n, level in zip(bins, levels, strict=True)]
+        maps = x.to(dtype).permute(0, 2, 3, 1).contiguous()
+        strips = (torch.cat(rows) @ maps.flatten(2)).unflatten(2, maps.shape[2:])
+        levels = [each @ strip for each, strip in zip(columns, strips.split(list(bins), dim=1), strict=True)]
+    return [level.to(x.dtype).permute(0, 3, 1, 2) for level in levels]
 
 
 def _axis(bins: int, cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
