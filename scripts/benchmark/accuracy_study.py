@@ -90,7 +90,7 @@ def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, we
 
 
 def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
-    """Train both with each seed and print mean and standard deviation of their test mIoU."""
+    """Train segframe and the plain script with each seed; print mean and deviation of both test mIoUs."""
     logging.basicConfig(level=logging.ERROR)
     runs: dict[str, list[Run]] = {"segframe": [], "plain script": []}
     with tempfile.TemporaryDirectory() as scratch:

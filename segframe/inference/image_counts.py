@@ -29,7 +29,7 @@ class ImageCounts(NamedTuple):
     band_correct: Counts
     """In the truth's band and the prediction's band of the class."""
     band_truth: Counts
-    """True pixels of the class within the band along its true contour."""
+    """Pixels of the class in the mask, within the band along its contour there."""
     band_predicted: Counts
     contour_truth: Counts
     contour_found: Counts

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = {"precision": "precision", "boundary_iou": "boundary IoU", "boundary_f": "boundary F"}
-"""Titles of the columns that only an evaluation has, by metric; Dice is left out, since it follows from IoU."""
+"""Column titles of the metrics that only an evaluation computes. Dice has no column, since it follows from IoU."""
 
 
 def console(**settings: Any) -> Console:

@@ -22,7 +22,7 @@ class ClassFacts(NamedTuple):
     images: float
     """Share of the images that show it."""
     width: float
-    """Width of its small objects in pixels: a quarter of its pixels are in objects narrower than this; 0: no objects.
+    """Width in pixels; objects narrower than it hold a quarter of the class's pixels. 0 if the class has no objects.
 
     An object is a connected component, its width its area over the longer side of its bounding box.
     """
@@ -90,9 +90,9 @@ class MachineFacts(NamedTuple):
     device_bytes: int | None
     """Free memory of the device that trains, in bytes; None if the system does not say."""
     disk_bytes: int
-    """Free bytes on the disk of the dataset."""
+    """Free space on the disk that holds the data set, in bytes."""
     load: float
-    """Load average of the last minute divided by the number of cores, before measuring."""
+    """Load average of the minute before the measurements, divided by the number of cores."""
     precisions: tuple[str, ...]
     """Those that the device computes natively, float32 last."""
 
@@ -105,7 +105,7 @@ class StepFacts(NamedTuple):
     batch: int
     precision: str
     seconds: float
-    """Seconds of forward, backward and optimizer, without data loading: the minimum over the measured steps."""
+    """Time of forward pass, backward pass and optimizer step, without data loading: the fastest measured step."""
     peak_bytes: int | None
     """Peak memory of a step beyond the memory in use before it, in bytes; None if the system does not say."""
     sample_seconds: float

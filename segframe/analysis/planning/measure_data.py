@@ -19,9 +19,9 @@ from segframe.data.image_io import read_header
 from segframe.data.inspection.facts import channel_moments, mean_and_std
 
 GRID = 32
-"""Number of grid cells along each side of an image, of which windows consist."""
+"""Images are divided into GRID x GRID cells; windows consist of whole cells."""
 MOST_PIXELS = 1_000_000
-"""Masks with more pixels are subsampled (every n-th row and column) before their objects are measured."""
+"""Of masks with more pixels, only every n-th row and column is used to measure objects."""
 MOST_READ = 4_000_000_000
 """Maximum number of pixels read in total, about a minute on two cores."""
 

@@ -1,4 +1,4 @@
-"""Swin Transformer backbones (Liu et al., 2021; V2: 2022), built from torchvision's layers."""
+"""Swin Transformer (Liu et al., 2021) and Swin Transformer V2 (Liu et al., 2022), with torchvision's layers."""
 
 from torch import Tensor, nn
 from torchvision.models import get_model

@@ -84,7 +84,10 @@ def _sums(
     label_smoothing: float,
     normaliser: Tensor | None,
 ) -> Tensor:
-    """Return loss and weight (2,); write log2(sum(exp(logits))) of each pixel to `normaliser` (N, *size) if given."""
+    """Return the sums of losses and of weights over all pixels, (2,).
+
+    If `normaliser` (N, *size) is given, log2(sum(exp(logits))) of each pixel is written to it, for the backward pass.
+    """
     partial = torch.empty(len(values) * strip_tiles(values, size), 2, dtype=torch.float32, device=values.device)
     pointers = mask, class_weights, normaliser, partial
     over_strips(cross_entropy_kernel, values, pointers, size, aligned_stride, smoothing=label_smoothing)

@@ -200,7 +200,7 @@ def coarse_gradient_kernel(
 
 @triton.jit
 def zeros(NUMBER: tl.constexpr, LANES: tl.constexpr):
-    """Return a tuple of zeros, float32 (LANES,)."""
+    """Return a tuple of NUMBER tensors of zeros, float32 (LANES,)."""
     zero = tl.zeros([LANES], tl.float32)
     result = ()
     for _ in tl.static_range(NUMBER):

@@ -12,7 +12,7 @@ from torch import Tensor
 from segframe.models.ops import bilinear
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-"""Logits are in units of ln 2 inside kernels, for exp2."""
+"""log2(e). Kernels multiply logits by it and use exp2 and log2, which GPUs compute in one instruction."""
 LOWEST = tl.constexpr(-1e37)
 """Replaces -inf, whose product with 0 would be NaN; the difference to any logit is finite."""
 SIZES = ["classes", "h", "w", "height", "width", "image_stride", "class_stride", "row_stride", "column_stride"]
@@ -24,7 +24,7 @@ OPTIONS = {"enable_fp_fusion": True}
 
 
 class Positions(NamedTuple):
-    """Where the pixels of one axis lie; see `bilinear.Axis`."""
+    """Bilinear interpolation along one axis: the cells on both sides of each pixel, and their weights."""
 
     low: Tensor
     """int32 (pixels,): the cell before each pixel"""
@@ -73,7 +73,7 @@ def over_strips(
     aligned_stride: int | None,
     **constants: Any,
 ) -> None:
-    """Launch a kernel with a thread per column of each strip of the upsampled logits."""
+    """Launch a kernel with one thread per column of pixels of each strip (see the docstring of `kernels`)."""
     (number, classes, h, w), (height, width) = values.shape, size
     rows, columns = positions(values, size, aligned_stride)
     with torch.cuda.device_of(values):
@@ -134,7 +134,7 @@ def column_of_strip(
 
 @triton.jit
 def above_and_below(pointer, present, upper_left, upper_right, lower_left, lower_right, share, RESIZED: tl.constexpr):
-    """Return the logits of a column of pixels at the rows of cells above and below it."""
+    """Return logits interpolated along the width, in the rows of cells above and below each thread's pixels."""
     upper = load(pointer + upper_left, present)
     lower = upper
     if RESIZED:
