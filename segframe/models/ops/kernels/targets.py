@@ -36,7 +36,7 @@ def target_of(label, valid, weights_ptr, mean_weight, smoothing: tl.constexpr):
 
 @triton.jit
 def uniform_target(weights_ptr, kind, classes, smoothing: tl.constexpr):
-    """Return what label smoothing adds to the target of a class at pixels that are not void: its weight * smoothing / C."""
+    """Return what smoothing adds to the target of a class at pixels that are not void: its weight * smoothing / C."""
     target = smoothing / classes
     if weights_ptr is not None:
         target *= tl.load(weights_ptr + kind, mask=kind < classes, other=0.0)
