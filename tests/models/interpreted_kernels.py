@@ -24,6 +24,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from segframe.models.ops import kernels  # noqa: E402
 from segframe.models.ops.bilinear import resize  # noqa: E402
+from segframe.models.ops.targets import Targets  # noqa: E402
 
 FLOAT32 = 1e-5
 """Largest error of float32, most of it of positions."""
@@ -90,7 +91,7 @@ def check(case: Case, seed: int) -> None:
     mask = torch.randint(0, case.classes, (case.images, *case.size), generator=generator).to(torch.uint8)
     mask[torch.rand(mask.shape, generator=generator) < case.void] = 255
     weights = 0.1 + torch.rand(case.classes, generator=generator) if case.weighted else None
-    operands = case.size, case.aligned_stride, mask, weights, case.smoothing
+    operands = case.size, case.aligned_stride, Targets(mask, weights, case.smoothing)
 
     found = values.clone(memory_format=torch.preserve_format).requires_grad_()
     total, weight = kernels.cross_entropy(found, *operands)
@@ -135,12 +136,12 @@ def check_not_finite() -> None:
     values = torch.randn(1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(9, dtype=torch.uint8).view(1, 3, 3) % 2 + 1
     values[:, 0] = -torch.inf
-    total, _ = kernels.cross_entropy(values, (3, 3), None, mask, None, 0.0)
+    total, _ = kernels.cross_entropy(values, (3, 3), None, Targets(mask, None, 0.0))
     close(total, F.cross_entropy(values, mask.long(), reduction="sum"), FLOAT32, total)
     assert (kernels.classes(values, (3, 3), None) > 0).all()
     values[0, 2, 1, 1] = torch.nan
     for size in ((3, 3), (5, 4)):
-        assert kernels.cross_entropy(values, size, None, mask.new_ones(1, *size), None, 0.0)[0].isnan()
+        assert kernels.cross_entropy(values, size, None, Targets(mask.new_ones(1, *size), None, 0.0))[0].isnan()
         assert kernels.classes(values, size, None).max() < 3
 
 
@@ -159,7 +160,7 @@ def check_views() -> None:
     values, wide = memory[:, 1:, 2:4, 1:4], exact[:, 1:, 2:4, 1:4]
     for size in ((2, 3), (4, 3)):
         part = mask[:, : size[0]]
-        total, _ = kernels.cross_entropy(values, size, None, part, None, 0.0)
+        total, _ = kernels.cross_entropy(values, size, None, Targets(part, None, 0.0))
         known = part.long().where(part < 3, 255)
         expected = F.cross_entropy(resize(wide, size, None), known, ignore_index=255, reduction="sum")
         close(total, expected, FLOAT32, expected)

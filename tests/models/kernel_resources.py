@@ -21,6 +21,7 @@ from triton.runtime.jit import JITFunction, mangle_type
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from segframe.models.ops import kernels
+from segframe.models.ops.targets import Targets
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 HAS_TOOLS = all((TOOLS / name).exists() for name in ("ptxas", "cuobjdump"))
@@ -56,7 +57,7 @@ def launches(dtype: torch.dtype, cells: int, pixels: int, weighted: bool, smooth
         values = torch.randn(2, 21, cells, cells).to(dtype).requires_grad_()
         mask = torch.zeros(2, pixels, pixels, dtype=torch.uint8)
         weights = torch.ones(21) if weighted else None
-        kernels.cross_entropy(values, (pixels, pixels), None, mask, weights, smoothing)[0].backward()
+        kernels.cross_entropy(values, (pixels, pixels), None, Targets(mask, weights, smoothing))[0].backward()
         kernels.count_pairs(kernels.classes(values, (pixels, pixels), None), mask, torch.zeros(21, 21).long())
     finally:
         JITFunction.run = run

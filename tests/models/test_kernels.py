@@ -18,6 +18,7 @@ from segframe.models.logits import Logits
 from segframe.models.losses.cross_entropy import CrossEntropy
 from segframe.models.losses.ohem import OHEMCrossEntropy
 from segframe.models.ops import argmax, cross_entropy, pixelwise
+from segframe.models.ops.targets import Targets
 
 pytest.importorskip("triton", reason="needs Triton")
 GPU = torch.device("cuda", 0)
@@ -165,7 +166,7 @@ def test_kernels_agree_with_bands_on_the_gpu(classes, cells, size, stride, layou
     def step(form, class_weights, smoothing) -> tuple[Tensor, Tensor, Tensor]:
         x = values.detach().requires_grad_()
         with torch.autocast("cuda", torch.bfloat16):
-            total, weight = form.cross_entropy(x, size, stride, mask, class_weights, smoothing)
+            total, weight = form.cross_entropy(x, size, stride, Targets(mask, class_weights, smoothing))
         (gradient,) = torch.autograd.grad(total * 1.7, x)
         return total, weight, gradient
 

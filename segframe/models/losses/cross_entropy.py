@@ -12,6 +12,7 @@ from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.losses.class_weights import check_number, summed_weights, weights_tensor
 from segframe.models.ops.pixelwise import cross_entropy
+from segframe.models.ops.targets import Targets
 
 
 class CrossEntropy(Loss):
@@ -41,7 +42,8 @@ class CrossEntropy(Loss):
     def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         values, weights = logits.values, self.class_weights
         check_number(weights, values.shape[1])
-        total, counted = cross_entropy(values, logits.size, logits.aligned_stride, mask, weights, self.label_smoothing)
+        targets = Targets(mask, weights, self.label_smoothing)
+        total, counted = cross_entropy(values, logits.size, logits.aligned_stride, targets)
         if self.reduction == "sum":
             return total / sum(map(len, step_masks or [mask]))
         if self.reduction == "pixel_mean":

@@ -15,6 +15,7 @@ from segframe.models.logits import Logits
 from segframe.models.losses.base import Loss
 from segframe.models.losses.class_weights import check_number, weights_tensor
 from segframe.models.ops.pixelwise import cross_entropy
+from segframe.models.ops.targets import Targets
 from segframe.models.ops.true_class import true_class_probabilities
 
 
@@ -42,7 +43,7 @@ class OHEMCrossEntropy(Loss):
         check_number(self.class_weights, values.shape[1])
         hard = self.hard_pixels(true_class_probabilities(values, size, stride, mask))
         kept = mask.where(hard, IGNORE_INDEX)
-        total, counted = cross_entropy(values, size, stride, kept, self.class_weights, 0.0)
+        total, counted = cross_entropy(values, size, stride, Targets(kept, self.class_weights, 0.0))
         if step_masks:  # in training
             counted = total_over_devices(counted) * (len(step_masks) / world())
         return total * torch.where(counted > 0, 1 / counted, 0)

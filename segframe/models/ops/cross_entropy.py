@@ -8,36 +8,26 @@ from torch import Tensor
 
 from segframe.models.ops.banded_sum import banded_sum
 from segframe.models.ops.row_bands import Band, bands
+from segframe.models.ops.targets import Targets
 
 # Bands are in units of ln 2: exp2 takes a CPU a third of exp's time.
 LOG2_E = math.log2(math.e)
 
 
 def cross_entropy(
-    values: Tensor,
-    size: tuple[int, int],
-    aligned_stride: int | None,
-    mask: Tensor,
-    class_weights: Tensor | None,
-    label_smoothing: float,
+    values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets
 ) -> tuple[Tensor, Tensor]:
     """Return loss and weight as `pixelwise.cross_entropy`."""
 
     def sums(gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = bands(values, size, aligned_stride, LOG2_E, gradient)
-        return _sums(logits, values.shape[1], mask, class_weights, label_smoothing, gradient is not None)
+        return _sums(logits, values.shape[1], targets, gradient is not None)
 
     return banded_sum(values, sums)
 
 
-def _sums(
-    bands: Iterable[Band],
-    num_classes: int,
-    mask: Tensor,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor]:
+def _sums(bands: Iterable[Band], num_classes: int, targets: Targets, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    mask, class_weights, label_smoothing = targets
     classes = torch.arange(num_classes, dtype=torch.float32, device=mask.device).unsqueeze(1)
     weights = None if class_weights is None else class_weights.float().unsqueeze(1)
     sums = []

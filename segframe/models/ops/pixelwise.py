@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segframe.models.ops import argmax
 from segframe.models.ops import cross_entropy as banded
+from segframe.models.ops.targets import Targets
 
 log = logging.getLogger(__name__)
 
@@ -18,23 +19,17 @@ OLDEST = (8, 0)
 
 
 def cross_entropy(
-    values: Tensor,
-    size: tuple[int, int],
-    aligned_stride: int | None,
-    mask: Tensor,
-    class_weights: Tensor | None,
-    label_smoothing: float,
+    values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets
 ) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy of the pixels that are not void and the sum of their weights; scalars.
 
     Both are float32, float64 for logits in float64.
 
-    Logits `values` (N, C, h, w) are resized to `size` as by `bilinear.resize`; `mask` (N, *size) holds classes, any
-    other value is void. The sum equals `F.cross_entropy(..., ignore_index=255, reduction="sum")` with `class_weights`
-    (C,) and `label_smoothing`. It can be differentiated once, with respect to `values`.
+    Logits `values` (N, C, h, w) are resized to `size` as by `bilinear.resize`; the mask of `targets` is (N, *size).
+    The sum equals `F.cross_entropy(..., ignore_index=255, reduction="sum")` with the class weights and the label
+    smoothing of `targets`. It can be differentiated once, with respect to `values`.
     """
-    compute = (kernels_for(values) or banded).cross_entropy
-    total, weight = compute(values, size, aligned_stride, mask, class_weights, label_smoothing)
+    total, weight = (kernels_for(values) or banded).cross_entropy(values, size, aligned_stride, targets)
     return total, weight
 
 

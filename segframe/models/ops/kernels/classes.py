@@ -23,7 +23,7 @@ BINS = 512
 
 
 def classes(values: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    """Return what `ops.argmax.classes` does, for logits of 16 or 32 bits."""
+    """Return classes as `pixelwise.classes`, of logits in float16, bfloat16 or float32."""
     result = torch.empty(len(values), *size, dtype=torch.uint8, device=values.device)
     over_strips(best_class_kernel, planes(values, size), (result,), size, aligned_stride)
     return result

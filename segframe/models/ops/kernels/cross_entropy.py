@@ -21,45 +21,36 @@ from segframe.models.ops.kernels.upsampling import (
     planes,
     strip_tiles,
 )
+from segframe.models.ops.targets import Targets
 
 
 def cross_entropy(
-    values: Tensor,
-    size: tuple[int, int],
-    aligned_stride: int | None,
-    mask: Tensor,
-    class_weights: Tensor | None,
-    label_smoothing: float,
+    values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets
 ) -> tuple[Tensor, Tensor]:
-    """Return what `ops.cross_entropy.cross_entropy` does, for logits of 16 or 32 bits."""
+    """Return loss and weight as `pixelwise.cross_entropy`, for logits in float16, bfloat16 or float32."""
+    mask, weights, _ = targets
     assert mask.shape == (len(values), *size)
-    mask = mask.contiguous()
-    if class_weights is not None:
-        assert len(class_weights) == values.shape[1] <= LABELS.value
-        class_weights = class_weights.float().contiguous()
+    if weights is not None:
+        assert len(weights) == values.shape[1] <= LABELS.value
+        weights = weights.float().contiguous()
+    targets = targets._replace(mask=mask.contiguous(), class_weights=weights)
     if values.requires_grad and torch.is_grad_enabled():
-        total, weight = _CrossEntropy.apply(values, size, aligned_stride, mask, class_weights, label_smoothing)
-        return total, weight
-    total, weight = _sums(planes(values, size), size, aligned_stride, mask, class_weights, label_smoothing, None)
+        total, weight = _CrossEntropy.apply(values, size, aligned_stride, targets)
+    else:
+        total, weight = _sums(planes(values, size), size, aligned_stride, targets, None)
     return total, weight
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        values: Tensor,
-        size: tuple[int, int],
-        aligned_stride: int | None,
-        mask: Tensor,
-        class_weights: Tensor | None,
-        label_smoothing: float,
+        ctx: Any, values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets
     ) -> tuple[Tensor, Tensor]:
         cells = planes(values, size)
-        normaliser = torch.empty(mask.shape, dtype=torch.float32, device=values.device)
-        total, weight = _sums(cells, size, aligned_stride, mask, class_weights, label_smoothing, normaliser)
-        ctx.save_for_backward(cells, mask, class_weights, normaliser)
-        ctx.settings = size, aligned_stride, label_smoothing
+        normaliser = torch.empty(targets.mask.shape, dtype=torch.float32, device=values.device)
+        total, weight = _sums(cells, size, aligned_stride, targets, normaliser)
+        ctx.save_for_backward(cells, targets.mask, targets.class_weights, normaliser)
+        ctx.settings = size, aligned_stride, targets.label_smoothing
         channels_last = values.is_contiguous(memory_format=torch.channels_last)
         ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
         ctx.mark_non_differentiable(weight)
@@ -71,26 +62,21 @@ class _CrossEntropy(torch.autograd.Function):
         cells, mask, class_weights, normaliser = ctx.saved_tensors
         out = torch.empty_like(cells, memory_format=ctx.layout)
         size, aligned_stride, smoothing = ctx.settings
-        write_gradient(cells, size, aligned_stride, mask, class_weights, smoothing, normaliser, scale, out)
-        return out, None, None, None, None, None
+        targets = Targets(mask, class_weights, smoothing)
+        write_gradient(cells, size, aligned_stride, targets, normaliser, scale, out)
+        return out, None, None, None
 
 
 def _sums(
-    values: Tensor,
-    size: tuple[int, int],
-    aligned_stride: int | None,
-    mask: Tensor,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    normaliser: Tensor | None,
+    values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets, normaliser: Tensor | None
 ) -> Tensor:
     """Return the sums of losses and of weights over all pixels, (2,).
 
     If `normaliser` (N, *size) is given, log2(sum(exp(logits))) of each pixel is written to it, for the backward pass.
     """
     partial = torch.empty(len(values) * strip_tiles(values, size), 2, dtype=torch.float32, device=values.device)
-    pointers = mask, class_weights, normaliser, partial
-    over_strips(cross_entropy_kernel, values, pointers, size, aligned_stride, smoothing=label_smoothing)
+    pointers = targets.mask, targets.class_weights, normaliser, partial
+    over_strips(cross_entropy_kernel, values, pointers, size, aligned_stride, smoothing=targets.label_smoothing)
     return partial.sum(0)
 
 

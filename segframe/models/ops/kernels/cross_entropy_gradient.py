@@ -8,6 +8,7 @@ from torch import Tensor
 
 from segframe.models.ops.kernels.targets import is_valid, mean_weight_of, target_of, uniform_target
 from segframe.models.ops.kernels.upsampling import LOG2_E, OPTIONS, SIZES, blend, load, positions
+from segframe.models.ops.targets import Targets
 
 WARP = 32
 MOST_CLASSES = 7
@@ -20,9 +21,7 @@ def write_gradient(
     values: Tensor,
     size: tuple[int, int],
     aligned_stride: int | None,
-    mask: Tensor,
-    class_weights: Tensor | None,
-    label_smoothing: float,
+    targets: Targets,
     normaliser: Tensor,
     scale: Tensor,
     out: Tensor,
@@ -38,8 +37,8 @@ def write_gradient(
         if (h, w) == size:
             pixel_gradient_kernel[triton.cdiv(height * width, 4 * WARP), number, groups](
                 values,
-                mask,
-                class_weights,
+                targets.mask,
+                targets.class_weights,
                 normaliser,
                 scale,
                 out,
@@ -48,7 +47,7 @@ def write_gradient(
                 width,
                 *values.stride(),
                 *out.stride(),
-                smoothing=label_smoothing,
+                smoothing=targets.label_smoothing,
                 CLASSES=triton.cdiv(classes, groups),
                 LANES=4 * WARP,
                 num_warps=4,
@@ -59,8 +58,8 @@ def write_gradient(
         cell_rows = triton.next_power_of_2(min(max(1, PIXEL_ROWS * h // height), PIXEL_ROWS, h))
         coarse_gradient_kernel[triton.cdiv(triton.cdiv(h, cell_rows) * w, WARP - 1), number, groups](
             values,
-            mask,
-            class_weights,
+            targets.mask,
+            targets.class_weights,
             normaliser,
             scale,
             out,
@@ -74,7 +73,7 @@ def write_gradient(
             height,
             width,
             *out.stride(),
-            smoothing=label_smoothing,
+            smoothing=targets.label_smoothing,
             CLASSES=triton.cdiv(classes, groups),
             ROWS=cell_rows,
             num_warps=1,
