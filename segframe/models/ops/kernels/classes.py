@@ -9,11 +9,12 @@ from torch import Tensor
 from segframe.models.ops.kernels.upsampling import (
     OPTIONS,
     SIZES,
-    above_and_below,
     blend,
     column_of_strip,
     over_strips,
     planes,
+    read_group,
+    read_row_shares,
 )
 
 PIXELS = 1024
@@ -60,34 +61,32 @@ def best_class_kernel(
     )
     readable = tl.where(end > first, classes, 0)
     for done in range(0, tl.max(end - first, 0), ROWS):
-        highest, best, row_shares = (), (), ()
-        for k in tl.static_range(ROWS):
-            row = first + done + k
-            row_shares += (tl.load(row_share_ptr + row, mask=row < end, other=0.0),)
+        row_shares = read_row_shares(row_share_ptr, first + done, end, ROWS)
+        highest, best = (), ()
+        for _ in tl.static_range(ROWS):
             highest += (tl.full([LANES], float("-inf"), tl.float32),)
             best += (tl.zeros([LANES], tl.int32),)
         pointer = values_ptr
         for start in range(0, classes, GROUP):
-            # All loads of a group come before what waits for them.
-            uppers, lowers = (), ()
-            for member in tl.static_range(GROUP):
-                upper, lower = above_and_below(
-                    pointer,
-                    start + member < readable,
-                    upper_left,
-                    upper_right,
-                    lower_left,
-                    lower_right,
-                    share,
-                    RESIZED,
-                )
-                uppers += (upper,)
-                lowers += (lower,)
-                pointer += class_stride
+            group = read_group(
+                pointer,
+                class_stride,
+                start,
+                readable,
+                upper_left,
+                upper_right,
+                lower_left,
+                lower_right,
+                share,
+                1.0,
+                RESIZED,
+                GROUP,
+            )
+            pointer += GROUP * class_stride
             for member in tl.static_range(GROUP):
                 new_highest, new_best = (), ()
                 for k in tl.static_range(ROWS):
-                    logit = blend(uppers[member], lowers[member], row_shares[k])
+                    logit = blend(group[member], group[GROUP + member], row_shares[k])
                     higher = (logit > highest[k]) & (start + member < readable)
                     new_best += (tl.where(higher, start + member, best[k]),)
                     new_highest += (tl.where(higher, logit, highest[k]),)

@@ -19,6 +19,8 @@ from segframe.models.ops.kernels.upsampling import (
     column_of_strip,
     over_strips,
     planes,
+    read_group,
+    read_row_shares,
     strip_tiles,
 )
 from segframe.models.ops.targets import Targets
@@ -118,38 +120,36 @@ def cross_entropy_kernel(
     loss = tl.zeros([LANES], tl.float32)
     weights = tl.zeros([LANES], tl.float32)
     for done in range(0, tl.max(end - first, 0), ROWS):
-        highest, total, uniform_sum, row_shares = (), (), (), ()
-        for k in tl.static_range(ROWS):
-            row = first + done + k
-            row_shares += (tl.load(row_share_ptr + row, mask=row < end, other=0.0),)
+        row_shares = read_row_shares(row_share_ptr, first + done, end, ROWS)
+        highest, total, uniform_sum = (), (), ()
+        for _ in tl.static_range(ROWS):
             highest += (tl.full([LANES], float("-inf"), tl.float32),)
             total += (tl.zeros([LANES], tl.float32),)
             uniform_sum += (tl.zeros([LANES], tl.float32),)
         pointer = values_ptr
         for start in range(0, classes, GROUP):
-            # All loads of a group come before what waits for them.
-            uppers, lowers = (), ()
-            for member in tl.static_range(GROUP):
-                upper, lower = above_and_below(
-                    pointer,
-                    start + member < readable,
-                    upper_left,
-                    upper_right,
-                    lower_left,
-                    lower_right,
-                    share,
-                    RESIZED,
-                )
-                uppers += (upper * LOG2_E,)
-                lowers += (lower * LOG2_E,)
-                pointer += class_stride
+            group = read_group(
+                pointer,
+                class_stride,
+                start,
+                readable,
+                upper_left,
+                upper_right,
+                lower_left,
+                lower_right,
+                share,
+                LOG2_E,
+                RESIZED,
+                GROUP,
+            )
+            pointer += GROUP * class_stride
             for member in tl.static_range(GROUP):
                 target = 0.0
                 if smoothing > 0:
                     target = uniform_target(weights_ptr, start + member, classes, smoothing)
                 new_highest, new_total, new_uniform_sum = (), (), ()
                 for k in tl.static_range(ROWS):
-                    logit = blend(uppers[member], lowers[member], row_shares[k])
+                    logit = blend(group[member], group[GROUP + member], row_shares[k])
                     term = tl.exp2(-tl.abs(logit - highest[k]))
                     new_total += (tl.where(logit > highest[k], total[k] * term + 1.0, total[k] + term),)
                     new_highest += (tl.maximum(highest[k], logit),)

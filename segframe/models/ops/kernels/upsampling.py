@@ -141,3 +141,42 @@ def above_and_below(pointer, present, upper_left, upper_right, lower_left, lower
         upper = blend(upper, load(pointer + upper_right, present), share)
         lower = blend(load(pointer + lower_left, present), load(pointer + lower_right, present), share)
     return upper, lower
+
+
+@triton.jit
+def read_row_shares(row_share_ptr, first, end, ROWS: tl.constexpr):
+    """Return a tuple of the weights of the row of cells below, for the rows of pixels first ... first + ROWS - 1."""
+    shares = ()
+    for k in tl.static_range(ROWS):
+        shares += (tl.load(row_share_ptr + first + k, mask=first + k < end, other=0.0),)
+    return shares
+
+
+@triton.jit
+def read_group(
+    pointer,
+    class_stride,
+    start,
+    readable,
+    upper_left,
+    upper_right,
+    lower_left,
+    lower_right,
+    share,
+    unit: tl.constexpr,
+    RESIZED: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """Return `above_and_below` times `unit` of the classes start ... start + GROUP - 1: a tuple, those above first.
+
+    All loads of a group come before what waits for them.
+    """
+    above, below = (), ()
+    for member in tl.static_range(GROUP):
+        upper, lower = above_and_below(
+            pointer, start + member < readable, upper_left, upper_right, lower_left, lower_right, share, RESIZED
+        )
+        above += (upper * unit,)
+        below += (lower * unit,)
+        pointer += class_stride
+    return above + below
