@@ -5,9 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import composed
 from PIL import Image
 from scipy.io import savemat
 
+from segframe.config.instantiate import instantiate
 from segframe.data.label_map import voc_palette
 from segframe.errors import UserError
 
@@ -95,3 +97,9 @@ def check_error(call, *parts):
         call()
     for part in parts:
         assert str(part) in str(error.value)
+
+
+def make(name, root, *words):
+    """Return a function of the split that opens data=name as a run does."""
+    make_dataset = instantiate(composed(f"data={name}", *words).data.dataset, "data.dataset")
+    return lambda split: make_dataset(root=root, split=split)
