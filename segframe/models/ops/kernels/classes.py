@@ -56,7 +56,7 @@ def best_class_kernel(
     image = tl.program_id(1).to(tl.int64)
     values_ptr += image * image_stride
     result_ptr += image * height * width
-    column, first, end, share, upper_left, upper_right, lower_left, lower_right = column_of_strip(
+    column, first, end, share, corners = column_of_strip(
         row_start_ptr, column_low_ptr, column_share_ptr, h, w, width, row_stride, column_stride, LANES
     )
     readable = tl.where(end > first, classes, 0)
@@ -68,20 +68,7 @@ def best_class_kernel(
             best += (tl.zeros([LANES], tl.int32),)
         pointer = values_ptr
         for start in range(0, classes, GROUP):
-            group = read_group(
-                pointer,
-                class_stride,
-                start,
-                readable,
-                upper_left,
-                upper_right,
-                lower_left,
-                lower_right,
-                share,
-                1.0,
-                RESIZED,
-                GROUP,
-            )
+            group = read_group(pointer, class_stride, start, readable, corners, share, 1.0, RESIZED, GROUP)
             pointer += GROUP * class_stride
             for member in tl.static_range(GROUP):
                 new_highest, new_best = (), ()

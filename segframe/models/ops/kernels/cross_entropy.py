@@ -112,7 +112,7 @@ def cross_entropy_kernel(
     image = tl.program_id(1).to(tl.int64)
     values_ptr += image * image_stride
     mask_ptr += image * height * width
-    column, first, end, share, upper_left, upper_right, lower_left, lower_right = column_of_strip(
+    column, first, end, share, corners = column_of_strip(
         row_start_ptr, column_low_ptr, column_share_ptr, h, w, width, row_stride, column_stride, LANES
     )
     readable = tl.where(end > first, classes, 0)
@@ -128,20 +128,7 @@ def cross_entropy_kernel(
             uniform_sum += (tl.zeros([LANES], tl.float32),)
         pointer = values_ptr
         for start in range(0, classes, GROUP):
-            group = read_group(
-                pointer,
-                class_stride,
-                start,
-                readable,
-                upper_left,
-                upper_right,
-                lower_left,
-                lower_right,
-                share,
-                LOG2_E,
-                RESIZED,
-                GROUP,
-            )
+            group = read_group(pointer, class_stride, start, readable, corners, share, LOG2_E, RESIZED, GROUP)
             pointer += GROUP * class_stride
             for member in tl.static_range(GROUP):
                 target = 0.0
@@ -165,7 +152,7 @@ def cross_entropy_kernel(
             label = tl.load(mask_ptr + pixel, mask=inside, other=0).to(tl.int32)
             valid = is_valid(label, inside, classes)
             own = values_ptr + tl.where(valid, label, 0).to(tl.int64) * class_stride
-            upper, lower = above_and_below(own, valid, upper_left, upper_right, lower_left, lower_right, share, RESIZED)
+            upper, lower = above_and_below(own, valid, corners, share, RESIZED)
             correct = blend(upper * LOG2_E, lower * LOG2_E, row_shares[k])
             weight, true_part, uniform = target_of(label, valid, weights_ptr, mean_weight, smoothing)
             losses = true_part * (normaliser - correct)

@@ -117,7 +117,10 @@ def blend(near, far, share):
 def column_of_strip(
     row_start_ptr, column_low_ptr, column_share_ptr, h, w, width, row_stride, column_stride, LANES: tl.constexpr
 ):
-    """Return the column and the rows of pixels of each thread, and the offsets of the four cells."""
+    """Return each thread's column, its first row and the end of its rows, the right cells' weight, and `corners`.
+
+    `corners`: offsets of the cells at the upper left, upper right, lower left and lower right.
+    """
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     present = lane < h * width
     lane = tl.where(present, lane, 0)
@@ -129,17 +132,17 @@ def column_of_strip(
     left = left.to(tl.int64) * column_stride
     share = tl.load(column_share_ptr + column)
     upper, lower = strip.to(tl.int64) * row_stride, tl.minimum(strip + 1, h - 1).to(tl.int64) * row_stride
-    return column, first, end, share, upper + left, upper + right, lower + left, lower + right
+    return column, first, end, share, (upper + left, upper + right, lower + left, lower + right)
 
 
 @triton.jit
-def above_and_below(pointer, present, upper_left, upper_right, lower_left, lower_right, share, RESIZED: tl.constexpr):
+def above_and_below(pointer, present, corners, share, RESIZED: tl.constexpr):
     """Return logits interpolated along the width, in the rows of cells above and below each thread's pixels."""
-    upper = load(pointer + upper_left, present)
+    upper = load(pointer + corners[0], present)
     lower = upper
     if RESIZED:
-        upper = blend(upper, load(pointer + upper_right, present), share)
-        lower = blend(load(pointer + lower_left, present), load(pointer + lower_right, present), share)
+        upper = blend(upper, load(pointer + corners[1], present), share)
+        lower = blend(load(pointer + corners[2], present), load(pointer + corners[3], present), share)
     return upper, lower
 
 
@@ -158,10 +161,7 @@ def read_group(
     class_stride,
     start,
     readable,
-    upper_left,
-    upper_right,
-    lower_left,
-    lower_right,
+    corners,
     share,
     unit: tl.constexpr,
     RESIZED: tl.constexpr,
@@ -173,9 +173,7 @@ def read_group(
     """
     above, below = (), ()
     for member in tl.static_range(GROUP):
-        upper, lower = above_and_below(
-            pointer, start + member < readable, upper_left, upper_right, lower_left, lower_right, share, RESIZED
-        )
+        upper, lower = above_and_below(pointer, start + member < readable, corners, share, RESIZED)
         above += (upper * unit,)
         below += (lower * unit,)
         pointer += class_stride
