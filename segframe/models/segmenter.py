@@ -1,5 +1,6 @@
 """The complete network, from raw pixels to logits."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -128,7 +129,7 @@ def _fuse_scales(scales: list[Logits]) -> Logits:
     first = scales[0]
     cells = (first.values.shape[-2], first.values.shape[-1])
     values = [resize(logits.values, cells, logits.aligned_stride) for logits in scales[1:]]
-    return first._replace(values=torch.stack([first.values, *values]).amax(0))
+    return first._replace(values=functools.reduce(torch.maximum, [first.values, *values]))
 
 
 class Normalize(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature
+from segframe.models.ops.memory_format import memory_format
 
 MARGIN = 92  # pixels per side that the unpadded convolutions of encoder and decoder consume, at five stages
 
@@ -62,6 +63,7 @@ class UNetEncoder(Backbone):
 
 def mirrored(images: Tensor) -> Tensor:
     """Return images (N, C, H, W) extended by reflection to the smallest tile whose output covers them."""
+    layout = memory_format(images)
     for dim in (2, 3):
         n = images.shape[dim]
         # Of the coarsest map: the output is 16 * cells - 60 pixels wide. Rounded up without negative numbers, which an
@@ -73,7 +75,7 @@ def mirrored(images: Tensor) -> Tensor:
         period = torch.full_like(position[:1], torch.sym_max(2 * (n - 1), 1))
         position = position.remainder(period)
         images = images.index_select(dim, torch.minimum(position, period - position))
-    return images
+    return images.contiguous(memory_format=layout)
 
 
 def conv_stack(channels: list[int], padded: bool, batch_norm: bool, bias: bool | None = None) -> nn.Sequential:

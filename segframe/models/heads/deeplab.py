@@ -7,6 +7,7 @@ from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
 from segframe.models.heads.base import ConvOfMeans, Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
+from segframe.models.ops.memory_format import memory_format
 
 WIDTH = 256  # channels of ASPP and decoder in both papers
 LOW_LEVEL_WIDTH = 48  # DeepLabV3+ paper, Table 1
@@ -129,7 +130,10 @@ class ImagePooling(ConvOfMeans):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         # Not AdaptiveAvgPool2d: its backward is not deterministic on CUDA.
-        return super().forward(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        # Channels last, so that the gradient is.
+        means = x.permute(0, 2, 3, 1).mean((1, 2))
+        pooled = super().forward(means[..., None, None])
+        return pooled.expand(-1, -1, *x.shape[-2:]).contiguous(memory_format=memory_format(x))
 
 
 def dilations(rates: list[int] | None, output_stride: int, stride: int) -> list[int]:

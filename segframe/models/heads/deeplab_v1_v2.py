@@ -1,5 +1,7 @@
 """Heads of DeepLab v1 (Chen et al., 2015) and v2 (Chen et al., 2018, arXiv:1606.00915)."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from segframe.models.backbones.base import Feature
 from segframe.models.heads.base import Head, require
 from segframe.models.logits import Logits
 from segframe.models.ops.atrous_conv import AtrousConv2d
+from segframe.models.ops.row_bands import working_dtype
 
 
 class DeepLabV2(Head):
@@ -56,4 +59,5 @@ class DeepLabV2(Head):
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         convs = ((name, conv) for name, convs in self.score.items() for conv in convs.children())
         scores = [conv(maps[name]) for name, conv in convs]
-        return Logits(torch.stack(scores).sum(0), size, self.aligned_stride)
+        total = functools.reduce(torch.add, [score.to(working_dtype(score)) for score in scores])
+        return Logits(total, size, self.aligned_stride)

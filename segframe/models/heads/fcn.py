@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
 from segframe.models.heads.base import Head, require
+from segframe.models.heads.upsampling import fit
 from segframe.models.logits import Logits
 
 
@@ -65,11 +66,10 @@ class FCN(Head):
     def forward(self, maps: dict[str, Tensor], size: tuple[int, int]) -> Logits:
         x = self.scored(self.reads[0], maps[self.reads[0]])
         for name, upscore, (own, other) in zip(self.reads[1:], self.upscore, self.crops, strict=False):
-            x = upscore(x)[..., own:, own:]
-            skip = maps[name][..., other:, other:]
+            x, skip = upscore(x), self.scored(name, maps[name])
             # sym_min: an export must not fix in its graph which of the two is smaller.
-            h, w = (torch.sym_min(x.shape[dim], skip.shape[dim]) for dim in (-2, -1))
-            x = x[..., :h, :w] + self.scored(name, skip[..., :h, :w])
+            h, w = (torch.sym_min(x.shape[dim] - own, skip.shape[dim] - other) for dim in (-2, -1))
+            x = fit(x, (h, w), own) + fit(skip, (h, w), other)
         own, missing = self.crops[-1]
         x = self.upscore[-1](x)
         if torch.compiler.is_exporting():  # the same without branches on the size: one graph for all sizes
@@ -78,7 +78,8 @@ class FCN(Head):
                 for n, cells in zip(size, x.shape[-2:], strict=True)
             )
             return Logits(x.index_select(2, rows).index_select(3, columns), size, aligned_stride=None)
-        x = x[..., own : own + size[0] - missing, own : own + size[1] - missing]
+        h, w = (min(n - missing, cells - own) for n, cells in zip(size, x.shape[-2:], strict=True))
+        x = fit(x, (h, w), own)
         # A dilated VGG has no cell for the first pixels: replicate their nearest neighbours' scores.
         right, bottom = size[1] - missing - x.shape[-1], size[0] - missing - x.shape[-2]
         if missing or right or bottom:

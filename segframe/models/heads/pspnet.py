@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from segframe.models.backbones.base import Feature
 from segframe.models.heads.base import ConvOfMeans, Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
+from segframe.models.ops.memory_format import memory_format
 from segframe.models.ops.region_means import region_means
 
 
@@ -52,6 +53,6 @@ class PyramidPooling(nn.Module):
         """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         size = (x.shape[-2], x.shape[-1])
         pooled = zip(self.convs, region_means(x, self.bins), strict=True)
-        levels = [resize(conv(means), size, None) for conv, means in pooled]
+        levels = [resize(conv(means), size, None).contiguous(memory_format=memory_format(x)) for conv, means in pooled]
         fused: Tensor = self.fuse(torch.cat([x, *levels], dim=1))
         return fused

@@ -1,7 +1,5 @@
 """Decoder of SegNet (Badrinarayanan et al., 2017)."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.errors import UserError
@@ -63,9 +61,9 @@ class SegNet(Head):
 
 def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     """Write maxima (N, C, h, w) to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
-    if not (torch.are_deterministic_algorithms_enabled() or torch.jit.is_tracing()):
-        return F.max_unpool2d(x, indices, [2, 2], output_size=[*size])
-    # The same result: CUDA's max_unpool2d has no deterministic form, since overlapping windows could collide, and
-    # TorchScript's tracer refuses its sizes.
-    empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
-    return empty.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
+    # Not max_unpool2d: on CUDA it has no deterministic form, its gradient is not channels-last, and TorchScript's
+    # tracer refuses its sizes.
+    cells, positions = (maps.permute(0, 2, 3, 1).flatten(1, 2) for maps in (x, indices))
+    images, channels = x.shape[:2]
+    written = x.new_zeros(images, size[0] * size[1], channels).scatter(1, positions, cells)
+    return written.view(images, *size, channels).permute(0, 3, 1, 2)

@@ -63,11 +63,11 @@ class UNet(Head):
             if self.padded:
                 x = fit(x, (skip.shape[-2], skip.shape[-1]))
             else:
-                skip = skip[..., crop : crop + x.shape[-2], crop : crop + x.shape[-1]]
+                skip = fit(skip, (x.shape[-2], x.shape[-1]), crop)
             x = conv(torch.cat([skip, x], dim=1))
         x = self.classifier(x)
         if not self.padded:
-            x = x[..., self.begin : self.begin + size[0], self.begin : self.begin + size[1]]
+            x = fit(x, size, self.begin)
         return Logits(x, size, self.aligned_stride)
 
 

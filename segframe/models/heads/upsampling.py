@@ -30,9 +30,13 @@ class Upsampling(nn.Sequential):
         self.channels = in_channels if mode == "bilinear" else out_channels
 
 
-def fit(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crop or zero-pad a map (N, C, h, w) at its far edges to `size`: poolings round differently at odd sizes."""
+def fit(x: Tensor, size: tuple[int, int], start: int = 0) -> Tensor:
+    """Return cells start ... start + size - 1 of a map (N, C, h, w), zeros beyond its far edges.
+
+    Padded by negative numbers rather than sliced: the gradient of a slice is not channels-last.
+    """
     # An export pads always, by 0 where the sizes agree: its graph is for all sizes.
-    if not torch.compiler.is_exporting() and x.shape[-2:] == size:
+    if not torch.compiler.is_exporting() and not start and x.shape[-2:] == size:
         return x
-    return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]))
+    bottom, right = (n + start - cells for n, cells in zip(size, x.shape[-2:], strict=True))
+    return F.pad(x, (-start, right, -start, bottom))

@@ -20,8 +20,8 @@ def region_means(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # which does not know "meta"
         # Channels behind cells, as channels-last maps lie in memory.
         maps = x.to(dtype).permute(0, 2, 3, 1).contiguous()
-        strips = (torch.cat(rows) @ maps.flatten(2)).unflatten(2, maps.shape[2:])
-        levels = [each @ strip for each, strip in zip(columns, strips.split(list(bins), dim=1), strict=True)]
+        strips = (torch.cat(rows) @ maps.flatten(2)).split(list(bins), dim=1)
+        levels = [each @ strip.unflatten(2, maps.shape[2:]) for each, strip in zip(columns, strips, strict=True)]
     return [level.to(x.dtype).permute(0, 3, 1, 2) for level in levels]
 
 

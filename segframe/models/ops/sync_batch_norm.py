@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from segframe.distributed import stacked, total, world
+from segframe.models.ops.memory_format import memory_format
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,7 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance, count = ctx.saved_tensors
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        dy = dy.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        dy = dy.contiguous(memory_format=memory_format(x))
         _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )

@@ -23,6 +23,7 @@ from segframe.models.ops.kernels.upsampling import (
     read_row_shares,
     strip_tiles,
 )
+from segframe.models.ops.memory_format import memory_format
 from segframe.models.ops.targets import Targets
 
 
@@ -53,8 +54,7 @@ class _CrossEntropy(torch.autograd.Function):
         total, weight = _sums(cells, size, aligned_stride, targets, normaliser)
         ctx.save_for_backward(cells, targets.mask, targets.class_weights, normaliser)
         ctx.settings = size, aligned_stride, targets.label_smoothing
-        channels_last = values.is_contiguous(memory_format=torch.channels_last)
-        ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
+        ctx.layout = memory_format(values)
         ctx.mark_non_differentiable(weight)
         return total, weight
 
