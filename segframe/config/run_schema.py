@@ -46,7 +46,7 @@ class TrainerConfig:
     channels_last: bool = False
     fused_optimizer: bool = False
     tf32: bool = False
-    compile: bool = False
+    compile: Any = False
     activation_checkpointing: bool = False
     keep_freed_memory: bool = False
     lightning: dict[str, Any] = field(default_factory=dict)

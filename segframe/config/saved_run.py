@@ -20,6 +20,12 @@ from segframe.errors import UserError
 PATH_KEYS = ("dirpath", "save_dir", "filename", "exclude_batches_path", "tracking_uri")
 """The arguments of callbacks and loggers that name where they write."""
 
+READ_ERRORS = (
+    *(OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException),
+    AssertionError,  # OmegaConf's, for a file of a quoted number
+)
+"""What OmegaConf raises for a file that is no config."""
+
 
 def holds_run(folder: Path) -> bool:
     """Whether a run has written a checkpoint in this folder."""
@@ -58,7 +64,7 @@ def check_saved_run(folder: Path, repeated: Collection[str] = (), trust: Collect
         text = path.read_text(encoding="utf-8")
         config = OmegaConf.load(path)
         plain: Any = OmegaConf.to_container(config)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except READ_ERRORS as error:
         raise UserError(f"{path} cannot be read as a run's config ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is not the config of a run")

@@ -33,6 +33,7 @@ def prepare(
     segmenter.memory_format = torch.channels_last if settings.get("channels_last") else torch.contiguous_format
     # Of convolutions; not of matrix products, by which losses and classes are computed.
     torch.backends.cudnn.allow_tf32 = bool(settings.get("tf32"))
+    torch.backends.cudnn.benchmark = False  # images have many sizes
     if settings.get("keep_freed_memory"):
         keep_freed_memory()
     return segmenter.to(memory_format=segmenter.memory_format).to(device).eval()

@@ -1,6 +1,9 @@
 """The finished config of a run: what depends on data, weights or machine is resolved, then it is read-only."""
 
 import logging
+import os
+import shutil
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from segframe.config.run_schema import TrainConfig, TrainerConfig
 from segframe.config.saved_run import computes
 from segframe.config.validate import did_you_mean, walk
 from segframe.data.base import SegmentationDataset, class_weights
+from segframe.data.build import measure_run
 from segframe.errors import UserError
 from segframe.inference.metrics import best_mode, compute_metrics
 from segframe.inference.prepare import PRECISIONS
@@ -21,11 +25,14 @@ log = logging.getLogger(__name__)
 FEW_IMAGES = 4
 """On one device, up to which trainer.sync_batch_norm=auto synchronizes."""
 
+MANY_STEPS = 20_000
+"""From which on trainer.compile=auto compiles: its minutes are then some per cent of a run, its gain about 20."""
+
 
 def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset, weights: Weights | None) -> DictConfig:
     """The config that config.yaml and every checkpoint hold: read-only, and with references to other settings alone.
 
-    Resolved are precision `auto`, class weights `auto`, `monitor_mode: auto`, what environment variables and other
+    Resolved are precision and compile `auto`, class weights `auto`, `monitor_mode: auto`, what environment variables and other
     resolvers give, and, from `weights` to start from, the normalisation of images. References between settings stay,
     so that a resumed run can change both ends by one.
     """
@@ -36,6 +43,7 @@ def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset,
     finished.resume = finished.output_dir if resumes else None
     finish_trainer(finished.trainer)
     finish_devices(finished.trainer, finished.data.batch_size)
+    finish_compile(finished.trainer, measure_run(finished.trainer, len(train), finished.data.batch_size).total_steps)
     finish_class_weights(finished.loss, train)
     finished.monitor_mode = find_monitor_mode(finished, train.classes)
     if resumes or weights is not None:
@@ -93,6 +101,16 @@ def finish_devices(settings: TrainerConfig, batch_size: int) -> None:
         raise UserError(f"trainer.sync_batch_norm={settings.sync_batch_norm}: it must be auto, true or false")
     if settings.sync_batch_norm == "auto" and devices > 1:
         settings.sync_batch_norm = batch_size <= FEW_IMAGES * devices
+
+
+def finish_compile(settings: TrainerConfig, steps: int) -> None:
+    """Resolve compile `auto` for this machine and a run of so many optimizer steps."""
+    if settings.compile not in ("auto", True, False):
+        raise UserError(f"trainer.compile={settings.compile}: it must be auto, true or false")
+    if settings.compile == "auto":
+        on_gpu = distributed.uses_gpu(settings.accelerator) and find_spec("triton") is not None
+        has_compiler = "CXX" in os.environ or any(map(shutil.which, ("c++", "g++", "clang++")))
+        settings.compile = on_gpu and has_compiler and steps >= MANY_STEPS and not settings.activation_checkpointing
 
 
 def has_fast_bfloat16(accelerator: str) -> bool:

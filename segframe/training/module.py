@@ -28,6 +28,7 @@ from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.ddp import average_statistics, gather_masks
 from segframe.training.parameter_groups import group_parameters
+from segframe.training.performance import for_any_size
 from segframe.training.resume import check_fits
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class SegmentationModule(pl.LightningModule):
         # Reading a DictConfig in each step would take longer than the rest of the bookkeeping.
         self.output_weights = dict(config.output_weights)
         self.first_seed = int(config.seed)
+        self.compiled = config.trainer.compile is True
         self.step_masks: list[Tensor] = []  # of the current optimizer step, see Loss.forward
         self.batch_loss = torch.zeros(())  # of the last training batch, on all devices
         self.confusion = ConfusionMatrix(len(dataset.classes))
@@ -118,7 +120,8 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Count a batch at its original size; returns the predicted classes (N, H, W)."""
         images = batch["image"]
-        with torch.autocast(images.device.type, enabled=False):  # as in evaluate: only the network computes in 16 bits
+        # As in evaluate: only the network computes in 16 bits.
+        with torch.autocast(images.device.type, enabled=False), for_any_size(self.compiled):
             classes, logits = classes_and_logits(self.inference(self.segmenter, images), images)
         self.val_losses.append(self.loss(logits, batch["mask"]))
         self.confusion.update(classes, batch["mask"])

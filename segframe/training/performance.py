@@ -1,6 +1,8 @@
 """Process and network settings that make training fast, lean or deterministic (configs/trainer)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from omegaconf import DictConfig
@@ -13,7 +15,7 @@ from segframe.models.segmenter import Segmenter
 
 
 def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
-    """Apply determinism, TF32, allocator, memory format, synchronized norms, activation checkpointing, compilation.
+    """Apply determinism, cuDNN's settings, allocator, memory format, synchronized norms, checkpointing, compilation.
 
     Before a GPU is used. Parameters keep their names and values.
     """
@@ -26,7 +28,8 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
     if settings.sync_batch_norm is True and distributed.world() > 1:
         synchronize(segmenter, distributed.uses_gpu(settings.accelerator))
     prepare(segmenter, config).train(training)
-    if settings.activation_checkpointing and settings.compile:
+    torch.backends.cudnn.benchmark = not config.deterministic  # after `prepare`, which switches it off
+    if settings.activation_checkpointing and settings.compile is True:
         raise UserError(
             "trainer.compile=true: torch.compile cannot trace activation checkpointing; set "
             "trainer.activation_checkpointing=false, or compile=false"
@@ -38,7 +41,19 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
                 "another one (resnet, vgg, unet, xception), or false"
             )
         segmenter.backbone.activation_checkpointing = True
-    if settings.compile:
+    if settings.compile is True:
         for part in (segmenter.backbone, segmenter.head, segmenter.aux_head):
             if part is not None:
-                part.compile()
+                part.compile(dynamic=False)  # training batches are of one size
+
+
+@contextmanager
+def for_any_size(compiled: bool) -> Iterator[None]:
+    """A context for images of many sizes: a compiled network runs as if it were not, and cuDNN measures no kernels."""
+    measures = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = measures

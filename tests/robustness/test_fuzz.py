@@ -250,6 +250,7 @@ CONFIG = b"backbone:\n  _target_: segframe.models.backbones.ResNet\nseed: 0\ntra
 @profile
 @given(st.binary(max_size=100) | mutated(st.just(CONFIG)) | PLAIN.map(lambda node: json.dumps(node).encode()))
 @example(b"seed: !!python/object/apply:os.system ['true']")
+@example(b'"0"')
 def test_configs_of_runs(folder, content):
     (folder / "config.yaml").write_bytes(content)
     read_or_refuse(check_saved_run, folder)
