@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, default_collate
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 from segframe import distributed
 from segframe.config.machine import num_cores
 from segframe.data.base import SegmentationDataset
+from segframe.data.gpu_copies import COPIED, copied_ahead, wait_for_copy
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
 from segframe.preemption import SIGNALS
@@ -62,12 +64,13 @@ class Loader(DataLoader[dict[str, Any]]):
 class StreamLoader(Loader):
     """The loader of a whole run, which hands out one epoch of `epoch_batches` batches per iteration.
 
-    The epochs share one iterator, so that workers prefetch across their borders.
+    The epochs share one iterator, so that workers prefetch across their borders. With `gpu`, batches are copied there.
     """
 
     batch_sampler: BatchSampler
     epoch_batches: int
     step_batches: int
+    gpu: torch.device | None = None
     _stream: Iterator[Any] | None = None
 
     def __len__(self) -> int:
@@ -78,9 +81,10 @@ class StreamLoader(Loader):
         if self._stream is None:
             self._stream = super().__iter__()
             first = self.batch_sampler.start % self.epoch_batches
-        batches = islice(self._stream, self.epoch_batches - first)
-        alone = self.step_batches == 1 and distributed.world() == 1
-        return batches if alone else with_step_masks(batches, self.step_batches)
+        batches: Iterator[Any] = islice(self._stream, self.epoch_batches - first)
+        if self.step_batches > 1 or distributed.world() > 1:
+            batches = with_step_masks(batches, self.step_batches)
+        return batches if self.gpu is None else copied_ahead(batches, self.gpu)
 
     def state_dict(self) -> dict[str, int]:
         """Return nothing: the position follows from the trainer's step. Without it Lightning warns at a resume."""
@@ -137,7 +141,15 @@ class DataModule(pl.LightningDataModule):
         settings = loader_settings(self.num_workers, self.pin_memory)
         loader = StreamLoader(self.train, batch_sampler=self.sampler, **settings)
         loader.epoch_batches, loader.step_batches = self.epoch_batches, self.step_batches
+        if self.trainer is not None and self.trainer.strategy.root_device.type == "cuda":
+            loader.gpu = self.trainer.strategy.root_device
         return loader
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return a batch on the device; a training batch is there, or on its way."""
+        if COPIED in batch:
+            return wait_for_copy(batch, device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of the validation images."""

@@ -32,7 +32,7 @@ MANY_STEPS = 20_000
 def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset, weights: Weights | None) -> DictConfig:
     """The config that config.yaml and every checkpoint hold: read-only, and with references to other settings alone.
 
-    Resolved are precision and compile `auto`, class weights `auto`, `monitor_mode: auto`, what environment variables and other
+    Resolved are precision, compile, class weights and monitor_mode `auto`, what environment variables and other
     resolvers give, and, from `weights` to start from, the normalisation of images. References between settings stay,
     so that a resumed run can change both ends by one.
     """

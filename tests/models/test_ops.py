@@ -7,7 +7,7 @@ from conftest import PeakElements, agree
 
 from segframe.models.logits import Logits
 from segframe.models.losses.cross_entropy import CrossEntropy
-from segframe.models.ops.bilinear import axis, matrix, resize
+from segframe.models.ops.bilinear import axis, matrix, products, resize
 
 # Cells, pixels, aligned_stride: odd sizes, single cells, cropped and padded ones, several products along each axis,
 # full size, larger than the image.
@@ -44,11 +44,29 @@ def test_interpolation_matrices_resize_as_torch(cells, pixels, aligned_stride):
     x = torch.randn(2, 3, cells, cells + 2, generator=torch.Generator().manual_seed(cells))
     size, cpu = (pixels, pixels + 5), torch.device("cpu")
     rows, columns = (matrix(n, c, aligned_stride, cpu) for n, c in zip(size, x.shape[-2:], strict=True))
-    torch.testing.assert_close(rows @ x @ columns.T, resize(x, size, aligned_stride))
+    resized = resize(x, size, aligned_stride)
+    torch.testing.assert_close(rows @ x @ columns.T, resized)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = products(x.contiguous(memory_format=layout), size, aligned_stride)
+        torch.testing.assert_close(found, resized)
+        assert found.is_contiguous(memory_format=layout)
+        half = x.bfloat16().contiguous(memory_format=layout)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = products(half, size, aligned_stride)
+        torch.testing.assert_close(found, resize(half.float(), size, aligned_stride).bfloat16(), rtol=0.01, atol=1e-6)
     low, high, share = axis(size[0], cells, aligned_stride, cpu)
     assert ((high - low) <= 1).all()
     assert (low.diff() >= 0).all()
     assert 0 <= share.min() <= share.max() <= 1
+
+
+def test_what_is_cached_in_inference_mode_serves_training():
+    x = torch.ones(1, 1, 3, 4, requires_grad=True)
+    with torch.inference_mode():
+        products(x, (71, 73), None)
+    products(x, (71, 73), None).sum().backward()
+    assert x.grad is not None
+    agree(x.grad.sum(), torch.tensor(71.0 * 73))
 
 
 def sample(classes, cells, size, dtype=torch.float32, layout=torch.contiguous_format, seed=0):

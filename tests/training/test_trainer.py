@@ -39,6 +39,11 @@ def test_arguments_are_passed_on():
     assert made._detect_anomaly
     assert made.val_check_interval == 3
     assert made.default_root_dir == config.output_dir
+    with made.profiler.profile("action"), made.profiler.profile("action within"):
+        assert made.profiler.summary() == ""
+    config.trainer.lightning = {"profiler": "simple"}
+    made = trainer.build_trainer(config, trainer.RunLength(10, 5, 3), on_start=lambda trainer: None)
+    assert type(made.profiler).__name__ == "SimpleProfiler"
 
 
 def test_a_task_of_slurm_is_a_run_of_its_own(run, tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segframe.models.ops.memory_format import memory_format
+
 
 def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
     """Return a map (N, C, h, w) resized to `size`, bilinear.
@@ -15,8 +17,9 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
     number: cell i lies on pixel i * aligned_stride. This is `align_corners=True` at sizes of k * stride + 1 (the crops
     of TensorFlow's and Caffe's recipes); at any other size it equals padding the image to such a size.
     """
-    if torch.are_deterministic_algorithms_enabled():
-        return _product(x, size, aligned_stride)
+    # On a GPU, gradients of interpolation and of replication are atomic additions: slow, and not deterministic.
+    if torch.are_deterministic_algorithms_enabled() or (x.is_cuda and x.requires_grad):
+        return products(x, size, aligned_stride)
     if aligned_stride is None:
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
     cells = x.shape[-2:]
@@ -30,11 +33,17 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
     return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), mode="replicate")
 
 
-def _product(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
-    # On a GPU, gradients of interpolation and replication are not deterministic; those of matrix products are.
-    rows, columns = (matrix(*pair, aligned_stride, x.device) for pair in zip(size, x.shape[-2:], strict=True))
+def products(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
+    """Return `resize` as two matrix products, in float32, in the map's memory format."""
+    # torch.compile warns of caches.
+    weights = interpolation if torch.compiler.is_compiling() else matrix
+    rows, columns = (weights(*pair, aligned_stride, x.device) for pair in zip(size, x.shape[-2:], strict=True))
     with torch.autocast(x.device.type, enabled=False):
-        return (rows @ x.float() @ columns.T).to(x.dtype)
+        if memory_format(x) is not torch.channels_last:
+            return (rows @ x.float() @ columns.T).to(x.dtype)
+        cells = x.permute(0, 2, 3, 1).float()
+        wide = (rows @ cells.flatten(2)).unflatten(2, cells.shape[2:])
+        return (columns @ wide).to(x.dtype).permute(0, 3, 1, 2)
 
 
 class Axis(NamedTuple):
@@ -48,8 +57,7 @@ class Axis(NamedTuple):
     """float32 (pixels,), 0 ... 1"""
 
 
-@functools.lru_cache(maxsize=64)
-def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Axis:
+def positions(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Axis:
     """Return the two cells and the weight of every pixel, as in `resize`.
 
     With `aligned_stride`, pixels beyond the last cell repeat it. In float32, in the order of torch's operations, so
@@ -66,9 +74,13 @@ def axis(pixels: int, cells: int, aligned_stride: int | None, device: torch.devi
     return Axis(low, (low + 1).clamp_(max=cells - 1), position - low)
 
 
-@functools.lru_cache(maxsize=64)
-def matrix(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Tensor:
+def interpolation(pixels: int, cells: int, aligned_stride: int | None, device: torch.device) -> Tensor:
     """Return the interpolation as a float32 matrix (pixels, cells)."""
-    low, high, share = axis(pixels, cells, aligned_stride, device)
+    low, high, share = positions(pixels, cells, aligned_stride, device)
     cell = torch.arange(cells, device=device)
     return (low[:, None] == cell) * (1 - share[:, None]) + (high[:, None] == cell) * share[:, None]
+
+
+# A tensor made in inference mode could not be used in training later.
+axis = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(positions))
+matrix = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(interpolation))

@@ -59,11 +59,12 @@ class DivergenceStop(Callback):
         self._pending: deque[tuple[Step, AsyncScalar, Tensor]] = deque()
         self._step: Step | None = None
         self._found_inf: Tensor | None = None
+        self._one = torch.ones(())
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         optimizer = trainer.optimizers[0]
         if module.device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False):
-            self._found_inf = torch.zeros((), device=module.device)
+            self._found_inf, self._one = torch.zeros((), device=module.device), torch.ones((), device=module.device)
             optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
@@ -76,7 +77,8 @@ class DivergenceStop(Callback):
         self._pending.append((self._step, AsyncScalar(module.batch_loss), loss.detach()))
         self.check(trainer, module)
         if self._found_inf is not None:
-            torch.maximum(self._found_inf, (~module.batch_loss.isfinite()).float(), out=self._found_inf)
+            # torch.amp.GradScaler's kernel, which sets the flag and multiplies by 1; public operators take seven.
+            torch._amp_foreach_non_finite_check_and_unscale_([module.batch_loss], self._found_inf, self._one)
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
         self.check(trainer, module, wait=True)
