@@ -1,5 +1,7 @@
 """The rules of plans on synthetic facts."""
 
+from functools import partial
+
 import pytest
 
 from segframe.analysis.planning import crop_rules, network_rules, run_rules
@@ -77,18 +79,37 @@ def test_weights_and_what_they_were_trained_with():
 
 
 def test_narrow_objects_get_a_head_of_full_detail():
-    assert network_rules.choose_head(DATA).value == "deeplabv3plus"
-    assert network_rules.choose_head(small([a_class("ground", 0.97), a_class("crack", 0.03, 2.5)])).value == "unet"
-    one_of_three = [*CLASSES[:2], a_class("pole", 0.1, 2.0)]
-    assert network_rules.choose_head(small(one_of_three)).value == "deeplabv3plus"
-    assert network_rules.choose_head(small([a_class("only", 1.0)])).value == "deeplabv3plus"
+    def choose(data):
+        return value_of(network_rules.choose_head(data, CPU, pretrained=False), "head")
+
+    assert choose(DATA) == "deeplabv3plus"
+    assert choose(small([a_class("ground", 0.97), a_class("crack", 0.03, 2.5)])) == "unet"
+    assert choose(small([*CLASSES[:2], a_class("pole", 0.1, 2.0)])) == "deeplabv3plus"
+    assert choose(small([a_class("only", 1.0)])) == "deeplabv3plus"
+
+
+def test_what_imagenet_weights_change():
+    heads = [network_rules.choose_head(DATA, machine, pretrained=True) for machine in (CPU, GPU)]
+    assert [value_of(head, "head") for head in heads] == ["upernet", "upernet"]
+    assert [value_of(head, "head.channels") for head in heads] == [128, None]
+    assert network_rules.choose_loss(DATA, pretrained=True).value == "sum"
+    rates = run_rules.choose_learning_rate("adamw", 8, 2000, pretrained=True)
+    assert (value_of(rates, "optimizer.lr"), value_of(rates, "backbone.lr_multiplier")) == (0.002, 0.5)
+    average = run_rules.choose_average(2000, pretrained=True)
+    assert value_of(average, "callbacks") == "ema"
+    assert value_of(average, "callbacks.average.decay") == 0.995
+    assert value_of(average, "callbacks.average.update_starting_at_step") == 200
+    assert run_rules.choose_average(200, pretrained=True) == []
+    assert run_rules.choose_average(2000, pretrained=False) == []
 
 
 def test_a_rare_foreground_adds_dice():
-    assert network_rules.choose_loss(small([a_class("no", 0.99), a_class("yes", 0.01)])).value == "cross_entropy_dice"
-    assert network_rules.choose_loss(small([a_class("no", 0.7), a_class("yes", 0.3)])).value == "cross_entropy"
-    assert network_rules.choose_loss(small([a_class("no", 1.0), a_class("yes", 0.0, 0.0)])).value == "cross_entropy"
-    assert network_rules.choose_loss(DATA).value == "cross_entropy"
+    for pretrained in (False, True):
+        choose = partial(network_rules.choose_loss, pretrained=pretrained)
+        assert choose(small([a_class("no", 0.99), a_class("yes", 0.01)])).value == "cross_entropy_dice"
+        assert choose(small([a_class("no", 0.7), a_class("yes", 0.3)])).value == "cross_entropy"
+        assert choose(small([a_class("no", 1.0), a_class("yes", 0.0, 0.0)])).value == "cross_entropy"
+    assert network_rules.choose_loss(DATA, pretrained=False).value == "cross_entropy"
 
 
 def test_the_faster_precision():
@@ -196,7 +217,7 @@ def test_the_length_fits_into_the_budget():
 
 
 def test_learning_rates_follow_the_batch():
-    choose = run_rules.choose_learning_rate
+    choose = partial(run_rules.choose_learning_rate, pretrained=False)
     assert [value_of(choose("adamw", images, 2000), "optimizer.lr") for images in (2, 8, 32)] == [0.0005, 0.001, 0.002]
     assert [value_of(choose("sgd", images, 2000), "optimizer.lr") for images in (8, 16)] == [0.005, 0.01]
     assert value_of(choose("rmsprop", 8, 2000), "optimizer.lr") is None

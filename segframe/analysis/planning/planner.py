@@ -50,14 +50,15 @@ class Planner:
         """Decide what a network is made of, and how it is trained apart from sizes and length."""
         draft, data = self.draft, self.data
         draft.add(network_rules.choose_backbone(data, self.machine, has_imagenet_weights))
-        draft.add(network_rules.choose_head(data))
         backbone = draft.config.backbone
         if backbone.get("weights", "imagenet") in ("imagenet", None):
             draft.add(network_rules.choose_weights(data, backbone.get("variant", ""), has_imagenet_weights))
         backbone = draft.config.backbone
         draft.add(*network_rules.choose_normalization(data, backbone.get("variant", ""), backbone.get("weights")))
+        self.pretrained = backbone.get("weights") is not None
+        draft.add(*network_rules.choose_head(data, self.machine, self.pretrained))
         draft.add(
-            network_rules.choose_loss(data),
+            network_rules.choose_loss(data, self.pretrained),
             Decision("optimizer", "adamw", "needs little tuning (Loshchilov & Hutter, 2019)"),
             Decision("scheduler", "poly", "DeepLab's, to the end of the run"),
         )
@@ -114,7 +115,8 @@ class Planner:
         )
         steps = measure_run(trainer, data.train_images, draft.config.data.batch_size).total_steps
         optimizer = draft.config.optimizer._target_.rpartition(".")[2].lower()
-        draft.add(*run_rules.choose_learning_rate(optimizer, images, steps))
+        draft.add(*run_rules.choose_learning_rate(optimizer, images, steps, self.pretrained))
+        draft.add(*run_rules.choose_average(steps, self.pretrained))
         draft.add(*run_rules.choose_augmentation(data, self.step.size, steps * images / data.train_images))
         draft.add(*run_rules.choose_sampling(data, self.step.size, images))
         return length._replace(steps=steps)

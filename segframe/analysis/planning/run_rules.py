@@ -98,10 +98,16 @@ def choose_length(data: DataFacts, step_seconds: float, images: int, validation:
     return Length(every * count, every, reason, f"{count} validation{'s' * (count > 1)} of {validation:.0f} s")
 
 
-def choose_learning_rate(optimizer: str, images: int, steps: int) -> list[Decision]:
+def choose_learning_rate(optimizer: str, images: int, steps: int, pretrained: bool) -> list[Decision]:
     """Choose learning rate and warm-up for Adam, AdamW and SGD. `images`: number of images per optimizer step."""
     decisions = []
-    if optimizer in ("adamw", "adam"):
+    if optimizer in ("adamw", "adam") and pretrained:
+        lr = round_to_two(2e-3 * sqrt(images / 8))
+        decisions += [
+            Decision("optimizer.lr", lr, "0.002 at 8 images per step, by the root of the batch"),
+            Decision("backbone.lr_multiplier", 0.5, "its weights are not random"),
+        ]
+    elif optimizer in ("adamw", "adam"):
         lr = round_to_two(1e-3 * sqrt(images / 8))
         decisions.append(Decision("optimizer.lr", lr, "0.001 at 8 images per step, by the root of the batch"))
     elif optimizer == "sgd":
@@ -110,6 +116,18 @@ def choose_learning_rate(optimizer: str, images: int, steps: int) -> list[Decisi
         decisions.append(Decision("optimizer.lr", lr, reason))
     warmup = min(1500, max(1, steps // 20))
     return [*decisions, Decision("scheduler.warmup_steps", warmup, "a twentieth of the steps, 1500 at most")]
+
+
+def choose_average(steps: int, pretrained: bool) -> list[Decision]:
+    """Return the moving average of the weights, of the last tenth of the steps and not of the first."""
+    if not pretrained or steps < FEWEST_STEPS:
+        return []
+    decay = 1 - round_to_two(10 / steps)
+    return [
+        Decision("callbacks", "ema", "validates and saves an average of the weights"),
+        Decision("callbacks.average.decay", decay, f"mostly the last {1 / (1 - decay):,.0f} of {steps:,} steps"),
+        Decision("callbacks.average.update_starting_at_step", steps // 10, "a tenth of the steps"),
+    ]
 
 
 def round_to_two(value: float) -> float:
