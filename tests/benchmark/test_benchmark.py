@@ -7,10 +7,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmark import images, measure, networks, peers, pipelines, report, runner
+from benchmark.roofline import Ceilings, Roofline
 from benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, Target, judge
-from benchmark.rows import GROUPS, data, ops
+from benchmark.rows import GROUPS, data, gpu, ops
 from segframe.errors import UserError
 
 CPU = torch.device("cpu")
@@ -163,6 +165,32 @@ def test_results_of_operations_agree(group, setup, monkeypatch):
     assert not found.differs
     assert not found.missing
     assert len(found.seconds["segframe"]) == 1
+
+
+def test_steps_and_their_roofline(setup, monkeypatch):
+    monkeypatch.setattr(Setup, "rounds", 1)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: None)
+    words = ("backbone=resnet18", "head=fcn")
+    found = gpu.measure_steps(setup, 2, words, {"a convolution": lambda: nn.Conv2d(3, 5, 1)}, 32, 5)
+    assert found.seconds.keys() == {"segframe", "segframe, compiled", "a convolution"}
+    assert 0 < found.metrics["segframe"]["share of the roofline"] < 1
+    assert found.metrics["a convolution"]["images/s"] > 0
+
+
+def test_the_roofline_takes_the_longer_of_work_and_traffic():
+    """A grouped convolution of 8 to 12 channels in 2 groups, its gradients, and a sum."""
+    x, weight = torch.ones(2, 8, 5, 5, requires_grad=True), torch.ones(12, 4, 3, 3, requires_grad=True)
+    products = 2 * (2 * 12 * 5 * 5) * (4 * 3 * 3)
+    with Roofline(Ceilings(flops=1.0, bandwidth=1e30)) as roofline:
+        y = nn.functional.conv2d(x, weight, padding=1, groups=2)
+    assert roofline.seconds == roofline.flops == products
+    with Roofline(Ceilings(flops=1.0, bandwidth=1e30)) as roofline:
+        y.sum().backward()
+    assert roofline.flops == 2 * products
+    a, b = torch.ones(100), torch.ones(100)
+    with Roofline(Ceilings(flops=1.0, bandwidth=1.0)) as roofline:
+        (a + b).view(10, 10)
+    assert roofline.seconds == 4 * 100 * 3  # bytes of two operands and the sum
 
 
 def test_program(run, tmp_path):

@@ -1,16 +1,14 @@
-"""Rows for GPUs: training throughput at 513x513 (512x512 against smp), batch 16."""
+"""Rows for GPUs: training throughput at 513x513 (512x512 against smp) and 768x768, batch 16."""
 
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from benchmark import peers
-from benchmark.measure import compare, interleaved
+from benchmark.measure import Call, compare, interleaved
 from benchmark.networks import (
     autocast,
     batch_of,
@@ -21,87 +19,99 @@ from benchmark.networks import (
     prepare_training,
     training_step,
 )
+from benchmark.roofline import Roofline, measure_ceilings
 from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
-from segframe.models.segmenter import Segmenter
 
-NUM_CLASSES = 21
+COMPILED = "segframe, compiled"
+TARGET = Target(time=1 / 1.5)
+"""One and a half times the peers' images per second."""
 
 
 def throughput(
-    words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int
+    words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int, num_classes: int
 ) -> Callable[[Setup], Measured]:
-    """Training steps of a network and of a peer's, with images per second and the share of the device's peak FLOPs."""
+    """Training steps of a network, also compiled, and of a peer's, with images per second and share of the roofline."""
 
     def measure(setup: Setup) -> Measured:
         if setup.device.type != "cuda":
             raise NotMeasurable("needs a GPU")
-        batch, dtype = setup.pick(16, 4), precision_of(setup.device)
-        images, mask = batch_of(setup, batch, size, NUM_CLASSES)
-        config, segmenter = network(setup, NUM_CLASSES, *words)
-        flops = 3 * forward_flops(segmenter, images[:1])
-
-        def ours() -> Callable[[], object]:
-            context = prepare_training(config, segmenter, setup.device, dtype)
-            loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
-            return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
-
-        def theirs() -> Callable[[], object]:
-            model = make_peer().to(setup.device).train()
-            return peers.peer_step(model, images, mask, autocast(setup.device, dtype))
-
-        found = compare(setup, {SEGFRAME: ours, peer: theirs})
-        peak = matmul_flops(setup, dtype)
-        metrics = {}
-        for name, seconds in found.seconds.items():
-            speed = batch / statistics.median(seconds)
-            metrics[name] = {"images/s": speed}
-            if name == SEGFRAME:
-                metrics[name] |= {"share of peak FLOPs": speed * flops / peak, "GFLOPs an image": flops / 1e9}
-        note = (
-            f"batch {batch} at {size}, {dtype}; FLOPs: 3 x forward; peak: a matrix product's, {peak / 1e12:.0f} TFLOP/s"
-        )
-        return replace(found, metrics=metrics, note=note)
+        return measure_steps(setup, setup.pick(16, 4), words, {peer: make_peer}, size, num_classes)
 
     return measure
 
 
-def forward_flops(segmenter: Segmenter, images: Tensor) -> int:
-    """FLOPs of the forward pass (backward takes twice as many; counters overestimate it for grouped convolutions)."""
-    segmenter.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        segmenter.outputs(images)
-    segmenter.train()
-    return counter.get_total_flops()
+def measure_steps(
+    setup: Setup,
+    batch: int,
+    words: tuple[str, ...],
+    others: dict[str, Callable[[], nn.Module]],
+    size: int,
+    num_classes: int,
+) -> Measured:
+    """Measure training steps of a network and of other projects' networks on the same batch."""
+    dtype = precision_of(setup.device)
+    images, mask = batch_of(setup, batch, size, num_classes)
+
+    def ours(compiled: bool) -> Callable[[], Call]:
+        def make() -> Call:
+            config, segmenter = network(setup, num_classes, *words, f"trainer.compile={compiled}")
+            context = prepare_training(config, segmenter, setup.device, dtype)
+            loss, optimizer = loss_of(config, setup), optimizer_of(config, segmenter)
+            return lambda: training_step(segmenter, loss, optimizer, images, mask, context)
+
+        return make
+
+    def theirs(make_model: Callable[[], nn.Module]) -> Callable[[], Call]:
+        def make() -> Call:
+            model = make_model().to(setup.device).train()
+            return peers.peer_step(model, images, mask, autocast(setup.device, dtype))
+
+        return make
+
+    makers = {SEGFRAME: ours(compiled=False), COMPILED: ours(compiled=True)}
+    found = compare(setup, makers | {name: theirs(model) for name, model in others.items()})
+    ceilings = measure_ceilings(
+        lambda call: statistics.median(interleaved({"call": call}, setup)["call"]), setup.device, dtype
+    )
+    step = ours(compiled=False)()
+    step()  # the optimizer's state
+    with Roofline(ceilings) as roofline:
+        step()
+    metrics = {}
+    for name, seconds in found.seconds.items():
+        second = statistics.median(seconds)
+        metrics[name] = {"images/s": batch / second, "share of the roofline": roofline.seconds / second}
+    note = (
+        f"batch {batch} at {size}, {num_classes} classes, {dtype}; roofline: {1e3 * roofline.seconds:.3g} ms of "
+        f"segframe's operators at {ceilings.flops / 1e12:.3g} TFLOP/s and {ceilings.bandwidth / 1e9:.4g} GB/s"
+    )
+    return replace(found, metrics=metrics, note=note)
 
 
-def matmul_flops(setup: Setup, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product."""
-    n = 8192
-    a, b = (torch.randn(n, n, device=setup.device, dtype=dtype) for _ in range(2))
-    return 2 * n**3 / statistics.median(interleaved({"matmul": lambda: a @ b}, setup)["matmul"])
+def row(
+    name: str,
+    words: tuple[str, ...],
+    peer: str,
+    make_peer: Callable[[int], nn.Module],
+    size: int = 513,
+    num_classes: int = 21,
+) -> Group:
+    """The rows of a network, as it is and compiled."""
+    rows = (Row(name, peer, TARGET), Row(f"{name}_compiled", peer, TARGET, ours=COMPILED))
+    return Group(rows, throughput(words, peer, partial(make_peer, num_classes), size, num_classes))
 
 
-def row(name: str, words: tuple[str, ...], peer: str, make_peer: Callable[[], nn.Module], size: int = 513) -> Group:
-    """The row of a network, without a target."""
-    return Group((Row(name, peer, Target()),), throughput(words, peer, make_peer, size))
+def deeplabv3plus(name: str, depth: int, size: int, num_classes: int) -> Group:
+    """The rows of DeepLabV3+ with smp's decoder; smp's networks take multiples of 16."""
+    words = (f"backbone=resnet{depth}", "head=deeplabv3plus", "head.num_convs=1")
+    return row(name, words, "smp", partial(peers.smp_network, f"resnet{depth}"), size, num_classes)
 
 
 GROUPS = (
-    row("gpu_fcn8s", ("model=fcn8s",), "torchvision's VGG-16", lambda: peers.PlainFCN8s(NUM_CLASSES)),
-    row(
-        "gpu_deeplabv3_r50",
-        ("backbone=resnet50", "head=deeplabv3"),
-        "torchvision",
-        lambda: peers.TorchvisionNetwork(NUM_CLASSES),
-    ),
-    *(
-        row(
-            f"gpu_deeplabv3plus_r{depth}",
-            (f"backbone=resnet{depth}", "head=deeplabv3plus", "head.num_convs=1"),  # as smp's decoder
-            "smp",
-            partial(peers.smp_network, f"resnet{depth}", NUM_CLASSES),
-            512,  # smp's networks take multiples of 16
-        )
-        for depth in (50, 101)
-    ),
+    row("gpu_fcn8s", ("model=fcn8s",), "torchvision's VGG-16", peers.PlainFCN8s),
+    row("gpu_deeplabv3_r50", ("backbone=resnet50", "head=deeplabv3"), "torchvision", peers.TorchvisionNetwork),
+    deeplabv3plus("gpu_deeplabv3plus_r50", 50, 512, 21),
+    deeplabv3plus("gpu_deeplabv3plus_r50_150", 50, 512, 150),
+    deeplabv3plus("gpu_deeplabv3plus_r101", 101, 512, 21),
+    deeplabv3plus("gpu_deeplabv3plus_r101_768", 101, 768, 19),
 )
