@@ -8,6 +8,8 @@ import numpy as np
 
 GREY = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in luma (ITU-R BT.601, as in OpenCV)."""
+_GREY_AXIS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+"""The cross product with the unit vector (1, 1, 1), as a matrix."""
 
 
 class ColorMatrixJitter(A.ColorJitter):
@@ -33,14 +35,13 @@ class ColorMatrixJitter(A.ColorJitter):
         """Return the jittered image (H, W, C), uint8 or uint16."""
         if img.shape[2] != 3:
             return _jitter_bands(img, brightness, contrast, order)
-        mean = np.array([*cv2.mean(img)[:3], 1])
         colors = np.eye(3, 4)
         for step in order:
             match step:
                 case 0:
                     colors *= brightness
-                case 1:
-                    pivot = GREY @ colors @ mean
+                case 1 if contrast != 1:
+                    pivot = GREY @ colors @ [*cv2.mean(img)[:3], 1]
                     colors *= contrast
                     colors[:, 3] += (1 - contrast) * pivot
                 case 2:
@@ -60,5 +61,4 @@ def _jitter_bands(img: np.ndarray, brightness: float, contrast: float, order: li
 def _rotate_hue(turns: float) -> np.ndarray:
     # Rodrigues' rotation about (1, 1, 1), from red to green to blue.
     angle = 2 * np.pi * turns
-    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * axis @ axis
+    return np.eye(3) + np.sin(angle) * _GREY_AXIS + (1 - np.cos(angle)) * _GREY_AXIS @ _GREY_AXIS

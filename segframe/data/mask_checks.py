@@ -82,7 +82,7 @@ def check_item(labels: LabelTable, image: np.ndarray, mask: np.ndarray) -> np.nd
         )
     if not np.issubdtype(mask.dtype, np.integer):
         raise UserError(f"the mask is {mask.dtype}; leave out the transform that computes with it")
-    is_byte = mask.min() >= 0 and mask.max() <= IGNORE_INDEX
+    is_byte = mask.dtype == np.uint8 or (mask.min() >= 0 and mask.max() <= IGNORE_INDEX)
     if not is_byte or _exceeds(mask.astype(np.uint8, copy=False), labels):
         values = np.unique(mask)
         wrong = values[((values < 0) | (values >= len(labels.classes))) & (values != IGNORE_INDEX)]

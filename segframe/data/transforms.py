@@ -32,8 +32,8 @@ class Transform:
         for step in steps:
             if not isinstance(step, Step):
                 raise UserError(f"a transform is {step!r}: every entry must be an albumentations transform")
-        # SegmentationDataset.read has checked the shapes.
-        self.compose = A.Compose(list(steps), is_check_shapes=False)
+        # Compose prepares nested ones; __call__ does its work for images and masks.
+        self.compose = A.Compose(list(steps))
         for inner in _walk(self.compose):
             # The usual default, 0, would label the corners of a rotated image as class 0; None does not change masks.
             if getattr(inner, "fill_mask", None) is not None:
@@ -52,9 +52,13 @@ class Transform:
         if self.may_write and not (image.flags.writeable and mask.flags.writeable):
             image, mask = image.copy(), mask.copy()
         # One stream for all steps: with a seed per step all would draw the same numbers.
-        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        stream = random.Random(seed)
+        self.compose.set_random_state(np.random.default_rng(seed), stream)
+        stream.random()  # as Compose draws whether it applies any step
+        result: dict[str, Any] = {"image": image, "mask": mask}
         try:
-            result = self.compose(image=image, mask=mask)
+            for step in self.compose.transforms:
+                result = step(**result)
         except (UserError, MemoryError):
             raise
         except Exception as error:
@@ -96,7 +100,8 @@ class Span(NamedTuple):
 
     def nearest(self) -> np.ndarray:
         """Return the source pixel, counted from `start`, at the centre of each pixel of the window."""
-        return (2 * (self.skipped + np.arange(self.kept)) + 1) * self.side // (2 * self.scaled)
+        first, step = (2 * self.skipped + 1) * self.side, 2 * self.side
+        return np.arange(first, first + self.kept * step, step) // (2 * self.scaled)
 
 
 class RandomScaleCrop(A.DualTransform):
@@ -152,16 +157,18 @@ class RandomScaleCrop(A.DualTransform):
             factor = smallest + self.step * self.py_random.randint(0, int((largest - smallest) / self.step + 1e-6))
         sides = [(side, max(1, round(side * factor))) for side in (height, width)]
         mask = data.get("mask")
+        window = None
         for _ in range(1 + REDRAWS):
             centre = (None, None) if mask is None else self._rare_pixel(mask) or (None, None)
             rows, cols = (self._span(*side, size, at) for side, size, at in zip(sides, self.size, centre, strict=True))
             spans = rows, cols
             if self.max_class_share is None or mask is None:
                 break
-            counts = class_counts(self.apply_to_mask(mask, spans=spans))
+            window = self.apply_to_mask(mask, spans=spans)
+            counts = class_counts(window)
             if counts.sum() > 0 and counts.max() <= self.max_class_share * counts.sum():
                 break
-        return {"spans": spans}
+        return {"spans": spans, "window": window}
 
     def _rare_pixel(self, mask: np.ndarray) -> tuple[int, int] | None:
         """Draw whether a window is placed by a class, and the pixel that it is placed by."""
@@ -210,21 +217,27 @@ class RandomScaleCrop(A.DualTransform):
             raise UserError(f"fill={list(fill)} of RandomScaleCrop: the images have {img.shape[2]} channels")
         # OpenCV takes four channels at most.
         padded = np.empty((*self.size, img.shape[2]), img.dtype)
-        padded[0] = fill
-        padded[1:] = padded[0]  # whole rows; pixel by pixel takes 25 times as long
+        row = np.empty_like(padded[0])
+        row[:] = fill  # copied row by row; pixel by pixel takes 25 times as long
         padded[: rows.kept, : cols.kept] = part
+        padded[: rows.kept, cols.kept :] = row[cols.kept :]
+        padded[rows.kept :] = row
         return padded
 
-    def apply_to_mask(self, mask: np.ndarray, *args: Any, spans: tuple[Span, Span], **params: Any) -> np.ndarray:
-        """Return the window of the mask scaled by nearest neighbour (exact centres), (*size)."""
+    def apply_to_mask(
+        self, mask: np.ndarray, *args: Any, spans: tuple[Span, Span], window: np.ndarray | None = None, **params: Any
+    ) -> np.ndarray:
+        """Return the window of the mask scaled by nearest neighbour (exact centres), (*size), if there is none yet."""
+        if window is not None:
+            return window
         rows, cols = spans
         part = mask[rows.start : rows.stop, cols.start : cols.stop]
         # Selecting columns takes four times as long as selecting rows: transpose and select rows.
         if rows.scaled < rows.side:  # select rows first if that reduces the work
-            part = part[rows.nearest()]
-        part = cv2.transpose(cv2.transpose(part)[cols.nearest()])
+            part = part.take(rows.nearest(), axis=0)
+        part = cv2.transpose(cv2.transpose(part).take(cols.nearest(), axis=0))
         if rows.scaled >= rows.side:
-            part = part[rows.nearest()]
+            part = part.take(rows.nearest(), axis=0)
         bottom, right = self.size[0] - rows.kept, self.size[1] - cols.kept
         if not bottom and not right:
             return part
