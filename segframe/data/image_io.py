@@ -1,32 +1,23 @@
 """Reading of image and mask files: all modes and bit depths, EXIF orientation, limits on size."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from torchvision.io import ImageReadMode
 
 from segframe.data.band_files import BandFile, mask_type, open_bands
 from segframe.data.file_listing import check_file
 from segframe.data.pixel_format import RGB, PixelFormat, fit
+from segframe.data.quick_decoding import MAX_BYTES, MAX_PIXELS, decode_jpeg, decode_palette_png
 from segframe.errors import UserError
 
-MAX_PIXELS = 178_956_970
-"""Maximum number of pixels, checked in the header before memory is allocated.
-
-This is Pillow's limit (2 x 89,478,485; 0.5 GB as RGB): a file of a few bytes can claim any size. It is checked here
-because not all files are read by Pillow, which also warns from half of it on.
-"""
-Image.MAX_IMAGE_PIXELS = None
-MAX_BYTES = 8 * MAX_PIXELS
-"""Maximum size of a file, and of its pixels: four channels of 16 bits without compression."""
+Image.MAX_IMAGE_PIXELS = None  # checked here, because Pillow warns from half of it on
 
 COLOURS = np.uint32
 """dtype of raw colour-coded masks, 0xRRGGBB; index masks are uint8 or uint16."""
@@ -88,13 +79,10 @@ def read_image(path: Path, pixels: PixelFormat = RGB, keep_alpha: bool = True) -
     channels (alpha) beyond grey or RGB are left out. UserError if the file cannot be read, or if anything else would be
     lost or invented: bits, channels, further pictures. `keep_alpha` false: alpha that is not constant is left out too.
     """
+    if pixels == RGB and (decoded := decode_jpeg(path)) is not None:
+        return fit(path, decoded, pixels)
     with _opened(path) as image:
-        if isinstance(image, BandFile):
-            values = _upright(image.read(), image.orientation)
-        elif image.format in ("JPEG", "MPO") and pixels == RGB:
-            values = _decode_jpeg(path, image)
-        else:
-            values = _decode(path, image)
+        values = _upright(image.read(), image.orientation) if isinstance(image, BandFile) else _decode(path, image)
     values = values if values.ndim == 3 else values[..., None]
     if not keep_alpha and values.shape[2] in (2, 4):
         values = values[..., :-1]
@@ -113,15 +101,6 @@ def as_values(image: Image.Image | np.ndarray, pixels: PixelFormat = RGB) -> np.
     if values.ndim != 3 or not values.size:
         raise UserError(f"the array has the shape {values.shape}: give an image as (H, W, channels), or a list of them")
     return fit("the image", values, pixels)
-
-
-def _decode_jpeg(path: Path, image: ImageFile) -> np.ndarray:
-    # The same pixels as Pillow's in half of the time (large images: a quarter). torchvision.io.decode_jpeg calls this
-    # operator and warns that it will be removed: then Pillow reads all JPEGs, as it reads unusual ones now.
-    with suppress(RuntimeError, AttributeError):
-        data = torch.from_numpy(np.fromfile(path, np.uint8))
-        return torch.ops.image.decode_jpeg(data, ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
-    return np.array(_upright_image(image).convert("RGB"))
 
 
 def _decode(path: Path, opened: ImageFile) -> np.ndarray:
@@ -165,6 +144,8 @@ def read_raw(path: Path) -> np.ndarray:
 
     Grey and palette images of 1 to 16 bits give indices, uint8 or uint16; RGB and RGBA give colours, see COLOURS.
     """
+    if (indices := decode_palette_png(path)) is not None:
+        return indices
     with _opened(path, bands=False) as opened:
         assert isinstance(opened, ImageFile)
         stored = _stored_mode(opened)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segframe.data.image_io import MAX_PIXELS
+from segframe.data.quick_decoding import MAX_PIXELS
 from segframe.errors import UserError
 
 MAX_COORDINATE = 1e6
