@@ -5,10 +5,11 @@ import os
 import signal
 
 import pytest
+import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from segframe.data import Shapes
-from segframe.data.datamodule import Loader, image_loader
+from segframe.data.datamodule import Loader, image_loader, loader_settings
 from segframe.errors import UserError, translate_errors
 from segframe.preemption import SIGNALS
 
@@ -28,6 +29,26 @@ def test_death_of_a_worker(monkeypatch):
     with pytest.raises(UserError, match=r"worker exited unexpectedly.*data.num_workers=0"), translate_errors():
         list(image_loader(dataset, 2))
     assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+class FloatShapes(Shapes):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return item | {"image": item["image"].float().contiguous() / 3}  # not channels last
+
+
+@pytest.mark.parametrize("kind", [Shapes, FloatShapes])
+def test_workers_write_batches_into_shared_memory(kind):
+    dataset = kind(split="val", size=32, num_images={"val": 6})
+    usual, shared = (
+        list(Loader(dataset, batch_size=4, **loader_settings(workers, pin_memory=False))) for workers in (0, 1)
+    )
+    for expected, found in zip(usual, shared, strict=True):
+        for name in ("image", "mask"):
+            assert found[name].is_shared()
+            assert found[name].dtype == expected[name].dtype
+            assert found[name].stride() == expected[name].stride()
+            assert torch.equal(found[name], expected[name])
 
 
 class BlockedSignalsShapes(Shapes):
