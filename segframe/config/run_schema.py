@@ -19,6 +19,7 @@ class DataConfig:
     num_workers: int | None = None
     cache: str | None = None
     cache_dir: str | None = None
+    cache_limit: float | None = None
     channels: int = 3
     max_value: int = 255
     weights: str | None = None

@@ -39,7 +39,7 @@ def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, Segmentatio
                 f"data.dataset.classes=[{','.join(train.classes)}]"
             )
         if data.cache is not None:
-            add_caches([train, val], data.cache, data.cache_dir)
+            add_caches([train, val], data.cache, data.cache_dir, data.cache_limit)
         return train, val
 
 

@@ -27,7 +27,7 @@ class Cache:
     """The decoded images and masks of one split; each is stored by the worker that reads it first.
 
     Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, C) and mask (H, W) of uint8.
-    Samples whose files have changed are read again, and stored unless they exceed the reserved bytes.
+    Samples whose files have changed are read again. Samples larger than the bytes reserved for them are not stored.
     `file` None: the buffer is memory.
     """
 

@@ -24,16 +24,26 @@ MAGIC = b"segframe decoded samples, 3".ljust(HEADER_BYTES - 32)
 MFD_CLOEXEC = 1  # sys/mman.h
 
 
-def add_caches(datasets: Sequence[SegmentationDataset], kind: str, folder: str | None) -> None:
+def add_caches(
+    datasets: Sequence[SegmentationDataset], kind: str, folder: str | None, limit: float | None = None
+) -> None:
     """Give datasets a cache: `kind` "ram", or "disk" in the folder (None: .segframe below root).
 
-    All processes of a machine share it, and all call this. UserError if there is not enough space for all caches.
+    `limit`: GB of "ram" for all of them; samples beyond it are read from their files. All processes of a machine share
+    the caches, and all call this. UserError if there is not enough space.
     """
     if kind not in ("ram", "disk"):
         raise UserError(f"data.cache={kind}: it is ram, disk or null")
+    if limit is not None and (kind != "ram" or not limit > 0):
+        raise UserError(f"data.cache_limit={limit}: it must be above 0, and data.cache=ram; set data.cache_limit=null")
     stores = [Store(dataset) for dataset in datasets]
     # Training and validation may be the same split.
     different = list({store.name: store for store in stores}.values())
+    if limit is not None:
+        left = limit * 1e9
+        for store in different:
+            store.shorten(left)
+            left -= store.size
     location = Path(folder) if folder is not None else datasets[0].root / ".segframe"
     caches = _make_in_memory(different) if kind == "ram" else _make_on_disk(different, location.expanduser())
     found = dict(zip((store.name for store in different), caches, strict=True))
@@ -53,8 +63,6 @@ class Store:
         index["reserved"] = [
             _round_to_pages((1 + dataset.pixels.pixel_bytes) * header.height * header.width) for header in headers
         ]
-        ends = _round_to_pages(HEADER_BYTES + index.nbytes) + np.cumsum(index["reserved"])
-        index["start"] = ends - index["reserved"]
         paths = [os.path.abspath(path) for sample in dataset.samples for path in (sample.image, sample.mask)]
         labels = dataset.labels
         settings = dataset.pixels, dataset.classes, paths, labels.palette, labels.listed_colours, labels.other
@@ -63,9 +71,20 @@ class Store:
         )
         digest = sha256(identity).digest()
         self.num_samples, self.pixels = len(index), dataset.pixels
-        self.size = int(ends[-1])
-        self.head = MAGIC + digest + index.tobytes()
         self.name = f"{kind.__name__.lower()}_{dataset.split}_{digest.hex()[:12]}"
+        self.begin, self.index = MAGIC + digest, index
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        ends = _round_to_pages(HEADER_BYTES + self.index.nbytes) + np.cumsum(self.index["reserved"])
+        self.index["start"] = ends - self.index["reserved"]
+        self.size = int(ends[-1])
+        self.head = self.begin + self.index.tobytes()
+
+    def shorten(self, size: float) -> None:
+        """Reserve no space for the samples that end beyond so many bytes."""
+        self.index["reserved"][self.index["start"] + self.index["reserved"] > size] = 0
+        self._lay_out()
 
     def in_memory(self, descriptor: int = -1) -> Cache:
         """Create an empty cache in anonymous memory, or open the one in a memory that has a file descriptor."""
@@ -114,8 +133,8 @@ def _make_in_memory(stores: Sequence[Store]) -> list[Cache]:
         needed, free = sum(store.size for store in stores), free_memory()
         if free is not None and needed > free:
             raise UserError(
-                f"data.cache=ram needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
-                "set data.cache=disk or null"
+                f"data.cache=ram needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: set data.cache=disk, or "
+                "data.cache_limit to the GB that it may take"
             )
     if distributed.world() == 1:
         return [store.in_memory() for store in stores]

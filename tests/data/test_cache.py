@@ -1,5 +1,6 @@
 """The cache of decoded samples: same items, shared between workers and runs, invalidated when files change."""
 
+import mmap
 import os
 import pickle
 from itertools import count
@@ -149,13 +150,28 @@ def test_build_datasets(root, kind):
     assert train.cache is val.cache
 
 
+def test_a_limit_of_memory(root):
+    """The first samples are stored, of the training split before the other; the rest is read from the files."""
+    words = ["data=folder", f"data.root={root}", "data.dataset.classes=[a,b,c]", "data.crop_size=32", "data.cache=ram"]
+    plain = build_datasets(composed(*words[:-1]))
+    for kept, limit in ((0, 1e-6), (2, 28.7e-6), (4, 54e-6), (5, 70e-6)):
+        limited = build_datasets(composed(*words, f"data.cache_limit={limit}"))
+        for _ in range(2):
+            for expected, found in zip(plain, limited, strict=True):
+                assert all(same(expected[index], found[index]) for index in range(len(expected)))
+        assert [int(dataset.cache.index["filled"].sum()) for dataset in limited] == [min(kept, 4), max(0, kept - 4)]
+        assert sum(dataset.cache.bytes.size for dataset in limited) <= 1e9 * limit + 2 * mmap.PAGESIZE
+
+
 def test_mistakes(root, tmp_path, monkeypatch):
     check_error(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
     check_error(lambda: build_datasets(composed("data.cache=ram")), "Shapes reads no files", "data.cache=null")
     (tmp_path / "file").write_text("")
     check_error(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)
-    check_error(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk")
+    check_error(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk", "data.cache_limit")
+    for kind, limit in (("ram", 0), ("disk", 4)):
+        check_error(lambda kind=kind, limit=limit: add_caches([make(root)], kind, None, limit), f"cache_limit={limit}")
     monkeypatch.setattr(cache_setup.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     check_error(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
 
