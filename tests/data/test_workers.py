@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from segframe.config import machine
 from segframe.data import Shapes
 from segframe.data.datamodule import Loader, image_loader, loader_settings
 from segframe.errors import UserError, translate_errors
@@ -49,6 +50,25 @@ def test_workers_write_batches_into_shared_memory(kind):
             assert found[name].dtype == expected[name].dtype
             assert found[name].stride() == expected[name].stride()
             assert torch.equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "for_cpu", "for_gpu"),
+    [(1, 1, 1, 1), (2, 1, 2, 1), (8, 1, 8, 7), (16, 1, 8, 15), (64, 1, 8, 16), (64, 8, 8, 7), (4, 8, 1, 1)],
+)
+def test_default_number_of_workers(monkeypatch, cores, devices, for_cpu, for_gpu):
+    monkeypatch.setattr("segframe.data.datamodule.num_cores", lambda: cores)
+    monkeypatch.setattr("segframe.distributed.local_world", lambda: devices)
+    assert loader_settings(None, pin_memory=False)["num_workers"] == for_cpu
+    assert loader_settings(None, pin_memory=True)["num_workers"] == for_gpu
+
+
+def test_cores_of_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "CPU_LIMIT", tmp_path / "cpu.max")
+    cores = machine.num_cores()
+    for limit, expected in (("max 100000", cores), ("50000 100000", 1), ("900000000 100000", cores)):
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+        assert machine.num_cores() == expected
 
 
 class BlockedSignalsShapes(Shapes):

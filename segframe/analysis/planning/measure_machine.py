@@ -51,7 +51,7 @@ def measure_machine(accelerator: str, num_workers: int | None, folder: str | Non
         device=name,
         is_gpu=device.type == "cuda",
         cores=cores,
-        loader_processes=count_workers(num_workers),
+        loader_processes=count_workers(num_workers, device.type == "cuda"),
         free_bytes=free_memory(),
         device_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(),
         disk_bytes=shutil.disk_usage(folder or ".").free,

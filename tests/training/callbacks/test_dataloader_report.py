@@ -25,6 +25,9 @@ class SlowDataset(Dataset[Tensor]):
     def __len__(self) -> int:
         return 8
 
+    def read(self, index: int) -> None:
+        time.sleep(self.seconds / 10)
+
     def __getitem__(self, index: int) -> Tensor:
         time.sleep(self.seconds)
         return torch.ones(1)
@@ -107,16 +110,36 @@ def test_on_a_gpu_only_an_empty_queue_is_waiting(monkeypatch):
     assert share == pytest.approx(0.72, abs=0.06)
 
 
+class Reading(SlowDataset):
+    """Of whose seconds per sample a share is spent on reading."""
+
+    def __init__(self, share: float, cache: str | None = None, image: str = "a.jpg") -> None:
+        super().__init__(0.01)
+        self.share, self.cache, self.samples = share, cache, (SimpleNamespace(image=Path(image)),)
+
+    def read(self, index: int) -> None:
+        time.sleep(self.share * self.seconds)
+
+
 @pytest.mark.parametrize(
-    ("workers", "cache", "image", "setting"),
+    ("workers", "dataset", "setting"),
     [
-        (0, None, "a.jpg", "data.num_workers=4"),
-        (4, None, "a.jpg", "data.cache=disk"),
-        (4, "disk", "a.jpg", "transforms=light"),
-        (4, None, "", "transforms=light"),
+        (0, Reading(0.9), "data.num_workers=4"),
+        (1, Reading(0.3), "data.num_workers=4"),
+        (1, Reading(0.9), "data.cache=disk"),
+        (3, Reading(0.3), "data.cache=disk"),
+        (4, Reading(0.3), "data.cache=disk"),
+        (1, Reading(0.9, cache="disk"), "data.num_workers=4"),
+        (4, Reading(0.9, cache="disk"), "transforms=light"),
+        (4, Reading(0.9, image=""), "transforms=light"),
     ],
 )
-def test_advice(monkeypatch, workers, cache, image, setting):
+def test_advice(monkeypatch, workers, dataset, setting):
     monkeypatch.setattr("segframe.training.callbacks.dataloader_report.num_cores", lambda: 4)
-    dataset = SimpleNamespace(cache=cache, samples=[SimpleNamespace(image=Path(image))])
     assert setting in advice(SimpleNamespace(num_workers=workers, dataset=dataset))
+
+
+def test_devices_share_the_cores(monkeypatch):
+    monkeypatch.setattr("segframe.training.callbacks.dataloader_report.num_cores", lambda: 16)
+    monkeypatch.setattr("segframe.distributed.local_world", lambda: 2)
+    assert "data.num_workers=8" in advice(SimpleNamespace(num_workers=4, dataset=Reading(0.3)))
