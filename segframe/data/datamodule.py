@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._utils import ExceptionWrapper
 from torch.multiprocessing import get_sharing_strategy
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from segframe import distributed
 from segframe.config.machine import num_cores
@@ -46,7 +46,8 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
     # In a worker, default_collate copies into new shared memory, each page of which interrupts it once more. Written as
     # the file that it is, a batch takes two thirds of the time. torch has no public way to the descriptor.
     if get_worker_info() is None or get_sharing_strategy() != "file_descriptor":
-        return torch.stack(list(tensors))
+        batch: Tensor = default_collate(list(tensors))
+        return batch
     storage = torch.UntypedStorage._new_shared(sum(tensor.nbytes for tensor in tensors))
     file, _ = storage._share_fd_cpu_()
     start = 0
