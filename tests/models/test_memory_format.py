@@ -51,7 +51,7 @@ def layouts_of(*words):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_maps_and_gradients_of_heads_stay_channels_last(head):
-    backbone, small = OWN_BACKBONE.get(head, ("resnet18", []))
+    backbone, small = OWN_BACKBONE.get(head, ("unet", ["backbone.channels=[4,4,8,8,8]"]))
     aux = "none" if backbone.endswith("_original") else "fcn"
     assert layouts_of(f"backbone={backbone}", *small, f"head={head}", f"aux_head={aux}") == []
 
