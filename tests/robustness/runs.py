@@ -17,8 +17,8 @@ logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports what it l
 
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step", "segframe")
 """Entries of a checkpoint that must agree; `loops` also counts repeated validations."""
-IGNORED = "segframe.config"
-"""It holds the folder and the number of workers."""
+IGNORED = ("segframe.config", ".current_score")
+"""The first holds the folder and the number of workers; the second is stored by Lightning and never read."""
 UNFINISHED = (".unfinished", ".tmp")
 
 
