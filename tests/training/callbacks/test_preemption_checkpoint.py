@@ -123,6 +123,7 @@ def test_killed(run, whole, tmp_path, hook, step, workers, kept):
     code = KILLED.format(hook=hook, step=step, words=words, root=repr(str(ROOT)))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, start_new_session=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    time.sleep(1)  # TensorBoard orders event files by the second in which they begin
     check_resumed(run, whole, tmp_path / "parts", workers, kept)
 
 
