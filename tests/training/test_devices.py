@@ -94,21 +94,6 @@ def test_two_devices_are_two_accumulated_batches(tmp_path):
     assert largest_difference(weights(tmp_path / "devices"), weights(tmp_path / "batches")) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, which hides it
-def test_compiled_networks_train_as_others_do(tmp_path, monkeypatch):
-    compile_module = nn.Module.compile
-    monkeypatch.setattr(
-        nn.Module, "compile", lambda self, **more: compile_module(self, backend="aot_eager", fullgraph=True, **more)
-    )
-    words = ("train.py", *SAME, *DOUBLE, "trainer.sync_batch_norm=false")
-    for devices in (1, 2):
-        for compiled in ("false", "true"):
-            run_on(devices, *words, f"trainer.compile={compiled}", f"output_dir={devices}_{compiled}")
-        found, expected = (weights(tmp_path / f"{devices}_{compiled}") for compiled in ("true", "false"))
-        assert largest_difference(found, expected) <= 1e-12
-
-
 def batch():
     """Logits of four images, whose masks hold unequal shares of void."""
     generator = torch.Generator().manual_seed(0)

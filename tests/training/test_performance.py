@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import OWN_BACKBONE, UNET, agree, composed, options
+from conftest import UNET, agree, composed
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,7 +17,6 @@ from segframe.models.heads.segnet import unpool
 from segframe.models.ops.bilinear import resize
 from segframe.models.segmenter import Segmenter
 from segframe.training import performance
-from segframe.training.finish_config import finish_compile
 from segframe.training.performance import for_any_size
 
 # One of each kind of forward pass.
@@ -92,69 +91,6 @@ def test_memory_formats_agree():
         assert maps[0]["c2"].is_contiguous(memory_format=torch.channels_last)
         assert maps[1]["c2"].is_contiguous()
         torch.testing.assert_close(last(images), first(images), rtol=1e-4, atol=1e-4)
-
-
-def test_compiled_networks_keep_their_names(monkeypatch):
-    network = build_segmenter(composed(*UNET), 3)
-    calls = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: calls.append(self))
-    compiled = optimized(network, compile=True)
-    assert calls == [compiled.backbone, compiled.head]
-    assert compiled.state_dict().keys() == network.state_dict().keys()
-    with pytest.raises(UserError, match="cannot trace activation checkpointing"):
-        optimized(network, compile=True, activation_checkpointing=True)
-
-
-OTHER_PARTS = [("backbone=convnext_tiny", "head=fcn"), ("backbone=swin_t", "head=upernet"), ("backbone=xception41",)]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("backbone=resnet18", "head=deeplabv3plus", "aux_head=fcn"),
-        *(pytest.param((f"head={head}",), marks=pytest.mark.slow) for head in options("head")),
-        *(pytest.param(words, marks=pytest.mark.slow) for words in OTHER_PARTS),
-    ],
-    ids=str,
-)
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, which hides it
-def test_each_part_is_compiled_once_and_whole(monkeypatch, words):
-    """Without a break of its graph, and not again for validation images of other sizes."""
-    graphs = []
-    compile_module = nn.Module.compile
-
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(
-        nn.Module, "compile", lambda self, **more: compile_module(self, fullgraph=True, backend=backend, **more)
-    )
-    head = words[-1].removeprefix("head=")
-    backbone, small = OWN_BACKBONE.get(head, ("resnet18", []))
-    segmenter = build_segmenter(composed(f"backbone={backbone}", *small, *words, "data.weights=null"), 5)
-    network = optimized(segmenter, compile=True)
-    for _ in range(2):
-        for size in ((64, 64), (96, 80)):
-            with torch.no_grad(), for_any_size(compiled=True):
-                network.eval()(torch.zeros(1, 3, *size, dtype=torch.uint8))
-        outputs = network.train().outputs(torch.zeros(2, 3, 48, 48, dtype=torch.uint8))
-        torch.stack([logits.values.square().sum() for logits in outputs.values()]).sum().backward()
-    assert len(graphs) == 2 + (network.aux_head is not None)
-    torch.compiler.reset()
-
-
-@pytest.mark.parametrize(
-    ("steps", "settings", "expected"),
-    [(20_000, {}, True), (19_999, {}, False), (20_000, {"activation_checkpointing": True}, False)],
-)
-def test_long_runs_on_a_gpu_are_compiled(monkeypatch, steps, settings, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("CXX", "g++")
-    for accelerator, compiles in (("auto", expected), ("cpu", False)):
-        found = OmegaConf.structured(TrainerConfig(compile="auto", accelerator=accelerator, **settings))
-        finish_compile(found, steps)
-        assert found.compile == compiles
 
 
 def test_cudnn_measures_kernels_in_training_alone():
