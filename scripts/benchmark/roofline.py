@@ -1,4 +1,4 @@
-"""The time that a call's operators need at least on a device, each with a kernel of its own."""
+"""Roofline model: a lower bound of a call's time, from the FLOPs and the memory traffic of its operators."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a device reaches at best, measured."""
+    """The measured peak performance of a device."""
 
     flops: float
     """FLOP/s of a large matrix product."""
@@ -49,7 +49,7 @@ class Roofline(TorchDispatchMode):
 
 
 def distinct(values: Any) -> Iterable[Tensor]:
-    """Return the tensors among nested values, each memory once."""
+    """Return the tensors in nested containers; of those that share memory, one."""
     return {x.data_ptr(): x for x in tree_leaves(values) if isinstance(x, Tensor)}.values()
 
 

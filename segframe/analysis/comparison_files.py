@@ -67,7 +67,7 @@ def page(comparison: Comparison, images: int) -> str:
 
 
 def largest_difference(groups: list[Group], metrics: list[str]) -> float:
-    """Return the largest absolute end of the differences' confidence intervals: the length of a table's longest bar."""
+    """Return the largest absolute bound of the confidence intervals, which scales the bars of the table."""
     ends = [
         abs(end) for group in groups[1:] for metric in metrics for end in group.differences[metric] if not isnan(end)
     ]

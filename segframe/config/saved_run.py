@@ -24,7 +24,7 @@ READ_ERRORS = (
     *(OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException),
     AssertionError,  # OmegaConf's, for a file of a quoted number
 )
-"""What OmegaConf raises for a file that is no config."""
+"""Exceptions of `OmegaConf.load` for a file that is not a config."""
 
 
 def holds_run(folder: Path) -> bool:

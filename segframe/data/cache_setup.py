@@ -82,7 +82,7 @@ class Store:
         self.head = self.begin + self.index.tobytes()
 
     def shorten(self, size: float) -> None:
-        """Reserve no space for the samples that end beyond so many bytes."""
+        """Limit the cache to `size` bytes: samples that would end beyond it are not cached."""
         self.index["reserved"][self.index["start"] + self.index["reserved"] > size] = 0
         self._lay_out()
 

@@ -25,7 +25,7 @@ def copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Ite
 
 
 def wait_for_copy(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Let the GPU's current stream wait for a batch of `copied_ahead`; return the batch."""
+    """Make the GPU's current stream wait until a batch of `copied_ahead` has been copied; return the batch."""
     stream = torch.cuda.current_stream(device)
     stream.wait_event(batch.pop(COPIED))
     for tensor in tree_leaves(batch):

@@ -40,7 +40,7 @@ IGNORED_WARNINGS = (
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning's profiler that measures nothing, without a new context manager for each of a step's 20 actions."""
+    """A profiler that measures nothing; Lightning's creates a context manager for every action of a step."""
 
     nothing = nullcontext()
 

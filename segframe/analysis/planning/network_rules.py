@@ -15,7 +15,7 @@ PLAIN = "resnet18"
 FINEST_STRIDE = 4
 """Stride of the finest feature map that DeepLabV3+'s decoder reads."""
 CPU_CHANNELS = 128
-"""Channels of UPerNet's head on a CPU."""
+"""Channels of UPerNet's convolutions in plans for a CPU; the head's default is 512."""
 RARE_FOREGROUND = 0.05
 """Share of the pixels of the smaller one of two classes, below which Dice is added to the loss."""
 
@@ -50,7 +50,7 @@ def choose_normalization(data: DataFacts, variant: str, weights: str | None) -> 
 
 
 def choose_head(data: DataFacts, machine: MachineFacts, pretrained: bool) -> list[Decision]:
-    """Return UPerNet's head on pretrained weights, else DeepLabV3+'s, or U-Net's for narrow objects."""
+    """Return UPerNet for a pretrained backbone; from scratch DeepLabV3+, or U-Net where objects are narrow."""
     if pretrained:
         decisions = [Decision("head", "upernet", "on ImageNet weights 3 points above DeepLabV3+ on CamVid")]
         if not machine.is_gpu:
@@ -71,7 +71,7 @@ def choose_head_from_scratch(data: DataFacts) -> Decision:
 
 
 def choose_loss(data: DataFacts, pretrained: bool) -> Decision:
-    """Return the loss; Dice is added for a rare foreground of two classes, Lovász-softmax for several."""
+    """Return the loss: cross-entropy; plus Dice for a rare foreground; plus Lovász-softmax for pretrained weights."""
     rare = min(data.present, key=lambda each: each.share, default=None)
     if len(data.classes) == 2 and rare is not None and rare.share < RARE_FOREGROUND:
         reason = f"{rare.name} has {rare.share:.1%} of the pixels: Dice counts classes, not pixels (nnU-Net)"

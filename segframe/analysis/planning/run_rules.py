@@ -119,7 +119,7 @@ def choose_learning_rate(optimizer: str, images: int, steps: int, pretrained: bo
 
 
 def choose_average(steps: int, pretrained: bool) -> list[Decision]:
-    """Return the moving average of the weights, of the last tenth of the steps and not of the first."""
+    """Return settings of an exponential moving average of the weights over a tenth of the steps, or none."""
     if not pretrained or steps < FEWEST_STEPS:
         return []
     decay = 1 - round_to_two(10 / steps)

@@ -31,7 +31,7 @@ class Upsampling(nn.Sequential):
 
 
 def fit(x: Tensor, size: tuple[int, int], start: int = 0) -> Tensor:
-    """Return cells start ... start + size - 1 of a map (N, C, h, w), zeros beyond its far edges.
+    """Crop a map (N, C, h, w) to `size`, from row and column `start` on; zero-pad it where it ends before.
 
     Padded by negative numbers rather than sliced: the gradient of a slice is not channels-last.
     """

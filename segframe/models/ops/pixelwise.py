@@ -21,7 +21,7 @@ OLDEST = (8, 0)
 def cross_entropy(
     values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy of the pixels that are not void and the sum of their weights; scalars.
+    """Return two scalars: the cross-entropy summed over all pixels that are not void, and the sum of their weights.
 
     Both are float32, float64 for logits in float64.
 

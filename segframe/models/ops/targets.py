@@ -1,4 +1,4 @@
-"""What cross-entropy compares logits with."""
+"""Targets of the cross-entropy."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Targets(NamedTuple):
-    """The classes of pixels, and how they become target probabilities."""
+    """Class indices of the pixels, class weights and label smoothing: they define the target probabilities."""
 
     mask: Tensor
     """(N, H, W): classes 0 ... C - 1; any other value is void."""

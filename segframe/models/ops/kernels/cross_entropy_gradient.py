@@ -209,7 +209,7 @@ def zeros(NUMBER: tl.constexpr, LANES: tl.constexpr):
 
 @triton.jit
 def plus(sums, weight, terms, NUMBER: tl.constexpr):
-    """Return `sums` + `weight` * `terms`, both tuples."""
+    """Return the tuple of sums[k] + weight * terms[k]."""
     result = ()
     for k in tl.static_range(NUMBER):
         result += (sums[k] + weight * terms[k],)
@@ -239,7 +239,7 @@ def pixel_gradient_kernel(
     CLASSES: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Grid (tiles of height * width, N, groups of CLASSES): `gradient` of logits at full size, a pixel per thread."""
+    """Write `gradient` of logits at full size, one pixel per thread; grid (tiles of H * W, N, groups of CLASSES)."""
     image, first_class = tl.program_id(1).to(tl.int64), tl.program_id(2) * CLASSES
     pixel = tl.program_id(0) * LANES + tl.arange(0, LANES)
     inside = pixel < height * width

@@ -27,7 +27,7 @@ class Positions(NamedTuple):
     """Bilinear interpolation along one axis: the cells on both sides of each pixel, and their weights."""
 
     low: Tensor
-    """int32 (pixels,): the cell before each pixel"""
+    """int32 (pixels,): index of the cell at or before each pixel"""
     share: Tensor
     """float32 (pixels,): the weight of the cell after it"""
     start: Tensor
@@ -102,7 +102,7 @@ def over_strips(
 
 @triton.jit
 def load(pointer, present):
-    """Return logits in float32, LOWEST where not `present`; NaN stays."""
+    """Load logits as float32: at least LOWEST, which is also the value where not `present`. NaN remains NaN."""
     logits = tl.load(pointer, mask=present, other=LOWEST).to(tl.float32)
     return tl.where(logits < LOWEST, LOWEST, logits)
 
