@@ -38,8 +38,7 @@ def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, Segmentatio
                 f"{data.train_split} and {data.val_split} have different classes ({different}): type them, "
                 f"data.dataset.classes=[{','.join(train.classes)}]"
             )
-        if data.cache is not None:
-            add_caches([train, val], data.cache, data.cache_dir, data.cache_limit)
+        add_caches([train, val], data.cache, data.cache_dir, data.cache_limit)
         return train, val
 
 

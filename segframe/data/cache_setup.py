@@ -25,17 +25,19 @@ MFD_CLOEXEC = 1  # sys/mman.h
 
 
 def add_caches(
-    datasets: Sequence[SegmentationDataset], kind: str, folder: str | None, limit: float | None = None
+    datasets: Sequence[SegmentationDataset], kind: str | None, folder: str | None, limit: float | None = None
 ) -> None:
-    """Give datasets a cache: `kind` "ram", or "disk" in the folder (None: .segframe below root).
+    """Give datasets a cache: `kind` "ram", "disk" in the folder (None: .segframe below root), or None: no cache.
 
     `limit`: GB of "ram" for all of them; samples beyond it are read from their files. All processes of a machine share
     the caches, and all call this. UserError if there is not enough space.
     """
-    if kind not in ("ram", "disk"):
+    if kind not in ("ram", "disk", None):
         raise UserError(f"data.cache={kind}: it is ram, disk or null")
     if limit is not None and (kind != "ram" or not limit > 0):
         raise UserError(f"data.cache_limit={limit}: it must be above 0, and data.cache=ram; set data.cache_limit=null")
+    if kind is None:
+        return
     stores = [Store(dataset) for dataset in datasets]
     # Training and validation may be the same split.
     different = list({store.name: store for store in stores}.values())

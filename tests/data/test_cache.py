@@ -170,6 +170,7 @@ def test_mistakes(root, tmp_path, monkeypatch):
     check_error(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)
     check_error(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk", "data.cache_limit")
+    check_error(lambda: build_datasets(composed("data.cache_limit=2")), "data.cache_limit=2", "data.cache=ram")
     for kind, limit in (("ram", 0), ("disk", 4)):
         check_error(lambda kind=kind, limit=limit: add_caches([make(root)], kind, None, limit), f"cache_limit={limit}")
     monkeypatch.setattr(cache_setup.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
