@@ -129,9 +129,9 @@ def measure_split(
     network, _, _, _, dataset, inference, postprocess, device = evaluation
     counts = SplitCounts(dataset.classes, *check_distances(config))
     predictions = []
-    for batch, classes in predict_split(network, dataset, inference, postprocess, config.data.num_workers, device):
-        prediction, truth = classes[0].cpu().numpy(), batch["mask"][0].numpy()
-        counts.update(batch["name"][0], prediction, truth)
+    for image, classes in predict_split(network, dataset, inference, postprocess, config.data.num_workers, device):
+        prediction, truth = classes.numpy(), image["mask"][0].numpy()
+        counts.update(image["name"][0], prediction, truth)
         if boundaries is not None:
             boundaries.update(prediction, truth)
         predictions.append(pack(prediction))

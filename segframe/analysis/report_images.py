@@ -13,7 +13,7 @@ from segframe import IGNORE_INDEX
 from segframe.config.instantiate import instantiate
 from segframe.config.trust import check_trust
 from segframe.data.base import SegmentationDataset
-from segframe.data.datamodule import image_loader
+from segframe.data.image_batches import image_loader
 from segframe.errors import UserError
 from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.evaluate import Evaluation

@@ -145,7 +145,7 @@ def offer_checkpoint(argv: list[str]) -> list[str]:
     nodes: dict[str, dict[str, object]] = {"data": {}, "inference": {"_target_": "segframe.inference.WholeImage"}}
     if path is not None:
         # These import torch, which --help does without.
-        from segframe.data.datamodule import count_workers
+        from segframe.data.loader import count_workers
         from segframe.inference.open_network import read_metadata
 
         config = read_metadata(path).config

@@ -101,5 +101,6 @@ def build_data_module(
         step_batches=config.trainer.accumulate_grad_batches if config.trainer.accumulated_mean == "pixels" else 1,
         seed=config.seed,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
+        val_limit=config.trainer.lightning.get("limit_val_batches"),
     )
     return data, length

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Collection, Iterator
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from segframe import distributed
 from segframe.config.schema import EvaluateConfig
 from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
-from segframe.data.datamodule import image_loader
+from segframe.data.image_batches import image_batches, join_tensors
 from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, classify
@@ -133,8 +134,8 @@ def evaluate(
     and all get the whole.
     """
     counts = SplitCounts(dataset.classes, *distances)
-    for batch, classes in predict_split(network, dataset, inference, postprocess, num_workers, device):
-        counts.update(batch["name"][0], classes[0].cpu().numpy(), batch["mask"][0].numpy())
+    for image, classes in predict_split(network, dataset, inference, postprocess, num_workers, device):
+        counts.update(image["name"][0], classes.numpy(), image["mask"][0].numpy())
     return counts.gather()
 
 
@@ -146,13 +147,51 @@ def predict_split(
     num_workers: int | None,
     device: torch.device,
 ) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    """Yield this process's share of the images in order, each as a batch of one and its classes uint8 (1, H, W)."""
-    batches = image_loader(dataset, num_workers, pin_memory=device.type == "cuda")
-    for batch in track(batches, "evaluating", total=len(batches), disable=not shows_progress()):
+    """Yield this process's share of the images in order, each as a batch of one on the CPU, and its classes.
+
+    These are uint8 (H, W), on the CPU. A GPU works on the next batch while the caller uses the results of one.
+    """
+    at_once = partial(inference.images_at_once, device=device)
+    loader = image_batches(dataset, num_workers, device.type == "cuda", at_once)
+
+    def run(batch: list[dict[str, Any]]) -> HostCopy:
         with torch.inference_mode():
-            images = batch["image"].to(device)
-            classes = classify(inference(network, images), images, postprocess)
-        yield batch, classes
+            images = join_tensors([image["image"] for image in batch], device)
+            return HostCopy(classify(inference(network, images), images, postprocess))
+
+    def results() -> Iterator[tuple[dict[str, Any], Tensor]]:
+        last: tuple[list[dict[str, Any]], HostCopy] | None = None
+        for batch in loader:
+            launched = batch, run(batch)
+            if last is not None:
+                yield from zip(last[0], last[1].wait(), strict=True)
+            last = launched
+        if last is not None:
+            yield from zip(last[0], last[1].wait(), strict=True)
+
+    finished: dict[int, tuple[dict[str, Any], Tensor]] = {}
+    progress = track(results(), "evaluating", total=len(loader), disable=not shows_progress())
+    order = iter(loader.indices)
+    index = next(order, None)
+    for image, classes in progress:
+        finished[image["index"][0]] = image, classes
+        while index in finished:
+            yield finished.pop(index)
+            index = next(order, None)
+
+
+class HostCopy:
+    """A copy of a tensor to the CPU, for which the program need not wait at once."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor.to("cpu", non_blocking=True)
+        self._done = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
+
+    def wait(self) -> Tensor:
+        """Return the copy when it is there."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self._copy
 
 
 def shows_progress() -> bool:

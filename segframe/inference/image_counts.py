@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from segframe import IGNORE_INDEX, distributed
+from segframe.data.image_batches import device_share
 from segframe.files import atomic_write
 from segframe.inference.boundary_metrics import Labels, count_bands, count_contours, in_pixels
 from segframe.inference.metrics import ConfusionMatrix, Counts, iou_metrics, mean_of_known, per_class, ratio
@@ -117,12 +118,13 @@ class SplitCounts:
         return {f"{prefix}/{name}": value.item() for name, value in total.metrics(self.classes).items()}
 
     def gather(self) -> Self:
-        """Return this with the images of all processes, in the split's order; each has counted every W-th image."""
+        """Return this with the images of all processes, in the split's order; each has counted its device_share."""
         shares = distributed.gather((self.names, self._rows, self.matrix))
-        world, total = len(shares), sum(len(names) for names, *_ in shares)
+        total = sum(len(names) for names, *_ in shares)
         self.names, self._rows = [""] * total, [[]] * total
         for rank, (names, rows, _) in enumerate(shares):
-            self.names[rank::world], self._rows[rank::world] = names, rows
+            for index, name, row in zip(device_share(total, rank), names, rows, strict=True):
+                self.names[index], self._rows[index] = name, row
         self.matrix = np.sum([matrix for *_, matrix in shares], axis=0)
         return self
 

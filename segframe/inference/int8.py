@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from segframe.data.base import SegmentationDataset
-from segframe.data.datamodule import image_loader
+from segframe.data.image_batches import image_loader
 from segframe.errors import UserError
 from segframe.inference.export_graph import quiet
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics

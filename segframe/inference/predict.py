@@ -16,8 +16,8 @@ from rich.progress import Progress
 from segframe import distributed
 from segframe.config.schema import PredictConfig
 from segframe.config.validate import check_keys, did_you_mean
-from segframe.data.datamodule import batch_images
 from segframe.data.image_io import read_image
+from segframe.data.loader import batch_images
 from segframe.data.pixel_format import PixelFormat, fit
 from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
 from segframe.inference.base import Inference, Postprocess, classify

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from segframe.data.datamodule import batch_images
 from segframe.data.label_map import Palette
+from segframe.data.loader import batch_images
 from segframe.files import write_text
 from segframe.inference.base import Scores
 from segframe.models.segmenter import Segmenter

@@ -52,6 +52,9 @@ class TTA(Inference):
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         return f"test-time augmentation at scales {scales}, {'' if self.flip else 'not '}mirrored, {self.mode}"
 
+    def images_at_once(self, size: Pair, device: torch.device) -> int:
+        return max(1, self.batch_size // (2 if self.flip else 1))
+
     def network_size(self, size: Pair) -> Pair:
         """Return the size at the largest scale."""
         return round(size[0] * max(self.scales)), round(size[1] * max(self.scales))

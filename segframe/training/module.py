@@ -123,7 +123,8 @@ class SegmentationModule(pl.LightningModule):
         # As in evaluate: only the network computes in 16 bits.
         with torch.autocast(images.device.type, enabled=False), for_any_size(self.compiled):
             classes, logits = classes_and_logits(self.inference(self.segmenter, images), images)
-        self.val_losses.append(self.loss(logits, batch["mask"]))
+        for values, mask in zip(logits.values.split(1), batch["mask"].split(1), strict=True):
+            self.val_losses.append(self.loss(logits._replace(values=values), mask))
         self.confusion.update(classes, batch["mask"])
         return {"classes": classes}
 

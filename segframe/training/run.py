@@ -1,6 +1,7 @@
 """One training run, from its composed config to its result."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,7 @@ def run_training(config: DictConfig) -> TrainingResult:
             print_start(folder, config, trainer)
 
         trainer = build_trainer(config, length, on_start)
+        data.at_once = partial(module.inference.images_at_once, device=trainer.strategy.root_device)
 
         checkpoint = on_rank_zero(find_resume_checkpoint, folder / "checkpoints") if resumes else None
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)

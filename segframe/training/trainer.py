@@ -101,6 +101,8 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
         *trial_reports(),
         PreemptionCheckpoint(str(last), settings.checkpoint_every),
     ]
+    # The loader knows the limit: its batches have different numbers of images.
+    arguments = {name: value for name, value in settings.lightning.items() if name != "limit_val_batches"}
     loggers = list(instantiate_all(config.logger, "logger", Logger).values())
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
@@ -129,7 +131,7 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
             enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
             log_every_n_steps=min(20, length.steps_per_epoch),  # of Lightning's monitors; TrainingCurves has its own
             use_distributed_sampler=False,
-            **{"profiler": NoProfiler(), **settings.lightning},
+            **{"profiler": NoProfiler(), **arguments},
         )
     no_broadcast_of_signals(trainer)
     return trainer

@@ -14,7 +14,7 @@ from PIL import Image
 from segframe import distributed
 from segframe.data import Folder, cache_setup
 from segframe.data.cache_setup import Store, add_caches
-from segframe.data.datamodule import image_loader
+from segframe.data.image_batches import image_batches
 from segframe.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes share memory on Linux only")
@@ -85,7 +85,7 @@ def use_caches(root):
             dataset[0], dataset[2]
         else:
             dataset.samples = dataset.samples[:4]
-            list(image_loader(dataset, 2))  # of the images of this rank
+            list(image_batches(dataset, 2, pin_memory=False))  # of the images of this rank
         distributed.wait_for_all()
         dataset._load = None
         assert all(same(dataset[index], expected[index]) for index in range(4))

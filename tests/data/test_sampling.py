@@ -7,7 +7,7 @@ import torch
 from dataset_files import check_error, put_pair
 
 from segframe.data import DataModule, Folder, RandomScaleCrop, Shapes, Transform
-from segframe.data.datamodule import collate
+from segframe.data.loader import collate
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
 
@@ -73,7 +73,7 @@ def test_epochs_cut_the_stream_of_the_run(num_workers):
 
 def test_validation_images_come_one_by_one_in_order():
     batches = list(make_module(0).val_dataloader())
-    assert [batch["name"] for batch in batches] == [["val_0000"], ["val_0001"], ["val_0002"]]
+    assert [[image["name"] for image in batch] for batch in batches] == [[["val_0000"]], [["val_0001"]], [["val_0002"]]]
 
 
 def test_errors_in_a_worker_are_one_sentence():

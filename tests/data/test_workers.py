@@ -10,7 +10,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from segframe.config import machine
 from segframe.data import Shapes
-from segframe.data.datamodule import Loader, image_loader, loader_settings
+from segframe.data.image_batches import image_loader
+from segframe.data.loader import Loader, loader_settings
 from segframe.errors import UserError, translate_errors
 from segframe.preemption import SIGNALS
 
@@ -57,7 +58,7 @@ def test_workers_write_batches_into_shared_memory(kind):
     [(1, 1, 1, 1), (2, 1, 2, 1), (8, 1, 8, 7), (16, 1, 8, 15), (64, 1, 8, 16), (64, 8, 8, 7), (4, 8, 1, 1)],
 )
 def test_default_number_of_workers(monkeypatch, cores, devices, for_cpu, for_gpu):
-    monkeypatch.setattr("segframe.data.datamodule.num_cores", lambda: cores)
+    monkeypatch.setattr("segframe.data.loader.num_cores", lambda: cores)
     monkeypatch.setattr("segframe.distributed.local_world", lambda: devices)
     assert loader_settings(None, pin_memory=False)["num_workers"] == for_cpu
     assert loader_settings(None, pin_memory=True)["num_workers"] == for_gpu

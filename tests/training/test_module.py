@@ -1,5 +1,7 @@
 """The module: one training step, seeds, and the description of its network."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from conftest import IMAGES, UNET, composed
 from pytorch_lightning import Trainer
 
 from segframe.data.build import RunLength, build_data_module, build_datasets
-from segframe.data.datamodule import image_loader
+from segframe.data.image_batches import image_batches, join
 from segframe.errors import UserError
 from segframe.inference.build import build_inference
 from segframe.inference.evaluate import evaluate
@@ -99,8 +101,10 @@ def test_a_monitored_class_that_no_mask_shows():
 @pytest.mark.parametrize(
     "words",
     [
+        ("inference=whole", "inference.batch_size=3"),
         ("inference=sliding_window", "inference.window=24", "inference.mode=fast"),
         ("inference=tta", "inference.scales=[1.0,1.5]"),
+        ("inference=tta", "inference.scales=[1.5]", "inference.flip=false"),
         ("inference=shift_and_stitch",),
     ],
 )
@@ -111,10 +115,13 @@ def test_a_validation_counts_what_evaluate_counts_with_any_inference(words):
     module = SegmentationModule(config, segmenter, train_set, RunLength(1, 1, 1))
     loss = 0.0
     with torch.inference_mode():
-        for index, batch in enumerate(image_loader(val_set, 0)):
+        at_once = partial(module.inference.images_at_once, device=torch.device("cpu"))
+        for index, images in enumerate(image_batches(val_set, 0, False, at_once)):
+            batch = join(images, torch.device("cpu"))
             module.validation_step(batch, index)
             full = build_inference(config.inference, config)(segmenter, batch["image"]).full()
-            loss += F.cross_entropy(full, batch["mask"].long(), ignore_index=255).item()
+            for logits, mask in zip(full, batch["mask"], strict=True):
+                loss += F.cross_entropy(logits[None], mask[None].long(), ignore_index=255).item()
     counts = evaluate(segmenter, val_set, build_inference(config.inference, config), None, 0, torch.device("cpu"))
     assert (module.confusion.matrix.numpy() == counts.matrix).all()
     assert sum(module.val_losses).item() == pytest.approx(loss, rel=1e-4)

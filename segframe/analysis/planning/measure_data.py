@@ -14,9 +14,9 @@ from segframe import IGNORE_INDEX
 from segframe.analysis.planning.facts import WINDOW_SHARES, ClassFacts, DataFacts, Size
 from segframe.config.run_schema import DataConfig
 from segframe.data.base import SegmentationDataset
-from segframe.data.datamodule import Loader, loader_settings
 from segframe.data.image_io import read_header
 from segframe.data.inspection.facts import channel_moments, mean_and_std
+from segframe.data.loader import Loader, loader_settings
 
 GRID = 32
 """Images are divided into GRID x GRID cells; windows consist of whole cells."""

@@ -25,7 +25,7 @@ from segframe.config.machine import num_cores
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
 from segframe.data.cache_setup import free_memory
-from segframe.data.datamodule import collate, count_workers
+from segframe.data.loader import collate, count_workers
 from segframe.data.transforms import Transform
 from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.build import pick_device

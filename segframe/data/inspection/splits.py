@@ -11,9 +11,9 @@ from rich.progress import track
 
 from segframe.config.run_schema import DataConfig
 from segframe.data.base import SegmentationDataset, open_split
-from segframe.data.datamodule import Loader, loader_settings
 from segframe.data.file_listing import Problem, collect_problems
 from segframe.data.inspection.facts import Facts, ImageFacts, MaskFacts, examine
+from segframe.data.loader import Loader, loader_settings
 from segframe.errors import UserError
 
 MakeDataset = Callable[..., SegmentationDataset]

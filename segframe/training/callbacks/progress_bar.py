@@ -35,6 +35,7 @@ class ProgressBar(lightning.ProgressBar):
         self._enabled = True
         self._progress: Progress | None = None
         self._run = self._validation = TaskID(0)
+        self._validated = 0  # images
         self._figures: dict[str, float] = {}
 
     def disable(self) -> None:
@@ -81,14 +82,16 @@ class ProgressBar(lightning.ProgressBar):
         if self._progress:
             self._refresh(trainer, module)
             self._validation = self._progress.add_task("validation", total=trainer.num_val_batches[0], figures="")
+        self._validated = 0
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        self._validated += len(batch["name"])
         if self._progress:
-            self._progress.advance(self._validation)
+            self._progress.update(self._validation, completed=self._validated)
         elif not trainer.sanity_checking:
-            self._print_if_due(trainer, module, f"validation {batch_idx + 1}/{trainer.num_val_batches[0]}")
+            self._print_if_due(trainer, module, f"validation {self._validated}/{trainer.num_val_batches[0]}")
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         """Remove the second bar and print the step's line."""

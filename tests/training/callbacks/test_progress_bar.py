@@ -52,7 +52,7 @@ def test_a_long_validation_says_how_far_it_is(clock, capsys):
     bar.on_validation_start(trainer_at(100), MODULE)
     for image in range(30):
         clock.seconds += 6
-        bar.on_validation_batch_end(trainer_at(100), MODULE, None, None, image)
+        bar.on_validation_batch_end(trainer_at(100), MODULE, None, {"name": ["x"]}, image)
     bar.on_validation_end(trainer_at(100), MODULE)
     *between, last = capsys.readouterr().out.splitlines()
     assert [re.search(r"validation \d+/30", line)[0] for line in between] == [
