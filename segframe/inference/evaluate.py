@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -32,6 +32,8 @@ from segframe.inference.onnx_network import check_scores
 from segframe.inference.open_network import open_configured
 from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, print_table
+
+T = TypeVar("T")
 
 
 class Evaluation(NamedTuple):
@@ -159,25 +161,26 @@ def predict_split(
             images = join_tensors([image["image"] for image in batch], device)
             return HostCopy(classify(inference(network, images), images, postprocess))
 
-    def results() -> Iterator[tuple[dict[str, Any], Tensor]]:
-        last: tuple[list[dict[str, Any]], HostCopy] | None = None
-        for batch in loader:
-            launched = batch, run(batch)
-            if last is not None:
-                yield from zip(last[0], last[1].wait(), strict=True)
-            last = launched
-        if last is not None:
-            yield from zip(last[0], last[1].wait(), strict=True)
-
+    launched = one_behind((batch, run(batch)) for batch in loader)
+    results = (result for batch, classes in launched for result in zip(batch, classes.wait(), strict=True))
+    shown = track(results, "evaluating", total=len(loader), disable=not shows_progress())
     finished: dict[int, tuple[dict[str, Any], Tensor]] = {}
-    progress = track(results(), "evaluating", total=len(loader), disable=not shows_progress())
     order = iter(loader.indices)
     index = next(order, None)
-    for image, classes in progress:
+    for image, classes in shown:
         finished[image["index"][0]] = image, classes
         while index in finished:
             yield finished.pop(index)
             index = next(order, None)
+
+
+def one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Yield each of the items when the next one has been made."""
+    last: list[T] = []
+    for item in items:
+        yield from last
+        last = [item]
+    yield from last
 
 
 class HostCopy:

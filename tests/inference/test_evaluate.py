@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, build_network
+from PIL import Image
 from small_networks import save_checkpoint, save_image
 
+from segframe.data.datasets.folder import Folder
 from segframe.data.datasets.shapes import Shapes
-from segframe.inference import evaluate
+from segframe.inference import WholeImage, evaluate
 from segframe.models.weights import checkpoint
 
 FOLDER = {"_target_": "segframe.data.Folder", "classes": ["a", "b"]}
@@ -97,8 +99,35 @@ def test_the_inference_of_a_checkpoint_is_trusted_by_name_only(run, tmp_path):
 
 def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):
     workers_used = []
-    monkeypatch.setattr(evaluate, "image_loader", lambda data, workers, pin_memory: workers_used.append(workers) or [])
+    usual = evaluate.image_batches
+
+    def without_workers(dataset, num_workers, *more):
+        workers_used.append(num_workers)
+        return usual(dataset, 0, *more)
+
+    monkeypatch.setattr(evaluate, "image_batches", without_workers)
     save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
     assert evaluate_with_data(run, tmp_path, {"num_workers": 4000}).code == 0
     assert evaluate_with_data(run, tmp_path, {"num_workers": 4000}, "data.num_workers=9").code == 0
     assert workers_used == [None, 9]
+
+
+def test_batches_change_neither_order_nor_counts(tmp_path):
+    masks = tmp_path / "masks/val"
+    (tmp_path / "images").mkdir()
+    for index, size in enumerate([(40, 48), (48, 40), (40, 48), (40, 40)] * 12):
+        save_image(tmp_path / f"images/val/{index:02}.png", *size)
+        masks.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size[::-1], index % 2).save(masks / f"{index:02}.png")
+    dataset = Folder(tmp_path, "val", classes=["a", "b", "c"])
+    segmenter = build_network(*TINY, classes=3).eval().double()
+    calls = []
+    segmenter.backbone.register_forward_pre_hook(lambda module, images: calls.append(len(images[0])))
+    one, three = (
+        evaluate.evaluate(segmenter, dataset, WholeImage(number), None, 0, torch.device("cpu")) for number in (1, 3)
+    )
+    assert calls[:48] == [1] * 48
+    assert calls[48:].count(2) == 8  # of the three images of every second window two have one size
+    assert calls[48:].count(1) == 32
+    assert one.names == three.names == [f"{index:02}" for index in range(48)]
+    assert all((a == b).all() for a, b in zip(one.images, three.images, strict=True))
