@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
+from functools import reduce
 from math import fsum
 from typing import Any
 
@@ -89,7 +90,9 @@ class SegmentationModule(pl.LightningModule):
         masks = (batch["mask"], self.step_masks) if self.step_masks else (batch["mask"],)
         losses = [self.output_weights[name] * self.loss(logits, *masks) for name, logits in outputs.items()]
         # Lightning divides the losses of a step's batches by their number, and DDP their gradients by that of devices.
-        loss = torch.stack(losses).sum() * (len(self.step_masks) or 1)
+        loss = reduce(torch.add, losses)  # torch.stack(losses).sum() would cost six operations where there is one loss
+        if self.step_masks:
+            loss = loss * len(self.step_masks)
         self.batch_loss = distributed.total(loss.detach()) / distributed.world()
         return loss
 
