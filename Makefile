@@ -28,7 +28,7 @@ test-all: $(BIN)/installed ## Run the tests, slow ones too
 torture: $(BIN)/installed ## Run the robustness tests (kills, bad inputs, fuzzing, full disks): forty minutes; QUICK=1: seven
 	$(BIN)/python tests/robustness $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
 
-benchmark: $(BIN)/installed ## Compare segframe with other projects: twenty minutes on two CPU cores
+benchmark: $(BIN)/installed ## Compare segframe with other projects: half an hour on two CPU cores
 	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[benchmark]'; \
 	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'; fi
 	$(BIN)/python scripts/benchmark

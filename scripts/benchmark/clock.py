@@ -34,7 +34,7 @@ class Clock(Callback):
 
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:
         self.times["end"] = time.time()
-        if self.path is not None:
+        if self.path is not None and trainer.is_global_zero:
             Path(self.path).write_text(json.dumps(self.times))
 
     def _synchronize(self, due: bool) -> None:

@@ -17,11 +17,12 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmark.clock import Clock
+from benchmark.peer_networks import PlainFCN8s
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would go online
 import albumentations as A
@@ -29,6 +30,8 @@ from albumentations.pytorch import ToTensorV2
 
 NUM_CLASSES = 11
 VOID = 255
+DIVISORS = {"deeplabv3plus": 16, "unet": 32, "fcn8s": 16}
+"""Networks, and the sides of whose images must be multiples of so many pixels."""
 
 
 class CamVid(Dataset[tuple[Tensor, Tensor]]):
@@ -52,15 +55,23 @@ class CamVid(Dataset[tuple[Tensor, Tensor]]):
         return item["image"], item["mask"].long()
 
 
+def build_network(name: str, encoder: str) -> nn.Module:
+    """A network with full-size logits, from random weights; its encoder is called `encoder`."""
+    if name == "fcn8s":
+        return PlainFCN8s(NUM_CLASSES)
+    if name == "unet":
+        return smp.Unet(encoder, encoder_weights=None, classes=NUM_CLASSES)
+    rates = (6, 12, 18)
+    return smp.DeepLabV3Plus(encoder, encoder_weights=None, classes=NUM_CLASSES, decoder_atrous_rates=rates)
+
+
 class Module(pl.LightningModule):
-    """DeepLabV3+ with cross-entropy, SGD or AdamW and the poly schedule; logs the loss, validates by Jaccard."""
+    """A network with cross-entropy, SGD or AdamW and the poly schedule; logs the loss, validates by Jaccard."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
-        self.model = smp.DeepLabV3Plus(
-            args.encoder, encoder_weights=None, classes=NUM_CLASSES, decoder_atrous_rates=(6, 12, 18)
-        )
+        self.model: Any = build_network(args.network, args.encoder)
         if args.weights:  # of timm's classifier; a timm encoder is smp's `model.encoder.model`
             left_out = self.model.encoder.model.load_state_dict(torch.load(args.weights), strict=False)
             assert not left_out.missing_keys
@@ -84,7 +95,7 @@ class Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         args, encoder = self.args, [*self.model.encoder.parameters()]
-        rest = [*self.model.decoder.parameters(), *self.model.segmentation_head.parameters()]
+        rest = [p for name, p in self.model.named_parameters() if not name.startswith("encoder.")]
         groups = [{"params": encoder, "lr": args.encoder_factor * args.lr}, {"params": rest}]
         optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=args.lr, momentum=0.9, weight_decay=1e-4)
         if args.optimizer == "adamw":
@@ -101,7 +112,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--crop", type=int, nargs=2, required=True)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--network", choices=tuple(DIVISORS), default="deeplabv3plus")
+    parser.add_argument("--encoder", default="resnet18", help="of deeplabv3plus and unet; fcn8s has VGG-16")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of the encoder, a timm network")
     parser.add_argument("--mean", type=float, default=None, help="of all channels, and --std: default ImageNet's")
     parser.add_argument("--std", type=float, default=None)
@@ -129,9 +141,13 @@ def main() -> None:
             *finish,
         ]
     )
-    # smp's networks take multiples of 16.
     padded = A.PadIfNeeded(
-        min_height=None, min_width=None, pad_height_divisor=16, pad_width_divisor=16, fill=0, fill_mask=VOID
+        min_height=None,
+        min_width=None,
+        pad_height_divisor=DIVISORS[args.network],
+        pad_width_divisor=DIVISORS[args.network],
+        fill=0,
+        fill_mask=VOID,
     )
     workers = {
         "num_workers": args.workers,

@@ -85,34 +85,6 @@ class TorchvisionNetwork(nn.Module):
         return self.network(images)["out"]
 
 
-class PlainFCN8s(nn.Module):
-    """FCN-8s as the repositories that follow Long et al. write it: torchvision's VGG-16 and transposed convolutions."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        from torchvision.models import vgg16
-
-        layers = vgg16(weights=None).features
-        self.to_pool3, self.to_pool4, self.to_pool5 = layers[:17], layers[17:24], layers[24:]
-        self.fc = nn.Sequential(
-            *(nn.Conv2d(512, 4096, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout2d()),
-            *(nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Dropout2d()),
-        )
-        self.score5, self.score4, self.score3 = (nn.Conv2d(n, num_classes, 1) for n in (4096, 512, 256))
-        self.up5, self.up4 = (nn.ConvTranspose2d(num_classes, num_classes, 4, 2, 1, bias=False) for _ in range(2))
-        self.up3 = nn.ConvTranspose2d(num_classes, num_classes, 16, 8, 4, bias=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) to logits (N, C, H, W)."""
-        pool3 = self.to_pool3(images)
-        pool4 = self.to_pool4(pool3)
-        x, skip = self.score5(self.fc(self.to_pool5(pool4))), self.score4(pool4)
-        x = F.interpolate(self.up5(x), skip.shape[-2:]) + skip
-        skip = self.score3(pool3)
-        x = self.up3(F.interpolate(self.up4(x), skip.shape[-2:]) + skip)
-        return F.interpolate(x, images.shape[-2:])
-
-
 def peer_step(model: nn.Module, images: Tensor, mask: Tensor, context: Context) -> Callable[[], Tensor]:
     """A plain training step: SGD with PyTorch's defaults on float images and int64 masks.
 

@@ -19,6 +19,7 @@ from benchmark.networks import (
     prepare_training,
     training_step,
 )
+from benchmark.peer_networks import PlainFCN8s
 from benchmark.roofline import Roofline, measure_ceilings
 from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 
@@ -108,7 +109,7 @@ def deeplabv3plus(name: str, depth: int, size: int, num_classes: int) -> Group:
 
 
 GROUPS = (
-    row("gpu_fcn8s", ("model=fcn8s",), "torchvision's VGG-16", peers.PlainFCN8s),
+    row("gpu_fcn8s", ("model=fcn8s",), "torchvision's VGG-16", PlainFCN8s),
     row("gpu_deeplabv3_r50", ("backbone=resnet50", "head=deeplabv3"), "torchvision", peers.TorchvisionNetwork),
     deeplabv3plus("gpu_deeplabv3plus_r50", 50, 512, 21),
     deeplabv3plus("gpu_deeplabv3plus_r50_150", 50, 512, 150),

@@ -18,6 +18,7 @@ from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, 
 
 ROOT = Path(__file__).resolve().parents[3]
 PEER = "Lightning + smp script"
+MEMORY = "memory: proportional set size of the process and its workers together, sampled; without GPU memory"
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Process:
     words: list[str]
     folder: Path
     is_peer: bool = False
+    threads: int | None = None
+    """Threads of arithmetic; None: as many as this process has."""
     peaks: list[int] = field(default_factory=list)
     runs: int = 0
 
@@ -43,7 +46,7 @@ class Process:
             process = subprocess.Popen(
                 [sys.executable, *words],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads or torch.get_num_threads())},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -64,56 +67,82 @@ class Process:
         """The median of the runs' peaks in bytes."""
         return sorted(self.peaks)[len(self.peaks) // 2] if self.peaks else None
 
+    def seconds(self) -> float:
+        """Run once; return the seconds from the first batch to the end of the training."""
+        times = self.run()[1]
+        return times["end"] - times["start"]
 
-def training(setup: Setup) -> Measured:
-    """DeepLabV3+-R18 on CamVid with loader, metric, validation and checkpoints, from the first batch to the end."""
-    batch, steps, workers = 4, setup.pick(20, 4), min(2, os.cpu_count() or 1)
-    crop = (setup.pick(352, 176), setup.pick(480, 240))
-    counts = {"train": setup.pick(48, 16), "val": setup.pick(24, 2)}
-    root = camvid_tree(setup.folder / "camvid", setup.camvid, counts).resolve()
-    accelerator = "gpu" if setup.device.type == "cuda" else "cpu"
-    ours = [
-        *("train.py", "data=camvid", f"data.root={root}", "backbone=resnet18", "backbone.weights=null"),
-        *("head=deeplabv3plus", "head.num_convs=1", f"data.crop_size=[{crop[0]},{crop[1]}]", "optimizer=sgd"),
-        *(f"data.batch_size={batch}", f"data.num_workers={workers}", f"trainer.max_steps={steps}"),
-        *(f"trainer.val_every_n_steps={steps}", f"trainer.accelerator={accelerator}", "output_dir={folder}/run"),
-        *("+callbacks.clock._target_=benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json"),
-    ]
-    peer = [
-        *("-m", "benchmark.peer_run", "--root", str(root), "--steps", str(steps), "--batch", str(batch)),
-        *("--crop", str(crop[0]), str(crop[1]), "--workers", str(workers), "--accelerator", accelerator),
-        *("--folder", "{folder}", "--report", "{folder}/clock.json"),
-    ]
-    commands = {"float32": [*ours, "trainer.precision=32-true"], SEGFRAME: ours}
-    missing = {}
-    try:
-        peers.need("segmentation_models_pytorch")
-        commands[PEER] = peer
-    except NotMeasurable as reason:
-        missing[PEER] = str(reason)
-    processes = {
-        name: Process(words, setup.folder / "runs" / name.replace(" ", "_"), is_peer=name == PEER)
-        for name, words in commands.items()
-    }
+    def seconds_of_steps(self) -> float:
+        """Run once; return the seconds from the second batch to the end of the last."""
+        times = self.run()[1]
+        return times["batches"] - times["second"]
 
-    def clock(process: Process) -> Callable[[], float]:
-        def seconds() -> float:
-            times = process.run()[1]
-            return times["end"] - times["start"]
 
-        return seconds
+CLOCK = ("+callbacks.clock._target_=benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json")
 
-    rounds = setup.pick(3, 1)
-    seconds = alternating({name: clock(process) for name, process in processes.items()}, rounds, 600)
-    return Measured(
-        seconds,
-        {name: process.peak() for name, process in processes.items()},
-        missing,
-        note=f"{'CamVid' if setup.camvid else 'generated images of that size'}, {counts['train']} images, {steps} "
-        f"steps of {batch} crops of {crop[0]}x{crop[1]}, one validation of {counts['val']} images, {workers} workers; "
-        "memory: proportional set size of the process and its workers together, sampled; without GPU memory",
-        metrics={name: {"images/s": steps * batch / sorted(s)[len(s) // 2]} for name, s in seconds.items()},
-    )
+
+@dataclass(frozen=True)
+class Training:
+    """A training on CamVid by segframe and by the peer script: a network and how much work."""
+
+    words: tuple[str, ...]
+    """The network in segframe's settings."""
+    network: str
+    """The network of the peer script, on the same backbone."""
+    batch: int
+    steps: int
+    crop: tuple[int, int]
+    """Height and width in pixels; halved for a quick benchmark."""
+    images: tuple[int, int]
+    """Images of the training split and of the validation split."""
+    rounds: int
+    about: str = ""
+
+    def __call__(self, setup: Setup) -> Measured:
+        """A training with loader, metric, validation and checkpoints, from the first batch to the end."""
+        batch, steps, workers = self.batch, setup.pick(self.steps, 4), min(2, os.cpu_count() or 1)
+        crop = [setup.pick(side, side // 2) for side in self.crop]
+        counts = {"train": setup.pick(self.images[0], 16), "val": setup.pick(self.images[1], 2)}
+        # Trainings with equally many images share them.
+        root = setup.folder / f"camvid_{counts['train']}_{counts['val']}"
+        if not root.is_dir():
+            camvid_tree(root, setup.camvid, counts)
+        root = root.resolve()
+        accelerator = "gpu" if setup.device.type == "cuda" else "cpu"
+        ours = [
+            *("train.py", "data=camvid", f"data.root={root}", *self.words, "backbone.weights=null"),
+            *(f"data.crop_size=[{crop[0]},{crop[1]}]", "optimizer=sgd", f"data.batch_size={batch}"),
+            *(f"data.num_workers={workers}", f"trainer.max_steps={steps}", f"trainer.val_every_n_steps={steps}"),
+            *(f"trainer.accelerator={accelerator}", "output_dir={folder}/run", *CLOCK),
+        ]
+        peer = [
+            *("-m", "benchmark.peer_run", "--root", str(root), "--network", self.network, "--steps", str(steps)),
+            *("--batch", str(batch), "--crop", str(crop[0]), str(crop[1]), "--workers", str(workers)),
+            *("--accelerator", accelerator, "--folder", "{folder}", "--report", "{folder}/clock.json"),
+        ]
+        commands = {"float32": [*ours, "trainer.precision=32-true"], SEGFRAME: ours}
+        missing = {}
+        try:
+            peers.need("segmentation_models_pytorch")
+            commands[PEER] = peer
+        except NotMeasurable as reason:
+            missing[PEER] = str(reason)
+        folder = setup.folder / "runs" / self.network
+        processes = {
+            name: Process(words, folder / name.replace(" ", "_"), is_peer=name == PEER)
+            for name, words in commands.items()
+        }
+        rounds = setup.pick(self.rounds, 1)
+        seconds = alternating({name: process.seconds for name, process in processes.items()}, rounds, 600)
+        return Measured(
+            seconds,
+            {name: process.peak() for name, process in processes.items()},
+            missing,
+            note=f"{self.about}{'CamVid' if setup.camvid else 'generated images of that size'}, {counts['train']} "
+            f"images, {steps} steps of {batch} crops of {crop[0]}x{crop[1]}, one validation of {counts['val']} images, "
+            f"{workers} workers; {MEMORY}",
+            metrics={name: {"images/s": steps * batch / sorted(s)[len(s) // 2]} for name, s in seconds.items()},
+        )
 
 
 def startup(setup: Setup) -> Measured:
@@ -123,7 +152,7 @@ def startup(setup: Setup) -> Measured:
         "help": ["train.py", "--help"],
         "first step": [
             *("train.py", "data=shapes", "trainer=smoke", "output_dir={folder}/run"),
-            *("+callbacks.clock._target_=benchmark.clock.Clock", "+callbacks.clock.path={folder}/clock.json"),
+            *CLOCK,
         ],
         "imports": ["-c", "import torch, pytorch_lightning, torchvision"],
     }
@@ -141,13 +170,33 @@ def startup(setup: Setup) -> Measured:
     return Measured(alternating(clocks, setup.pick(7, 1), 120))
 
 
+def run(name: str, training: Training, float32: float, default: float) -> Group:
+    """The rows of a training at equal precision and by defaults, with the targets of the time's ratios."""
+    rows = (
+        Row(f"{name}_equal_precision", PEER, Target(float32, 1.0), ours="float32"),
+        Row(f"{name}_defaults", PEER, Target(default, 1.0)),
+    )
+    return Group(rows, training)
+
+
+DEEPLAB = ("backbone=resnet18", "head=deeplabv3plus", "head.num_convs=1")
+FCN8S = ("model=fcn8s", "head.learned=all")
+UNET = ("backbone=resnet18", "head=unet", "head.upsampling=bilinear", "head.channels=[256,128,64,32]")
+"""Widths of smp's decoder. smp's has a further stage of 16 channels at full size, which takes time."""
+
 GROUPS = (
-    Group(
-        (
-            Row("run_equal_precision", PEER, Target(1 / 1.15, 1.0), ours="float32"),
-            Row("run_defaults", PEER, Target(1 / 1.6, 1.0)),
-        ),
-        training,
+    run("run", Training(DEEPLAB, "deeplabv3plus", 4, 20, (352, 480), (48, 24), 3), 1 / 1.15, 1 / 1.6),
+    run(
+        "run_fcn8s",
+        Training(FCN8S, "fcn8s", 2, 6, (192, 256), (24, 4), 2, "VGG-16 with fc6 and fc7; "),
+        0.6,
+        0.6,
+    ),
+    run(
+        "run_unet",
+        Training(UNET, "unet", 4, 8, (256, 320), (24, 8), 2, "ResNet-18; segframe's logits have stride 2, smp's 1; "),
+        0.6,
+        0.6,
     ),
     Group(
         (
