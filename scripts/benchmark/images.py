@@ -50,9 +50,18 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def write_pair(
-    image: Path, mask: Path, size: tuple[int, int], num_classes: int, seed: int, camvid: Path | None = None
+    image: Path,
+    mask: Path,
+    size: tuple[int, int],
+    num_classes: int,
+    seed: int,
+    camvid: Path | None = None,
+    palette: bool = True,
 ) -> None:
-    """Write one JPEG, of CamVid's photograph number `seed` if there is CamVid, else generated, and its palette PNG."""
+    """Write one JPEG, of CamVid's photograph number `seed` if there is CamVid, else generated, and its mask as PNG.
+
+    `palette`: with VOC's; else grey.
+    """
     rng = np.random.default_rng(seed)
     for path in (image, mask):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +74,8 @@ def write_pair(
         photo = photo.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     photo.save(image, quality=JPEG_QUALITY)
     picture = Image.fromarray(indices)
-    picture.putpalette(np.array(voc_palette(256), np.uint8).tobytes())
+    if palette:
+        picture.putpalette(np.array(voc_palette(256), np.uint8).tobytes())
     picture.save(mask)
 
 
@@ -85,14 +95,14 @@ def voc_tree(root: Path, count: int, camvid: Path | None = None) -> Path:
 def folder_tree(
     root: Path, counts: dict[str, int], size: tuple[int, int], num_classes: int, camvid: Path | None = None
 ) -> Path:
-    """Write images/<split> and masks/<split>, the layout of `data=folder` and `data=camvid`."""
+    """Write images/<split> and grey masks/<split>, the layout of `data=folder` and `data=camvid`."""
     seed = 0
     for split, count in counts.items():
         for k in range(count):
             seed += 1
             name = f"{split}_{k:04d}"
             image, mask = root / f"images/{split}/{name}.jpg", root / f"masks/{split}/{name}.png"
-            write_pair(image, mask, size, num_classes, seed, camvid)
+            write_pair(image, mask, size, num_classes, seed, camvid, palette=False)
     return root
 
 

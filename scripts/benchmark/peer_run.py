@@ -17,7 +17,7 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -55,7 +55,7 @@ class CamVid(Dataset[tuple[Tensor, Tensor]]):
         return item["image"], item["mask"].long()
 
 
-def build_network(name: str, encoder: str) -> nn.Module:
+def build_network(name: str, encoder: str) -> Any:
     """A network with full-size logits, from random weights; its encoder is called `encoder`."""
     if name == "fcn8s":
         return PlainFCN8s(NUM_CLASSES)
@@ -71,7 +71,7 @@ class Module(pl.LightningModule):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
-        self.model: Any = build_network(args.network, args.encoder)
+        self.model = build_network(args.network, args.encoder)
         if args.weights:  # of timm's classifier; a timm encoder is smp's `model.encoder.model`
             left_out = self.model.encoder.model.load_state_dict(torch.load(args.weights), strict=False)
             assert not left_out.missing_keys

@@ -13,6 +13,8 @@ from benchmark import images, measure, networks, peers, pipelines, report, runne
 from benchmark.roofline import Ceilings, Roofline
 from benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, Target, judge
 from benchmark.rows import GROUPS, data, gpu, ops
+from segframe.data.build import build_datasets
+from segframe.data.inspection.quick_check import quick_check
 from segframe.errors import UserError
 
 CPU = torch.device("cpu")
@@ -202,3 +204,33 @@ def test_program(run, tmp_path):
     assert result.code == 0, result.out
     (row,) = json.loads((tmp_path / "a/out.json").read_text())["rows"]
     assert (row["name"], row["met"], row["reason"]) == ("gpu_fcn8s", None, "needs a GPU")
+
+
+def test_generated_camvid_images_are_accepted(tmp_path):
+    images.camvid_tree(tmp_path, None, {"train": 12, "val": 1})
+    config = networks.composed("data=camvid", f"data.root={tmp_path}", "data.crop_size=64")
+    warnings = quick_check(*build_datasets(config))  # UserError for masks with another palette
+    assert len([warning for warning in warnings if "published are" in warning]) == len(warnings) - 1 == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["evaluate_whole", "evaluate_windows", "export_onnx", "cost_average", "devices_two"])
+def test_rows_of_inference_and_costs_run(setup, name):
+    (group,) = [group for group in GROUPS if any(row.name == name for row in group.rows)]
+    found = group.measure(setup)
+    assert not found.differs
+    assert {row.ours for row in group.rows} <= set(found.seconds)
+    assert all(seconds > 0 for values in found.seconds.values() for seconds in values)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("segmentation_models_pytorch") is None, reason="smp is not installed")
+@pytest.mark.parametrize("name", ["run_fcn8s_defaults", "run_unet_defaults"])
+def test_rows_of_runs_have_networks_of_about_one_size(setup, name):
+    (group,) = [group for group in GROUPS if any(row.name == name for row in group.rows)]
+    _, ours = networks.network(setup, 11, *group.measure.words)
+    from benchmark.peer_run import build_network
+
+    theirs = build_network(group.measure.network, "resnet18")
+    counts = [sum(p.numel() for p in network.parameters()) for network in (ours, theirs)]
+    assert counts[0] == pytest.approx(counts[1], rel=0.01)

@@ -61,9 +61,9 @@ def evaluation(windows: bool) -> Callable[[Setup], Measured]:
         ours = (segmenter, dataset, inference, None, 0, setup.device)
 
         def counted() -> ConfusionMatrix:
-            matrix = ConfusionMatrix(NUM_CLASSES).to(setup.device)
-            for batch, classes in predict_split(*ours):
-                matrix.update(classes, batch["mask"].to(setup.device))
+            matrix = ConfusionMatrix(NUM_CLASSES)
+            for image, classes in predict_split(*ours):
+                matrix.update(classes[None], image["mask"])
             return matrix
 
         def coarse(image: Tensor) -> Tensor:
@@ -96,8 +96,8 @@ def evaluation(windows: bool) -> Callable[[Setup], Measured]:
         how = f"windows of {window} every {stride} pixels" if windows else "whole images"
         return replace(
             found,
-            note=f"DeepLabV3+-R18 in float32, {count} images of about {size}, {how}, loader in the process; mmseg-style "
-            "runs segframe's network",
+            note=f"DeepLabV3+-R18 in float32, {count} images of about {size}, {how}, loader in the process; "
+            "mmseg-style runs segframe's network",
             metrics={name: {"images/s": count / statistics.median(s)} for name, s in found.seconds.items()},
         )
 
@@ -106,7 +106,7 @@ def evaluation(windows: bool) -> Callable[[Setup], Measured]:
 
 def loaded(dataset: SegmentationDataset, device: torch.device) -> Any:
     """Yield images uint8 (1, 3, H, W) and masks (1, H, W) from a loader without workers."""
-    for item in torch.utils.data.DataLoader(dataset, batch_size=1):  # type: ignore[arg-type]
+    for item in torch.utils.data.DataLoader(dataset, batch_size=1):
         yield item["image"].to(device), item["mask"].to(device)
 
 
