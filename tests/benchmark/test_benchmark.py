@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import images, measure, networks, peers, pipelines, report, runner
+from benchmark import docs_table, images, measure, networks, peers, pipelines, report, runner
 from benchmark.roofline import Ceilings, Roofline
 from benchmark.row import Group, Measured, NotMeasurable, Result, Row, Setup, Target, judge
 from benchmark.rows import GROUPS, data, gpu, ops
@@ -234,3 +234,9 @@ def test_rows_of_runs_have_networks_of_about_one_size(setup, name):
     theirs = build_network(group.measure.network, "resnet18")
     counts = [sum(p.numel() for p in network.parameters()) for network in (ours, theirs)]
     assert counts[0] == pytest.approx(counts[1], rel=0.01)
+
+
+def test_the_documented_table_is_that_of_the_results():
+    page = docs_table.PAGE.read_text()
+    assert docs_table.with_table(page) == page
+    assert docs_table.table().count("\n| `") >= 30
