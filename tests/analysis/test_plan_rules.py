@@ -32,13 +32,12 @@ DATA = DataFacts(
     mean=(100.0, 100.0, 100.0),
     std=(50.0, 50.0, 50.0),
     decoded_bytes=GB // 3,
-    read_seconds=0.008,
     has_files=True,
     weights="imagenet",
 )
 CPU = MachineFacts("2 cores", False, 2, 2, 16 * GB, 16 * GB, 100 * GB, 0.0, ("bf16-mixed", "32-true"))
 GPU = CPU._replace(device="a GPU", is_gpu=True, device_bytes=80 * GB, cores=16, loader_processes=8)
-STEP = StepFacts((192, 192), 4, "bf16-mixed", 0.4, GB // 4, 0.01)
+STEP = StepFacts((192, 192), 4, "bf16-mixed", 0.4, GB // 4, 0.01, 0.008)
 HOUR = 3600.0
 
 
@@ -191,8 +190,8 @@ def test_loading():
     assert run_rules.choose_loading(DATA, CPU, STEP, 2).seconds == pytest.approx(2 * found.seconds)
     large = DATA._replace(decoded_bytes=40 * GB)
     assert run_rules.choose_loading(large, CPU, STEP, 1).cache is None
-    slow = STEP._replace(sample_seconds=0.5)
-    late = run_rules.choose_loading(large._replace(read_seconds=0.4), CPU, slow, 1)
+    slow = STEP._replace(sample_seconds=0.5, read_seconds=0.4)
+    late = run_rules.choose_loading(large, CPU, slow, 1)
     assert (late.cache, late.workers) == ("disk", 2)
     assert run_rules.choose_loading(large, CPU._replace(disk_bytes=GB), slow, 1).cache is None
     assert run_rules.choose_loading(DATA._replace(has_files=False), CPU, STEP, 1).cache is None

@@ -59,8 +59,6 @@ class DataFacts(NamedTuple):
     std: tuple[float, ...]
     decoded_bytes: int
     """Bytes of all decoded images and masks, training and validation."""
-    read_seconds: float
-    """Median seconds for reading and decoding one image and its mask in one process."""
     has_files: bool
     """False for generated images."""
     weights: str | None
@@ -110,6 +108,8 @@ class StepFacts(NamedTuple):
     """Peak memory of a step beyond the memory in use before it, in bytes; None if the system does not say."""
     sample_seconds: float
     """Seconds for reading and augmenting one training image in one process."""
+    read_seconds: float
+    """The part of them for reading and decoding the files."""
 
     @property
     def pixels(self) -> int:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterable
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
 import cv2
@@ -38,14 +37,11 @@ class SampleFacts(NamedTuple):
     """Share of the windows that show a class, float64 (len(WINDOW_SHARES), 255)."""
     moments: np.ndarray
     """Mean and mean square of each channel in units of 0 ... 255, float64 (2, C)."""
-    seconds: float
 
 
 def examine_sample(dataset: SegmentationDataset, index: int) -> SampleFacts:
     """Read an image and its mask once; UserError if a file is invalid."""
-    start = perf_counter()
     image, mask = dataset.read(index)
-    seconds = perf_counter() - start
     step = int(np.ceil(np.sqrt(mask.size / MOST_PIXELS)))
     return SampleFacts(
         (mask.shape[0], mask.shape[1]),
@@ -53,7 +49,6 @@ def examine_sample(dataset: SegmentationDataset, index: int) -> SampleFacts:
         find_objects(mask[::step, ::step], step),
         window_shares(mask[::step, ::step]),
         channel_moments(image, dataset.pixels),
-        seconds,
     )
 
 
@@ -116,7 +111,6 @@ def measure_data(train: SegmentationDataset, val: SegmentationDataset, data: Dat
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         decoded_bytes=round((1 + train.pixels.pixel_bytes) * (areas[0] * len(train) + areas[1] * len(val))),
-        read_seconds=float(np.median([sample.seconds for sample in samples])),
         has_files=has_files(train),
         weights=data.weights,
     )

@@ -96,10 +96,14 @@ class Trial:
         self.train.transform = Transform(instantiate(self.config.transforms.train, "transforms"))
         items: list[dict[str, Any]] = []
         sample_seconds: list[float] = []
+        read_seconds: list[float] = []
         for k in range(self.config.data.batch_size):
-            start = perf_counter()
-            items.append(self.train[(0, k % len(self.train))])
-            sample_seconds.append(perf_counter() - start)
+            index, start = k % len(self.train), perf_counter()
+            self.train.read(index)
+            middle = perf_counter()
+            items.append(self.train[(0, index)])
+            read_seconds.append(middle - start)
+            sample_seconds.append(perf_counter() - middle)
         batch = collate(items)
         images, masks = batch["image"].to(self.device), batch["mask"].to(self.device)
         self.module.segmenter.train()
@@ -113,7 +117,8 @@ class Trial:
             precision=self.config.trainer.precision,
             seconds=seconds,
             peak_bytes=None if held is None or peak is None else peak - held,
-            sample_seconds=float(np.median(sample_seconds)),
+            sample_seconds=(sample := float(np.median(sample_seconds))),
+            read_seconds=min(sample, float(np.median(read_seconds))),
         )
 
     def step(self, images: Tensor, masks: Tensor) -> None:

@@ -57,7 +57,7 @@ def choose_loading(data: DataFacts, machine: MachineFacts, step: StepFacts, accu
         else:
             reason = f"decoded images: {gigabytes:.2g} GB, {free:.2g} GB of memory are free"
     if cache is not None:
-        sample = max(0.0, sample - data.read_seconds)
+        sample -= step.read_seconds
     workers = min(machine.loader_processes, max(1, ceil(1.25 * step.batch * sample / step.seconds)))
     if machine.is_gpu:
         batch_seconds = max(step.seconds, step.batch * sample / max(1, workers))

@@ -28,7 +28,6 @@ def data_table(data: DataFacts) -> Table:
             "channels": f"{data.channels} of {bits} bits",
             "void": f"{data.void:.1%} of the pixels",
             "decoded": f"{data.decoded_bytes / 1e9:.2g} GB",
-            "reading": f"{time(data.read_seconds)} per image",
         },
     )
 
@@ -55,7 +54,7 @@ def machine_table(machine: MachineFacts, step: StepFacts, validation: Validation
             "device": machine.device,
             "memory": "unknown" if machine.device_bytes is None else f"{machine.device_bytes / 1e9:.3g} GB free",
             "step": f"{step.batch} crops of {by(step.size)} in {step.precision}: {time(step.seconds)}{peak}",
-            "loading": f"{time(step.sample_seconds)} per crop",
+            "loading": f"{time(step.sample_seconds)} per crop, {time(step.read_seconds)} of it for reading",
             "validation": f"{time(validation.seconds)} per image",
         },
     )
