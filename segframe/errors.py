@@ -11,7 +11,10 @@ TO_TRAIN = (
     "lower data.batch_size (trainer.accumulate_grad_batches keeps the images per step), or data.crop_size, "
     "or set trainer.activation_checkpointing=true"
 )
-TO_PREDICT = "inference=sliding_window reads images in windows (inference.window=...); or precision=bf16-mixed"
+TO_PREDICT = (
+    "inference=sliding_window reads images in windows (inference.window=...); or precision=bf16-mixed; or for evaluate "
+    "inference.batch_size=1"
+)
 
 MOST_CHARACTERS = 600
 """Of a message."""

@@ -31,6 +31,7 @@ PATHS = (
 )
 """Settings whose values are paths: Hydra's grammar would read `=`, commas and brackets in them as its own signs."""
 
+WHOLE = "segframe.inference.WholeImage"
 FLAGS = (
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
     *("--shell-completion", "-sc", "--experimental-rerun"),
@@ -142,7 +143,7 @@ def offer_checkpoint(argv: list[str]) -> list[str]:
     argv stays as it is. No more data loading workers are started than this machine's default.
     """
     path = given_path("checkpoint", argv)
-    nodes: dict[str, dict[str, object]] = {"data": {}, "inference": {"_target_": "segframe.inference.WholeImage"}}
+    nodes: dict[str, dict[str, object]] = {"data": {}, "inference": {"_target_": WHOLE, "batch_size": 1}}
     if path is not None:
         # These import torch, which --help does without.
         from segframe.data.loader import count_workers
@@ -153,6 +154,8 @@ def offer_checkpoint(argv: list[str]) -> list[str]:
             chosen = [word for word in argv if word.startswith(f"{group}=") and word != f"{group}=checkpoint"]
             if isinstance(config.get(group), dict) and not chosen:
                 nodes[group] = config[group]
+        if nodes["inference"].get("_target_") == WHOLE:  # of a run from before this setting
+            nodes["inference"] = {"batch_size": 1} | nodes["inference"]
         data = {key: value for key, value in nodes["data"].items() if key in DataConfig.__dataclass_fields__}
         workers = data.get("num_workers")
         if data and (not isinstance(workers, int) or workers > count_workers(None)):

@@ -233,9 +233,8 @@ def check_lightning_arguments(arguments: DictConfig) -> None:
             raise UserError(f"{setting}: segframe sets it; {RESERVED[name]}")
         if not accepts(annotation(trainer, name), value):
             raise UserError(f"{setting}: it must be {describe_type(annotation(trainer, name))}")
-        is_limit = name == "limit_val_batches" and value is not None
-        if is_limit and (value < 0 or (isinstance(value, float) and value > 1)):
-            raise UserError(f"{setting}: it must be a number of images above 0, or a share of them up to 1.0")
+        if name == "limit_val_batches" and not (0 < value <= 1 or (isinstance(value, int) and value > 0)):
+            raise UserError(f"{setting}: it must be a number of images of each device, or a share of them up to 1.0")
 
 
 def check_checkpoints(callbacks: DictConfig) -> None:

@@ -10,7 +10,7 @@ import torch
 from segframe import distributed
 from segframe.data.base import SegmentationDataset
 from segframe.data.gpu_copies import COPIED, copied_ahead, wait_for_copy
-from segframe.data.image_batches import AtOnce, ImageBatches, image_batches, join
+from segframe.data.image_batches import AtOnce, ImageBatches, image_batches, join_images, one_by_one
 from segframe.data.loader import Loader, count_workers, loader_settings
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
@@ -90,7 +90,7 @@ class DataModule(pl.LightningDataModule):
         self.num_workers = count_workers(num_workers, pin_memory)
         self.pin_memory = pin_memory
         self.val_limit = val_limit
-        self.at_once: AtOnce = lambda size: 1
+        self.at_once: AtOnce = one_by_one
         """How many validation images run at once."""
 
     def train_dataloader(self) -> StreamLoader:
@@ -107,7 +107,7 @@ class DataModule(pl.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return a batch on the device; a training batch is there, or on its way."""
         if isinstance(batch, list):
-            return join(batch, device)
+            return join_images(batch, device)
         if COPIED in batch:
             return wait_for_copy(batch, device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)

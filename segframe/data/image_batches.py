@@ -15,11 +15,16 @@ from segframe.data.loader import Loader, loader_settings
 
 LARGEST_WINDOW = 16
 """Neighbouring images among which those of one size are sought; they go to one device."""
-FEWEST_WINDOWS = 16
-"""Of a split, so that devices get about equal shares."""
+FEWEST_WINDOWS = 32
+"""Of a split that has as many images. Eight devices then get at most a fifth more images than the average."""
 
 AtOnce = Callable[[tuple[int, int]], int]
 """Called with the (H, W) of images: the number of them that run at once."""
+
+
+def one_by_one(size: tuple[int, int]) -> int:
+    """An AtOnce for which images do not run together."""
+    return 1
 
 
 def window_size(num_images: int) -> int:
@@ -51,11 +56,6 @@ class ImageBatches(Loader):
         """The indices of this device's images, in order."""
         return list(self.sampler)
 
-    @property
-    def num_windows(self) -> int:
-        """The number of windows of this device."""
-        return len({index // self.window for index in self.indices})
-
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:  # type: ignore[override]
         numbered = zip(self.indices, super().__iter__(), strict=True)
         for _, window in groupby(numbered, lambda pair: pair[0] // self.window):
@@ -69,17 +69,23 @@ class ImageBatches(Loader):
             yield from waiting.values()
 
 
+def limited(num_images: int, limit: float | None) -> int:
+    """Return the number of images after trainer.lightning.limit_val_batches: a number, or a share of them (a float)."""
+    if limit is None:
+        return num_images
+    return ceil(limit * num_images) if isinstance(limit, float) else min(int(limit), num_images)
+
+
 def image_batches(
     dataset: SegmentationDataset,
     num_workers: int | None,
     pin_memory: bool,
-    at_once: AtOnce = lambda size: 1,
+    at_once: AtOnce = one_by_one,
     limit: float | None = None,
 ) -> ImageBatches:
-    """Return the loader of this device's images; `limit`: of as many of them, or of such a share (a float)."""
+    """Return the loader of this device's images; `limit`: of its first images, as many or such a share (a float)."""
     indices = device_share(len(dataset), distributed.rank())
-    if limit is not None:
-        indices = indices[: ceil(limit * len(indices)) if isinstance(limit, float) else limit]
+    indices = indices[: limited(len(indices), limit)]
     loader = ImageBatches(dataset, batch_size=1, sampler=indices, **loader_settings(num_workers, pin_memory))
     loader.at_once, loader.window = at_once, window_size(len(dataset))
     return loader
@@ -97,13 +103,14 @@ def image_loader(dataset: SegmentationDataset, num_workers: int | None, pin_memo
     return Loader(dataset, batch_size=1, **loader_settings(num_workers, pin_memory))
 
 
-def join(images: Sequence[dict[str, Any]], device: torch.device) -> dict[str, Any]:
+def join_images(images: Sequence[dict[str, Any]], device: torch.device) -> dict[str, Any]:
     """Return images of one size as one batch on a device."""
     lists = {key: [value for image in images for value in image[key]] for key in ("name", "index")}
     return {key: join_tensors([image[key] for image in images], device) for key in ("image", "mask")} | lists
 
 
 def join_tensors(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return batches of one as one batch on a device, where they are put together: copies there are fast."""
-    moved = [tensor.to(device, non_blocking=True) for tensor in tensors]
+    """Concatenate batches of one image on a device."""
+    # Elsewhere than on CUDA a copy that nobody waits for may be read too early (PyTorch's issue 83015).
+    moved = [tensor.to(device, non_blocking=device.type == "cuda") for tensor in tensors]
     return moved[0] if len(moved) == 1 else torch.cat(moved)

@@ -80,7 +80,9 @@ class WholeImage(Inference):
     which a run's overhead would count, as many as have MOST_PIXELS together, 16 at most.
     """
 
-    def __init__(self, batch_size: int | None = None) -> None:
+    batch_size: int | None = 1
+
+    def __init__(self, batch_size: int | None = 1) -> None:
         if batch_size is not None:
             check_batch_size(batch_size)
         self.batch_size = batch_size

@@ -18,7 +18,7 @@ from segframe import distributed
 from segframe.config.schema import EvaluateConfig
 from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
-from segframe.data.image_batches import image_batches, join_tensors
+from segframe.data.image_batches import AtOnce, image_batches, join_tensors, one_by_one
 from segframe.errors import UserError
 from segframe.files import write_text
 from segframe.inference.base import Inference, Postprocess, classify
@@ -30,6 +30,7 @@ from segframe.inference.metrics import describe_missing
 from segframe.inference.network import Network
 from segframe.inference.onnx_network import check_scores
 from segframe.inference.open_network import open_configured
+from segframe.models.segmenter import Segmenter
 from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, print_table
 
@@ -153,7 +154,9 @@ def predict_split(
 
     These are uint8 (H, W), on the CPU. A GPU works on the next batch while the caller uses the results of one.
     """
-    at_once = partial(inference.images_at_once, device=device)
+    at_once: AtOnce = partial(inference.images_at_once, device=device)
+    if postprocess is not None or not isinstance(network, Segmenter):
+        at_once = one_by_one  # scores of full size, or all of them from an exported file
     loader = image_batches(dataset, num_workers, device.type == "cuda", at_once)
 
     def run(batch: list[dict[str, Any]]) -> HostCopy:
@@ -187,7 +190,7 @@ class HostCopy:
     """A copy of a tensor to the CPU, for which the program need not wait at once."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._copy = tensor.to("cpu", non_blocking=True)
+        self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)
         self._done = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
 
     def wait(self) -> Tensor:

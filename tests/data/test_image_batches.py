@@ -9,9 +9,9 @@ from PIL import Image
 
 from segframe import distributed
 from segframe.data.datasets.folder import Folder
-from segframe.data.image_batches import device_share, image_batches, join, window_size
+from segframe.data.image_batches import device_share, image_batches, join_images, window_size
 
-SIZES = [(20, 30), (30, 20), (20, 30), (25, 25), (20, 30), (30, 20), (20, 30)] * 7
+SIZES = [(20, 30), (30, 20), (20, 30), (25, 25), (20, 30), (30, 20), (20, 30)] * 14
 
 
 def folder(tmp_path, sizes):
@@ -61,7 +61,6 @@ def test_batches_have_one_size_and_are_the_same_for_any_number_of_devices(tmp_pa
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         loader = image_batches(dataset, 0, False, lambda size: 2)
         assert len(loader) == len(loader.indices)
-        assert loader.num_windows == len({index // window for index in loader.indices})
         shared += batches_of(dataset, lambda size: 2)
     assert sorted(shared) == sorted(found)
 
@@ -74,10 +73,10 @@ def test_a_limit_is_a_number_or_a_share_of_the_images(tmp_path):
 
 
 def test_images_are_joined_in_order(tmp_path):
-    dataset = folder(tmp_path, [(20, 30)] * 64)
+    dataset = folder(tmp_path, [(20, 30)] * 96)
     loader = image_batches(dataset, 0, False, lambda size: 3)
     batch = next(iter(loader))
-    joined = join(batch, torch.device("cpu"))
+    joined = join_images(batch, torch.device("cpu"))
     assert joined["mask"][:, 0, 0].tolist() == joined["index"] == [0, 1, 2]
     assert (joined["image"][:, 0, 0, 0] - torch.arange(3)).abs().max() <= 2  # JPEG
     assert joined["name"] == ["000", "001", "002"]

@@ -97,6 +97,17 @@ def test_the_inference_of_a_checkpoint_is_trusted_by_name_only(run, tmp_path):
     assert run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "inference=whole").code == 0
 
 
+def test_the_stored_inference_of_an_older_run_takes_its_newer_settings(run, tmp_path):
+    save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    content[checkpoint.KEY]["config"]["inference"] = {"_target_": "segframe.inference.WholeImage"}
+    torch.save(content, tmp_path / "y.ckpt")
+    words = ("checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a")
+    result = run("scripts/evaluate.py", *words, "inference.batch_size=2")
+    assert result.code == 0, result.out
+    assert "inference.batch_size=0" in run("scripts/evaluate.py", *words, "inference.batch_size=0").error
+
+
 def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):
     workers_used = []
     usual = evaluate.image_batches
@@ -115,7 +126,7 @@ def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):
 def test_batches_change_neither_order_nor_counts(tmp_path):
     masks = tmp_path / "masks/val"
     (tmp_path / "images").mkdir()
-    for index, size in enumerate([(40, 48), (48, 40), (40, 48), (40, 40)] * 12):
+    for index, size in enumerate([(40, 48), (48, 40), (40, 48), (40, 40)] * 24):
         save_image(tmp_path / f"images/val/{index:02}.png", *size)
         masks.mkdir(parents=True, exist_ok=True)
         Image.new("L", size[::-1], index % 2).save(masks / f"{index:02}.png")
@@ -126,8 +137,8 @@ def test_batches_change_neither_order_nor_counts(tmp_path):
     one, three = (
         evaluate.evaluate(segmenter, dataset, WholeImage(number), None, 0, torch.device("cpu")) for number in (1, 3)
     )
-    assert calls[:48] == [1] * 48
-    assert calls[48:].count(2) == 8  # of the three images of every second window two have one size
-    assert calls[48:].count(1) == 32
-    assert one.names == three.names == [f"{index:02}" for index in range(48)]
+    assert calls[:96] == [1] * 96
+    assert calls[96:].count(2) == 16  # of the three images of every second window two have one size
+    assert calls[96:].count(1) == 64
+    assert one.names == three.names == [f"{index:02}" for index in range(96)]
     assert all((a == b).all() for a, b in zip(one.images, three.images, strict=True))

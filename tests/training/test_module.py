@@ -9,7 +9,7 @@ from conftest import IMAGES, UNET, composed
 from pytorch_lightning import Trainer
 
 from segframe.data.build import RunLength, build_data_module, build_datasets
-from segframe.data.image_batches import image_batches, join
+from segframe.data.image_batches import image_batches, join_images
 from segframe.errors import UserError
 from segframe.inference.build import build_inference
 from segframe.inference.evaluate import evaluate
@@ -117,7 +117,7 @@ def test_a_validation_counts_what_evaluate_counts_with_any_inference(words):
     with torch.inference_mode():
         at_once = partial(module.inference.images_at_once, device=torch.device("cpu"))
         for index, images in enumerate(image_batches(val_set, 0, False, at_once)):
-            batch = join(images, torch.device("cpu"))
+            batch = join_images(images, torch.device("cpu"))
             module.validation_step(batch, index)
             full = build_inference(config.inference, config)(segmenter, batch["image"]).full()
             for logits, mask in zip(full, batch["mask"], strict=True):

@@ -2,8 +2,10 @@
 
 import statistics
 
+import torch
+
 from benchmark.measure import alternating
-from benchmark.row import SEGFRAME, Group, Measured, Row, Setup, Target
+from benchmark.row import SEGFRAME, Group, Measured, NotMeasurable, Row, Setup, Target
 from benchmark.rows.runs import CLOCK, Process
 
 WITHOUT = "without"
@@ -34,7 +36,7 @@ def steps_of(
         *("data.dataset.num_images={train: 64, val: 2, test: 1}", f"data.batch_size={batch}", "data.num_workers=0"),
         *(f"trainer.accelerator={accelerator}", "trainer.precision=32-true", "transforms=light"),
         *(f"trainer.max_steps={steps + 1}", f"trainer.val_every_n_steps={steps + 1}", "output_dir={folder}/run"),
-        *CLOCK,
+        *(*CLOCK, f"+callbacks.clock.last={steps}"),
     ]
     folder = setup.folder / name
     processes = {
@@ -62,6 +64,8 @@ def devices(setup: Setup) -> Measured:
 
     The batch is that of all processes together.
     """
+    if setup.device.type == "cuda" and torch.cuda.device_count() < 2:
+        raise NotMeasurable("needs two GPUs")
     words = ["backbone=resnet18", "backbone.weights=null", "head=deeplabv3plus"]
     return steps_of(setup, DEVICES, "devices", words, 8, 1)
 

@@ -10,6 +10,7 @@ from segframe.analysis.planning.measure_data import measure_data
 from segframe.analysis.planning.measure_machine import Trial, has_imagenet_weights, measure_machine
 from segframe.config import validate
 from segframe.data.build import build_datasets, measure_run
+from segframe.data.image_batches import limited
 from segframe.errors import height_width
 from segframe.inference.network import logit_stride
 
@@ -106,7 +107,7 @@ class Planner:
             Decision("data.num_workers", loading.workers, loading.workers_reason),
             Decision("data.cache", loading.cache, loading.cache_reason),
         )
-        number = min(data.val_images, trainer.lightning.get("limit_val_batches", data.val_images))
+        number = limited(data.val_images, trainer.lightning.get("limit_val_batches"))
         validation = number * self.validation.seconds
         length = run_rules.choose_length(data, loading.seconds, images, validation, self.seconds)
         draft.add(

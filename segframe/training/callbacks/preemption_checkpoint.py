@@ -20,9 +20,9 @@ from segframe.preemption import SIGNALS, end, end_at_once, signal_name
 class PreemptionCheckpoint(Callback):
     """Writes last.ckpt (`path`) every n optimizer steps (500) or minutes ("30min"), or never (null), and on SIGNALS.
 
-    ModelCheckpoint writes it at validations. A signal ends the run after the current step or validation batch (with
-    several devices at the next window of data.image_batches); a validation that is interrupted is repeated on resuming.
-    Within the validation of the run's last step nothing is written: the run resumes from the checkpoint before.
+    ModelCheckpoint writes it at validations. A signal ends the run after the current step or validation batch; a
+    validation that is interrupted is repeated on resuming. Within the validation of the run's last step nothing is
+    written: the run resumes from the checkpoint before.
     """
 
     def __init__(self, path: str, every: int | str | None) -> None:
@@ -31,8 +31,7 @@ class PreemptionCheckpoint(Callback):
         self._step = 0  # of the last checkpoint
         self._moment = monotonic()
         self._asked: int | None = None
-        self._common_windows = 0  # of validation images, which every device has
-        self._windows: set[int] = set()  # that have begun
+        self._images_left = 0  # of a validation, in which every device still takes part
 
     def on_sanity_check_start(self, trainer: Trainer, module: Any) -> None:
         """Replace Lightning's signal handlers, which would end the run at once."""
@@ -59,18 +58,17 @@ class PreemptionCheckpoint(Callback):
         self._end_if_asked(trainer, module)
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
-        self._common_windows = -distributed.largest(-val_loader(trainer).num_windows)[0]
-        self._windows = set()
+        fewest = -distributed.largest(-len(val_loader(trainer).indices))[0]
+        self._images_left = 1 if trainer.sanity_checking else fewest
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if distributed.world() > 1:  # devices may have different numbers of batches, but as many windows
-            window = batch["index"][0] // val_loader(trainer).window
-            if window in self._windows or len(self._windows) == self._common_windows:
-                return
-            self._windows.add(window)
-        self._agree(False)
+        for _ in range(min(len(batch["index"]), self._images_left)):  # batches of devices differ in length
+            self._images_left -= 1
+            self._agree(False)
+            if self._asked is not None:
+                break
         if self._asked is not None:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # a checkpoint holds average and weights, swapped here

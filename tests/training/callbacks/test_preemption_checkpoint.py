@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT, UNET
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segframe import preemption
+from segframe import distributed, preemption
+from segframe.data.datasets.shapes import Shapes
+from segframe.data.image_batches import image_batches
 from segframe.errors import UserError
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks import preemption_checkpoint
@@ -125,6 +128,28 @@ def test_killed(run, whole, tmp_path, hook, step, workers, kept):
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     time.sleep(1)  # TensorBoard orders event files by the second in which they begin
     check_resumed(run, whole, tmp_path / "parts", workers, kept)
+
+
+def test_devices_agree_as_often_as_the_one_with_the_fewest_images_has_some(monkeypatch):
+    """Though each has batches of other lengths."""
+    monkeypatch.setattr(distributed, "largest", lambda value: [max(value, -7)])  # the other device has seven images
+    loader = image_batches(Shapes(None, "val", num_images={"val": 9}, size=32), 0, False)
+    trainer = SimpleNamespace(val_dataloaders=loader, sanity_checking=False, callbacks=[])
+    callback = PreemptionCheckpoint("last.ckpt", None)
+    counts = []
+    callback._agree = counts.append
+    callback.on_validation_start(trainer, None)
+    steps = []
+    for length in (3, 1, 4, 1):
+        counts.clear()
+        callback.on_validation_batch_end(trainer, None, None, {"index": list(range(length))}, 0)
+        steps.append(len(counts))
+    assert steps == [3, 1, 3, 0]
+    trainer.sanity_checking = True
+    callback.on_validation_start(trainer, None)
+    counts.clear()
+    callback.on_validation_batch_end(trainer, None, None, {"index": [0, 1, 2]}, 0)
+    assert len(counts) == 1
 
 
 @pytest.mark.parametrize("number", preemption.SIGNALS)
