@@ -213,8 +213,16 @@ def test_generated_camvid_images_are_accepted(tmp_path):
     assert len([warning for warning in warnings if "published are" in warning]) == len(warnings) - 1 == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["evaluate_whole", "evaluate_windows", "export_onnx", "cost_average", "devices_two"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "windows_exact",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("evaluate_whole", "evaluate_windows", "export_onnx", "cost_average", "devices_two")
+        ),
+    ],
+)
 def test_rows_of_inference_and_costs_run(setup, name):
     (group,) = [group for group in GROUPS if any(row.name == name for row in group.rows)]
     found = group.measure(setup)

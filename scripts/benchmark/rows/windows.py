@@ -24,6 +24,7 @@ class StandIn(nn.Module):
     def __init__(self, scores: Tensor) -> None:
         super().__init__()
         self.scores = scores
+        self.device = scores.device
         self.normalize = Normalize([0.0] * self.channels, [1.0] * self.channels).to(scores.device)
 
     def image(self) -> Tensor:
