@@ -12,7 +12,7 @@ HEADER = "| row | compared with | time | peak memory | target | met |\n|---|---|
 
 
 def table() -> str:
-    """Return the rows that were measured, as Markdown, and how many of them meet their targets."""
+    """Return a Markdown table of the measured rows, followed by the number of rows that meet their targets."""
     rows = [row for row in json.loads(RESULTS.read_text())["rows"] if row["ms"] is not None]
     lines = []
     for row in rows:
@@ -25,7 +25,7 @@ def table() -> str:
 
 
 def time_of(row: dict[str, Any]) -> str:
-    """Return the ratio of a row's times; where its target is one of seconds, these."""
+    """Return the ratio segframe / other; for a row whose target is given in seconds, both times."""
     if "x time" in row["target"]:
         return f"{row['time_ratio']:.3g}"
     ours, theirs = (f"{ms / 1e3:.3g} s" if ms >= 500 else f"{ms:.3g} ms" for ms in (row["ms"], row["ms_against"]))

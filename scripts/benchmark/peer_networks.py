@@ -1,4 +1,4 @@
-"""Networks of the peer script, without any import of segframe, which would count as memory of that script's process."""
+"""Networks of the peer script. Nothing of segframe is imported here: it would count as the peer's memory."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

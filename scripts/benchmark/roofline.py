@@ -49,7 +49,7 @@ class Roofline(TorchDispatchMode):
 
 
 def distinct(values: Any) -> Iterable[Tensor]:
-    """Return the tensors in nested containers; of those that share memory, one."""
+    """Return the tensors in nested containers, without those that share the memory of an earlier one."""
     return {x.data_ptr(): x for x in tree_leaves(values) if isinstance(x, Tensor)}.values()
 
 

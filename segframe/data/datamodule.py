@@ -1,4 +1,4 @@
-"""Data loaders of a run: training batches that can be resumed at any batch, validation images."""
+"""The LightningDataModule: a training loader that can resume at any batch, and a validation loader."""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -19,7 +19,7 @@ FEWEST_WINDOWS = 32
 """Of a split that has as many images. Eight devices then get at most a fifth more images than the average."""
 
 AtOnce = Callable[[tuple[int, int]], int]
-"""Called with the (H, W) of images: the number of them that run at once."""
+"""Called with an image size (H, W); returns the largest number of such images in a batch."""
 
 
 def one_by_one(size: tuple[int, int]) -> int:
@@ -99,7 +99,7 @@ def val_loader(trainer: pl.Trainer) -> ImageBatches:
 
 
 def image_loader(dataset: SegmentationDataset, num_workers: int | None, pin_memory: bool = False) -> Loader:
-    """Return a loader of all images one by one, in order and at their original sizes."""
+    """Return a loader of all images in order, each a batch of one at its original size."""
     return Loader(dataset, batch_size=1, **loader_settings(num_workers, pin_memory))
 
 

@@ -88,7 +88,7 @@ def loader_settings(num_workers: int | None, pin_memory: bool) -> dict[str, Any]
 
 
 def count_workers(num_workers: int | None, for_gpu: bool = False) -> int:
-    """Return the number of workers of a process: None means one per core of its share, at most 8.
+    """Return the number of loader workers of this process; None: one for each of its CPU cores, at most 8.
 
     For a GPU, whose main process needs a core for itself and which is faster than a CPU, one fewer, at most 16.
     """

@@ -178,7 +178,7 @@ def predict_split(
 
 
 def one_behind(items: Iterable[T]) -> Iterator[T]:
-    """Yield each of the items when the next one has been made."""
+    """Yield the items one step late: item k after item k + 1 has been computed, so that a GPU always has work."""
     last: list[T] = []
     for item in items:
         yield from last

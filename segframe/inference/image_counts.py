@@ -118,7 +118,7 @@ class SplitCounts:
         return {f"{prefix}/{name}": value.item() for name, value in total.metrics(self.classes).items()}
 
     def gather(self) -> Self:
-        """Return this with the images of all processes, in the split's order; each has counted its device_share."""
+        """Collect the counts of all processes, each of which has counted its `device_share`, in the split's order."""
         shares = distributed.gather((self.names, self._rows, self.matrix))
         total = sum(len(names) for names, *_ in shares)
         self.names, self._rows = [""] * total, [[]] * total

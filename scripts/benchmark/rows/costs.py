@@ -1,4 +1,4 @@
-"""Rows of what settings cost or gain in a training: deterministic mode, weight averages, checkpointing, two devices."""
+"""Rows of training settings against the defaults: deterministic mode, EMA, activation checkpointing, two devices."""
 
 import statistics
 

@@ -103,7 +103,7 @@ def row(
 
 
 def deeplabv3plus(name: str, depth: int, size: int, num_classes: int) -> Group:
-    """The rows of DeepLabV3+ with smp's decoder. `size`: a multiple of 16, which smp requires."""
+    """Rows of DeepLabV3+ against smp's, with an equal decoder. `size`: of the crops, a multiple of 16."""
     words = (f"backbone=resnet{depth}", "head=deeplabv3plus", "head.num_convs=1")
     return row(name, words, "smp", partial(peers.smp_network, f"resnet{depth}"), size, num_classes)
 

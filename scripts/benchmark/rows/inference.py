@@ -45,7 +45,7 @@ def trained(setup: Setup, *words: str) -> tuple[DictConfig, Segmenter]:
 
 
 def evaluation(windows: bool) -> Callable[[Setup], Measured]:
-    """Evaluation of images of CamVid's size with loader and metric, whole or in overlapping windows."""
+    """Measure the evaluation of CamVid-sized images, whole or in sliding windows, including data loading and metric."""
 
     def measure(setup: Setup) -> Measured:
         count, window, stride = setup.pick(8, 2), 240, 160
@@ -105,13 +105,13 @@ def evaluation(windows: bool) -> Callable[[Setup], Measured]:
 
 
 def loaded(dataset: SegmentationDataset, device: torch.device) -> Any:
-    """Yield images uint8 (1, 3, H, W) and masks (1, H, W) from a loader without workers."""
+    """Yield (image uint8 (1, 3, H, W), mask uint8 (1, H, W)) for each item, from a DataLoader without workers."""
     for item in torch.utils.data.DataLoader(dataset, batch_size=1):
         yield item["image"].to(device), item["mask"].to(device)
 
 
 def smp_loop(dataset: SegmentationDataset, setup: Setup) -> Call:
-    """A plain evaluation of smp's network: logits of padded images, argmax, torchmetrics' Jaccard index."""
+    """Return a plain evaluation loop of smp's network: pad the image, logits, argmax, torchmetrics' Jaccard index."""
     from torchmetrics.classification import MulticlassJaccardIndex
 
     model = peers.smp_network("resnet18", NUM_CLASSES).to(setup.device).eval()
@@ -132,7 +132,7 @@ def smp_loop(dataset: SegmentationDataset, setup: Setup) -> Call:
 
 
 def exported(setup: Setup) -> Measured:
-    """One image of CamVid's size through the network, and through exported files of it, to classes and scores."""
+    """Measure inference on one CamVid-sized image: the eager network, its ONNX file, its torch.export program."""
     if setup.device.type != "cpu":
         raise NotMeasurable("a row of the CPU")
     try:

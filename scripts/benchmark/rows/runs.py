@@ -68,12 +68,12 @@ class Process:
         return sorted(self.peaks)[len(self.peaks) // 2] if self.peaks else None
 
     def seconds(self) -> float:
-        """Run once; return the seconds from the first batch to the end of the training."""
+        """Run the command once; return the seconds from the first batch's start to the end of the training."""
         times = self.run()[1]
         return times["end"] - times["start"]
 
     def seconds_of_steps(self) -> float:
-        """Run once; return the seconds from the second batch to the end of the last."""
+        """Run the command once; return the seconds from the second batch's start to the last batch's end."""
         times = self.run()[1]
         return times["batches"] - times["second"]
 
@@ -94,7 +94,7 @@ class Training:
     crop: tuple[int, int]
     """Height and width in pixels; halved for a quick benchmark."""
     images: tuple[int, int]
-    """Images of the training split and of the validation split."""
+    """Numbers of training and validation images."""
     rounds: int
     about: str = ""
 
@@ -182,7 +182,7 @@ def run(name: str, training: Training, float32: float, default: float) -> Group:
 DEEPLAB = ("backbone=resnet18", "head=deeplabv3plus", "head.num_convs=1")
 FCN8S = ("model=fcn8s", "head.learned=all")
 UNET = ("backbone=resnet18", "head=unet", "head.upsampling=bilinear", "head.channels=[256,128,64,32]")
-"""Widths of smp's decoder. smp's has a further stage of 16 channels at full size, which takes time."""
+"""U-Net with the decoder channels of smp.Unet, but without its last stage (16 channels at the images' size)."""
 
 GROUPS = (
     run("run", Training(DEEPLAB, "deeplabv3plus", 4, 20, (352, 480), (48, 24), 3), 1 / 1.15, 1 / 1.6),

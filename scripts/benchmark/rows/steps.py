@@ -132,7 +132,7 @@ class Patches(Backbone):
 
 
 class SmallestModule(pl.LightningModule):
-    """Lightning's share of a step: the plain loop's parts without anything else."""
+    """A minimal LightningModule with the network, loss and optimizer of the plain loop: Lightning's own overhead."""
 
     def __init__(
         self, seed: int, segmenter: Segmenter, loss: Loss, optimizer: Optimizer, scheduler: LRScheduler

@@ -21,7 +21,7 @@ OLDEST = (8, 0)
 def cross_entropy(
     values: Tensor, size: tuple[int, int], aligned_stride: int | None, targets: Targets
 ) -> tuple[Tensor, Tensor]:
-    """Return two scalars: the cross-entropy summed over all pixels that are not void, and the sum of their weights.
+    """Return the weighted sum of the cross-entropy over all valid pixels, and the sum of their weights, both scalars.
 
     Both are float32, float64 for logits in float64.
 

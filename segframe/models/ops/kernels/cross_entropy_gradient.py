@@ -239,7 +239,7 @@ def pixel_gradient_kernel(
     CLASSES: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write `gradient` of logits at full size, one pixel per thread; grid (tiles of H * W, N, groups of CLASSES)."""
+    """Write `gradient` of logits at full size, one pixel per thread. Grid: (tiles of H * W, N, groups of CLASSES)."""
     image, first_class = tl.program_id(1).to(tl.int64), tl.program_id(2) * CLASSES
     pixel = tl.program_id(0) * LANES + tl.arange(0, LANES)
     inside = pixel < height * width

@@ -102,7 +102,7 @@ def over_strips(
 
 @triton.jit
 def load(pointer, present):
-    """Load logits as float32: at least LOWEST, which is also the value where not `present`. NaN remains NaN."""
+    """Load logits as float32, clamped to at least LOWEST; LOWEST where `present` is false. NaN stays NaN."""
     logits = tl.load(pointer, mask=present, other=LOWEST).to(tl.float32)
     return tl.where(logits < LOWEST, LOWEST, logits)
 
