@@ -1,5 +1,6 @@
 """The words of a command line, before anything is composed."""
 
+import inspect
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -31,7 +32,6 @@ PATHS = (
 )
 """Settings whose values are paths: Hydra's grammar would read `=`, commas and brackets in them as its own signs."""
 
-WHOLE = "segframe.inference.WholeImage"
 FLAGS = (
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
     *("--shell-completion", "-sc", "--experimental-rerun"),
@@ -137,13 +137,23 @@ def compare_arguments(argv: list[str]) -> list[str]:
     return offer_checkpoint(name_runs(argv))
 
 
+def with_defaults(node: dict[str, object]) -> dict[str, object]:
+    """Complete the stored config of one of segframe's inferences with the defaults of settings that are newer."""
+    from segframe import inference
+
+    name = str(node.get("_target_")).removeprefix("segframe.inference.")
+    parameters = inspect.signature(vars(inference)[name]).parameters if name in inference.__all__ else {}
+    defaults = {key: value.default for key, value in parameters.items() if value.default is not inspect.Parameter.empty}
+    return defaults | node
+
+
 def offer_checkpoint(argv: list[str]) -> list[str]:
     """Register the options `data=checkpoint` and `inference=checkpoint`, those that `checkpoint=...` was trained with.
 
     argv stays as it is. No more data loading workers are started than this machine's default.
     """
     path = given_path("checkpoint", argv)
-    nodes: dict[str, dict[str, object]] = {"data": {}, "inference": {"_target_": WHOLE, "batch_size": 1}}
+    nodes: dict[str, dict[str, object]] = {"data": {}, "inference": {"_target_": "segframe.inference.WholeImage"}}
     if path is not None:
         # These import torch, which --help does without.
         from segframe.data.loader import count_workers
@@ -154,8 +164,7 @@ def offer_checkpoint(argv: list[str]) -> list[str]:
             chosen = [word for word in argv if word.startswith(f"{group}=") and word != f"{group}=checkpoint"]
             if isinstance(config.get(group), dict) and not chosen:
                 nodes[group] = config[group]
-        if nodes["inference"].get("_target_") == WHOLE:  # of a run from before this setting
-            nodes["inference"] = {"batch_size": 1} | nodes["inference"]
+        nodes["inference"] = with_defaults(nodes["inference"])
         data = {key: value for key, value in nodes["data"].items() if key in DataConfig.__dataclass_fields__}
         workers = data.get("num_workers")
         if data and (not isinstance(workers, int) or workers > count_workers(None)):

@@ -102,10 +102,16 @@ def test_the_stored_inference_of_an_older_run_takes_its_newer_settings(run, tmp_
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
     content[checkpoint.KEY]["config"]["inference"] = {"_target_": "segframe.inference.WholeImage"}
     torch.save(content, tmp_path / "y.ckpt")
+    window = {"window": 32, "stride": None, "mode": "exact", "batch_size": 1}
+    content[checkpoint.KEY]["config"]["inference"] = {"_target_": "segframe.inference.SlidingWindow", **window}
+    torch.save(content, tmp_path / "z.ckpt")
     words = ("checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a")
     result = run("scripts/evaluate.py", *words, "inference.batch_size=2")
     assert result.code == 0, result.out
     assert "inference.batch_size=0" in run("scripts/evaluate.py", *words, "inference.batch_size=0").error
+    result = run("scripts/evaluate.py", "checkpoint=z.ckpt", *words[1:], "inference.tapered=true")
+    assert result.code == 0, result.out
+    assert "exact, tapered" in result.out
 
 
 def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):
