@@ -48,6 +48,8 @@ def membership() -> Iterator[None]:
     except Exception as error:
         if not distributed.is_lost_connection(error):
             raise
+        if not distributed.is_first_to_fail(error):  # one that has failed after they met reports it
+            sys.exit(1)
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         sys.exit(
             f"error: process {os.environ['RANK']} has not met the others at {place}: {str(error).splitlines()[0]}; the "

@@ -1,9 +1,13 @@
 """How a process finds out that it is one of several, and how many it starts."""
 
+import os
 import pickle
 import signal
 import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from processes import fork
+from torch import distributed as dist
 
 from segframe import distributed
 from segframe.cli import launch, main, membership
@@ -148,3 +154,45 @@ def test_where_a_signal_ends_a_job(tmp_path: Path, capsys: Any, left: tuple[str,
         (tmp_path / name).touch()
     launch.report_signal(signal.SIGTERM, tmp_path / "job")
     assert capsys.readouterr().out == message
+
+
+def join_late() -> None:
+    """For `fork`: rank 0 fails as soon as it has joined, while rank 1 is still joining."""
+    distributed.PATIENCE = 0.2
+    connect = dist.init_process_group
+
+    def slowly(*arguments: Any, **settings: Any) -> None:
+        connect(*arguments, **settings)
+        time.sleep(1)
+        settings["store"].get("address")
+
+    if os.environ["RANK"] == "1":
+        dist.init_process_group = slowly
+    with membership.membership():
+        sys.exit("error: a wrong setting")
+
+
+def test_a_process_that_joins_after_another_has_failed_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = fork(2, join_late)
+    assert (first.code, second.code) == (1, 1)
+    assert first.out == "error: a wrong setting\n"
+    assert "error: " not in second.out
+
+
+def join_alone() -> None:
+    """For `fork`: wait for processes that do not start."""
+    distributed.JOINING = timedelta(seconds=1)
+    os.environ |= {"RANK": "1", "WORLD_SIZE": "2"}
+    with membership.membership():
+        pass
+
+
+def test_a_process_that_meets_nobody_says_where_it_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (alone,) = fork(1, join_alone)
+    assert alone.code == 1
+    assert "error: process 1 has not met the others at localhost:" in alone.out
+    assert alone.out.endswith("the environment variable MASTER_PORT chooses another port\n")
