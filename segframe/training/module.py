@@ -46,7 +46,6 @@ class SegmentationModule(pl.LightningModule):
         self, config: DictConfig, segmenter: Segmenter, dataset: SegmentationDataset, length: RunLength
     ) -> None:
         super().__init__()
-        check_output_weights(config.output_weights, segmenter.output_names)
         self.segmenter = segmenter
         self.loss: Loss = instantiate(config.loss, "loss")
         self.make_optimizer: Callable[..., Optimizer] = instantiate(config.optimizer, "optimizer")
@@ -67,6 +66,7 @@ class SegmentationModule(pl.LightningModule):
         self.warned = False  # of missing classes
         self.val_losses: list[Tensor] = []  # of the images of this device
         check_step_masks(self.loss, config.trainer)
+        check_output_weights(config.output_weights, segmenter.output_names)
         self.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
 
     @property

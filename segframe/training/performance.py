@@ -25,10 +25,10 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
     torch.use_deterministic_algorithms(config.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
     training = segmenter.training
-    if settings.sync_batch_norm is True and distributed.world() > 1:
-        synchronize(segmenter, distributed.uses_gpu(settings.accelerator))
     prepare(segmenter, config).train(training)
     torch.backends.cudnn.benchmark = not config.deterministic  # after `prepare`, which switches it off
+    if settings.sync_batch_norm is True and distributed.world() > 1:
+        synchronize(segmenter, distributed.uses_gpu(settings.accelerator))
     if settings.activation_checkpointing and settings.compile is True:
         raise UserError(
             "trainer.compile=true: torch.compile cannot trace activation checkpointing; set "

@@ -12,7 +12,6 @@ from segframe.config.trust import report_foreign_parts
 from segframe.config.validate import validate_config
 from segframe.data.build import build_data_module, build_datasets
 from segframe.distributed import first_of_machine_first, on_rank_zero
-from segframe.inference.build import build_inference
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.weights.third_party import read_weights
 from segframe.training.callbacks.trial_report import pruned_after
@@ -64,9 +63,9 @@ def run_training(config: DictConfig) -> TrainingResult:
         segmenter = build_segmenter(config, len(train_set.classes))
         if weights is not None:
             load_initial_weights(segmenter, weights, config, train_set.classes)
-        warn_of_untrained_taps(config, segmenter, build_inference(config.inference, config), train_set, val_set)
-        set_up_performance(config, segmenter)
         module = SegmentationModule(config, segmenter, train_set, length)
+        warn_of_untrained_taps(config, segmenter, module.inference, train_set, val_set)
+        set_up_performance(config, segmenter)
 
         def on_start(trainer: Trainer) -> None:
             write_start(folder, config, trainer)
@@ -78,7 +77,8 @@ def run_training(config: DictConfig) -> TrainingResult:
         checkpoint = on_rank_zero(find_resume_checkpoint, folder / "checkpoints") if resumes else None
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         pruned = pruned_after(trainer)
-        best = write_result(folder, best_score(trainer, config.monitor), config.monitor, pruned)
+        score = best_score(trainer, config.monitor)
+        best = write_result(folder, score, config.monitor, pruned)
     if pruned is not None:
         sys.exit(PRUNED)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -91,6 +91,7 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
     """
     settings = config.trainer
     chosen = instantiate_all(config.callbacks, "callbacks", pl.Callback)
+    loggers = list(instantiate_all(config.logger, "logger", Logger).values())
     check_callbacks(chosen)
     disambiguate_callbacks(chosen)
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
@@ -103,7 +104,6 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
     ]
     # The loader knows the limit: its batches have different numbers of images.
     arguments = {name: value for name, value in settings.lightning.items() if name != "limit_val_batches"}
-    loggers = list(instantiate_all(config.logger, "logger", Logger).values())
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
