@@ -25,7 +25,7 @@ test: $(BIN)/installed ## Run the tests
 test-all: $(BIN)/installed ## Run the tests, slow ones too
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m ""
 
-torture: $(BIN)/installed ## Run the robustness tests (kills, bad inputs, fuzzing, full disks): forty minutes; QUICK=1: seven
+torture: $(BIN)/installed ## Run the robustness tests (kills, bad inputs, fuzzing, full disks): twenty minutes; QUICK=1: seven
 	$(BIN)/python tests/robustness $(if $(QUICK),quick) $(if $(ONLY),only=$(ONLY)) $(if $(SEED),seed=$(SEED))
 
 benchmark: $(BIN)/installed ## Compare segframe with other projects: half an hour on two CPU cores
