@@ -161,10 +161,10 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def is_first_to_fail(error: BaseException) -> bool:
     """Whether this process is the one that reports why the job fails."""
-    if is_lost_connection(error):
-        time.sleep(PATIENCE)  # for the one that knows more
     if not _stores:  # the processes have not met
         return True
+    if is_lost_connection(error):
+        time.sleep(PATIENCE)  # for the one that knows more
     try:
         return bool(_stores[-1].compare_set("failed", "", str(rank())) == str(rank()).encode())
     except dist.DistError:  # rank 0 kept the store, and has gone

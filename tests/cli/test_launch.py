@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,19 +179,3 @@ def test_a_process_that_joins_after_another_has_failed_says_nothing(
     assert (first.code, second.code) == (1, 1)
     assert first.out == "error: a wrong setting\n"
     assert "error: " not in second.out
-
-
-def join_alone() -> None:
-    """For `fork`: wait for processes that do not start."""
-    distributed.JOINING = timedelta(seconds=1)
-    os.environ |= {"RANK": "1", "WORLD_SIZE": "2"}
-    with membership.membership():
-        pass
-
-
-def test_a_process_that_meets_nobody_says_where_it_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (alone,) = fork(1, join_alone)
-    assert alone.code == 1
-    assert "error: process 1 has not met the others at localhost:" in alone.out
-    assert alone.out.endswith("the environment variable MASTER_PORT chooses another port\n")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import TINY, build_network
+from conftest import TINY, UNET, build_network
 from PIL import Image
 from small_networks import save_checkpoint, save_image
 
@@ -137,7 +137,7 @@ def test_batches_change_neither_order_nor_counts(tmp_path):
         masks.mkdir(parents=True, exist_ok=True)
         Image.new("L", size[::-1], index % 2).save(masks / f"{index:02}.png")
     dataset = Folder(tmp_path, "val", classes=["a", "b", "c"])
-    segmenter = build_network(*TINY, classes=3).eval().double()
+    segmenter = build_network(*UNET, classes=3).eval().double()
     calls = []
     segmenter.backbone.register_forward_pre_hook(lambda module, images: calls.append(len(images[0])))
     one, three = (

@@ -77,13 +77,13 @@ def test_maps_are_as_described(name, stride):
 @pytest.mark.parametrize(
     ("name", "stride", "size"),
     [
-        ("resnet18", 4, (63, 95)),
+        pytest.param("resnet18", 4, (63, 95), marks=pytest.mark.slow),
         ("resnet18", 16, (64, 33)),
         ("resnet50", 8, (63, 95)),
         ("vgg11_bn", 4, (64, 33)),
         ("vgg16_fc", 8, (63, 95)),
         ("xception65", 8, (63, 95)),
-        ("xception71", 4, (64, 33)),
+        pytest.param("xception71", 4, (64, 33), marks=pytest.mark.slow),
         pytest.param("mobilenetv2", 8, (64, 33), marks=TIMM),
     ],
 )

@@ -41,7 +41,8 @@ class FirstChannels(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "upsampling"), [("resnet18", "transposed"), ("vgg11", "bilinear"), ("unet", "nearest_conv")]
+    ("backbone", "upsampling"),
+    [("resnet18", "transposed"), pytest.param("vgg11", "bilinear", marks=pytest.mark.slow), ("unet", "nearest_conv")],
 )
 def test_other_upsampling_modes_need_no_indices(backbone, upsampling):
     with torch.device("meta"):

@@ -144,10 +144,12 @@ def test_pspnet_has_the_published_number_of_parameters():
         assert count(build_segmenter(config, 19)) == 48_975_494
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_atto", "efficientnet_b0")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_atto", "efficientnet_b0", "mobilenetv3_large_100")
+]
 
 
-@pytest.mark.parametrize("variant", ["pvt_v2_b0", "mobilenetv3_large_100", *SLOW])
+@pytest.mark.parametrize("variant", ["pvt_v2_b0", *SLOW])
 def test_pyramid_heads_read_timms_backbones(variant):
     with torch.device("meta"):
         for head in ("pspnet", "upernet", "segformer_mlp"):
@@ -172,7 +174,7 @@ def test_dilation_of_resnets_is_exact():
         ("convnext_atto", [1.5, 3.5, 7.5, 15.5]),
         ("densenet121", [0.0, 0.0, 2.0, 6.0, 14.0]),
         ("resnet26d", [0.0, 0.0, 0.0, 0.0, 0.0]),
-        ("nf_resnet50", [0.0, 0.0, 0.0, 0.0, 0.0]),
+        pytest.param("nf_resnet50", [0.0, 0.0, 0.0, 0.0, 0.0], marks=pytest.mark.slow),
         ("tf_efficientnet_b0", [0.0, 0.0, 0.0, 0.0, 0.0]),
         ("pvt_v2_b0", [0.0, 0.0, 0.0, 0.0]),  # strided convolutions within attention make keys, no maps
         ("mambaout_femto", [0.0, 0.0, 0.0, 0.0]),
