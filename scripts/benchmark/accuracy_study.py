@@ -2,8 +2,9 @@
 
 PYTHONPATH=.:scripts python scripts/benchmark/accuracy_study.py <CamVid> [scratch|imagenet] [steps] [seeds]
 
-scratch: DeepLabV3+ on ResNet-18, SGD of 0.05. imagenet: on EfficientNet-Lite0 with ImageNet weights, AdamW of 0.001.
-Both run in turns; the last weights are evaluated on whole images.
+scratch: DeepLabV3+ on ResNet-18, SGD of 0.05. imagenet: on EfficientNet-Lite0 with ImageNet weights, AdamW of 0.001,
+and the same network by segframe's recipe, `experiment=camvid_heads`. All run in turns; their last weights are evaluated
+on whole images.
 """
 
 import json
@@ -26,13 +27,20 @@ from segframe.models.weights.packaged import packaged_state
 ROOT = Path(__file__).resolve().parents[2]
 BATCH, CROP = 8, (240, 320)
 LITE0 = "tf_efficientnet_lite0"
-OURS = {
-    "scratch": ("backbone=resnet18", "backbone.weights=null", "optimizer=sgd", "optimizer.lr=0.05"),
-    "imagenet": (
-        *("backbone=efficientnet_lite0", "normalize=efficientnet_lite", "optimizer=adamw", "optimizer.lr=0.001"),
-        "backbone.lr_multiplier=0.3",
-    ),
+PLAIN = ("data=camvid", "head=deeplabv3plus", "head.num_convs=1", "trainer.precision=32-true")
+OURS: dict[str, dict[str, tuple[str, ...]]] = {
+    "scratch": {
+        "segframe": (*PLAIN, "backbone=resnet18", "backbone.weights=null", "optimizer=sgd", "optimizer.lr=0.05"),
+    },
+    "imagenet": {
+        "segframe": (
+            *(*PLAIN, "backbone=efficientnet_lite0", "normalize=efficientnet_lite", "optimizer=adamw"),
+            *("optimizer.lr=0.001", "backbone.lr_multiplier=0.3"),
+        ),
+        "segframe, recipe": ("experiment=camvid_heads", "head=deeplabv3plus", "head.num_convs=1"),
+    },
 }
+"""Settings of segframe's runs: the plain script's, and the recipe's."""
 PEER = {
     "scratch": ("--encoder", "resnet18", "--lr", "0.05"),
     "imagenet": (
@@ -64,12 +72,12 @@ def seconds_of(path: Path) -> float:
     return times["end"] - times["start"]
 
 
-def run_ours(camvid: Path, setting: str, steps: int, seed: int, folder: Path) -> Run:
+def run_ours(camvid: Path, words: tuple[str, ...], steps: int, seed: int, folder: Path) -> Run:
     """Train by segframe; the test split is evaluated by its own program."""
     words = (
-        *("train.py", "data=camvid", f"data.root={camvid}", "head=deeplabv3plus", "head.num_convs=1", *OURS[setting]),
-        *(f"data.batch_size={BATCH}", f"data.crop_size=[{CROP[0]},{CROP[1]}]", "data.num_workers=2", f"seed={seed}"),
-        *(f"trainer.max_steps={steps}", f"trainer.val_every_n_steps={steps}", "trainer.precision=32-true"),
+        *("train.py", *words, f"data.root={camvid}", f"data.batch_size={BATCH}", f"seed={seed}"),
+        *(f"data.crop_size=[{CROP[0]},{CROP[1]}]", "data.num_workers=2"),
+        *(f"trainer.max_steps={steps}", f"trainer.val_every_n_steps={steps}"),
         *("+callbacks.clock._target_=benchmark.clock.Clock", f"+callbacks.clock.path={folder}/clock.json"),
     )
     start(folder, *words, f"output_dir={folder}/run")
@@ -92,7 +100,7 @@ def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, we
 def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
     """Train segframe and the plain script with each seed; print mean and deviation of both test mIoUs."""
     logging.basicConfig(level=logging.ERROR)
-    runs: dict[str, list[Run]] = {"segframe": [], "plain script": []}
+    runs: dict[str, list[Run]] = {name: [] for name in (*OURS[setting], "plain script")}
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "weights.pth"
         with torch.device("meta"):
@@ -100,7 +108,8 @@ def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
         torch.save(packaged_state(LITE0, names), weights)
         for seed in range(seeds):
             folder = Path(scratch) / str(seed)
-            runs["segframe"].append(run_ours(camvid, setting, steps, seed, folder / "ours"))
+            for name, words in OURS[setting].items():
+                runs[name].append(run_ours(camvid, words, steps, seed, folder / name.replace(", ", "_")))
             runs["plain script"].append(run_peer(camvid, setting, steps, seed, folder / "peer", weights))
             print({name: found[-1] for name, found in runs.items()}, flush=True)
     table = Table("", "test mIoU", "seconds", title=f"{setting}, {steps} steps, {seeds} seeds")
