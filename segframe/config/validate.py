@@ -20,16 +20,8 @@ from segframe.errors import UserError
 
 PARTS = (
     *("backbone", "head", "normalize", "batch_norm", "loss", "data", "data.dataset", "transforms", "inference"),
-    *(
-        "optimizer",
-        "param_groups",
-        "scheduler",
-        "trainer",
-        "trainer.lightning",
-        "callbacks",
-        "logger",
-        "output_weights",
-    ),
+    *("optimizer", "param_groups", "scheduler", "trainer", "trainer.lightning", "callbacks", "logger"),
+    "output_weights",
 )
 
 RESERVED = {
