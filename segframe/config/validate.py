@@ -49,6 +49,7 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
     if resumes:
         upgrade(config)
     check_keys(config)
+    check_named_parts(config)
     check_targets(config)
     check_lightning_arguments(config.trainer.lightning)
     check_checkpoints(config.callbacks)
@@ -111,12 +112,17 @@ def check_targets(config: DictConfig, without: Sequence[str] = ()) -> None:
 
 def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:
     """The message for a key that is no argument of its `_target_`, with the preset that sets it, if one does."""
-    word = path.rpartition(".")[2]
+    advice = cure_of_preset(path) or did_you_mean(path.rpartition(".")[2], known)
+    return f"{path}: {target} has no such argument{advice}"
+
+
+def cure_of_preset(path: str) -> str:
+    """The end of a message about a key that the run's experiment or model sets; empty if neither does."""
     for group in ("experiment", "model"):
         option = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
         if option and sets_key(group, option, path):
-            return f"{path}: {target} has no such argument; {group}={option} sets it, and ~{path} removes it"
-    return f"{path}: {target} has no such argument{did_you_mean(word, known)}"
+            return f"; {group}={option} sets it, and ~{path} removes it"
+    return ""
 
 
 def sets_key(group: str, option: str, path: str) -> bool:
@@ -127,6 +133,16 @@ def sets_key(group: str, option: str, path: str) -> bool:
         if path in keys or any(sets_key(group, base, path) for base in keys.get("defaults", []) if base != "_self_"):
             return True
     return False
+
+
+def check_named_parts(config: DictConfig) -> None:
+    """UserError for settings of a callback or logger that the chosen option does not have."""
+    for group in ("callbacks", "logger"):
+        for name, node in (config[group] or {}).items():
+            path = f"{group}.{name!s}"
+            if OmegaConf.is_dict(node) and "_target_" not in node:
+                cure = cure_of_preset(path) or f"; give it one, or remove it with ~{path}"
+                raise UserError(f"{path}: it has no _target_ with this option of {group}{cure}")
 
 
 def find_source(config: DictConfig, path: str) -> str:

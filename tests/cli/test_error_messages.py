@@ -115,6 +115,16 @@ def test_an_argument_that_a_preset_sets_for_another_part(run):
     )
 
 
+def test_a_callback_of_which_a_preset_sets_settings_alone(run):
+    words = ("train.py", "experiment=camvid_heads", "data=shapes", "backbone.weights=null", "callbacks=none")
+    result = run(*words)
+    assert result.error == (
+        "error: callbacks.average: it has no _target_ with this option of callbacks; experiment=camvid_heads sets it, "
+        "and ~callbacks.average removes it"
+    )
+    assert "callbacks" not in run(*words, "~callbacks.average", "data.dataset.classes=x").error
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -126,7 +126,8 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
         ({"batch_norm.head_momentum": 2.0}, "batch_norm.head_momentum"),
         ({"head.reads": ["c7"]}, "c7"),
         ({"monitor": "val/mIoU"}, "did you mean val/miou?"),
-        ({"callbacks.mine": {"a": 1}}, "callbacks.mine: it makes a dict, not a Callback"),
+        ({"callbacks.mine": {"a": 1}}, "callbacks.mine: it has no _target_ with this option of callbacks"),
+        ({"callbacks.mine": {"_target_": "torch.nn.ReLU"}}, "callbacks.mine: it makes a ReLU, not a Callback"),
         ({"logger.mine": 1}, "logger.mine"),
         ({"trainer.precision": "17"}, "trainer.precision=17: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
         # evaluate would compute such a network in float32, so its figures would not be the run's.
