@@ -12,7 +12,7 @@ from PIL import Image
 from segframe.config.instantiate import instantiate
 from segframe.errors import UserError
 from segframe.models.logits import Logits
-from segframe.models.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, OHEMCrossEntropy, WeightedSum
+from segframe.models.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, OHEMCrossEntropy, WeightedSum, lovasz
 
 LOSSES = options("loss")
 
@@ -258,3 +258,22 @@ def test_coarse_labels_are_every_eighth_pixel_of_deeplabs_crops():
     shrunk = np.stack([np.asarray(Image.fromarray(m.numpy()).resize((41, 41), Image.Resampling.NEAREST)) for m in mask])
     expected = F.cross_entropy(values, torch.from_numpy(shrunk).long())
     torch.testing.assert_close(loss(Logits(values, (321, 321), aligned_stride=None), mask), expected)
+
+
+def test_pixels_behind_the_last_of_a_class_have_no_slope():
+    """Which is why the CPU does not sort them, as a GPU does."""
+    generator = torch.Generator().manual_seed(0)
+    error = torch.rand(1000, generator=generator) ** 4
+    foreground = torch.rand(1000, generator=generator) < 0.02
+    error[foreground] += 0.05
+    error[(torch.rand(1000, generator=generator) < 0.2) & ~foreground] = -1  # void
+    order, full = lovasz.worst_first(error, foreground), error.argsort(descending=True)
+    assert foreground.sum() < len(order) < 800
+    assert torch.equal(order, full[: len(order)])
+    assert not lovasz.jaccard_differences(foreground[full], torch.float64)[len(order) :].any()
+
+
+def test_lovasz_of_nan_is_nan():
+    logits, mask = sample()
+    logits.values.data[0, 0, 0, 0] = math.nan
+    assert LovaszSoftmax(per_image=True)(logits, mask).isnan()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,14 +51,25 @@ def lovasz_extension(probabilities: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
         labels = mask[image].flatten()
         foreground = labels == number
         error = (foreground.to(probabilities.dtype) - probabilities[image, number].flatten()).abs()
-        # Void sorts behind all labelled pixels, whose weights it then does not change.
-        order = error.where(labels != IGNORE_INDEX, -1).argsort(descending=True)
-        differences = jaccard_differences(foreground[order], error.dtype) * shares[image]
-        weight = torch.empty_like(error).scatter_(0, order, differences)
-        constant += (weight * foreground).sum()
-        signed = weight.where(~foreground, -weight).where(labels != IGNORE_INDEX, 0)
-        slopes[image, number] = signed.view(mask.shape[1:])
+        order = worst_first(error.where(labels != IGNORE_INDEX, -1), foreground)
+        wrong = foreground[order]
+        weight = jaccard_differences(wrong, error.dtype) * shares[image]
+        constant += (weight * wrong).sum()
+        slopes[image, number].view(-1).scatter_(0, order, weight.where(~wrong, -weight))
     return slopes, constant
+
+
+def worst_first(error: Tensor, foreground: Tensor) -> Tensor:
+    """Return the order of falling errors of a class; pixels of other classes behind its last one may be left out.
+
+    Their slope is 0, since no pixel of the class is left: the intersection is empty. Void, whose error is -1, is among
+    them.
+    """
+    if not error.is_cpu:
+        return error.argsort(descending=True)  # the number of pixels would have to be waited for
+    found = (~(error < error[foreground].min())).nonzero().flatten()  # all where errors are NaN
+    # NumPy sorts with vector instructions, in a sixth of torch's time.
+    return found[torch.from_numpy(np.argsort(-error[found].numpy()))]
 
 
 def jaccard_differences(foreground: Tensor, dtype: torch.dtype) -> Tensor:
