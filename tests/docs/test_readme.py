@@ -42,6 +42,13 @@ def commands():
                     yield pytest.param(command, id=f"{page}: {' '.join(command.split())}")
 
 
+POSITIONAL = {
+    "scripts/benchmark/camvid_tables.py": ("heads", "losses"),
+    "scripts/benchmark/accuracy_study.py": ("scratch", "imagenet"),
+}
+"""Programs whose words are no settings, and what their second word may be."""
+
+
 def compose(name, words):
     flags = ("-m", "--cfg", "job", "--help")
     overrides = [word for word in words if word not in flags and not word.startswith("--config-dir")]
@@ -71,6 +78,9 @@ def test_documented_commands_exist_and_compose(command):
     if program == "make":
         for target in (word for word in words if "=" not in word):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    elif program == "python" and words[0] in POSITIONAL:  # <CamVid> <table or setting> ...
+        assert words[2] in POSITIONAL[words[0]]
+        assert (ROOT / words[0]).is_file()
     elif program == "python" and words[0].startswith("scripts/benchmark"):
         name = "upsampling" if "upsampling" in words[0] else "benchmark"
         assert (ROOT / words[0]).exists()
