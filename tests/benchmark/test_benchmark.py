@@ -169,7 +169,6 @@ def test_results_of_operations_agree(group, setup, monkeypatch):
     assert len(found.seconds["segframe"]) == 1
 
 
-@pytest.mark.slow
 def test_steps_and_their_roofline(setup, monkeypatch):
     monkeypatch.setattr(Setup, "rounds", 1)
     monkeypatch.setattr(nn.Module, "compile", lambda self, **_: None)
@@ -214,16 +213,14 @@ def test_generated_camvid_images_are_accepted(tmp_path):
     assert len([warning for warning in warnings if "published are" in warning]) == len(warnings) - 1 == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
         "windows_exact",
-        "evaluate_whole",
-        "evaluate_windows",
-        "export_onnx",
-        "cost_average",
-        "devices_two",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("evaluate_whole", "evaluate_windows", "export_onnx", "cost_average", "devices_two")
+        ),
     ],
 )
 def test_rows_of_inference_and_costs_run(setup, name):

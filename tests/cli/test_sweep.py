@@ -156,7 +156,6 @@ def test_jobs_of_several_seeds_are_summed_up():
     assert group_seeds([SweepRow({"optimizer.lr": lr}, {"miou": 0.5}) for lr in "12"]) == []
 
 
-@pytest.mark.slow
 def test_seeds_have_a_table_of_their_own(run, tmp_path):
     result = run("train.py", *SWEEP, "seed=0,1", "optimizer.lr=0.01,-1", "output_dir=sweep")
     assert result.code == 1

@@ -111,7 +111,6 @@ def test_backbones_that_cannot_be_traced_are_refused(run, tmp_path, needs_onnx, 
     assert "checkpoint=x.ckpt: torch.export cannot trace a ResNet backbone for images of any size" in result.out
 
 
-@pytest.mark.slow
 def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images(run, trained, needs_onnx, monkeypatch):
     monkeypatch.setattr(int8, "MIN_AGREEMENT", 0.0)  # five steps of training
     monkeypatch.setattr(int8, "MAX_MIOU_LOSS", 1.0)

@@ -67,7 +67,7 @@ def slow(*values):
     [
         slow("fcn32s", ["model=fcn32s_original"], "eval", "pytorch-fcn's FCN-32s"),
         slow("fcn16s", ["model=fcn16s_original"], "eval", "pytorch-fcn's FCN-16s"),
-        slow("fcn8s", ["model=fcn8s_original"], "eval", "pytorch-fcn's FCN-8s"),
+        ("fcn8s", ["model=fcn8s_original"], "eval", "pytorch-fcn's FCN-8s"),
         slow("fcn8s_atonce", ["model=fcn8s-atonce_original"], "eval", "pytorch-fcn's FCN-8s"),
         ("vainf_deeplabv3_resnet50", ["model=deeplabv3"], "os8", "VainF's DeepLabV3 "),
         slow("vainf_deeplabv3_resnet101", [*DEEPLAB101, "head=deeplabv3"], "os16", "VainF's DeepLabV3 "),

@@ -85,7 +85,6 @@ def test_several_devices_train_as_one(tmp_path):
         assert validations(tmp_path / str(devices)) == validated
 
 
-@pytest.mark.slow
 def test_two_devices_are_two_accumulated_batches(tmp_path):
     """In float32, bit for bit, where no layer computes statistics of its batch."""
     words = ("train.py", *SAME, "batch_norm.frozen=statistics", "trainer.precision=32-true")

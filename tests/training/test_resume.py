@@ -43,7 +43,6 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
 def test_another_accumulation_of_gradients(run, tmp_path, monkeypatch):
     """The images of a step stay; the run goes on with the next one."""
     seen: list[str] = []
