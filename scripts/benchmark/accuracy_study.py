@@ -1,12 +1,13 @@
 """Test mIoU on CamVid of segframe and of a plain script with the same network, weights, steps and crops:
 
-PYTHONPATH=.:scripts python scripts/benchmark/accuracy_study.py <CamVid> [scratch|imagenet] [steps] [seeds]
+python scripts/benchmark/accuracy_study.py <CamVid> [scratch|imagenet] [steps] [seeds]
 
 scratch: DeepLabV3+ on ResNet-18, SGD of 0.05. imagenet: on EfficientNet-Lite0 with ImageNet weights, AdamW of 0.001,
 and the same network by segframe's recipe, `experiment=camvid_heads`. All run in turns; their last weights are evaluated
 on whole images.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ import timm
 import torch
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segframe.models.weights.packaged import packaged_state
 
@@ -40,7 +44,7 @@ OURS: dict[str, dict[str, tuple[str, ...]]] = {
         "segframe, recipe": ("experiment=camvid_heads", "head=deeplabv3plus", "head.num_convs=1"),
     },
 }
-"""Settings of segframe's runs: the plain script's, and the recipe's."""
+"""Settings of each run of segframe: those of the plain script, and those of segframe's own recipe."""
 PEER = {
     "scratch": ("--encoder", "resnet18", "--lr", "0.05"),
     "imagenet": (
@@ -58,12 +62,14 @@ class Run(NamedTuple):
 
 
 def start(folder: Path, *words: str) -> None:
-    """Run a Python command of this checkout; its output goes into the folder."""
+    """Run a Python command of this checkout; its output goes into the folder. Ends the program if the command fails."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.txt").open("a") as output:
         command = [sys.executable, *words]
-        subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    if ended.returncode:
+        sys.exit(f"error: {words[0]} has failed; its output is in {folder / 'output.txt'}")
 
 
 def seconds_of(path: Path) -> float:
@@ -98,7 +104,7 @@ def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, we
 
 
 def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
-    """Train segframe and the plain script with each seed; print mean and deviation of both test mIoUs."""
+    """Train segframe and the plain script with each seed; print mean and deviation of each one's test mIoU."""
     logging.basicConfig(level=logging.ERROR)
     runs: dict[str, list[Run]] = {name: [] for name in (*OURS[setting], "plain script")}
     with tempfile.TemporaryDirectory() as scratch:
@@ -122,7 +128,15 @@ def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
     Console().print(table)
 
 
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; ends the program with a usage message for wrong words."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("camvid", type=lambda text: Path(text).resolve(), help="folder of CamVid")
+    parser.add_argument("setting", nargs="?", choices=OURS, default="imagenet")
+    parser.add_argument("steps", nargs="?", type=int, default=1500)
+    parser.add_argument("seeds", nargs="?", type=int, default=3, help="how many")
+    return parser.parse_args(words)
+
+
 if __name__ == "__main__":
-    _, root, *rest = sys.argv
-    setting, steps, seeds = [*rest, *("imagenet", "1500", "3")[len(rest) :]]
-    main(Path(root).resolve(), setting, int(steps), int(seeds))
+    main(**vars(parse(sys.argv[1:])))

@@ -1,15 +1,17 @@
-"""Tables of CamVid at an equal number of steps: heads, or losses and crops. One seed, 600 steps for each row.
+"""Train heads, or losses and crops, on CamVid for an equal number of steps, and print a table of their test mIoU.
 
-PYTHONPATH=.:scripts python scripts/benchmark/camvid_tables.py <CamVid> heads|losses <folder of the runs> [row ...]
+python scripts/benchmark/camvid_tables.py <CamVid> heads|losses <folder of the runs> [row ...]
 
-Every row is `experiment=camvid_heads` with other settings: an EfficientNet-Lite0 encoder with ImageNet weights. Runs
-that the folder has already are not trained again. Test images are read whole, with the checkpoint that is best by
-validation.
+Each row is one run of `experiment=camvid_heads` with other settings: EfficientNet-Lite0 with ImageNet weights, 600
+steps, seed 0. The checkpoint with the best validation mIoU is evaluated on the test split, on whole images. Rows whose
+results are in the folder are not trained again.
 """
 
+import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -20,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import segframe
 from benchmark.accuracy_study import start
 from benchmark.measure import interleaved
@@ -27,7 +31,8 @@ from benchmark.row import Setup
 from segframe.analysis.model_counts import Summary, summarize
 
 SIZE = (360, 480)
-TABLES = {
+"""Height and width of CamVid's images."""
+TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "heads": {
         "fcn32s": ("head=fcn32s",),
         "fcn16s": ("head=fcn16s",),
@@ -40,61 +45,80 @@ TABLES = {
         "upernet": ("head=upernet", "head.channels=128"),
     },
     "losses": {
-        "cross-entropy": ("loss=cross_entropy",),
-        "class_weights=auto": ("loss=cross_entropy", "loss.class_weights=auto"),
+        "cross_entropy": ("loss=cross_entropy",),
+        "class_weights": ("loss=cross_entropy", "loss.class_weights=auto"),
         "focal": ("loss=focal",),
-        "OHEM": ("loss=ohem",),
-        "cross-entropy + Dice": ("loss.weights.dice=1", "loss.weights.lovasz=0"),
-        "cross-entropy + Lovasz": (),
-        "without rare_class_probability": ("transforms.rare_class_probability=0",),
-        "without max_class_share": ("transforms.max_class_share=null",),
+        "ohem": ("loss=ohem",),
+        "cross_entropy_dice": ("loss.weights.dice=1", "loss.weights.lovasz=0"),
+        "cross_entropy_lovasz": (),
+        "without_rare_class_crops": ("transforms.rare_class_probability=0",),
+        "without_max_class_share": ("transforms.max_class_share=null",),
     },
 }
+"""The rows of each table, with the settings in which they differ from `experiment=camvid_heads`."""
 
 
-def train(name: str, words: tuple[str, ...], camvid: Path, folder: Path) -> dict[str, float]:
-    """Return the metrics of a row's run on the test split, after training it if they are not there."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; ends the program with a usage message for an unknown table or row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("camvid", type=lambda text: Path(text).resolve(), help="folder of CamVid")
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("folder", type=lambda text: Path(text).resolve(), help="for the runs, one folder for each row")
+    parser.add_argument("rows", nargs="*", help="rows to train and show; all if none is given")
+    args = parser.parse_args(words)
+    rows = TABLES[args.table]
+    if unknown := [row for row in args.rows if row not in rows]:
+        parser.error(f"{args.table} has no row {unknown[0]}; choose from {', '.join(rows)}")
+    args.rows = args.rows or list(rows)
+    return args
+
+
+def train(row: str, settings: tuple[str, ...], camvid: Path, folder: Path) -> dict[str, float]:
+    """Train one row and evaluate it on the test split, unless its folder has the results; return its test metrics."""
     metrics = folder / "test" / "metrics.json"
     if not metrics.exists():
-        print(name, flush=True)
-        start(folder, "train.py", "experiment=camvid_heads", *words, f"data.root={camvid}", f"output_dir={folder}/run")
-        words = ("inference=whole", "data.val_split=test", f"output_dir={folder}/test")
-        start(folder, "scripts/evaluate.py", f"checkpoint={folder}/run", *words)
+        print(f"training {row}", flush=True)
+        data, run = f"data.root={camvid}", folder / "run"
+        start(folder, "train.py", "experiment=camvid_heads", *settings, data, f"output_dir={run}")
+        split = ("inference=whole", "data.val_split=test", f"output_dir={folder}/test")
+        start(folder, "scripts/evaluate.py", f"checkpoint={run}", *split)
     found: dict[str, float] = json.loads(metrics.read_text())
     return found
 
 
 def count(run: Path, num_classes: int) -> Summary:
-    """Return parameters and FLOPs of a run's network for an image of SIZE."""
+    """Count the parameters of a run's network, and its FLOPs for one image of 360x480 pixels."""
     config = cast(DictConfig, OmegaConf.load(run / "config.yaml"))
     OmegaConf.update(config, "size", list(SIZE), force_add=True)
     return summarize(config, num_classes)
 
 
 def costs(runs: dict[str, Path]) -> dict[str, list[str]]:
-    """Return parameters, GFLOPs and milliseconds of each run's network for an image of SIZE, timed in turns."""
+    """Return the columns parameters, GFLOPs and milliseconds of each run's network for one image of 360x480 pixels.
+
+    The time is the median of several rounds; in each round all networks predict the image once, one after the other.
+    """
     image = np.zeros((*SIZE, 3), np.uint8)
-    models = {name: segframe.load(run, device="cpu", inference="whole") for name, run in runs.items()}
-    calls = {name: partial(model, image) for name, model in models.items()}
+    models = {row: segframe.load(run, device="cpu", inference="whole") for row, run in runs.items()}
+    calls = {row: partial(model, image) for row, model in models.items()}
     seconds = interleaved(calls, Setup(torch.device("cpu"), False, None, Path()))
     found = {}
-    for name, run in runs.items():
-        summary, time = count(run, len(models[name].names)), statistics.median(seconds[name])
-        found[name] = [f"{summary.total:,}", f"{summary.flops / 1e9:.1f}", f"{1e3 * time:.0f}"]
+    for row, run in runs.items():
+        summary, time = count(run, len(models[row].names)), statistics.median(seconds[row])
+        found[row] = [f"{summary.total:,}", f"{summary.flops / 1e9:.1f}", f"{1e3 * time:.0f}"]
     return found
 
 
-def main(camvid: Path, table: str, folder: Path, names: list[str]) -> None:
-    """Train the rows that are missing and print the table."""
-    rows = {name: words for name, words in TABLES[table].items() if not names or name in names}
-    metrics = {name: train(name, words, camvid, folder / name) for name, words in rows.items()}
-    cost = costs({name: folder / name / "run" for name in rows}) if table == "heads" else {}
+def main(args: argparse.Namespace) -> None:
+    """Train the rows without results, then print the table; that of heads also shows what each network costs."""
+    settings = TABLES[args.table]
+    metrics = {row: train(row, settings[row], args.camvid, args.folder / row) for row in args.rows}
+    cost = costs({row: args.folder / row / "run" for row in args.rows}) if args.table == "heads" else {}
     shown = Table("", "test mIoU", "boundary IoU", *(["parameters", "GFLOPs", "ms"] if cost else []))
-    for name, found in metrics.items():
-        shown.add_row(name, f"{found['test/miou']:.3f}", f"{found['test/mean_boundary_iou']:.3f}", *cost.get(name, []))
+    for row, found in metrics.items():
+        shown.add_row(row, f"{found['test/miou']:.3f}", f"{found['test/mean_boundary_iou']:.3f}", *cost.get(row, []))
     Console().print(shown)
 
 
 if __name__ == "__main__":
-    _, root, table, folder, *names = sys.argv
-    main(Path(root).resolve(), table, Path(folder).resolve(), names)
+    main(parse(sys.argv[1:]))

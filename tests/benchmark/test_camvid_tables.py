@@ -7,6 +7,7 @@ import pytest
 from conftest import composed
 
 from benchmark import camvid_tables
+from benchmark.row import Setup
 
 
 @pytest.mark.parametrize("words", [words for table in camvid_tables.TABLES.values() for words in table.values()])
@@ -15,7 +16,7 @@ def test_rows_are_settings_of_one_recipe(words):
     assert config.trainer.max_steps == 600
 
 
-def test_only_runs_that_are_not_there_are_trained(tmp_path, monkeypatch, capsys):
+def test_only_rows_without_results_are_trained(tmp_path, monkeypatch, capsys):
     started = []
 
     def start(folder: Path, *words: str) -> None:
@@ -25,7 +26,28 @@ def test_only_runs_that_are_not_there_are_trained(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(camvid_tables, "start", start)
     for _ in range(2):
-        camvid_tables.main(Path("camvid"), "losses", tmp_path, ["focal"])
+        camvid_tables.main(camvid_tables.parse(["camvid", "losses", str(tmp_path), "focal"]))
     assert [words[0] for words in started] == ["train.py", "scripts/evaluate.py"]
     assert "loss=focal" in started[0]
     assert capsys.readouterr().out.count("0.500") == 2
+
+
+def test_costs(trained, monkeypatch):
+    monkeypatch.setattr(Setup, "rounds", 1)
+    parameters, gflops, milliseconds = camvid_tables.costs({"a row": trained})["a row"]
+    assert int(parameters.replace(",", "")) > 0
+    assert float(gflops) > 0
+    assert float(milliseconds) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["camvid", "head", "runs"], "invalid choice: 'head'"),
+        (["camvid", "heads", "runs", "unett"], "heads has no row unett; choose from fcn32s, "),
+    ],
+)
+def test_misspelt_words(words, message, capsys):
+    with pytest.raises(SystemExit):
+        camvid_tables.parse(words)
+    assert message in capsys.readouterr().err

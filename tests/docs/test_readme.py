@@ -14,6 +14,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from benchmark import accuracy_study, camvid_tables
 from benchmark import schema as benchmark_schema
 from segframe.cli import search_argv
 from segframe.cli.argv import name_runs, offer_checkpoint, quote_paths
@@ -42,11 +43,8 @@ def commands():
                     yield pytest.param(command, id=f"{page}: {' '.join(command.split())}")
 
 
-POSITIONAL = {
-    "scripts/benchmark/camvid_tables.py": ("heads", "losses"),
-    "scripts/benchmark/accuracy_study.py": ("scratch", "imagenet"),
-}
-"""Programs whose words are no settings, and what their second word may be."""
+POSITIONAL = {module.__file__: module for module in (accuracy_study, camvid_tables)}
+"""Programs whose words are arguments, not settings of Hydra."""
 
 
 def compose(name, words):
@@ -78,9 +76,8 @@ def test_documented_commands_exist_and_compose(command):
     if program == "make":
         for target in (word for word in words if "=" not in word):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-    elif program == "python" and words[0] in POSITIONAL:  # <CamVid> <table or setting> ...
-        assert words[2] in POSITIONAL[words[0]]
-        assert (ROOT / words[0]).is_file()
+    elif program == "python" and (module := POSITIONAL.get(str(ROOT / words[0]))):
+        module.parse(words[1:])
     elif program == "python" and words[0].startswith("scripts/benchmark"):
         name = "upsampling" if "upsampling" in words[0] else "benchmark"
         assert (ROOT / words[0]).exists()
