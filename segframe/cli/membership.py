@@ -48,7 +48,7 @@ def membership() -> Iterator[None]:
     except Exception as error:
         if not distributed.is_lost_connection(error):
             raise
-        if not distributed.is_first_to_fail(error):  # one that has failed after they met reports it
+        if not distributed.is_first_to_fail(error):  # the process that has failed reports why
             sys.exit(1)
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         sys.exit(

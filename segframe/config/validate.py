@@ -49,7 +49,7 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
     if resumes:
         upgrade(config)
     check_keys(config)
-    check_named_parts(config)
+    check_callbacks_and_loggers(config)
     check_targets(config)
     check_lightning_arguments(config.trainer.lightning)
     check_checkpoints(config.callbacks)
@@ -117,7 +117,7 @@ def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:
 
 
 def cure_of_preset(path: str) -> str:
-    """The end of a message about a key that the run's experiment or model sets; empty if neither does."""
+    """Return `; experiment=x sets it, and ~path removes it` if the chosen experiment or model sets a key, else ""."""
     for group in ("experiment", "model"):
         option = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
         if option and sets_key(group, option, path):
@@ -135,8 +135,11 @@ def sets_key(group: str, option: str, path: str) -> bool:
     return False
 
 
-def check_named_parts(config: DictConfig) -> None:
-    """UserError for settings of a callback or logger that the chosen option does not have."""
+def check_callbacks_and_loggers(config: DictConfig) -> None:
+    """UserError for a callback or logger without `_target_`.
+
+    An experiment may set its arguments while the command line chooses another option, in which it does not exist.
+    """
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():
             path = f"{group}.{name!s}"

@@ -60,10 +60,11 @@ def lovasz_extension(probabilities: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 
 
 def worst_first(error: Tensor, foreground: Tensor) -> Tensor:
-    """Return the order of falling errors of a class; pixels of other classes behind its last one may be left out.
+    """Return the indices of the pixels, sorted by error from largest to smallest.
 
-    Their slope is 0, since no pixel of the class is left: the intersection is empty. Void, whose error is -1, is among
-    them.
+    `error` (P,): of one class, -1 for void. `foreground` bool (P,): the pixels of the class. On a CPU, pixels with a
+    smaller error than every foreground pixel are left out: behind the last foreground pixel the intersection is empty,
+    so their slope is 0.
     """
     if not error.is_cpu:
         return error.argsort(descending=True)  # the number of pixels would have to be waited for
