@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature, map_norms, stage_strides
+from segframe.models.ops.depthwise_conv import FastDepthwiseConvs
 from segframe.models.weights.pretrained import difference, import_timm, load_strictly, timm_state
 
 
@@ -65,7 +66,8 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of `features` for images (N, C, H, W)."""
-        maps = dict(zip(self.features, channels_first(self.net, images), strict=True))
+        with FastDepthwiseConvs():
+            maps = dict(zip(self.features, channels_first(self.net, images), strict=True))
         return maps if self.norms is None else {name: self.norms[name](x) for name, x in maps.items()}
 
 
