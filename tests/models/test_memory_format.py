@@ -20,6 +20,8 @@ LAYERS = {
     aten.cat.default,
 }
 """Operators that are slower, or copy, where a map is not channels-last."""
+RESIZING = {aten.upsample_bilinear2d.default, aten.upsample_bilinear2d_backward.default}
+"""Operators that are slower also for a slice of a channels-last map."""
 
 
 class OtherLayouts(TorchDispatchMode):
@@ -31,12 +33,19 @@ class OtherLayouts(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func in LAYERS:
+        if func in LAYERS | RESIZING:
             maps = [x for x in tree_leaves((args, out)) if isinstance(x, torch.Tensor) and x.dim() == 4]
-            # With one channel or one cell both layouts are the same.
+            # With one channel or one cell both layouts are the same; PyTorch resizes one cell to rows.
             maps = [x for x in maps if x.shape[1] > 1 and x.shape[2:].numel() > 1]
-            self.found += [f"{func} {tuple(x.shape)} {x.stride()}" for x in maps if x.stride(1) != 1]
+            maps = maps if func not in RESIZING or args[0].shape[2:].numel() > 1 else []
+            maps = [x for x in maps if x.stride(1) != 1 or (func in RESIZING and not is_dense(x))]
+            self.found += [f"{func} {tuple(x.shape)} {x.stride()}" for x in maps]
         return out
+
+
+def is_dense(x):
+    """Whether a map is channels-last without gaps between its cells."""
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def layouts_of(*words):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segframe.errors import UserError
+from segframe.models.ops.bilinear import interpolate
 
 MODES = ("transposed", "bilinear", "nearest_conv")
 
@@ -21,13 +22,25 @@ class Upsampling(nn.Sequential):
         if mode == "transposed":
             super().__init__(nn.ConvTranspose2d(in_channels, out_channels, factor, stride=factor))
         elif mode == "bilinear":
-            super().__init__(nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=True))
+            super().__init__(AlignedUpsampling(factor))
         elif mode == "nearest_conv":
             conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
             super().__init__(nn.Upsample(scale_factor=factor, mode="nearest"), conv)
         else:
             raise UserError(f"head.upsampling must be one of {', '.join(MODES)}, got {mode}")
         self.channels = in_channels if mode == "bilinear" else out_channels
+
+
+class AlignedUpsampling(nn.Module):
+    """Bilinear upsampling by a whole factor with aligned corners."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, factor * h, factor * w)."""
+        return interpolate(x, (self.factor * x.shape[-2], self.factor * x.shape[-1]), align_corners=True)
 
 
 def fit(x: Tensor, size: tuple[int, int], start: int = 0) -> Tensor:

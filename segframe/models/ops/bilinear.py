@@ -21,9 +21,9 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
     if torch.are_deterministic_algorithms_enabled() or (x.is_cuda and x.requires_grad):
         return products(x, size, aligned_stride)
     if aligned_stride is None:
-        return F.interpolate(x, size, mode="bilinear", align_corners=False)
-    cells = x.shape[-2:]
-    x = F.interpolate(x, [(n - 1) * aligned_stride + 1 for n in cells], mode="bilinear", align_corners=True)
+        return interpolate(x, size, align_corners=False)
+    height, width = ((n - 1) * aligned_stride + 1 for n in x.shape[-2:])
+    x = interpolate(x, (height, width), align_corners=True)
     if torch.compiler.is_exporting():  # crops and replicates without branches on the size: one graph for all sizes
         rows, columns = (
             torch.arange(n, device=x.device).clamp(max=m - 1) for n, m in zip(size, x.shape[-2:], strict=True)
@@ -31,6 +31,22 @@ def resize(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tens
         return x.index_select(2, rows).index_select(3, columns)
     x = x[..., : size[0], : size[1]]
     return F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), mode="replicate")
+
+
+def interpolate(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Return F.interpolate(x, size, mode="bilinear", align_corners=align_corners), with a fast gradient."""
+    y = F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+    if y.requires_grad and not torch.compiler.is_compiling():
+        # Where maps were concatenated, their gradients are slices, for which PyTorch's kernel takes up to 30 times as
+        # long as for a copy.
+        y.register_hook(contiguous)
+    return y
+
+
+def contiguous(gradient: Tensor) -> Tensor:
+    """Return a gradient (N, C, h, w) in one piece of memory, in its memory format."""
+    is_channels_last = gradient.stride(1) == 1
+    return gradient.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
 
 
 def products(x: Tensor, size: tuple[int, int], aligned_stride: int | None) -> Tensor:
