@@ -43,8 +43,10 @@ def interpolate(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor
     return y
 
 
-def contiguous(gradient: Tensor) -> Tensor:
-    """Return a gradient (N, C, h, w) in one piece of memory, in its memory format."""
+def contiguous(gradient: Tensor | None) -> Tensor | None:
+    """Return a gradient (N, C, h, w), if there is one, in one piece of memory, in its memory format."""
+    if gradient is None:
+        return None
     is_channels_last = gradient.stride(1) == 1
     return gradient.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
 
