@@ -97,6 +97,8 @@ class Training:
     """Numbers of training and validation images."""
     rounds: int
     about: str = ""
+    encoder: str = "resnet18"
+    """smp's name of the backbone; the peer script's FCN-8s has VGG-16."""
 
     def __call__(self, setup: Setup) -> Measured:
         """A training with loader, metric, validation and checkpoints, from the first batch to the end."""
@@ -117,7 +119,17 @@ class Training:
         ]
         peer = [
             *("-m", "benchmark.peer_run", "--root", str(root), "--network", self.network, "--steps", str(steps)),
-            *("--batch", str(batch), "--crop", str(crop[0]), str(crop[1]), "--workers", str(workers)),
+            *(
+                "--encoder",
+                self.encoder,
+                "--batch",
+                str(batch),
+                "--crop",
+                str(crop[0]),
+                str(crop[1]),
+                "--workers",
+                str(workers),
+            ),
             *("--accelerator", accelerator, "--folder", "{folder}", "--report", "{folder}/clock.json"),
         ]
         commands = {"float32": [*ours, "trainer.precision=32-true"], SEGFRAME: ours}
@@ -127,7 +139,7 @@ class Training:
             commands[PEER] = peer
         except NotMeasurable as reason:
             missing[PEER] = str(reason)
-        folder = setup.folder / "runs" / self.network
+        folder = setup.folder / "runs" / f"{self.network}_{self.encoder}"
         processes = {
             name: Process(words, folder / name.replace(" ", "_"), is_peer=name == PEER)
             for name, words in commands.items()
@@ -180,6 +192,7 @@ def run(name: str, training: Training, float32: float, default: float) -> Group:
 
 
 DEEPLAB = ("backbone=resnet18", "head=deeplabv3plus", "head.num_convs=1")
+DEEPLAB_LITE0 = ("backbone=efficientnet_lite0", *DEEPLAB[1:])
 FCN8S = ("model=fcn8s", "head.learned=all")
 UNET = ("backbone=resnet18", "head=unet", "head.upsampling=bilinear", "head.channels=[256,128,64,32]")
 """U-Net with the decoder channels of smp.Unet, but without its last stage (16 channels at the images' size)."""
@@ -195,6 +208,22 @@ GROUPS = (
     run(
         "run_unet",
         Training(UNET, "unet", 4, 8, (256, 320), (24, 8), 2, "ResNet-18; segframe's logits have stride 2, smp's 1; "),
+        0.6,
+        0.6,
+    ),
+    run(
+        "run_efficientnet",
+        Training(
+            DEEPLAB_LITE0,
+            "deeplabv3plus",
+            4,
+            12,
+            (352, 480),
+            (48, 8),
+            2,
+            "EfficientNet-Lite0; ",
+            "tu-tf_efficientnet_lite0",
+        ),
         0.6,
         0.6,
     ),
