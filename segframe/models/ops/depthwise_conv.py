@@ -17,11 +17,12 @@ class DepthwiseConv2d(nn.Conv2d):
     """Depthwise nn.Conv2d, same results in less time; see depthwise_conv2d."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the map (N, C, h, w) that nn.Conv2d returns."""
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class FastDepthwiseConvs(TorchFunctionMode):
-    """Context in which depthwise F.conv2d, in a network of any library, is depthwise_conv2d."""
+    """Context in which every depthwise F.conv2d, also in another library's network, is computed by depthwise_conv2d."""
 
     def __torch_function__(
         self,
@@ -43,7 +44,7 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Return F.conv2d of the same arguments; by depthwise_conv2d if it is depthwise and equal along both axes."""
+    """Return F.conv2d of these arguments, computed by depthwise_conv2d if it is depthwise and the same on both axes."""
     if groups == weight.shape[0] > 1 and weight.shape[1] == 1 and input.ndim == 4 and not isinstance(padding, str):
         settings = [{value} if isinstance(value, int) else {*value} for value in (stride, padding, dilation)]
         if weight.shape[2] == weight.shape[3] and all(len(values) == 1 for values in settings):
@@ -57,9 +58,9 @@ def depthwise_conv2d(
 ) -> Tensor:
     """Return F.conv2d(..., groups=channels) of x (N, C, h, w) and weight (C, 1, k, k).
 
-    On a CPU, in channels-last memory: dilated ones that keep the map's size run undilated on the dilation**2
-    interleaved grids (forward and backward take 0.1 to 0.9 of the time), and in bfloat16 the gradients of strided ones
-    and of kernels above 3x3 are computed by kernels that PyTorch has in fast forms (0.02 to 0.5 of the time).
+    On a CPU, for x in channels-last memory: a dilated convolution that keeps the map's size is computed as an undilated
+    one on dilation**2 interleaved grids (forward and backward take 0.1 to 0.9 of the time). In bfloat16, gradients of
+    strided convolutions and of kernels above 3x3 are those of UndilatedConv (0.02 to 0.5 of the time).
     """
     kernel = weight.shape[-1]
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -133,7 +134,7 @@ class UndilatedConv(torch.autograd.Function):
 
 
 def gradient_of_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient (N, C, h, w) of the input: the mirrored kernel applied to `grad`, spread by the stride."""
+    """Return the gradient (N, C, h, w) of the input: `grad` with stride - 1 zeros between cells, convolved at stride 1."""
     kernel = weight.shape[-1]
     if stride > 1:
         rows, columns = (cells + 2 * padding - kernel + 1 for cells in x.shape[2:])
@@ -144,10 +145,10 @@ def gradient_of_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padd
 
 
 def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient (C, 1, k, k) of the kernel, 3x3 taps at a time."""
+    """Return the gradient (C, 1, k, k) of the weight, 3x3 taps at a time."""
     kernel = weight.shape[-1]
     if kernel <= 3:
-        return of_taps(grad, x, weight, stride, padding)
+        return weight_gradient(grad, x, weight, stride, padding)
     x = F.pad(x, (padding,) * 4)
     result = torch.empty_like(weight)
     height, width = ((cells - 1) * stride + 3 for cells in grad.shape[2:])
@@ -156,12 +157,12 @@ def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, pad
             top, left = min(i, kernel - 3), min(j, kernel - 3)
             taps = (..., slice(top, top + 3), slice(left, left + 3))
             part = x[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
-            result[taps] = of_taps(grad, part, weight[taps], stride, 0)
+            result[taps] = weight_gradient(grad, part, weight[taps], stride, 0)
     return result
 
 
-def of_taps(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return PyTorch's own gradient of a kernel."""
+def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the gradient of the weight by PyTorch's own operator."""
     gradients = torch.ops.aten.convolution_backward(
         grad,
         x,
