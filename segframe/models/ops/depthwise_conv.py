@@ -134,7 +134,7 @@ class UndilatedConv(torch.autograd.Function):
 
 
 def gradient_of_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient (N, C, h, w) of the input: `grad` with stride - 1 zeros between cells, convolved at stride 1."""
+    """Return the gradient (N, C, h, w) of the input: `grad`, with zeros between its cells, convolved at stride 1."""
     kernel = weight.shape[-1]
     if stride > 1:
         rows, columns = (cells + 2 * padding - kernel + 1 for cells in x.shape[2:])
