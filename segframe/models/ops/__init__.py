@@ -1,2 +1,2 @@
 """Operators: bilinear resizing in bands of rows, cross-entropy and argmax fused with it (in Triton on
-CUDA), atrous convolution."""
+CUDA), atrous and depthwise convolution."""
