@@ -233,15 +233,19 @@ def test_rows_of_inference_and_costs_run(setup, name):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("segmentation_models_pytorch") is None, reason="smp is not installed")
-@pytest.mark.parametrize("name", ["run_fcn8s_defaults", "run_unet_defaults", "run_efficientnet_defaults"])
-def test_rows_of_runs_have_networks_of_about_one_size(setup, name):
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    # smp's DeepLabV3+ has a 1x1 convolution more, after the ASPP.
+    [("run_fcn8s_defaults", 0.01), ("run_unet_defaults", 0.01), ("run_efficientnet_defaults", 0.02)],
+)
+def test_rows_of_runs_have_networks_of_about_one_size(setup, name, apart):
     (group,) = [group for group in GROUPS if any(row.name == name for row in group.rows)]
     _, ours = networks.network(setup, 11, *group.measure.words)
     from benchmark.peer_run import build_network
 
     theirs = build_network(group.measure.network, group.measure.encoder)
     counts = [sum(p.numel() for p in network.parameters()) for network in (ours, theirs)]
-    assert counts[0] == pytest.approx(counts[1], rel=0.02)  # smp has a 1x1 convolution more after the ASPP
+    assert counts[0] == pytest.approx(counts[1], rel=apart)
 
 
 def test_the_documented_table_is_that_of_the_results():

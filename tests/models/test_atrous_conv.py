@@ -51,6 +51,12 @@ def test_autocast_is_as_precise_as_pytorchs(dilation, groups):
         assert ours < 1.5 * theirs + 1e-3
 
 
+def test_autocast_leaves_float64_alone():
+    conv = AtrousConv2d(4, 4, 3, padding=12, dilation=12).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(torch.randn(1, 4, 13, 13, dtype=torch.double)).dtype == torch.float64
+
+
 def test_the_share_of_pixels():
     assert share_of_pixels(10, 0) == 1
     assert share_of_pixels(10, 5) == pytest.approx(2 / 3)

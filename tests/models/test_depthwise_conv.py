@@ -9,7 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from segframe.models.backbones import TimmBackbone, Xception
 from segframe.models.backbones import timm as timm_backbone
-from segframe.models.ops.depthwise_conv import FastDepthwiseConvs, UndilatedConv, depthwise_conv2d
+from segframe.models.ops.depthwise_conv import (
+    DepthwiseConv2d,
+    DepthwiseConvFunction,
+    FastDepthwiseConvs,
+    depthwise_conv2d,
+)
 
 
 def results(function, x, weight, bias):
@@ -31,7 +36,7 @@ def example(kernel, size, dtype=torch.double):
 @pytest.mark.parametrize("size", [(13, 20), (8, 7)])
 def test_gradients_are_those_of_the_convolution(kernel, padding, stride, size):
     values = example(kernel, size)
-    ours = results(lambda x, w, b: UndilatedConv.apply(x, w, b, stride, padding), *values)
+    ours = results(lambda x, w, b: DepthwiseConvFunction.apply(x, w, b, stride, padding), *values)
     for a, b in zip(ours, results(lambda x, w, b: F.conv2d(x, w, b, stride, padding, groups=16), *values), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -62,14 +67,33 @@ def test_bfloat16_is_as_precise_as_its_digits(kernel, settings):
         assert (found - expected).norm() / expected.norm() < 0.006
 
 
-def test_other_convolutions_stay_pytorchs():
-    x, weight, bias = example(3, (9, 9))
-    with FastDepthwiseConvs():
-        dense, uneven = torch.randn(4, 16, 3, 3).double(), torch.randn(16, 1, 5, 3).double()
-        assert F.conv2d(x, weight=dense).shape == (2, 4, 7, 7)
-        assert F.conv2d(x, uneven, bias, stride=(1, 2), padding=(2, 1), groups=16).shape == (2, 16, 9, 5)
-        assert F.conv2d(x, weight, padding="same", groups=16).shape == x.shape
-        assert F.conv2d(x[0], weight, bias, 2, groups=16).shape == (16, 4, 4)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weight": (4, 16, 3, 3)},
+        {"weight": (32, 1, 3, 3), "groups": 16},
+        {"weight": (16, 1, 5, 3), "stride": (1, 2), "padding": (2, 1), "groups": 16},
+        {"weight": (16, 1, 3, 3), "padding": "same", "groups": 16},
+        {"weight": (16, 1, 3, 3), "stride": 2, "padding": 3, "groups": 16},
+        {"weight": (16, 1, 3, 3), "stride": 2, "dilation": (2,), "groups": 16},
+    ],
+)
+def test_all_arguments_of_conv2d(settings):
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 9, 9, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    settings = {**settings, "weight": torch.randn(settings["weight"])}
+    for values in (x, x[0]):
+        expected = F.conv2d(values, **settings)
+        with FastDepthwiseConvs():
+            torch.testing.assert_close(F.conv2d(values, **settings), expected)
+
+
+def test_other_padding_and_dtypes_are_pytorchs():
+    layer = DepthwiseConv2d(4, 4, 3, padding=2, dilation=2, groups=4, padding_mode="circular")
+    x = torch.randn(1, 4, 9, 9).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x), F.conv2d(F.pad(x, (2,) * 4, mode="circular"), *layer.parameters(), 1, 0, 2, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.double()(x.double()).dtype == torch.float64
 
 
 class SlowGradients(TorchDispatchMode):
@@ -90,20 +114,27 @@ class SlowGradients(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "is_timms"),
     [
-        lambda: TimmBackbone("tf_efficientnet_lite0", None, 32, 1.0),
-        lambda: TimmBackbone("mobilenetv3_small_100", None, 16, 1.0),
-        lambda: TimmBackbone("convnext_atto", None, 32, 1.0),
-        lambda: Xception("xception41", None, 16, 1.0),
+        (lambda: TimmBackbone("tf_efficientnet_lite0", None, 32, 1.0), True),
+        (lambda: TimmBackbone("mobilenetv3_small_100", None, 16, 1.0), True),
+        (lambda: TimmBackbone("convnext_atto", None, 32, 1.0), True),
+        (lambda: Xception("xception41", None, 16, 1.0), False),
     ],
 )
-def test_networks_compute_no_slow_gradient(make):
+def test_networks_compute_no_slow_gradient(make, is_timms, monkeypatch):
     backbone = make().train().to(memory_format=torch.channels_last)
-    images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    with SlowGradients() as slow, torch.autocast("cpu", torch.bfloat16):
-        torch.stack([x.float().mean() for x in backbone(images).values()]).sum().backward()
-    assert slow.found == []
+    images = torch.randn(2, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+
+    def slow_gradients():
+        with SlowGradients() as slow, torch.autocast("cpu", torch.bfloat16):
+            torch.stack([x.float().mean() for x in backbone(images).values()]).sum().backward()
+        return slow.found
+
+    assert slow_gradients() == []
+    if is_timms:
+        monkeypatch.setattr(timm_backbone, "FastDepthwiseConvs", nullcontext)
+        assert len(slow_gradients()) >= 3
 
 
 def test_a_dilated_network_learns_as_before(monkeypatch):

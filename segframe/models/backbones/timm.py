@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of `features` for images (N, C, H, W)."""
-        with FastDepthwiseConvs():
+        with FastDepthwiseConvs() if images.device.type == "cpu" else nullcontext():
             maps = dict(zip(self.features, channels_first(self.net, images), strict=True))
         return maps if self.norms is None else {name: self.norms[name](x) for name, x in maps.items()}
 

@@ -37,14 +37,14 @@ def interpolate(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor
     """Return F.interpolate(x, size, mode="bilinear", align_corners=align_corners), with a fast gradient."""
     y = F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
     if y.requires_grad and not torch.compiler.is_compiling():
-        # Where maps were concatenated, their gradients are slices, for which PyTorch's kernel takes up to 30 times as
-        # long as for a copy.
+        # The gradient of a map that was concatenated is a slice, for which PyTorch's CPU kernel takes up to 30 times as
+        # long as for a contiguous copy.
         y.register_hook(contiguous)
     return y
 
 
 def contiguous(gradient: Tensor | None) -> Tensor | None:
-    """Return a gradient (N, C, h, w), if there is one, in one piece of memory, in its memory format."""
+    """Return a contiguous copy of a gradient (N, C, h, w) in its memory format; None stays None."""
     if gradient is None:
         return None
     is_channels_last = gradient.stride(1) == 1

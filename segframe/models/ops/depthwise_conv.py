@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode, wrap_torch_function
 
 SMALL_REACH = 4
 """Cells from the middle of a dilated kernel to its edge, up to which PyTorch has a fast forward kernel on a CPU."""
+LARGEST_KERNEL = 7
+"""Size up to which a kernel's gradient is faster for 3x3 taps at a time."""
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -18,6 +20,8 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (N, C, h, w) that nn.Conv2d returns."""
+        if self.padding_mode != "zeros":
+            return super().forward(x)
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
@@ -60,30 +64,28 @@ def depthwise_conv2d(
 
     On a CPU, for x in channels-last memory: a dilated convolution that keeps the map's size is computed as an undilated
     one on dilation**2 interleaved grids (forward and backward take 0.1 to 0.9 of the time). In bfloat16, gradients of
-    strided convolutions and of kernels above 3x3 are those of UndilatedConv (0.02 to 0.5 of the time).
+    strided convolutions and of kernels above 3x3 are those of DepthwiseConvFunction (0.02 to 0.5 of the time).
     """
     kernel = weight.shape[-1]
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    on_grids = (
-        dilation > 1
-        and (stride, kernel % 2, padding) == (1, 1, dilation * (kernel // 2))
-        and (trained or padding > SMALL_REACH)
-    )
-    slow_gradient = trained and dtype == torch.bfloat16 and dilation == 1 and (stride > 1 or kernel > 3)
-    if (
-        not (on_grids or slow_gradient)
-        or x.device.type != "cpu"
-        or not x.is_contiguous(memory_format=torch.channels_last)
-        or torch.compiler.is_compiling()
-    ):
+    is_plain = x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last)
+    if is_plain or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
-    x, weight = x.to(dtype), weight.to(dtype)
-    bias = None if bias is None else bias.to(dtype)
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:  # which autocast leaves alone
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     with torch.autocast("cpu", enabled=False):
-        if on_grids:
+        if (
+            dilation > 1
+            and (stride, kernel % 2, padding) == (1, 1, dilation * (kernel // 2))
+            and min(x.shape[2:]) > 2 * dilation  # on smaller maps, padding would be most of the grids
+            and (trained or padding > SMALL_REACH)
+        ):
             return conv_on_grids(x, weight, bias, dilation)
-        return undilated(x, weight, bias, stride, padding)
+        if trained and dilation == 1:
+            return undilated(x, weight, bias, stride, padding)
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
 
 
 def conv_on_grids(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
@@ -100,15 +102,20 @@ def conv_on_grids(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int)
 
 
 def undilated(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """Return an undilated depthwise convolution, in bfloat16 with the gradients of UndilatedConv."""
-    if x.dtype == torch.bfloat16 and padding < weight.shape[-1]:
-        result: Tensor = UndilatedConv.apply(x, weight, bias, stride, padding)
+    """Return an undilated depthwise convolution, by DepthwiseConvFunction where PyTorch's gradient is slow."""
+    kernel = weight.shape[-1]
+    is_slow = stride > 1 or kernel > 3
+    if x.dtype == weight.dtype == torch.bfloat16 and is_slow and padding < kernel <= LARGEST_KERNEL:
+        result: Tensor = DepthwiseConvFunction.apply(x, weight, bias, stride, padding)
         return result
     return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
 
 
-class UndilatedConv(torch.autograd.Function):
-    """Depthwise convolution with gradients from convolutions of stride 1 and 3x3 taps, which are fast in bfloat16."""
+class DepthwiseConvFunction(torch.autograd.Function):
+    """Depthwise convolution whose gradients are fast in bfloat16.
+
+    That of the input is a convolution at stride 1, that of the weight is computed for 3x3 taps at a time.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
@@ -148,20 +155,20 @@ def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, pad
     """Return the gradient (C, 1, k, k) of the weight, 3x3 taps at a time."""
     kernel = weight.shape[-1]
     if kernel <= 3:
-        return weight_gradient(grad, x, weight, stride, padding)
+        return native_gradient_of_weight(grad, x, weight, stride, padding)
     x = F.pad(x, (padding,) * 4)
     result = torch.empty_like(weight)
     height, width = ((cells - 1) * stride + 3 for cells in grad.shape[2:])
-    for i in range(0, kernel - 1, 2):
-        for j in range(0, kernel - 1, 2):
+    for i in range(0, kernel, 3):
+        for j in range(0, kernel, 3):
             top, left = min(i, kernel - 3), min(j, kernel - 3)
             taps = (..., slice(top, top + 3), slice(left, left + 3))
             part = x[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
-            result[taps] = weight_gradient(grad, part, weight[taps], stride, 0)
+            result[taps] = native_gradient_of_weight(grad, part, weight[taps], stride, 0)
     return result
 
 
-def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+def native_gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the gradient of the weight by PyTorch's own operator."""
     gradients = torch.ops.aten.convolution_backward(
         grad,
