@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
 
 def start(folder: Path, *words: str) -> None:
-    """Run a Python command of this checkout; its output goes into the folder. Ends the program if the command fails."""
+    """Run `python *words` in this checkout and write its output to `folder`; exit if it fails."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.txt").open("a") as output:
@@ -104,7 +104,7 @@ def run_peer(camvid: Path, setting: str, steps: int, seed: int, folder: Path, we
 
 
 def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
-    """Train segframe and the plain script with each seed; print mean and deviation of each one's test mIoU."""
+    """Train segframe and the plain script once per seed; print the mean and standard deviation of their test mIoU."""
     logging.basicConfig(level=logging.ERROR)
     runs: dict[str, list[Run]] = {name: [] for name in (*OURS[setting], "plain script")}
     with tempfile.TemporaryDirectory() as scratch:
@@ -129,7 +129,7 @@ def main(camvid: Path, setting: str, steps: int, seeds: int) -> None:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; ends the program with a usage message for wrong words."""
+    """Parse the command line; exit with a usage message if an argument is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("camvid", type=lambda text: Path(text).resolve(), help="folder of CamVid")
     parser.add_argument("setting", nargs="?", choices=OURS, default="imagenet")

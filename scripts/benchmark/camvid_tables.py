@@ -1,4 +1,4 @@
-"""Train heads, or losses and crops, on CamVid for an equal number of steps, and print a table of their test mIoU.
+"""Compare heads, or losses and crops, on CamVid: train each for 600 steps and print a table of test mIoU.
 
 python scripts/benchmark/camvid_tables.py <CamVid> heads|losses <folder of the runs> [row ...]
 
@@ -31,7 +31,7 @@ from benchmark.row import Setup
 from segframe.analysis.model_counts import Summary, summarize
 
 SIZE = (360, 480)
-"""Height and width of CamVid's images."""
+"""Height and width of CamVid's images in pixels."""
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "heads": {
         "fcn32s": ("head=fcn32s",),
@@ -55,11 +55,11 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "without_max_class_share": ("transforms.max_class_share=null",),
     },
 }
-"""The rows of each table, with the settings in which they differ from `experiment=camvid_heads`."""
+"""The rows of each table: name, and the settings of its run besides `experiment=camvid_heads`."""
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; ends the program with a usage message for an unknown table or row."""
+    """Parse the command line; exit with a usage message if the table or a row is unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("camvid", type=lambda text: Path(text).resolve(), help="folder of CamVid")
     parser.add_argument("table", choices=TABLES)
@@ -87,7 +87,7 @@ def train(row: str, settings: tuple[str, ...], camvid: Path, folder: Path) -> di
 
 
 def count(run: Path, num_classes: int) -> Summary:
-    """Count the parameters of a run's network, and its FLOPs for one image of 360x480 pixels."""
+    """Return the number of parameters of a run's network and its FLOPs for one image of 360x480 pixels."""
     config = cast(DictConfig, OmegaConf.load(run / "config.yaml"))
     OmegaConf.update(config, "size", list(SIZE), force_add=True)
     return summarize(config, num_classes)
@@ -110,7 +110,10 @@ def costs(runs: dict[str, Path]) -> dict[str, list[str]]:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train the rows without results, then print the table; that of heads also shows what each network costs."""
+    """Train the rows that have no results yet, then print the table.
+
+    The table of heads has three more columns: parameters, GFLOPs and milliseconds of one image.
+    """
     settings = TABLES[args.table]
     metrics = {row: train(row, settings[row], args.camvid, args.folder / row) for row in args.rows}
     cost = costs({row: args.folder / row / "run" for row in args.rows}) if args.table == "heads" else {}

@@ -117,7 +117,7 @@ def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:
 
 
 def cure_of_preset(path: str) -> str:
-    """Return `; experiment=x sets it, and ~path removes it` if the chosen experiment or model sets a key, else ""."""
+    """Return the end of a message: which experiment or model sets a key, and how to remove it; "" if none does."""
     for group in ("experiment", "model"):
         option = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
         if option and sets_key(group, option, path):
@@ -136,7 +136,7 @@ def sets_key(group: str, option: str, path: str) -> bool:
 
 
 def check_callbacks_and_loggers(config: DictConfig) -> None:
-    """UserError for a callback or logger without `_target_`.
+    """Raise UserError if a callback or logger has no `_target_`.
 
     An experiment may set its arguments while the command line chooses another option, in which it does not exist.
     """

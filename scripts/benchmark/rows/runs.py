@@ -98,7 +98,7 @@ class Training:
     rounds: int
     about: str = ""
     encoder: str = "resnet18"
-    """smp's name of the backbone; the peer script's FCN-8s has VGG-16."""
+    """Name of the peer script's encoder in segmentation-models-pytorch; its FCN-8s has VGG-16 instead."""
 
     def __call__(self, setup: Setup) -> Measured:
         """A training with loader, metric, validation and checkpoints, from the first batch to the end."""
@@ -119,17 +119,8 @@ class Training:
         ]
         peer = [
             *("-m", "benchmark.peer_run", "--root", str(root), "--network", self.network, "--steps", str(steps)),
-            *(
-                "--encoder",
-                self.encoder,
-                "--batch",
-                str(batch),
-                "--crop",
-                str(crop[0]),
-                str(crop[1]),
-                "--workers",
-                str(workers),
-            ),
+            *("--encoder", self.encoder, "--batch", str(batch)),
+            *("--crop", str(crop[0]), str(crop[1]), "--workers", str(workers)),
             *("--accelerator", accelerator, "--folder", "{folder}", "--report", "{folder}/clock.json"),
         ]
         commands = {"float32": [*ours, "trainer.precision=32-true"], SEGFRAME: ours}
@@ -214,15 +205,15 @@ GROUPS = (
     run(
         "run_efficientnet",
         Training(
-            DEEPLAB_LITE0,
-            "deeplabv3plus",
-            4,
-            12,
-            (352, 480),
-            (48, 8),
-            2,
-            "EfficientNet-Lite0; ",
-            "tu-tf_efficientnet_lite0",
+            words=DEEPLAB_LITE0,
+            network="deeplabv3plus",
+            batch=4,
+            steps=12,
+            crop=(352, 480),
+            images=(48, 8),
+            rounds=2,
+            about="EfficientNet-Lite0; ",
+            encoder="tu-tf_efficientnet_lite0",
         ),
         0.6,
         0.6,

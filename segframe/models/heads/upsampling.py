@@ -32,14 +32,14 @@ class Upsampling(nn.Sequential):
 
 
 class AlignedUpsampling(nn.Module):
-    """Bilinear upsampling by a whole factor with aligned corners."""
+    """Bilinear upsampling by an integer factor with align_corners=True."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, factor * h, factor * w)."""
+        """Return the map (N, C, factor * h, factor * w) of a map (N, C, h, w)."""
         return interpolate(x, (self.factor * x.shape[-2], self.factor * x.shape[-1]), align_corners=True)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from segframe.models.ops.depthwise_conv import conv2d
+from segframe.models.ops.depthwise_conv import cast_as_autocast, conv2d
 from segframe.models.ops.memory_format import memory_format
 
 TAPWISE_LIMIT = 0.45
@@ -39,10 +39,7 @@ def atrous_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int,
         if dilation >= max(height, width) and x.device.type != "meta":
             return F.conv2d(x, weight[:, :, 1:2, 1:2], bias, groups=groups)
     elif useful <= TAPWISE_LIMIT:
-        if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:  # which autocast leaves alone
-            dtype = torch.get_autocast_dtype("cpu")
-            x, weight = x.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
+        x, weight, bias = cast_as_autocast(x, weight, bias)
         with torch.autocast("cpu", enabled=False):
             y = TapwiseConv.apply(x, weight, dilation)
             return y if bias is None else y + bias[:, None, None]

@@ -44,7 +44,7 @@ def interpolate(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor
 
 
 def contiguous(gradient: Tensor | None) -> Tensor | None:
-    """Return a contiguous copy of a gradient (N, C, h, w) in its memory format; None stays None."""
+    """Return a gradient (N, C, h, w) as a contiguous tensor of the same memory format; None for None."""
     if gradient is None:
         return None
     is_channels_last = gradient.stride(1) == 1

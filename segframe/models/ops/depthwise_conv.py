@@ -1,4 +1,4 @@
-"""Depthwise convolutions with fast gradients on a CPU."""
+"""Depthwise convolutions whose gradients are fast on a CPU."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode, wrap_torch_function
 
 SMALL_REACH = 4
-"""Cells from the middle of a dilated kernel to its edge, up to which PyTorch has a fast forward kernel on a CPU."""
+"""Dilation times half the kernel size, up to which the forward pass of PyTorch's own convolution is fast on a CPU."""
 LARGEST_KERNEL = 7
-"""Size up to which a kernel's gradient is faster for 3x3 taps at a time."""
+"""Kernel size up to which the weight's gradient is faster if it is computed in parts of 3x3 taps."""
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise nn.Conv2d, same results in less time; see depthwise_conv2d."""
+    """Depthwise nn.Conv2d with faster gradients on a CPU; see depthwise_conv2d."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the map (N, C, h, w) that nn.Conv2d returns."""
+        """Return the same map (N, C, h, w) as nn.Conv2d."""
         if self.padding_mode != "zeros":
             return super().forward(x)
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class FastDepthwiseConvs(TorchFunctionMode):
-    """Context in which every depthwise F.conv2d, also in another library's network, is computed by depthwise_conv2d."""
+    """Context manager that replaces calls of F.conv2d by conv2d, also inside the networks of other libraries."""
 
     def __torch_function__(
         self,
@@ -48,7 +48,7 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Return F.conv2d of these arguments, computed by depthwise_conv2d if it is depthwise and the same on both axes."""
+    """F.conv2d, computed by depthwise_conv2d if it is depthwise and its settings are the same for rows and columns."""
     if groups == weight.shape[0] > 1 and weight.shape[1] == 1 and input.ndim == 4 and not isinstance(padding, str):
         settings = [{value} if isinstance(value, int) else {*value} for value in (stride, padding, dilation)]
         if weight.shape[2] == weight.shape[3] and all(len(values) == 1 for values in settings):
@@ -60,7 +60,7 @@ def conv2d(
 def depthwise_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Return F.conv2d(..., groups=channels) of x (N, C, h, w) and weight (C, 1, k, k).
+    """Return the depthwise convolution of x (N, C, h, w) with weight (C, 1, k, k): F.conv2d with groups=C.
 
     On a CPU, for x in channels-last memory: a dilated convolution that keeps the map's size is computed as an undilated
     one on dilation**2 interleaved grids (forward and backward take 0.1 to 0.9 of the time). In bfloat16, gradients of
@@ -70,10 +70,7 @@ def depthwise_conv2d(
     is_plain = x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last)
     if is_plain or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
-    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:  # which autocast leaves alone
-        dtype = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+    x, weight, bias = cast_as_autocast(x, weight, bias)
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     with torch.autocast("cpu", enabled=False):
         if (
@@ -88,8 +85,19 @@ def depthwise_conv2d(
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
 
 
+def cast_as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the arguments of a convolution, cast as autocast on a CPU does where it is enabled."""
+    if not torch.is_autocast_enabled("cpu") or x.dtype == torch.float64:  # which autocast leaves alone
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype("cpu")
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
 def conv_on_grids(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    """Return a dilated depthwise convolution, computed undilated on dilation**2 interleaved grids; channels last."""
+    """Return a dilated depthwise convolution of a channels-last map (N, C, h, w).
+
+    Every dilation-th row and column form a grid; each of the dilation**2 grids is convolved without dilation.
+    """
     n, channels, height, width = x.shape
     rows, columns = -(-height // dilation), -(-width // dilation)
     x = F.pad(x, (0, columns * dilation - width, 0, rows * dilation - height)).permute(0, 2, 3, 1)
@@ -102,7 +110,7 @@ def conv_on_grids(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int)
 
 
 def undilated(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """Return an undilated depthwise convolution, by DepthwiseConvFunction where PyTorch's gradient is slow."""
+    """Return a depthwise convolution without dilation, by DepthwiseConvFunction if PyTorch's gradient is slow."""
     kernel = weight.shape[-1]
     is_slow = stride > 1 or kernel > 3
     if x.dtype == weight.dtype == torch.bfloat16 and is_slow and padding < kernel <= LARGEST_KERNEL:
@@ -141,7 +149,10 @@ class DepthwiseConvFunction(torch.autograd.Function):
 
 
 def gradient_of_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient (N, C, h, w) of the input: `grad`, with zeros between its cells, convolved at stride 1."""
+    """Return the gradient of the input (N, C, h, w).
+
+    It is a convolution of `grad` at stride 1, after stride - 1 zeros are inserted between neighbouring cells.
+    """
     kernel = weight.shape[-1]
     if stride > 1:
         rows, columns = (cells + 2 * padding - kernel + 1 for cells in x.shape[2:])
@@ -152,7 +163,7 @@ def gradient_of_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padd
 
 
 def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient (C, 1, k, k) of the weight, 3x3 taps at a time."""
+    """Return the gradient of the weight (C, 1, k, k), computed in parts of 3x3 taps if k is larger than 3."""
     kernel = weight.shape[-1]
     if kernel <= 3:
         return native_gradient_of_weight(grad, x, weight, stride, padding)
@@ -169,7 +180,7 @@ def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, pad
 
 
 def native_gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient of the weight by PyTorch's own operator."""
+    """Return the gradient of the weight, computed by PyTorch's convolution_backward."""
     gradients = torch.ops.aten.convolution_backward(
         grad,
         x,
