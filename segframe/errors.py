@@ -4,6 +4,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,11 @@ def error_context(part: str, *more: type[Exception], settings: Any = None) -> It
         raise UserError(f"{', '.join(named) or part}: {text}") from error
 
 
-def check_range(name: str, value: float, lowest: float, highest: float = float("inf")) -> None:
-    """UserError where a setting's value is not within `lowest` ... `highest`."""
-    if not lowest <= value <= highest:
-        limits = f"{lowest} or more" if highest == float("inf") else f"between {lowest} and {highest}"
+def check_range(name: str, value: float, lowest: float, highest: float = inf, above: bool = False) -> None:
+    """UserError where a setting's value is not within `lowest` ... `highest`, or not `above` the lowest."""
+    if not lowest <= value <= highest or (above and value == lowest):
+        low = f"above {lowest}" if above else f"{lowest} or more"
+        limits = low if highest == inf else f"between {lowest} and {highest}"
         raise UserError(f"{name}={value}: it must be {limits}")
 
 

@@ -12,7 +12,7 @@ from segframe.analysis.comparison_files import write_comparison
 from segframe.analysis.measured_run import check_same_images, measure_run, read_evaluation
 from segframe.config.schema import CompareConfig
 from segframe.config.validate import check_keys
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError
 from segframe.files import as_named
 from segframe.inference.evaluate import check_distances, stored_groups
 from segframe.visualization.tables import print_table
@@ -32,8 +32,6 @@ def compare_checkpoints(config: DictConfig) -> None:
 def measure_comparison(config: DictConfig) -> Comparison:
     """Measure runs on the same images, and write their comparison as comparison.csv, .md, .tex and .html."""
     check_keys(config, CompareConfig)
-    check_range("images", config.images, 0, 50)
-    check_range("resamples", config.resamples, 100, 100_000)
     check_distances(config)
     if len(config.runs) < 2:
         raise UserError("runs: give two or more, each a run's folder, a checkpoint, or a folder of evaluate's results")

@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from segframe.analysis.report import check_settings, make_report
+from segframe.analysis.report import make_report
+from segframe.config.limits import check_limits
 from segframe.config.schema import ReportConfig
 from segframe.errors import TO_PREDICT, UserError, translate_errors
 from segframe.files import as_named
@@ -30,15 +31,17 @@ class HtmlReport(Callback):
         boundary_width: int = 3,
         resamples: int = 1000,
     ) -> None:
-        self.settings = ReportConfig(
-            accelerator="cpu",
-            images=images,
-            training_images=training_images,
-            highest=highest,
-            boundary_width=boundary_width,
-            resamples=resamples,
+        self.settings = OmegaConf.structured(
+            ReportConfig(
+                accelerator="cpu",
+                images=images,
+                training_images=training_images,
+                highest=highest,
+                boundary_width=boundary_width,
+                resamples=resamples,
+            )
         )
-        check_settings(self.settings, "callbacks.html.")
+        check_limits(self.settings, "callbacks.html.")
 
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
@@ -55,7 +58,7 @@ class HtmlReport(Callback):
             return
         run: Any = OmegaConf.to_container(module.config, resolve=True)
         config = OmegaConf.merge(
-            OmegaConf.structured(self.settings),
+            self.settings,
             {name: run[name] for name in ("data", "inference", "trust")},
             {"checkpoint": str(as_named(Path(paths[0]))), "output": str(folder / "report.html")},
             {"accelerator": "cpu" if module.device.type == "cpu" else "auto"},

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segframe.config.instantiate import instantiate
 from segframe.config.validate import check_targets
-from segframe.errors import UserError, error_context, height_width
+from segframe.errors import error_context, height_width
 from segframe.inference.network import logit_stride
 from segframe.models.build import build_segmenter
 from segframe.models.segmenter import Segmenter
@@ -63,8 +63,6 @@ class Summary:
 def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
     """Return the class names (numbers if only their number is known), and whether that number is assumed."""
     if config.num_classes is not None:
-        if config.num_classes < 1:
-            raise UserError(f"num_classes={config.num_classes}: it must be 1 or more")
         return tuple(map(str, range(config.num_classes))), False
     dataset = OmegaConf.select(config, "data.dataset")
     # An experiment may change settings of a dataset although none is chosen.

@@ -17,7 +17,7 @@ from segframe.analysis.run_records import Curves, read_command, read_curves, run
 from segframe.config.changed_settings import changed_settings
 from segframe.config.schema import ReportConfig
 from segframe.config.validate import check_keys
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError
 from segframe.files import as_named, write_text
 from segframe.inference.boundary_metrics import describe_distance
 from segframe.inference.build import build_dataset
@@ -41,19 +41,8 @@ def report_checkpoint(config: DictConfig) -> None:
     print(f"report: {as_named(make_report(config, stored_groups()))}")
 
 
-def check_settings(config: DictConfig | ReportConfig, prefix: str = "") -> None:
-    """Raise UserError for a setting out of range; `prefix`: its config group, for the message (callbacks.html.)."""
-    check_range(f"{prefix}images", config.images, 0, 20)
-    check_range(f"{prefix}highest", config.highest, 0, 100)
-    check_range(f"{prefix}boundary_width", config.boundary_width, 1, 100)
-    check_range(f"{prefix}resamples", config.resamples, 100, 100_000)
-    if config.training_images is not None:
-        check_range(f"{prefix}training_images", config.training_images, 0)
-
-
 def make_report(config: DictConfig, stored: Collection[str]) -> Path:
     """Write the page that a ReportConfig describes, and return its path; `stored`: see open_evaluation."""
-    check_settings(config)
     evaluation = open_evaluation(config, stored)
     _, metadata, path, split, dataset, *_ = evaluation
     training = None

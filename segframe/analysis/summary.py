@@ -11,12 +11,11 @@ from rich.progress import track
 from rich.table import Table
 
 from segframe.analysis.model_counts import Summary, find_classes, summarize
-from segframe.analysis.receptive_field import STRIP_LENGTHS, Field, diameter, effective, format_field, theoretical
+from segframe.analysis.receptive_field import Field, diameter, effective, format_field, theoretical
 from segframe.analysis.summary_figure import summary_picture
 from segframe.config.resolvers import model_name
 from segframe.config.schema import SummaryConfig
 from segframe.config.validate import check_keys, check_targets
-from segframe.errors import check_range
 from segframe.models.build import build_segmenter, load_initial_weights
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights.checkpoint import find_checkpoint
@@ -29,9 +28,6 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
     """Build the network, measure it, print tables; return the columns of a sweep's table."""
     check_keys(config, SummaryConfig)
     check_targets(config, without=("data", "transforms", "callbacks", "logger"))
-    if config.receptive_field:
-        check_range("effective_field.size", config.effective_field.size, 32, STRIP_LENGTHS[-1])
-        check_range("effective_field.num_images", config.effective_field.num_images, 1)
     if config.init_from:
         find_checkpoint(config.init_from)  # read only for the receptive field, but a wrong path is always refused
     classes, assumed = find_classes(config)

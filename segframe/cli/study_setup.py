@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from optuna.study import StudyDirection
 
 from segframe.cli.search_space import Space, TrialFacts, check_space, grid_values
+from segframe.config.limits import check_limits
 from segframe.config.validate import check_targets
-from segframe.errors import UserError, check_range, error_context
+from segframe.errors import UserError, error_context
 from segframe.files import write_text
 from segframe.training.study import NAME, locked, open_journal
 
@@ -27,11 +28,7 @@ LOCK = ".lock"
 def check_settings(config: DictConfig) -> None:
     """UserError where a setting of the search itself is wrong."""
     config.study  # noqa: B018  # raises the error of a missing setting
-    for name in ("trials", "workers"):
-        if config[name] is not None:
-            check_range(name, config[name], 1)
-    if config.timeout is not None:
-        check_range("timeout", config.timeout, 0)
+    check_limits(config)
     check_targets(config, without=("search", "overrides"))
     make_part(config.pruner, "pruner")  # in vain, but it refuses wrong values before a trial does
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from segframe.config.limits import choice, number
+
 
 @dataclass
 class DataConfig:
@@ -15,13 +17,13 @@ class DataConfig:
     download: bool = False
     train_split: str = MISSING
     val_split: str = MISSING
-    batch_size: int = MISSING
+    batch_size: int = number(1)
     num_workers: int | None = None
     cache: str | None = None
     cache_dir: str | None = None
     cache_limit: float | None = None
-    channels: int = 3
-    max_value: int = 255
+    channels: int = number(1, 1024, default=3)
+    max_value: int = number(255, 65_535, default=255)
     weights: str | None = None
     crop_size: Any = MISSING
 
@@ -30,24 +32,24 @@ class DataConfig:
 class TrainerConfig:
     """How long and how training runs; training/trainer.py builds Lightning's Trainer from it."""
 
-    max_epochs: int = MISSING
-    max_steps: int | None = None
-    val_every_n_epochs: float = MISSING
-    val_every_n_steps: int | None = None
+    max_epochs: int = number(1)
+    max_steps: int | None = number(1, default=None)
+    val_every_n_epochs: float = number(0, above=True)
+    val_every_n_steps: int | None = number(1, default=None)
     checkpoint_every: Any = None
-    accumulate_grad_batches: int = 1
-    accumulated_mean: str = "batches"
-    gradient_clip_val: float | None = None
+    accumulate_grad_batches: int = number(1, default=1)
+    accumulated_mean: str = choice("pixels", "batches", default="batches")
+    gradient_clip_val: float | None = number(0, default=None)
     precision: str = MISSING
     accelerator: str = MISSING
     devices: Any = 1
     num_nodes: int = 1
-    sync_batch_norm: Any = "auto"
+    sync_batch_norm: Any = choice("auto", True, False, default="auto")
     max_restarts: int = 0
     channels_last: bool = False
     fused_optimizer: bool = False
     tf32: bool = False
-    compile: Any = False
+    compile: Any = choice("auto", True, False, default=False)
     activation_checkpointing: bool = False
     keep_freed_memory: bool = False
     lightning: dict[str, Any] = field(default_factory=dict)
@@ -67,15 +69,15 @@ class BatchNormConfig:
     """Batch norm; momentum is the share of a batch in the running statistics."""
 
     frozen: str | None = None
-    backbone_momentum: float = 0.1
-    head_momentum: float = 0.1
+    backbone_momentum: float = number(0, 1, default=0.1)
+    head_momentum: float = number(0, 1, default=0.1)
 
 
 @dataclass
 class ParamGroupsConfig:
     """Learning rate factor of biases and weight decay of biases, norms and depthwise convolutions."""
 
-    bias_lr_multiplier: float = MISSING
+    bias_lr_multiplier: float = number(0)
     decay_bias: bool = MISSING
     decay_norm: bool = MISSING
     decay_depthwise: bool = True
@@ -95,7 +97,7 @@ class TrainConfig:
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
     input_scales: list[float] = field(default_factory=list)
     loss: Any = MISSING
-    output_weights: dict[str, float] = MISSING
+    output_weights: dict[str, float] = number(0)
     data: DataConfig = field(default_factory=DataConfig)
     transforms: Any = MISSING
     inference: Any = None
@@ -105,7 +107,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: Any = MISSING
     logger: Any = MISSING
-    seed: int = MISSING
+    seed: int = number(0, 2**32 - 1)
     deterministic: bool = False
     monitor: str = MISSING
     monitor_mode: str = MISSING

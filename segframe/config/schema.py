@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from segframe.config.limits import number
 from segframe.config.resolvers import run_dir, script_dir, sweep_dir, sweep_subdir
 from segframe.config.run_schema import DataConfig, TrainConfig
 
@@ -20,15 +21,15 @@ CONFIG_DIR = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "con
 class EffectiveFieldConfig:
     """The images of noise on which the effective receptive field is measured: side in pixels, and number."""
 
-    size: int = MISSING
-    num_images: int = MISSING
+    size: int = number(32, 8192)  # the longest strip of analysis/receptive_field.py
+    num_images: int = number(1)
 
 
 @dataclass
 class SummaryConfig(TrainConfig):
     """The root of scripts/summary.py's config: a run's, and what is measured."""
 
-    num_classes: int | None = None
+    num_classes: int | None = number(1, default=None)
     size: Any = MISSING
     receptive_field: bool = MISSING
     effective_field: EffectiveFieldConfig = field(default_factory=EffectiveFieldConfig)
@@ -41,7 +42,7 @@ class PlanConfig(TrainConfig):
     budget: str = MISSING
     output: str | None = None
     overwrite: bool = False
-    max_images: int = MISSING
+    max_images: int = number(1)
 
 
 @dataclass
@@ -87,12 +88,12 @@ class PredictConfig(InferenceConfig):
 
     input: str = MISSING
     output: str = MISSING
-    alpha: float = MISSING
+    alpha: float = number(0, 1)
     background: str | None = MISSING
     legend: bool = MISSING
     heatmaps: Any = MISSING
     feature_maps: bool = MISSING
-    feature_channels: int = MISSING
+    feature_channels: int = number(1)
     submission: bool = False
     devices: Any = 1
 
@@ -102,11 +103,11 @@ class ReportConfig(MetricsConfig):
     """The root of scripts/report.py's config."""
 
     output: str | None = None
-    images: int = MISSING
-    training_images: int | None = MISSING
-    highest: int = MISSING
-    boundary_width: int = MISSING
-    resamples: int = MISSING
+    images: int = number(0, 20)
+    training_images: int | None = number(0)
+    highest: int = number(0, 100)
+    boundary_width: int = number(1, 100)
+    resamples: int = number(100, 100_000)
 
 
 @dataclass
@@ -115,8 +116,8 @@ class CompareConfig(MetricsConfig):
 
     checkpoint: str | None = None  # type: ignore[assignment]
     runs: list[str] = MISSING
-    images: int = MISSING
-    resamples: int = MISSING
+    images: int = number(0, 50)
+    resamples: int = number(100, 100_000)
     output_dir: str | None = None
 
 
@@ -127,9 +128,9 @@ class ExportConfig(CheckpointConfig):
     output: str = MISSING
     format: str = MISSING
     scores: bool = MISSING
-    opset: int = MISSING
+    opset: int = number(18, 23)
     data: DataConfig = field(default_factory=DataConfig)
-    calibration_images: int = MISSING
+    calibration_images: int = number(1)
     validation_images: int | None = None
 
 
@@ -160,9 +161,9 @@ class SearchConfig:
     """The root of scripts/search.py's config."""
 
     study: str = MISSING
-    trials: int | None = None
-    workers: int | None = None
-    timeout: float | None = None
+    trials: int | None = number(1, default=None)
+    workers: int | None = number(1, default=None)
+    timeout: float | None = number(0, default=None)
     search: Any = None
     sampler: Any = MISSING
     pruner: Any = MISSING

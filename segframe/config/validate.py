@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config.argument_types import accepts, annotation, describe_type, entries
+from segframe.config.limits import check_limits
 from segframe.config.old_names import current_name
 from segframe.config.run_schema import TrainConfig
 from segframe.config.schema import yaml_files
@@ -55,8 +56,6 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
     check_checkpoints(config.callbacks)
     if not resumes:
         check_needs(config)
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed={config.seed}: it must be 0 or more and below 2**32")
     make_dataset = get_object(config.data.dataset._target_)
     if config.data.root is None and not accepts(annotation(make_dataset, "root"), None):
         raise UserError("data.root must be given: data.root=..., the folder of the data")
@@ -218,7 +217,7 @@ def explain_need(key: str) -> str:
 
 
 def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
-    """UserError for keys that the schema does not have (`+key=value` adds them) and values of the wrong type."""
+    """UserError for keys that the schema lacks (`+key=value` adds them), and for values beyond their type or limits."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(schema), throw_on_missing=False), ""):
         given = OmegaConf.select(config, path) if path else config
         if path == "trainer.lightning" or not OmegaConf.is_dict(given):
@@ -226,8 +225,10 @@ def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
         for key in map(str, given):
             if key not in node and path != "output_weights":
                 raise UserError(f"{f'{path}.{key}'.lstrip('.')} is not a setting{did_you_mean(key, node)}")
-    OmegaConf.merge(OmegaConf.structured(schema), config)
+    typed = OmegaConf.merge(OmegaConf.structured(schema), config)
+    assert isinstance(typed, DictConfig)
     check_numbers(config)
+    check_limits(typed)
 
 
 def check_lightning_arguments(arguments: DictConfig) -> None:

@@ -28,7 +28,7 @@ from segframe.data.mask_checks import (
 )
 from segframe.data.pixel_format import PixelFormat
 from segframe.data.transforms import Transform
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError
 
 
 class SegmentationDataset(Dataset[dict[str, Any]], ABC):
@@ -206,8 +206,6 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
 
 def open_split(make_dataset: Callable[..., SegmentationDataset], data: DataConfig, split: str, **more: Any) -> Any:
     """Return a split of a config's dataset; `more`: transform and seed, if it is for training."""
-    check_range("data.channels", data.channels, 1, 1024)
-    check_range("data.max_value", data.max_value, 255, 65_535)
     dataset = make_dataset(root=data.root, split=split, **more)
     dataset.pixels = PixelFormat(data.channels, data.max_value)
     return dataset

@@ -19,7 +19,7 @@ from segframe import __version__
 from segframe.config.schema import ExportConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.pixel_format import PixelFormat
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError
 from segframe.files import atomic_write
 from segframe.inference import export_graph, int8
 from segframe.inference.build import build_dataset
@@ -45,8 +45,6 @@ def export_checkpoint(config: DictConfig) -> None:
         raise UserError(f"{setting}: unknown format{did_you_mean(config.format, SUFFIXES)}")
     if output.suffix != SUFFIXES[config.format]:
         raise UserError(f"output={output}: a file of {setting} ends in {SUFFIXES[config.format]}; rename it")
-    check_range("opset", config.opset, 18, 23)
-    check_range("calibration_images", config.calibration_images, 1)
     if config.format != "torch_export":
         export_graph.require_packages(setting)
     restored = restore(config.checkpoint, config.output_stride, trust=config.trust)

@@ -19,7 +19,7 @@ from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.image_io import read_image
 from segframe.data.loader import batch_images
 from segframe.data.pixel_format import PixelFormat, fit
-from segframe.errors import TO_PREDICT, ImageError, UserError, check_range, translate_errors
+from segframe.errors import TO_PREDICT, ImageError, UserError, translate_errors
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.build import build_inference, build_postprocess
 from segframe.inference.evaluate import shows_progress
@@ -47,8 +47,6 @@ def predict_images(config: DictConfig) -> None:
     With several devices each predicts its share; a video is one piece of work, as its frames are written in order.
     """
     check_keys(config, PredictConfig)
-    check_range("alpha", config.alpha, 0, 1)
-    check_range("feature_channels", config.feature_channels, 1)
     output = Path(config.output)
     inputs = distributed.on_rank_zero(find_inputs, Path(config.input), output)  # before there are any in `output`
     postprocess = build_postprocess(config.postprocess)

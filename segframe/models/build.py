@@ -50,9 +50,6 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
         if not tensor.numel():
             raise UserError(f"{name} would be {tuple(tensor.shape)}: numbers of channels must be positive")
     in_backbone, settings = set(backbone.modules()), config.batch_norm
-    for name in ("backbone_momentum", "head_momentum"):
-        if not 0 <= settings[name] <= 1:
-            raise UserError(f"batch_norm.{name} is a share between 0 and 1, got {settings[name]}")
     for layer in segmenter.norm_layers():
         layer.momentum = settings.backbone_momentum if layer in in_backbone else settings.head_momentum
     return segmenter

@@ -100,16 +100,12 @@ def finish_devices(settings: TrainerConfig, batch_size: int) -> None:
     """State the number of devices that there are, and whether they share the statistics of batch norm."""
     devices = distributed.world()
     settings.devices, settings.num_nodes = distributed.local_world(), devices // distributed.local_world()
-    if settings.sync_batch_norm not in ("auto", True, False):
-        raise UserError(f"trainer.sync_batch_norm={settings.sync_batch_norm}: it must be auto, true or false")
     if settings.sync_batch_norm == "auto" and devices > 1:
         settings.sync_batch_norm = batch_size <= FEW_IMAGES * devices
 
 
 def finish_compile(settings: TrainerConfig, steps: int) -> None:
     """Resolve compile `auto` for this machine and a run of so many optimizer steps."""
-    if settings.compile not in ("auto", True, False):
-        raise UserError(f"trainer.compile={settings.compile}: it must be auto, true or false")
     if settings.compile == "auto":
         on_gpu = distributed.uses_gpu(settings.accelerator) and find_spec("triton") is not None
         has_compiler = "CXX" in os.environ or any(map(shutil.which, ("c++", "g++", "clang++")))

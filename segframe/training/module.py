@@ -20,7 +20,7 @@ from segframe.config.run_schema import TrainerConfig
 from segframe.config.validate import did_you_mean
 from segframe.data.base import SegmentationDataset
 from segframe.data.build import RunLength
-from segframe.errors import UserError, check_range, error_context
+from segframe.errors import UserError, error_context
 from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.build import build_inference
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
@@ -149,8 +149,8 @@ class SegmentationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer over the parameter groups, scheduler stepped after every optimizer step."""
+        groups = group_parameters(self.segmenter, self.make_optimizer, self.config.param_groups)
         with error_context("optimizer", settings=self.config.optimizer):
-            groups = group_parameters(self.segmenter, self.make_optimizer, self.config.param_groups)
             optimizer = self.make_optimizer(groups)
         with error_context("scheduler", settings=self.config.scheduler):
             scheduler = self.make_scheduler(optimizer, total_steps=self.length.total_steps)
@@ -170,7 +170,6 @@ def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:
     for name in outputs:
         if name not in weights:
             raise UserError(f"output_weights has no entry {name}, an output of this network: output_weights.{name}=1.0")
-        check_range(f"output_weights.{name}", weights[name], 0)
     known = {*outputs, "aux"}  # which train.yaml weighs for all networks
     for name in map(str, weights):
         if name not in known and not name.startswith("scale_"):

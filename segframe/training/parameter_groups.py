@@ -25,7 +25,6 @@ def group_parameters(
         "norm": settings.decay_norm,
         "norm_bias": settings.decay_norm and settings.decay_bias,
     }
-    check_range("param_groups.bias_lr_multiplier", settings.bias_lr_multiplier, 0)
     groups = []
     for part in ("backbone", "head", "aux_head"):
         module = getattr(segmenter, part)

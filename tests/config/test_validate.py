@@ -37,7 +37,7 @@ from segframe.errors import UserError
         ("data.batchsize", 3, "data.batchsize is not a setting; did you mean batch_size?"),
         ("trainer.max_step", 3, "trainer.max_step is not a setting; did you mean max_steps?"),
         ("param_groups.x", 1, "param_groups.x is not a setting; there is bias_lr_multiplier, "),
-        ("seed", -1, "seed=-1: it must be 0 or more and below 2**32"),
+        ("seed", -1, "seed=-1: it must be between 0 and 4294967295"),
         ("seed", 2**32, f"seed={2**32}: "),
         ("needs", ["init_from"], "init_from must be given: "),
     ],

@@ -17,7 +17,7 @@ from segframe.analysis.planning.planner import Planner
 from segframe.analysis.planning.tables import classes_table, data_table, decisions_table, machine_table
 from segframe.config import validate
 from segframe.config.schema import CONFIG_DIR, PlanConfig
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError
 from segframe.files import as_named, write_text
 from segframe.visualization.tables import print_table
 
@@ -63,7 +63,6 @@ def measure_plan(config: DictConfig) -> Plan:
     """Measure the data and steps on this machine, decide, and write the experiment file."""
     validate.check_keys(config, PlanConfig)
     seconds = parse_time("budget", config.budget)
-    check_range("max_images", config.max_images, 1)
     file = find_file(config)
     words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0].lstrip("+") not in OWN]
     draft = Draft(words, HydraConfig.get().runtime.choices, searched_configs())
