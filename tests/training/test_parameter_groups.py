@@ -63,7 +63,6 @@ def test_decay_on_norms_but_not_on_their_biases_or_depthwise_weights():
     ("word", "message"),
     [
         ("~optimizer.lr", r"optimizer\.lr must be given"),
-        ("param_groups.bias_lr_multiplier=-1", r"param_groups\.bias_lr_multiplier"),
         ("head.lr_multiplier=-1", r"head\.lr_multiplier"),
     ],
 )
