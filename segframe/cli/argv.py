@@ -1,7 +1,9 @@
 """The words of a command line, before anything is composed."""
 
 import inspect
+import sys
 from pathlib import Path
+from shlex import quote
 
 from hydra.core.config_store import ConfigStore
 
@@ -173,3 +175,20 @@ def offer_checkpoint(argv: list[str]) -> list[str]:
     for group, node in nodes.items():
         ConfigStore.instance().store(group=group, name="checkpoint", node=node)
     return argv
+
+
+def check_data_arguments(argv: list[str]) -> list[str]:
+    """argv with the settings of what data.root holds, unless it has data=...; prints them as a command that trains."""
+    values = dict(word.partition("=")[::2] for word in argv if "=" in word)
+    if "data" in values or "data.root" not in values or {*FLAGS} & {*argv}:
+        return argv
+    from segframe.data.recognition import recognize  # imports torch, which --help does without
+
+    root = values["data.root"].strip("'\"")
+    given = [word for word in argv if word.startswith("data.dataset.")]
+    what, settings = recognize(Path(root), given)
+    own = [word for word in argv if word.startswith("data.")]
+    words = [settings[0], *own, *settings[1:]]
+    program = "segframe train" if Path(sys.argv[0]).stem == "segframe" else "python train.py"
+    print(f"{root}: {what}\nto train on it:\n  {program} {' '.join(map(quote, words))}\n", flush=True)
+    return [*words, *(word for word in argv if word not in own)]

@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from segframe import preemption
 from segframe.cli import launch, membership
 from segframe.cli.argv import (
+    check_data_arguments,
     check_values,
     compare_arguments,
     expand_home,
@@ -32,7 +33,6 @@ from segframe.cli.argv import (
     take_config_dir,
     take_debug,
 )
-from segframe.cli.check_data_argv import check_data_arguments
 from segframe.cli.error_messages import explain, explain_missing, first_line, yaml_error
 from segframe.cli.launchers import check_launcher
 from segframe.cli.resume_argv import resume_arguments

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import move_data_to_device
+from torch.utils._pytree import tree_leaves
 
 from segframe import distributed
 from segframe.data.base import SegmentationDataset
-from segframe.data.gpu_copies import COPIED, copied_ahead, wait_for_copy
 from segframe.data.image_batches import AtOnce, ImageBatches, image_batches, join_images, one_by_one
 from segframe.data.loader import Loader, count_workers, loader_settings
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
+
+COPIED = "copied"
+"""Key of a batch's event, which the GPU reaches when the batch has arrived."""
 
 
 class StreamLoader(Loader):
@@ -54,6 +58,29 @@ def with_step_masks(batches: Iterator[dict[str, Any]], count: int) -> Iterator[d
     while step := list(islice(batches, count)):
         step[0]["step_masks"] = [batch["mask"] for batch in step]
         yield from step
+
+
+def copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield batches that are being copied to a GPU on a stream of their own; each goes to `wait_for_copy` before use.
+
+    Lightning asks for a batch before the step on the last one: so copies and steps overlap.
+    """
+    stream = torch.cuda.Stream(device)
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = move_data_to_device(batch, device)
+        moved[COPIED] = stream.record_event()
+        yield moved
+
+
+def wait_for_copy(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Make the GPU's current stream wait until a batch of `copied_ahead` has been copied; return the batch."""
+    stream = torch.cuda.current_stream(device)
+    stream.wait_event(batch.pop(COPIED))
+    for tensor in tree_leaves(batch):
+        if isinstance(tensor, torch.Tensor):
+            tensor.record_stream(stream)  # else its memory could be reused for another copy while this stream reads it
+    return batch
 
 
 class DataModule(pl.LightningDataModule):

@@ -9,8 +9,7 @@ from conftest import agree, build_network
 from test_backbones import random_statistics
 from torch import nn
 
-from segframe.models.heads.pspnet import PyramidPooling
-from segframe.models.ops.region_means import region_means
+from segframe.models.heads.pspnet import PyramidPooling, region_means
 
 BINS = (1, 2, 3, 6)
 WIDTH = 32

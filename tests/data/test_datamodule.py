@@ -1,10 +1,10 @@
-"""Batches are copied to a GPU on a stream of their own."""
+"""Batches on their way to a GPU, on a stream of their own."""
 
 import pytest
 import torch
 
-from segframe.data import gpu_copies
-from segframe.data.gpu_copies import copied_ahead, wait_for_copy
+from segframe.data import datamodule
+from segframe.data.datamodule import copied_ahead, wait_for_copy
 
 
 class Stream:
@@ -36,7 +36,7 @@ def test_a_batch_is_waited_for_when_it_is_used(monkeypatch):
     monkeypatch.setattr(
         torch.Tensor, "record_stream", lambda tensor, stream: log.append(f"{stream.name} has {tensor.item()}")
     )
-    monkeypatch.setattr(gpu_copies, "move_data_to_device", lambda batch, device: log.append("copy") or dict(batch))
+    monkeypatch.setattr(datamodule, "move_data_to_device", lambda batch, device: log.append("copy") or dict(batch))
     device = torch.device("cuda")
     batches = copied_ahead(iter([{"image": torch.tensor(k), "name": ["a"]} for k in range(2)]), device)
     first, second = next(batches), next(batches)
