@@ -16,7 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 __version__ = "0.1.0"
 
 IGNORE_INDEX = 255
-"""The mask value that every loss and every figure leaves out; each dataset maps its void to it."""
+"""The mask value that losses and metrics ignore; each dataset maps its void to it."""
 
 __all__ = [
     "IGNORE_INDEX",

@@ -29,7 +29,7 @@ _stores: list[dist.Store] = []
 
 
 def join() -> None:
-    """Connect with the other processes, by torchrun's environment variables; ranks other than 0 fall silent."""
+    """Connect with the other processes, by torchrun's environment variables; only rank 0 prints from here on."""
     store, rank, world = next(dist.rendezvous("env://", timeout=JOINING))
     store.set_timeout(LONGEST_WAIT)
     _stores.append(store)
@@ -44,7 +44,7 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the other processes at a job's end."""
+    """Destroy the process group at a job's end."""
     dist.destroy_process_group()
 
 
@@ -164,7 +164,7 @@ def is_first_to_fail(error: BaseException) -> bool:
     if not _stores:  # the processes have not met
         return True
     if is_lost_connection(error):
-        time.sleep(PATIENCE)  # for the one that knows more
+        time.sleep(PATIENCE)  # the rank with the original error reports first
     try:
         return bool(_stores[-1].compare_set("failed", "", str(rank())) == str(rank()).encode())
     except dist.DistError:  # rank 0 kept the store, and has gone

@@ -188,10 +188,9 @@ def exported(run, trained, tmp_path, tmp_path_factory):
 def refused(tmp_path, monkeypatch):
     """The error of a run that does not start: refused("aux_head=fcn", {"trainer.max_steps": 0}) -> message."""
     from segframe.training.run import train
-    from segframe.training.run_dir import RunDir
 
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr("segframe.training.run.find_run_dir", lambda config: RunDir(tmp_path / "run", False))
+    monkeypatch.setattr("segframe.training.run.find_run_dir", lambda config: (tmp_path / "run", False))
 
     def call(*words: str | dict) -> str:
         config = composed(*UNET, *(word for word in words if isinstance(word, str)))

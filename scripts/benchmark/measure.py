@@ -1,6 +1,5 @@
 """Time and peak memory of calls, interleaved so that other load on the machine affects all of them alike."""
 
-import ctypes
 import gc
 import statistics
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmark.row import Measured, NotMeasurable, Setup
+from segframe.analysis.planning.measure_machine import peak_bytes, reset_peak
 
 Call = Callable[[], object]
 
@@ -78,10 +78,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory(call: Call, device: torch.device, times: int = 1) -> int | None:
-    """The most bytes that a call held beyond what was held before it: the median of so many times.
+    """Median over `times` calls of the peak memory in bytes, above that before the call.
 
-    On a GPU the allocator's count; on Linux the process's resident memory, what glibc had kept given back first; None
-    elsewhere.
+    On a GPU the allocator's count, on Linux the process's resident memory; None elsewhere.
     """
     found = [_peak(call, device) for _ in range(times)]
     counted = [peak for peak in found if peak is not None]
@@ -90,28 +89,12 @@ def peak_memory(call: Call, device: torch.device, times: int = 1) -> int | None:
 
 def _peak(call: Call, device: torch.device) -> int | None:
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if sys.platform != "linux":
-        return None
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS: proc(5)
-    except (OSError, AttributeError):
-        return None
-    before = _status("VmRSS")
+    synchronize(device)
+    before = reset_peak(device)
     call()
-    return max(0, _status("VmHWM") - before)
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    synchronize(device)
+    peak = peak_bytes(device)
+    return None if before is None or peak is None else max(0, peak - before)
 
 
 class TreeMemory(threading.Thread):

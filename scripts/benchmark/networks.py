@@ -7,14 +7,11 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from benchmark.row import NotMeasurable, Setup
-from segframe.cli.error_messages import first_line
+from benchmark.row import Setup
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import CONFIG_DIR
 from segframe.models.build import build_segmenter
@@ -28,13 +25,10 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
-    """Compose a config as the command line does; NotMeasurable if this version has no such settings."""
+    """Compose a config as the command line does."""
     GlobalHydra.instance().clear()  # the benchmark's own is still initialized
-    try:
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return hydra.compose(name, list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise NotMeasurable(first_line(error)) from error
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return hydra.compose(name, list(overrides))
 
 
 def network(setup: Setup, num_classes: int, *overrides: str) -> tuple[DictConfig, Segmenter]:

@@ -14,6 +14,7 @@ import torch
 from rich.table import Table
 
 from benchmark.row import Result, Setup
+from segframe.analysis.planning.measure_machine import cpu_name
 from segframe.errors import error_context
 from segframe.files import atomic_write, write_text
 from segframe.visualization.tables import plain_table
@@ -38,7 +39,7 @@ def machine(setup: Setup) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "missing"
     return {
-        "cpu": cpu_model(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if setup.device.type == "cuda" else None,
@@ -47,13 +48,6 @@ def machine(setup: Setup) -> dict[str, Any]:
         "quick": setup.quick,
         "versions": versions,
     }
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def table(results: Sequence[Result], metadata: Mapping[str, Any]) -> Table:

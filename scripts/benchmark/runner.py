@@ -18,6 +18,7 @@ from benchmark.rows import GROUPS
 from benchmark.schema import BenchmarkConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.errors import UserError
+from segframe.inference.build import pick_device
 from segframe.visualization.tables import console
 
 
@@ -33,9 +34,7 @@ def run_benchmark(config: DictConfig) -> None:
         if not 1 <= config.threads <= cores:
             raise UserError(f"threads={config.threads}: out of range; give 1 to {cores}, the cores of this machine")
         torch.set_num_threads(config.threads)
-    device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-    if config.accelerator not in ("auto", "cpu", "gpu") or (config.accelerator == "gpu" and device.type == "cpu"):
-        raise UserError(f"accelerator={config.accelerator}: not available; give auto, cpu, or gpu if there is one")
+    device = pick_device(config.accelerator)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # mostly other projects'
     folder = Path(HydraConfig.get().runtime.output_dir)

@@ -7,17 +7,18 @@ from segframe.inference.image_counts import ImageCounts
 
 Samples = NDArray[np.float64]
 Interval = tuple[float, float]
+FEW_IMAGES = 20
+"""With fewer images than this, intervals are too narrow to rely on."""
 BATCH = 250
 """Resamples that are drawn at once: 1,000 draws of 10,000 images would need 80 MB."""
 
 
-def resample(counts: ImageCounts, classes: tuple[str, ...], resamples: int, seed: int = 0) -> dict[str, Samples]:
+def resample(counts: ImageCounts, classes: tuple[str, ...], resamples: int) -> dict[str, Samples]:
     """Return bootstrap samples of each metric: `resamples` times, over as many images drawn with replacement.
 
-    The draws depend on the number of images and the seed alone, so that those of two networks on the same images are
-    pairs.
+    The draws depend on the number of images alone, so that those of two networks on the same images are pairs.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     images = len(counts.truth)
     found = []
     for first in range(0, resamples, BATCH):
@@ -30,15 +31,13 @@ def resample(counts: ImageCounts, classes: tuple[str, ...], resamples: int, seed
 def interval(samples: Samples) -> Interval:
     """Return the 95 % percentile interval; NaN for a metric that no draw has.
 
-    Draws in which a class does not occur say nothing of it and are left out.
+    Draws without any pixel of a class (NaN) are left out.
     """
     known = samples[~np.isnan(samples)]
     low, high = np.quantile(known, [0.025, 0.975]).tolist() if len(known) else (np.nan, np.nan)
     return low, high
 
 
-def intervals(
-    counts: ImageCounts, classes: tuple[str, ...], resamples: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
+def intervals(counts: ImageCounts, classes: tuple[str, ...], resamples: int = 1000) -> dict[str, Interval]:
     """Return the 95 % interval of each metric."""
-    return {name: interval(samples) for name, samples in resample(counts, classes, resamples, seed).items()}
+    return {name: interval(samples) for name, samples in resample(counts, classes, resamples).items()}

@@ -58,8 +58,12 @@ def metrics_of(run: MeasuredRun) -> dict[str, float]:
 
 def own_settings(run: MeasuredRun) -> dict[str, str]:
     """Return a run's settings and those of its evaluation by name, without file locations."""
-    place = str(run.config.get("output_dir"))
-    trained = {name: value for name, value in flatten(run.config).items() if place not in value and name not in PLACES}
+    place = f"{run.config.get('output_dir')}/"
+    trained = {
+        name: value
+        for name, value in flatten(run.config).items()
+        if not f"{value}/".startswith(place) and name not in PLACES
+    }
     measured = {
         "evaluated by": "inference_in_words",
         "post-processing": "postprocess",

@@ -6,20 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segframe.analysis.measured_run import MeasuredRun
+from segframe.inference.image_counts import OVERALL
 from segframe.visualization.tables import fraction, print_table
 from segframe.visualization.text_tables import TextTable
 
-OVERALL = {
-    "miou": "mIoU",
-    "mean_boundary_iou": "boundary IoU",
-    "mean_boundary_f": "boundary F",
-    "mean_accuracy": "mean accuracy",
-    "pixel_accuracy": "pixel accuracy",
-    "fwiou": "frequency-weighted IoU",
-    "mean_precision": "mean precision",
-    "mean_dice": "mean Dice",
-}
-"""The metrics of all classes; the first five are those of the tables of text."""
+TEXT_METRICS = 5
+"""Number of the overall metrics in the tables of text, the first."""
 
 
 class Difference(NamedTuple):
@@ -63,7 +55,7 @@ class Comparison(NamedTuple):
 
     def tables(self) -> list[TextTable]:
         """Return three tables: settings that differ, metrics over all classes, IoU per class."""
-        header, shown = [], list(OVERALL.items())[:5]
+        header, shown = [], list(OVERALL.items())[:TEXT_METRICS]
         for group in self.groups:
             header += [group.name, *(["difference"] if group.differences else [])]
 
@@ -96,9 +88,9 @@ def value_text(group: Group, metric: str) -> str:
     return fraction(group.means[metric]) + deviation
 
 
-def difference_text(difference: Difference | None) -> str:
+def difference_text(difference: Difference) -> str:
     """Return a difference with its interval, marked where that leaves out 0."""
-    if difference is None or isnan(difference.value):
+    if isnan(difference.value):
         return "-"
     interval = f" ({difference.low:+.4f} to {difference.high:+.4f})" if not isnan(difference.low) else ""
     return f"{difference.value:+.4f}{interval}{' *' if difference.clear else ''}"

@@ -5,14 +5,13 @@ import io
 from math import isnan, nan
 from typing import Any
 
-from segframe.analysis.comparison import OVERALL, Comparison, Difference, Group, difference_text, value_text
+from segframe.analysis.bootstrap import FEW_IMAGES
+from segframe.analysis.comparison import Comparison, Difference, Group, difference_text, value_text
 from segframe.analysis.comparison_images import image_pairs
 from segframe.files import write_text
 from segframe.inference.boundary_metrics import describe_distance
+from segframe.inference.image_counts import OVERALL
 from segframe.visualization.html import render
-
-FEW_IMAGES = 20
-"""With fewer images than this, bootstrap intervals are too narrow to rely on."""
 
 
 def write_comparison(comparison: Comparison, images: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.analysis.report import measure_split
@@ -77,7 +78,7 @@ def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> Meas
         "split": evaluation.split,
         "checkpoint": str(evaluation.path),
         "inference_in_words": str(evaluation.inference),
-        "postprocess": "none" if evaluation.postprocess is None else str(config.postprocess),
+        "postprocess": HydraConfig.get().runtime.choices["postprocess"],
         "output_stride": config.output_stride,
         "boundary_distance": config.boundary_distance,
         "boundary_tolerance": config.boundary_tolerance,
@@ -95,7 +96,7 @@ def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> Meas
 
 
 def run_name(path: Path, given: Path) -> str:
-    """The name of the run that a checkpoint belongs to; of what was given where it lies elsewhere."""
+    """The name of the run's folder that holds a checkpoint; without one, the given path's stem."""
     folder = run_folder(path)
     return folder.name if folder else given.stem
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from segframe.config.instantiate import instantiate
-from segframe.config.validate import check_targets
 from segframe.errors import error_context, height_width
 from segframe.inference.network import logit_stride
 from segframe.models.build import build_segmenter
@@ -80,8 +79,6 @@ def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
 def summarize(config: DictConfig, num_classes: int) -> Summary:
     """Count parameters and FLOPs on the meta device, without memory for tensors."""
     size = height_width("size", config.size, 32)
-    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in PARTS if config[name]}
-    check_targets(OmegaConf.create(parts))
     config = deepcopy(config)
     if "weights" in config.backbone:
         config.backbone.weights = None

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from segframe.analysis.bootstrap import Interval, intervals
+from segframe.analysis.bootstrap import FEW_IMAGES, Interval, intervals
 from segframe.analysis.boundaries import BoundaryErrors
 from segframe.analysis.report_images import class_examples, highest_losses, pack
 from segframe.analysis.run_records import Curves, read_command, read_curves, run_folder
@@ -22,7 +22,7 @@ from segframe.files import as_named, write_text
 from segframe.inference.boundary_metrics import describe_distance
 from segframe.inference.build import build_dataset
 from segframe.inference.evaluate import Evaluation, check_distances, open_evaluation, predict_split, stored_groups
-from segframe.inference.image_counts import CLASS_METRICS, SplitCounts
+from segframe.inference.image_counts import CLASS_METRICS, OVERALL, SplitCounts
 from segframe.inference.metrics import describe_missing
 from segframe.inference.onnx_network import check_scores
 from segframe.visualization.html import line_chart, picture_uri, render
@@ -31,8 +31,6 @@ from segframe.visualization.tables import COLUMNS
 
 MOST_PAIRS = 12
 """The number of rows in the table of the most frequent confusions."""
-FEW_IMAGES = 20
-"""With fewer images than this, bootstrap intervals are too narrow to rely on."""
 
 
 def report_checkpoint(config: DictConfig) -> None:
@@ -96,18 +94,6 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
     return output
 
 
-OVERALL = {
-    "miou": "mIoU",
-    "mean_boundary_iou": "boundary IoU",
-    "mean_boundary_f": "boundary F",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "mean_precision": "mean precision",
-    "mean_dice": "mean Dice",
-    "fwiou": "frequency-weighted IoU",
-}
-
-
 def measure_split(
     evaluation: Evaluation, config: DictConfig, boundaries: BoundaryErrors | None = None
 ) -> tuple[SplitCounts, list[bytes]]:
@@ -115,10 +101,10 @@ def measure_split(
 
     `config`: MetricsConfig's settings. `boundaries`: counts the images too.
     """
-    network, _, _, _, dataset, inference, postprocess, device = evaluation
+    network, _, _, _, dataset, inference, postprocess = evaluation
     counts = SplitCounts(dataset.classes, *check_distances(config))
     predictions = []
-    for image, classes in predict_split(network, dataset, inference, postprocess, config.data.num_workers, device):
+    for image, classes in predict_split(network, dataset, inference, postprocess, config.data.num_workers):
         prediction, truth = classes.numpy(), image["mask"][0].numpy()
         counts.update(image["name"][0], prediction, truth)
         if boundaries is not None:

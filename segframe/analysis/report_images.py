@@ -26,7 +26,7 @@ SIDE = 320
 MOST_EXAMPLES = 96
 """Images that a page shows for all classes together; about 25 KB each."""
 SMALLEST_SHARE = 0.001
-"""Of an image's labelled pixels: images with less of a class say little of it."""
+"""Minimum share of an image's labelled pixels for the image to be ranked for a class."""
 NEUTRAL, RIGHT, MISSED, FALSE = range(4)
 ERROR_COLORS: dict[int, Color] = {
     NEUTRAL: (196, 200, 206),
@@ -38,7 +38,7 @@ ERROR_COLORS: dict[int, Color] = {
 
 
 class Example(NamedTuple):
-    """An image and what was made of it, and what is said of it."""
+    """An image with its panels (truth, prediction, errors) and a caption."""
 
     name: str
     caption: str
@@ -195,7 +195,7 @@ def image_losses(
     evaluation: Evaluation, dataset: SegmentationDataset, num_workers: int | None, trust: Collection[str]
 ) -> Iterator[tuple[float, float, bytes]]:
     """Yield for each image its loss, its share of wrong pixels, and its packed prediction."""
-    config, device = evaluation.metadata.config, evaluation.device
+    config, device = evaluation.metadata.config, evaluation.network.device
     if not config.get("loss"):
         raise UserError("training_images: the checkpoint names no loss; set training_images=0")
     check_trust(config, trust, ["loss"])

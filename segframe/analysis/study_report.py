@@ -58,8 +58,10 @@ def report_study(study: optuna.Study, folder: Path, monitor: str) -> None:
     print_table(table)
     write_csv(folder / "trials.csv", trials, keys, monitor, folder)
     files = [folder / "trials.csv"]
-    if any(finite(trial.value) for trial in trials):
-        points = [(t.number, float(t.value or 0), t.state is TrialState.COMPLETE) for t in trials if finite(t.value)]
+    points = [
+        (t.number, t.value, t.state is TrialState.COMPLETE) for t in trials if t.value is not None and isfinite(t.value)
+    ]
+    if points:
         picture = history_chart(sorted(points), monitor, maximize=sign == -1)
         save_png(folder / "history.png", picture)
         files.append(folder / "history.png")
@@ -72,11 +74,6 @@ def report_study(study: optuna.Study, folder: Path, monitor: str) -> None:
 def shown(value: Any) -> str:
     """A drawn setting in the table; trials.csv has all digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def finite(value: float | None) -> bool:
-    """Whether there is a value that can be drawn."""
-    return value is not None and isfinite(value)
 
 
 def duration(trial: FrozenTrial) -> float:

@@ -148,8 +148,9 @@ def process_as_it_was() -> Iterator[None]:
     variables, owned = dict(os.environ), preemption.owns_process
     preemption.owns_process = False
     lightning = logging.getLogger("pytorch_lightning")
-    level, raises = lightning.level, logging.raiseExceptions
-    deterministic, tf32 = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
+    level, hook = lightning.level, threading.excepthook
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     outer = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with ExitStack() as stack:
@@ -162,9 +163,9 @@ def process_as_it_was() -> Iterator[None]:
             preemption.owns_process = owned
             GlobalHydra.instance().hydra = outer
             lightning.setLevel(level)
-            logging.raiseExceptions = raises
+            threading.excepthook = hook
             torch.use_deterministic_algorithms(deterministic)
-            torch.backends.cudnn.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = cudnn
             torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
             os.environ.clear()
             os.environ.update(variables)

@@ -14,8 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from segframe.config import run_schema
-from segframe.config import schema as schema
+from segframe.config import run_schema, schema
 from segframe.config.validate import RESERVED, did_you_mean, nodes, sets_key
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "bool": "true or false"}

@@ -73,7 +73,7 @@ def launch(function: str, memory_advice: str, config: DictConfig, devices: int) 
     SystemExit are raised as if in this process.
     """
     max_restarts = config.trainer.max_restarts if "trainer" in config else 0
-    for left in range(max_restarts, -1, -1):
+    for left in range(max(0, max_restarts), -1, -1):
         try:
             return start_processes(Job(function, memory_advice, config, hydra_config()), devices)
         except (WorkerError, ProcessKilled) as error:

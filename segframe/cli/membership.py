@@ -40,7 +40,7 @@ def first_node(names: str) -> str:
 
 @contextmanager
 def membership() -> Iterator[None]:
-    """Be one of several processes, of which one alone reports why the job failed."""
+    """Join the process group; if the job fails, one process prints the error."""
     from segframe import distributed
 
     try:

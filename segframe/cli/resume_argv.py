@@ -18,7 +18,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
 
     `resume=auto` continues the run in `output_dir` if it has a checkpoint and starts it otherwise, so that the same
     command can be submitted again and again: its options of config groups must be those that the run was started with,
-    its values and additions are set again. The jobs of a sweep are composed anew, see training.run_dir.open_run_dir.
+    its values and additions are set again. The jobs of a sweep are composed anew, see training.run_dir.find_run_dir.
     """
     flags, words = split_flags(argv)
     folder, output = given_path("resume", words), given_path("output_dir", words)

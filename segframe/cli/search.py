@@ -95,7 +95,7 @@ class Driver:
             if over and not self.running:
                 return
             for process in self.running.values():
-                process.show_life()
+                process.lease.heartbeat.beat()
             sleep(POLL)
 
     def fill(self) -> bool:
@@ -120,7 +120,9 @@ class Driver:
             if lease := Lease.take(self.trial_folder(trial.number)):
                 if not self.journal.get_trial(trial._trial_id).state.is_finished():  # by another driver, just now
                     self.study.sampler = self.sampling.sampler(trial.number)
-                    suggest(Trial(self.study, trial._trial_id), self.space.ranges)  # what its killed driver had not
+                    suggest(
+                        Trial(self.study, trial._trial_id), self.space.ranges
+                    )  # settings that its killed driver had not drawn
                     return self.journal.get_trial(trial._trial_id), lease, False
                 lease.release()
         drawn = sum(trial.state is not TrialState.WAITING for trial in trials)

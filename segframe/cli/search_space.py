@@ -27,6 +27,7 @@ from segframe.cli.search_argv import OWN
 from segframe.config import schema
 from segframe.config.validate import validate_config
 from segframe.errors import UserError, error_context
+from segframe.inference.metrics import best_mode
 
 
 class Space(NamedTuple):
@@ -160,8 +161,6 @@ class TrialFacts(NamedTuple):
 
 def check_space(space: Space, config_dirs: list[str]) -> TrialFacts:
     """Compose and validate the trials' config with every choice, and both ends of every range, once."""
-    from segframe.inference.metrics import best_mode  # imports torch, which a continued study does without
-
     first = {key: ends(kind)[0] for key, kind in space.ranges.items()}
     samples = [first, *({**first, key: value} for key, kind in space.ranges.items() for value in ends(kind)[1:])]
     configs = [compose_trial([*space.fixed, *setting_words(sample)], config_dirs) for sample in samples]

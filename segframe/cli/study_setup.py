@@ -4,16 +4,15 @@ import sys
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import hydra.utils
 import optuna
 import yaml
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from optuna.study import StudyDirection
 
 from segframe.cli.search_space import Space, TrialFacts, check_space, grid_values
+from segframe.config.instantiate import instantiate
 from segframe.config.limits import check_limits
 from segframe.config.validate import check_targets
 from segframe.errors import UserError, error_context
@@ -30,23 +29,14 @@ def check_settings(config: DictConfig) -> None:
     config.study  # noqa: B018  # raises the error of a missing setting
     check_limits(config)
     check_targets(config, without=("search", "overrides"))
-    make_part(config.pruner, "pruner")  # in vain, but it refuses wrong values before a trial does
-
-
-def make_part(config: DictConfig, part: str) -> Any:
-    """A sampler's partial, or a pruner; not by config.instantiate, which imports Lightning."""
-    with error_context(part):
-        try:
-            return hydra.utils.instantiate(config, _convert_="all")
-        except InstantiationException as error:
-            raise (error.__cause__ if isinstance(error.__cause__, Exception) else ValueError(str(error))) from None
+    instantiate(config.pruner, "pruner")  # discarded; refuses wrong values before the first trial
 
 
 class Sampling:
     """Makes the sampler of each trial, and knows how many trials there can be."""
 
     def __init__(self, config: DictConfig, space: Space) -> None:
-        self._make = make_part(config, "sampler")  # a functools.partial
+        self._make = instantiate(config, "sampler")  # a functools.partial
         self._seed = config.get("seed")
         self._grid = grid_values(space.ranges) if self._make.func is optuna.samplers.GridSampler else None
         if self._make.func is optuna.samplers.CmaEsSampler and find_spec("cmaes") is None:
@@ -70,21 +60,16 @@ class Sampling:
         return sampler
 
 
-class OpenStudy(NamedTuple):
-    """A study, its journal, and what its trials have in common."""
+def open_study(folder: Path, space: Space, config_dirs: list[str]) -> tuple[optuna.Study, Any, TrialFacts]:
+    """Begin a study if its space is sound, or open it; returns study, journal, and what its trials have in common.
 
-    study: optuna.Study
-    journal: Any
-    facts: TrialFacts
-
-
-def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
-    """Begin a study if its space is sound, or open it; UserError where it was begun with another space."""
+    UserError where it was begun with another space.
+    """
     path = folder / "search.yaml"
     if not path.is_file():
-        strange = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
-        if strange and not path.is_file():  # no other driver has begun the study meanwhile
-            raise UserError(f"study={folder}: the folder holds other files ({strange[0].name}); choose another")
+        others = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
+        if others and not path.is_file():  # no other driver has begun the study meanwhile
+            raise UserError(f"study={folder}: the folder holds other files ({others[0].name}); choose another")
         facts = check_space(space, config_dirs)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK):
@@ -101,4 +86,4 @@ def open_study(folder: Path, space: Space, config_dirs: list[str]) -> OpenStudy:
     direction = StudyDirection.MINIMIZE if stored["mode"] == "min" else StudyDirection.MAXIMIZE
     with locked(folder / LOCK):
         study = optuna.create_study(storage=journal, study_name=NAME, direction=direction, load_if_exists=True)
-    return OpenStudy(study, journal, TrialFacts(stored["monitor"], stored["mode"], stored.get("devices", 1)))
+    return study, journal, TrialFacts(stored["monitor"], stored["mode"], stored.get("devices", 1))

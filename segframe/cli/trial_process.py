@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
+import torch
 from optuna.trial import FrozenTrial
 
 from segframe.config.machine import num_cores
@@ -16,10 +16,8 @@ from segframe.training.study import Lease, TrialAddress, read_result
 COMMAND = [sys.executable, "-m", "segframe", "train"]
 LOG = "trial.log"
 """In a trial's folder: all that its process prints."""
-MOST_DEATHS = 5
-"""So often a trial is started again without having written a checkpoint in between."""
-SIGN_OF_LIFE = 10.0
-"""Seconds between two."""
+MAX_KILLS = 5
+"""A trial fails when its process has been killed this often without a new checkpoint."""
 
 
 class TrialProcess:
@@ -39,8 +37,7 @@ class TrialProcess:
         self.number = trial.number
         self._process: Any = None
         self._log_start = 0
-        self._deaths, self._checkpoint = 0, self._checkpoint_time()
-        self._touched = 0.0
+        self._kills, self._checkpoint = 0, self._checkpoint_time()
 
     def start(self) -> None:
         """Start the process, which keeps the lease locked too, so that it outlives this driver."""
@@ -66,12 +63,6 @@ class TrialProcess:
     def kill(self) -> None:
         self._process.kill()
 
-    def show_life(self) -> None:
-        """Touch the lease now and then."""
-        if monotonic() - self._touched > SIGN_OF_LIFE:
-            self.lease.touch()
-            self._touched = monotonic()
-
     def error(self, code: int) -> str | None:
         """Why the ended trial failed, empty if it did not; None if it was interrupted and is to be started again."""
         if read_result(self.folder) is not None:
@@ -79,12 +70,12 @@ class TrialProcess:
         if code >= 0 and code not in (75, 130):
             return self._last_line() or f"it ended with exit code {code} and without a result"
         checkpoint = self._checkpoint_time()
-        self._deaths = 1 if checkpoint != self._checkpoint else self._deaths + 1
+        self._kills = 1 if checkpoint != self._checkpoint else self._kills + 1
         self._checkpoint = checkpoint
-        if self._deaths < MOST_DEATHS:
+        if self._kills < MAX_KILLS:
             return None
         by = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{by} {self._deaths} times without a new checkpoint; did memory run out? see {self.folder / LOG}"
+        return f"{by} {self._kills} times without a new checkpoint; did memory run out? see {self.folder / LOG}"
 
     def _checkpoint_time(self) -> float:
         path = self.folder / "checkpoints" / "last.ckpt"
@@ -122,7 +113,5 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named == "":
         return []
-    import torch  # late: it takes seconds
-
     names = [str(k) for k in range(torch.cuda.device_count())] if named is None else named.split(",")
     return names[: torch.cuda.device_count()]

@@ -18,10 +18,10 @@ class DataConfig:
     train_split: str = MISSING
     val_split: str = MISSING
     batch_size: int = number(1)
-    num_workers: int | None = None
-    cache: str | None = None
+    num_workers: int | None = number(0, default=None)
+    cache: str | None = choice("ram", "disk", default=None)
     cache_dir: str | None = None
-    cache_limit: float | None = None
+    cache_limit: float | None = number(0, default=None, above=True)
     channels: int = number(1, 1024, default=3)
     max_value: int = number(255, 65_535, default=255)
     weights: str | None = None
@@ -45,7 +45,7 @@ class TrainerConfig:
     devices: Any = 1
     num_nodes: int = 1
     sync_batch_norm: Any = choice("auto", True, False, default="auto")
-    max_restarts: int = 0
+    max_restarts: int = number(0, default=0)
     channels_last: bool = False
     fused_optimizer: bool = False
     tf32: bool = False

@@ -70,7 +70,7 @@ def _open_tiff(path: Path) -> BandFile | None:
             orientation = page.tags.valueof("Orientation", default=1)
             dtype, bits, shape = page.dtype, page.bitspersample, (page.imagelength, page.imagewidth, bands)
             pictures = sum(not getattr(other, "subfiletype", 0) & _OVERVIEW for other in file.pages)
-            # ImageJ and OME say of pages whether they are channels.
+            # In files of ImageJ and OME the axes name pages that are channels.
             paged = len(file.series) == 1 and file.series[0].axes == "CYX"
             shape = (*shape[:2], file.series[0].shape[0]) if paged else shape
             planar = paged or page.axes.startswith("S")

@@ -175,6 +175,11 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
         return image, mask
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether `read` reads the samples' files: not those of a generated dataset, or of one with its own `read`."""
+        return type(self).read is SegmentationDataset.read and self.samples[0].image != Path()
+
     def __len__(self) -> int:
         return len(self.samples)
 

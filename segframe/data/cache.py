@@ -26,8 +26,10 @@ Pair = tuple[np.ndarray, np.ndarray]
 class Cache:
     """The decoded images and masks of one split; each is stored by the worker that reads it first.
 
-    Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, C) and mask (H, W) of uint8.
-    Samples whose files have changed are read again. Samples larger than the bytes reserved for them are not stored.
+    Layout: header, one record per sample, then for each sample, page-aligned, image (H, W, C) of uint8 or uint16 and
+    mask (H, W) of uint8.
+    Samples whose files have changed are read again. Samples larger than the bytes reserved for them, or
+    of other channels than the config's, are not stored.
     `file` None: the buffer is memory.
     """
 
@@ -52,7 +54,8 @@ class Cache:
             return load(index)  # raises the error about the missing file
         if not record["filled"] or record["stamp"].tolist() != stamp:
             image, mask = load(index)
-            if image.nbytes + mask.size > record["reserved"]:
+            fits = image.shape[2:] == (self.pixels.channels,) and image.dtype == self.pixels.depth
+            if not fits or image.nbytes + mask.size > record["reserved"]:
                 return image, mask
             record["filled"] = 0
             self._write(int(record["start"]), np.concatenate([image.ravel().view(np.uint8), mask.ravel()]))

@@ -32,10 +32,8 @@ def add_caches(
     `limit`: GB of "ram" for all of them; samples beyond it are read from their files. All processes of a machine share
     the caches, and all call this. UserError if there is not enough space.
     """
-    if kind not in ("ram", "disk", None):
-        raise UserError(f"data.cache={kind}: it is ram, disk or null")
-    if limit is not None and (kind != "ram" or not limit > 0):
-        raise UserError(f"data.cache_limit={limit}: it must be above 0, and data.cache=ram; set data.cache_limit=null")
+    if limit is not None and kind != "ram":
+        raise UserError(f"data.cache_limit={limit}: it limits data.cache=ram; set data.cache_limit=null")
     if kind is None:
         return
     stores = [Store(dataset) for dataset in datasets]
@@ -58,8 +56,8 @@ class Store:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         kind = type(dataset)
-        if dataset.samples[0].image == Path():
-            raise UserError(f"data.cache is set, but {kind.__name__} reads no files: set data.cache=null")
+        if not dataset.reads_files:
+            raise UserError(f"data.cache is set, but {kind.__name__} reads no files itself: set data.cache=null")
         index = np.zeros(len(dataset), RECORD)
         headers = [read_header(sample.image) for sample in dataset.samples]
         index["reserved"] = [

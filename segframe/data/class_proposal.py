@@ -18,9 +18,9 @@ MAX_MASKS = 200
 """Masks of each split that are read, evenly spaced."""
 MAX_CLASSES = 64
 """Maximum number of mask values that are proposed as classes."""
-BLACK_AND_WHITE = {0, 255}
-TWO = "data.dataset.classes=[background,object]"
-BINARY = [TWO, "data.dataset.binary=true"]
+BLACK_AND_WHITE_VALUES = {0, 255}
+TWO_CLASSES = "data.dataset.classes=[background,object]"
+BINARY = [TWO_CLASSES, "data.dataset.binary=true"]
 
 OpenSplits = Callable[[Sequence[str]], Sequence[SegmentationDataset]]
 """Opens the splits with these settings in addition."""
@@ -36,31 +36,36 @@ def propose_classes(root: Path, open_splits: OpenSplits) -> tuple[list[str], str
                 return [word], f"classes of {path.name}"
         except UserError:
             continue
-    values = {(value, raw.dtype == COLOURS) for each in open_splits([TWO]) for raw in _raw_masks(each) for value in raw}
+    values = {
+        (value, raw.dtype == COLOURS)
+        for each in open_splits([TWO_CLASSES])
+        for raw in _values_of_masks(each)
+        for value in raw
+    }
     colours = sorted(int(value) for value, is_colour in values if is_colour)
     indices = sorted(int(value) for value, is_colour in values if not is_colour)
-    if colours and not {*indices} <= BLACK_AND_WHITE:
+    if colours and not {*indices} <= BLACK_AND_WHITE_VALUES:
         raise UserError(f"some masks below {root} hold colours and some indices: save all in one way")
     if colours:
         return _of_colours(root, colours), "class names to edit, by the colours of the masks"
     words = _of_indices(root, indices)
-    if len(indices) > len(BLACK_AND_WHITE) and words == BINARY:  # with grey, which is refused if it is too much
+    if len(indices) > len(BLACK_AND_WHITE_VALUES) and words == BINARY:  # with grey, which is refused if it is too much
         for each in open_splits(BINARY):
-            _raw_masks(each)
+            _values_of_masks(each)
     return words, "class names to edit, by the values of the masks"
 
 
-def _raw_masks(dataset: SegmentationDataset) -> list[np.ndarray]:
+def _values_of_masks(dataset: SegmentationDataset) -> list[np.ndarray]:
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(MAX_MASKS, len(dataset))).astype(int))
     return [np.unique(dataset.raw_mask(dataset.samples[k])) for k in chosen]
 
 
 def _fits(dataset: SegmentationDataset) -> bool:
-    return all((dataset.labels.map_values(values) != NO_CLASS).all() for values in _raw_masks(dataset))
+    return all((dataset.labels.map_values(values) != NO_CLASS).all() for values in _values_of_masks(dataset))
 
 
 def _of_indices(root: Path, values: list[int]) -> list[str]:
-    if values == sorted(BLACK_AND_WHITE):
+    if values == sorted(BLACK_AND_WHITE_VALUES):
         return BINARY
     levels = [value for value in values if value != IGNORE_INDEX]
     if len(levels) < 2:
@@ -73,7 +78,7 @@ def _of_indices(root: Path, values: list[int]) -> list[str]:
     if len(levels) > MAX_CLASSES and levels[-1] > 2 * len(levels):
         raise UserError(f"the masks below {root} hold {len(levels)} values, too many for classes: are they masks?")
     if levels == [0, 1]:
-        return [TWO]
+        return [TWO_CLASSES]
     if levels[0] == 0 and levels[-1] < 2 * len(levels):
         return [_names(range(levels[-1] + 1))]
     mapped = ", ".join(f"{value}: {k}" for k, value in enumerate(levels))

@@ -14,7 +14,6 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.image_batches import AtOnce, ImageBatches, image_batches, join_images, one_by_one
 from segframe.data.loader import Loader, count_workers, loader_settings
 from segframe.data.sampling import BatchSampler
-from segframe.errors import UserError
 
 COPIED = "copied"
 """Key of a batch's event, which the GPU reaches when the batch has arrived."""
@@ -107,8 +106,6 @@ class DataModule(pl.LightningDataModule):
         val_limit: float | None = None,
     ) -> None:
         super().__init__()
-        if train.classes != val.classes:
-            raise UserError(f"training has the classes {list(train.classes)}, validation {list(val.classes)}")
         self.train = train
         self.val = val
         self.sampler = BatchSampler(len(train), batch_size, num_batches, seed)

@@ -3,7 +3,6 @@
 import os
 import tarfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 from torchvision.datasets.utils import check_integrity, download_url
@@ -21,11 +20,10 @@ def fetch_archive(url: str, md5: str, root: Path, holds: str) -> None:
     unfinished = root / f"{archive.name}.unfinished"  # exists while the archive is unpacked
     if (root / holds).exists() and not unfinished.exists():
         return
-    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not archive.exists():
-            _download(url, md5, archive, made)
+            _download(url, md5, archive)
         elif not check_integrity(str(archive), md5):
             raise UserError(f"{archive} does not have the MD5 {md5}: delete it and run this again")
         unfinished.touch()
@@ -39,15 +37,11 @@ def fetch_archive(url: str, md5: str, root: Path, holds: str) -> None:
         ) from None
 
 
-def _download(url: str, md5: str, archive: Path, made: list[Path]) -> None:
-    # `made`: folders that are removed again if nothing comes.
+def _download(url: str, md5: str, archive: Path) -> None:
     part = archive.with_name(f"{archive.name}.part")
     try:
         download_url(url, str(part.parent), part.name, md5)
     except (OSError, RuntimeError) as error:  # RuntimeError: wrong checksum
-        for folder in made:
-            with suppress(OSError):  # it holds the part that has come
-                folder.rmdir()
         raise UserError(
             f"cannot fetch {url} ({error}): download it by hand, put it at {archive} and run this again"
         ) from None

@@ -22,7 +22,7 @@ Files = dict[str, Path]
 
 
 class Problem(NamedTuple):
-    """A problem with one file of a split, found without opening it."""
+    """A problem with one file of a split."""
 
     kind: str
     file: str

@@ -14,9 +14,12 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.loader import Loader, loader_settings
 
 LARGEST_WINDOW = 16
-"""Neighbouring images among which those of one size are sought; they go to one device."""
+"""Maximum number of consecutive images (a window) of one device; batches are formed within a window."""
 FEWEST_WINDOWS = 32
-"""Of a split that has as many images. Eight devices then get at most a fifth more images than the average."""
+"""Minimum number of windows of a split that has as many images.
+
+Eight devices then get at most a fifth more images than the average.
+"""
 
 AtOnce = Callable[[tuple[int, int]], int]
 """Called with an image size (H, W); returns the largest number of such images in a batch."""

@@ -45,7 +45,7 @@ class Header(NamedTuple):
     format: str
     """In Pillow's terms: JPEG, PNG ...; or NPY."""
     mode: str
-    """In Pillow's terms: L, P, RGB, RGBA, CMYK, I;16 ...; or, as it has no others, `5 bands of uint16`."""
+    """In Pillow's terms: L, P, RGB, RGBA, CMYK, I;16 ...; for other files, `5 bands of uint16`."""
     height: int
     """As stored, before the orientation is applied."""
     width: int

@@ -34,7 +34,7 @@ NUM_EXAMPLES = 7
 _SPLIT_WORD = re.compile(
     r"(?<![a-z])(train(ing)?|valid(ation)?|val|test(ing)?)(?=$|[^a-z]|annot|mask|label|image|img)", re.IGNORECASE
 )
-_MASK_WORD = re.compile(r"mask|label|annot|segm|truth|target|manual|(?<![a-z])(ann|gt|lbl|seg)", re.IGNORECASE)
+MASK_WORD = re.compile(r"mask|label|annot|segm|truth|target|manual|(?<![a-z])(ann|gt|lbl|seg)", re.IGNORECASE)
 _INSTANCES = re.compile(r"object|instance", re.IGNORECASE)
 _SEPARATORS = " _.-"
 
@@ -113,7 +113,7 @@ def split_paths(path: Path, exists: Callable[[str], bool] = os.path.isdir) -> di
 
 
 def find_layouts(top: Path, by_split: bool) -> list[Layout]:
-    """Return the pairs of folders below the root that look like images and masks, by their names and their files'."""
+    """Return the pairs of folders below the root that look like images and masks, by the names of folders and files."""
     folders = {PurePosixPath(folder) for folder in count_images(top)}
     folders |= {above for folder in folders for above in folder.parents}
     paths = permutations(_patterns(map(str, folders), by_split), 2)
@@ -136,11 +136,6 @@ def find_shared_folders(top: Path, by_split: bool) -> list[str]:
             f"{Layout(path, path)} data.dataset.mask_suffix={end}" for end in ends if 3 * ends[end] > len(names)
         ]
     return settings
-
-
-def is_mask_name(name: str) -> bool:
-    """Whether the name of a folder sounds like masks."""
-    return bool(_MASK_WORD.search(name))
 
 
 def split_name(path: str) -> str:
@@ -172,7 +167,7 @@ def _is_image_and_mask(images: str, masks: str) -> bool:
     own, other = set(a) - set(b), set(b) - set(a)
     # Folders below those of a split or a kind group the files, as by city.
     ends = all(SPLIT in path[-1] or path[-1] in own | other for path in (a, b))
-    return ends and any(map(_MASK_WORD.search, other)) and not any(map(_MASK_WORD.search, own))
+    return ends and any(map(MASK_WORD.search, other)) and not any(map(MASK_WORD.search, own))
 
 
 def _has_pairs(top: Path, images: str, masks: str) -> bool:

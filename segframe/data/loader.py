@@ -95,8 +95,6 @@ def count_workers(num_workers: int | None, for_gpu: bool = False) -> int:
     if num_workers is None:
         share = num_cores() // distributed.local_world()
         return max(1, min(16, share - 1) if for_gpu else min(8, share))
-    if num_workers < 0:
-        raise UserError(f"data.num_workers={num_workers}: it must be 0 (none) or more")
     return num_workers
 
 

@@ -39,7 +39,7 @@ from segframe.errors import UserError
 LabelMap = Mapping[int | str, int | str]
 
 SOURCE = "put them into images/train, masks/train, images/val, masks/val, or set data.dataset.images and masks"
-"""What a user does where there are no images or masks."""
+"""Advice for messages about missing images or masks."""
 
 
 class FolderFiles(NamedTuple):
@@ -61,7 +61,7 @@ class MaskSource(ABC):
     """The images and masks of one split of a Folder, and how a mask is read."""
 
     advice = SOURCE
-    """What a user does if there are no images or masks."""
+    """Advice for messages about missing images or masks."""
     has_raw_values = True
     """Whether users choose the values and colours of masks, so that they can be mapped to classes."""
     settings: tuple[object, ...] = ()
@@ -103,9 +103,9 @@ class MaskSource(ABC):
     def read(self, sample: Sample) -> np.ndarray:
         """Return the raw values of a mask, see SegmentationDataset.raw_mask."""
 
-    @abstractmethod
     def stamp(self, sample: Sample) -> tuple[int, int]:
-        """Return two numbers that change with the mask."""
+        """Return two numbers that change with the mask: size and time of modification of its file."""
+        return file_stamp(sample.mask)
 
     def describe(self, sample: Sample) -> str:
         """Return where a mask is, for messages."""
@@ -231,7 +231,3 @@ class MaskFolders(MaskSource):
         raw = read_raw(sample.mask)
         is_jpeg = sample.mask.suffix.lower() in JPEG_SUFFIXES and self.can_be_binary
         return threshold(raw, sample.mask) if self.given.binary or (self.given.binary is None and is_jpeg) else raw
-
-    def stamp(self, sample: Sample) -> tuple[int, int]:
-        """Return size and time of modification of the file."""
-        return file_stamp(sample.mask)

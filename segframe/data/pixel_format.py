@@ -16,7 +16,7 @@ class PixelFormat(NamedTuple):
 
     @classmethod
     def of_checkpoint(cls, channels: int, config: dict[str, Any]) -> "PixelFormat":
-        """Return the images of a network of so many channels, with a stored config, which may hold anything."""
+        """Return a checkpoint's pixel format; data.max_value is 255 where its config has no valid one."""
         data = config.get("data")
         max_value = data.get("max_value") if isinstance(data, dict) else None
         return cls(channels, max_value if isinstance(max_value, int) and 255 < max_value < 65_536 else 255)

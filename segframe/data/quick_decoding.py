@@ -25,7 +25,7 @@ _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 _PALETTE = b"\x08\x03\0\0\0"
 """End of the header of a palette PNG: 8 bits, not interlaced."""
 _CHUNKS = {b"IHDR", b"PLTE", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"iCCP", b"sBIT", b"bKGD", b"pHYs", b"tIME"}
-"""Chunks beside which the indices of a PNG are all there is; text may hold an orientation."""
+"""Chunks that do not change how the indices are read; text may hold an orientation."""
 
 
 def decode_jpeg(path: Path) -> np.ndarray | None:

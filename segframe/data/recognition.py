@@ -17,7 +17,7 @@ from segframe.data.annotations.find import find_annotations
 from segframe.data.annotations.labelme import Labelme
 from segframe.data.annotations.source import Annotations
 from segframe.data.base import SegmentationDataset
-from segframe.data.class_proposal import TWO, propose_classes
+from segframe.data.class_proposal import TWO_CLASSES, propose_classes
 from segframe.data.datasets.folder import Folder
 from segframe.data.file_listing import require
 from segframe.data.layouts import (
@@ -127,7 +127,7 @@ def _open(root: Path, words: list[str], given: Sequence[str]) -> _Layout:
         words = [f"{_PREFIX}annotations={source.path}", *words]
     layout = _Layout(words, source, (train, val))
     needs_classes = isinstance(source, MaskFolders) and "classes" not in arguments
-    layout.open(root, [TWO, *given] if needs_classes else given)
+    layout.open(root, [TWO_CLASSES, *given] if needs_classes else given)
     return layout
 
 

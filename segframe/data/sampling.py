@@ -18,9 +18,6 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(self, num_samples: int, batch_size: int, num_batches: int, seed: int) -> None:
-        assert num_samples > 0
-        assert batch_size > 0
-        assert batch_size % distributed.world() == 0
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.num_batches = num_batches

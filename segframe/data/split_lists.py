@@ -130,14 +130,8 @@ def parse_pairs(line: str) -> list[tuple[str, str]]:
 
 
 def _is_pair(image: str, mask: str) -> bool:
-    kinds = ((image, IMAGE_SUFFIXES), (mask, (*IMAGE_SUFFIXES, *MASK_SUFFIXES)))
-    # The system raises an error for longer names and paths.
-    return all(
-        Path(path).suffix.lower() in suffixes
-        and len(os.fsencode(path)) < 4000
-        and all(len(os.fsencode(part)) < 256 for part in _parts(path))
-        for path, suffixes in kinds
-    )
+    suffixes = (*IMAGE_SUFFIXES, *MASK_SUFFIXES)
+    return Path(image).suffix.lower() in IMAGE_SUFFIXES and Path(mask).suffix.lower() in suffixes
 
 
 def parse_name(line: str) -> str:
@@ -158,7 +152,7 @@ class ListedFiles:
         examples = listed[:: len(listed) // 16 + 1]
         depth = max((len(_parts(path)) for path in examples), default=0)
         self.num_left_out = max(
-            range(max(1, depth)), key=lambda n: sum(self._find(path, n).exists() for path in examples)
+            range(max(1, depth)), key=lambda n: sum(os.path.exists(self._find(path, n)) for path in examples)
         )
 
     def find(self, listed: str) -> Path:
@@ -171,7 +165,7 @@ class ListedFiles:
         if not listed.isascii():
             forms = [unicodedata.normalize(form, text) for text in (listed, below) for form in ("NFC", "NFD")]
             paths += [self.root / form for form in forms]
-        return next((path for path in paths if path.exists()), self.root / listed)
+        return next((path for path in paths if os.path.exists(path)), self.root / listed)
 
 
 def _parts(path: str) -> list[str]:
@@ -190,7 +184,7 @@ def read_samples(
     rows = read_rows(path, advice, reader.is_name)
     files = [ListedFiles(root, [pair[k] for row in rows for pair in row.pairs]) for k in (0, 1)]
     samples = [sample for row in rows for sample in reader.parse_row(row, *files)]
-    if not samples:  # only if problems are collected
+    if not samples:
         raise UserError(f"no line of {path} is an existing image and mask: {LINE_FORMAT}")
     return samples
 
@@ -205,10 +199,10 @@ class _ListReader:
         where = f"{self.path}, line {row.number}"
         pairs = [(image_files.find(image), mask_files.find(mask)) for image, mask in row.pairs]
         # A space may belong to a name: prefer the pair that exists.
-        if both := next((both for both in pairs if all(file.exists() for file in both)), None):
+        if both := next((both for both in pairs if all(map(os.path.exists, both))), None):
             return [Sample(to_nfc(both[0].stem), *both)]
         if pairs:
-            missing = [file for file in pairs[0] if not file.exists()]
+            missing = [file for file in pairs[0] if not os.path.exists(file)]
             if report_problem(MISSING_FILE, missing):
                 return []
             raise UserError(f"{where}: {missing[0]} does not exist; bring the file, or correct the line")

@@ -33,7 +33,7 @@ def boundary_band(labels: Labels, width: int) -> Mask:
     """Return the pixels (H, W) within `width` pixels of another class's, or of the image's border.
 
     That is, for every class at once, the mask minus its erosion by a square of 2 * width + 1 pixels, as in Boundary
-    IoU's own code, where the world outside an image belongs to no class. Void is every class: it erodes none.
+    IoU's own code, where pixels outside the image count as another class. Void pixels never erode a class.
     """
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     highest = cv2.dilate(np.where(labels == IGNORE_INDEX, np.uint8(0), labels), square)

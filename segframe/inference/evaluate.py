@@ -47,7 +47,6 @@ class Evaluation(NamedTuple):
     dataset: SegmentationDataset
     inference: Inference
     postprocess: Postprocess | None
-    device: torch.device
 
 
 def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
@@ -63,7 +62,7 @@ def open_evaluation(config: DictConfig, stored: Collection[str]) -> Evaluation:
         raise UserError(
             f"data.channels={found}: the checkpoint's network reads {needed} channels; set data.channels={needed}"
         )
-    return Evaluation(network, metadata, path, split, dataset, inference, postprocess, network.device)
+    return Evaluation(network, metadata, path, split, dataset, inference, postprocess)
 
 
 def check_distances(config: DictConfig) -> tuple[float, float]:
@@ -93,9 +92,9 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     """Evaluate a checkpoint and write metrics.json, and beside it the counts of each image, images.npz."""
     check_keys(config, EvaluateConfig)
     distances = check_distances(config)
-    network, _, path, split, dataset, inference, postprocess, device = open_evaluation(config, stored_groups())
+    network, _, path, split, dataset, inference, postprocess = open_evaluation(config, stored_groups())
     choices = HydraConfig.get().runtime.choices
-    counts = evaluate(network, dataset, inference, postprocess, config.data.num_workers, device, distances)
+    counts = evaluate(network, dataset, inference, postprocess, config.data.num_workers, distances)
 
     metrics, folder = counts.metrics(split), Path(HydraConfig.get().runtime.output_dir)
     missing = describe_missing(counts.matrix, dataset.classes, split)
@@ -128,7 +127,6 @@ def evaluate(
     inference: Inference,
     postprocess: Postprocess | None,
     num_workers: int | None,
-    device: torch.device,
     distances: tuple[float, float] = (0.02, 0.0075),
 ) -> SplitCounts:
     """Return the counts of all images at their original sizes.
@@ -137,7 +135,7 @@ def evaluate(
     and all get the whole.
     """
     counts = SplitCounts(dataset.classes, *distances)
-    for image, classes in predict_split(network, dataset, inference, postprocess, num_workers, device):
+    for image, classes in predict_split(network, dataset, inference, postprocess, num_workers):
         counts.update(image["name"][0], classes.numpy(), image["mask"][0].numpy())
     return counts.gather()
 
@@ -148,12 +146,12 @@ def predict_split(
     inference: Inference,
     postprocess: Postprocess | None,
     num_workers: int | None,
-    device: torch.device,
 ) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Yield this process's share of the images in order, each as a batch of one on the CPU, and its classes.
 
     These are uint8 (H, W), on the CPU. A GPU works on the next batch while the caller uses the results of one.
     """
+    device = network.device
     at_once: AtOnce = partial(inference.images_at_once, device=device)
     if postprocess is not None or not isinstance(network, Segmenter):
         at_once = one_by_one  # scores of full size, or all of them from an exported file
@@ -187,7 +185,7 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
 
 
 class HostCopy:
-    """A copy of a tensor to the CPU, for which the program need not wait at once."""
+    """Asynchronous copy of a tensor to the CPU."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)

@@ -5,7 +5,7 @@ import inspect
 import json
 import statistics
 import tempfile
-import time
+import timeit
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,11 @@ def export_checkpoint(config: DictConfig) -> None:
         program = export_graph.trace(network, sample_images(export_graph.TRACED, pixels.channels, dtype), setting)
     if config.format == "torch_export":
         content, run_exported = save_program(program, metadata)
-        parity = check_parity(run_network, run_exported, pixels.channels, dtype, setting)
     else:
         proto = export_graph.to_onnx(program, network, config.opset, setting)
         content = export_graph.add_metadata(proto, metadata)
         run_exported = partial(run_session, open_session(content))
-        parity = check_parity(run_network, run_exported, pixels.channels, dtype, setting)
-    print_parity(parity)
+    print_parity(check_parity(run_network, run_exported, pixels.channels, dtype, setting))
     if config.format == "int8":
         proto, content, run_exported = quantized(config, restored, proto, metadata, run_network)
     if config.format != "torch_export" and not config.scores:
@@ -157,9 +155,5 @@ def print_speed(checkpoint: Path, output: Path, network: Run, exported: Run, ima
 
 def milliseconds(run: Run, images: Tensor) -> float:
     """Return the median time of a run, after one to warm up."""
-    times = []
-    for _ in range(TIMED_RUNS + 1):
-        start = time.perf_counter()
-        run(images)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
+    times = timeit.repeat(partial(run, images), number=1, repeat=TIMED_RUNS + 1)
+    return 1000 * statistics.median(times[1:])

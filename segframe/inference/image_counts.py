@@ -15,6 +15,17 @@ from segframe.inference.metrics import ConfusionMatrix, Counts, iou_metrics, mea
 
 CLASS_METRICS = ("iou", "dice", "precision", "recall", "boundary_iou", "boundary_f")
 """The metrics of a class, `<metric>/<class>`."""
+OVERALL = {
+    "miou": "mIoU",
+    "mean_boundary_iou": "boundary IoU",
+    "mean_boundary_f": "boundary F",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "fwiou": "frequency-weighted IoU",
+    "mean_precision": "mean precision",
+    "mean_dice": "mean Dice",
+}
+"""The metrics over all classes, and their titles."""
 
 
 class ImageCounts(NamedTuple):

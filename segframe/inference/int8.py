@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -21,24 +22,14 @@ MIN_AGREEMENT = 0.99
 MAX_MIOU_LOSS = 0.005
 
 
-class Images:
-    """What onnxruntime calibrates with: it asks for one input after another, then gets None."""
-
-    def __init__(self, images: Iterable[Tensor]) -> None:
-        self.images = iter(images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next input of the graph."""
-        image = next(self.images, None)
-        return None if image is None else {"images": image.numpy()}
-
-
 def quantize(proto: Any, images: Iterable[Tensor]) -> Any:
     """Return an ONNX model in int8 (QDQ: weights per channel, activations by their range on `images`)."""
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    feeds = ({"images": image.numpy()} for image in images)
+    reader = SimpleNamespace(get_next=lambda: next(feeds, None))  # a CalibrationDataReader
     with tempfile.TemporaryDirectory() as folder, quiet():
         path, fused, quantized = (str(Path(folder) / f"{name}.onnx") for name in ("float", "fused", "int8"))
         onnx.save(proto, path)
@@ -46,7 +37,7 @@ def quantize(proto: Any, images: Iterable[Tensor]) -> Any:
         quantization.quantize_static(
             fused,
             quantized,
-            Images(images),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=QUANTIZED,
             per_channel=True,
@@ -63,8 +54,8 @@ def calibration_images(dataset: SegmentationDataset, number: int) -> Iterator[Te
         yield dataset[index]["image"].unsqueeze(0)
 
 
-class Loss(NamedTuple):
-    """What int8 costs on the images of a split."""
+class Int8Accuracy(NamedTuple):
+    """Accuracy of int8 compared with float32 on the images of a split."""
 
     images: int
     agreement: float
@@ -75,26 +66,26 @@ class Loss(NamedTuple):
 
 def check_int8(
     network: Run, quantized: Run, dataset: SegmentationDataset, number: int | None, num_workers: int | None
-) -> Loss:
-    """Return what int8 costs on the first `number` images (None: all); UserError where it is too much."""
+) -> Int8Accuracy:
+    """Return the accuracy of int8 on the first `number` images (None: all); UserError where it is too low."""
     equal = pixels = images = 0
     matrices = [ConfusionMatrix(len(dataset.classes)) for _ in range(2)]
     for batch in islice(image_loader(dataset, num_workers), number):
         classes = [run(batch["image"].contiguous())[0] for run in (network, quantized)]
-        for matrix, found in zip(matrices, classes, strict=True):
-            matrix.update(found, batch["mask"])
+        for matrix, predicted in zip(matrices, classes, strict=True):
+            matrix.update(predicted, batch["mask"])
         equal += int((classes[0] == classes[1]).sum())
         pixels += classes[0].numel()
         images += 1
     mious = [compute_metrics(matrix.matrix, dataset.classes, "val")["val/miou"] for matrix in matrices]
-    loss = Loss(images, equal / pixels, *mious)
-    if loss.agreement < MIN_AGREEMENT or abs(loss.miou - loss.int8_miou) > MAX_MIOU_LOSS:
+    found = Int8Accuracy(images, equal / pixels, *mious)
+    if found.agreement < MIN_AGREEMENT or abs(found.miou - found.int8_miou) > MAX_MIOU_LOSS:
         raise UserError(
-            f"format=int8: on {images} images {loss.agreement:.4f} of the classes agree with the network's (at least "
-            f"{MIN_AGREEMENT}), and the mIoU is {loss.int8_miou:.4f} instead of {loss.miou:.4f} (at most "
+            f"format=int8: on {images} images {found.agreement:.4f} of the classes agree with the network's (at least "
+            f"{MIN_AGREEMENT}), and the mIoU is {found.int8_miou:.4f} instead of {found.miou:.4f} (at most "
             f"{MAX_MIOU_LOSS} apart); nothing was written: set calibration_images higher, or format=onnx"
         )
-    return loss
+    return found
 
 
 def check_sizes(network: Run, quantized: Run, samples: Iterable[Tensor]) -> None:

@@ -1,9 +1,9 @@
 """The interface of a trained network to inference, which a Segmenter has and an exported file; its logits."""
 
 from collections.abc import Hashable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -62,11 +62,15 @@ def main_logits(network: Network, images: Tensor) -> Logits:
     return output
 
 
-@lru_cache(maxsize=1)
+_strides: WeakKeyDictionary[Network, int] = WeakKeyDictionary()
+
+
 def logit_stride(network: Network) -> int:
     """Return the input pixels per cell of the logits, measured at two heights so that padding and cropping cancel."""
-    short, tall = (
-        main_logits(network, torch.zeros(1, network.channels, height, 256, dtype=torch.uint8, device=network.device))
-        for height in (256, 512)
-    )
-    return 256 // (tall.values.shape[-2] - short.values.shape[-2])
+    if network not in _strides:
+        sizes = ((1, network.channels, height, 256) for height in (256, 512))
+        short, tall = (
+            main_logits(network, torch.zeros(size, dtype=torch.uint8, device=network.device)) for size in sizes
+        )
+        _strides[network] = 256 // (tall.values.shape[-2] - short.values.shape[-2])
+    return _strides[network]

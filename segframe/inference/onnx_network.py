@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 CUDA = "CUDAExecutionProvider"
 """onnxruntime's name of its code for Nvidia's GPUs."""
 SILENT = 4
-"""Level of onnxruntime's log: errors are raised too."""
+"""onnxruntime's log level FATAL: errors also arrive as exceptions."""
 
 
 class OnnxNetwork:
@@ -32,7 +32,7 @@ class OnnxNetwork:
     def __init__(self, path: Path, device: torch.device) -> None:
         self.path, self.device = path, device
         self.session = open_file(path, device)
-        self.metadata = read_metadata(self.session, path)
+        self.metadata = session_metadata(self.session, path)
         (images, *more), outputs = self.session.get_inputs(), {out.name: out for out in self.session.get_outputs()}
         if more or images.name != "images" or len(images.shape) != 4 or "classes" not in outputs:
             raise UserError(f"{path}: its inputs and outputs are not those of a file of scripts/export.py")
@@ -80,12 +80,7 @@ def check_scores(network: Network, inference: Inference, uses: Mapping[str, bool
         raise UserError(f"{name}: {no_scores(network.path)}")
 
 
-def stored_metadata(path: Path) -> CheckpointMetadata:
-    """Return the description of the network in an exported file, which is not run."""
-    return read_metadata(open_file(path, CPU, optimize=False), path)
-
-
-def read_metadata(session: Any, path: Path) -> CheckpointMetadata:
+def session_metadata(session: Any, path: Path) -> CheckpointMetadata:
     """Return the description of the network of a session; UserError for another program's file."""
     found = session.get_modelmeta().custom_metadata_map
     if "segframe_version" not in found:
@@ -122,7 +117,7 @@ def open_session(model: bytes | str | Path, device: torch.device = CPU, optimize
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
+    if device.type == "cuda" and CUDA in onnxruntime.get_available_providers():
         index = torch.cuda.current_device() if device.index is None else device.index
         providers.insert(0, (CUDA, {"device_id": index, "use_tf32": 0}))
     source = model if isinstance(model, bytes) else str(model)
@@ -133,13 +128,6 @@ def run_session(session: Any, images: Tensor, outputs: list[str] | None = None) 
     """Return the outputs of onnxruntime's session, by default all, for images (N, C, H, W)."""
     pixels = images.cpu().contiguous().numpy()
     return tuple(torch.from_numpy(output) for output in session.run(outputs, {"images": pixels}))
-
-
-def supports_cuda() -> bool:
-    """Whether the installed onnxruntime has code for Nvidia's GPUs."""
-    import onnxruntime
-
-    return CUDA in onnxruntime.get_available_providers()
 
 
 def require(package: str, path: Path) -> None:

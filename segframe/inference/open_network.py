@@ -12,7 +12,7 @@ from segframe.inference import onnx_network
 from segframe.inference.build import pick_device
 from segframe.inference.network import Network
 from segframe.inference.onnx_network import OnnxNetwork
-from segframe.inference.prepare import PRECISIONS, prepare, unknown_precision
+from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import rebuild
 from segframe.models.from_third_party import restore_third_party
 from segframe.models.weights import checkpoint
@@ -70,7 +70,9 @@ def open_configured(config: DictConfig) -> OpenedNetwork:
 def read_metadata(source: str | Path) -> CheckpointMetadata:
     """Return the metadata of a run's folder, a checkpoint or an exported file, without building the network."""
     path = checkpoint.find_checkpoint(source)
-    return onnx_network.stored_metadata(path) if is_onnx(path) else checkpoint.load_run(path)[0]
+    if is_onnx(path):
+        return onnx_network.session_metadata(onnx_network.open_file(path, onnx_network.CPU, optimize=False), path)
+    return checkpoint.load_run(path)[0]
 
 
 def is_onnx(path: Path) -> bool:
@@ -85,8 +87,6 @@ def check_fixed(path: Path, output_stride: int | None, precision: str | None) ->
             f"output_stride={output_stride}: {path} is an exported file, whose stride is fixed; export the checkpoint "
             f"with output_stride={output_stride}"
         )
-    if precision not in (None, *PRECISIONS):
-        raise unknown_precision(precision)
     if precision not in (None, "32-true"):
         raise UserError(
             f"precision={precision}: {path} is an exported file, whose precision is fixed; give the checkpoint, or "
@@ -96,15 +96,12 @@ def check_fixed(path: Path, output_stride: int | None, precision: str | None) ->
 
 def open_onnx(path: Path, device: torch.device, required: bool) -> OnnxNetwork:
     """Return the network of an exported file, on the CPU where the installed onnxruntime does not use the GPU."""
-    if device.type == "cuda":
-        onnx_network.require("onnxruntime", path)
-        if onnx_network.supports_cuda():
-            network = OnnxNetwork(path, device)
-            if onnx_network.CUDA in network.session.get_providers():
-                return network
+    network = OnnxNetwork(path, device)
+    if device.type == "cuda" and onnx_network.CUDA not in network.session.get_providers():
         if required:
             raise UserError(
                 f"{path}: the installed onnxruntime does not run on this GPU; install onnxruntime-gpu in its place, or "
                 "choose the CPU"
             )
-    return OnnxNetwork(path, onnx_network.CPU)
+        network.device = onnx_network.CPU
+    return network

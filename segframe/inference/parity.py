@@ -32,7 +32,7 @@ class Parity(NamedTuple):
     agreement: float
     """Share of the pixels with equal classes."""
     difference: float
-    """The largest one of the scores, as a share of their range."""
+    """Largest absolute difference of the scores, as a share of their range."""
     ties: int
     """Pixels whose result is undecided in the network itself, by rounding (two equal maxima of a pooling)."""
 
@@ -61,7 +61,7 @@ def check_parity(network: Run, exported: Run, channels: int, dtype: torch.dtype,
         except RuntimeError:
             continue  # too small for this network
         where = "{} x {} x {}".format(*size)
-        if not is_telling(expected[1]):
+        if not varies(expected[1]):
             raise UserError(
                 f"{setting}: the network gives the same scores for every pixel (at {where}), so nothing can be "
                 "compared: is it untrained? Choose a trained checkpoint"
@@ -97,7 +97,7 @@ def check_extent(results: Sequence[Parity], setting: str) -> None:
         )
 
 
-def is_telling(scores: Tensor) -> bool:
+def varies(scores: Tensor) -> bool:
     """Whether scores (N, classes, H, W) differ between pixels, and are finite."""
     return bool(scores.isfinite().all() and (scores.amax((0, 2, 3)) > scores.amin((0, 2, 3))).any())
 

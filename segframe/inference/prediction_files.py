@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     classes: np.ndarray
     """uint8 (H, W)"""
     scores: Scores
-    """Scores of a batch of this one image, before post-processing, without seams of windows."""
+    """Scores of a batch of this one image, before post-processing; seamless only if predicted for heat maps."""
 
 
 def write_key(folder: Path, classes: tuple[str, ...], palette: Palette) -> None:

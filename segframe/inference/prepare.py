@@ -42,13 +42,8 @@ def prepare(
 def autocast_dtype(precision: str | None, trainer: Mapping[str, Any]) -> torch.dtype | None:
     """Return the dtype of autocast for a Lightning precision, by default the training's; None for float32."""
     if precision not in (None, *PRECISIONS):
-        raise unknown_precision(precision)
+        raise UserError(f"precision={precision}: unknown; choose null (as in training), {', '.join(PRECISIONS)}")
     return PRECISIONS.get(str(precision or trainer.get("precision")))
-
-
-def unknown_precision(precision: str | None) -> UserError:
-    """Return the error for a precision that is none of PRECISIONS."""
-    return UserError(f"precision={precision}: unknown; choose null (as in training), {', '.join(PRECISIONS)}")
 
 
 def keep_freed_memory() -> None:

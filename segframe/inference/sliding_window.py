@@ -196,7 +196,7 @@ def grid_origins(pixels: int, window: int, stride: int, cell: int) -> list[int]:
 def window_weights(length: int, tapered: bool, device: torch.device) -> Tensor:
     """Return the weights of a window's positions along an axis, float32 (length,): all 1, or 1 at most in its middle.
 
-    Tapered, they are as long a way from 0 at the last position as from one position to the next.
+    Tapered: a triangle that would reach 0 one position outside the window.
     """
     if not tapered:
         return torch.ones(length, device=device)

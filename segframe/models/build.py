@@ -56,8 +56,8 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
 
 
 @contextmanager
-def blame_sources(config: DictConfig, part: str) -> Iterator[None]:
-    """Name the setting that a refused setting of a part takes its value from, which may be another part's."""
+def name_source(config: DictConfig, part: str) -> Iterator[None]:
+    """Name, in a UserError about `<part>.<key>`, the setting that the key refers to: head.output_stride."""
     try:
         yield
     except UserError as error:
@@ -72,7 +72,7 @@ def build_backbone(config: DictConfig) -> Backbone:
     """Return the backbone of a config, frozen as far as it says."""
     settings: Any = OmegaConf.to_container(config.backbone, resolve=True)
     frozen = settings.pop("frozen", False)
-    with blame_sources(config, "backbone"):
+    with name_source(config, "backbone"):
         backbone: Backbone = instantiate(settings, "backbone")
     if frozen:
         backbone.freeze(frozen, settings.get("in_channels", 3))

@@ -23,7 +23,7 @@ from segframe.models.weights.third_party import Weights
 log = logging.getLogger(__name__)
 
 FEW_IMAGES = 4
-"""On one device, up to which trainer.sync_batch_norm=auto synchronizes."""
+"""Images per device up to which trainer.sync_batch_norm=auto synchronizes."""
 
 MANY_STEPS = 20_000
 """Optimizer steps from which on trainer.compile=auto compiles.

@@ -27,7 +27,7 @@ def check_fits(module: Any, checkpoint: dict[str, Any]) -> None:
     """UserError where a checkpoint is of other classes, another network or another optimizer than a module."""
     stored = checkpoint[KEY]["config"]
     check_classes(module.classes, checkpoint[KEY].get("classes"))
-    check_shapes(module, checkpoint["state_dict"], changed_settings(module.config, stored))
+    check_shapes(module, checkpoint["state_dict"], changed_network_settings(module.config, stored))
     check_position(module.config, module.length.total_steps, stored, checkpoint["global_step"])
     stored_optimizer = (stored.get("optimizer") or {}).get("_target_", "unknown")
     if stored_optimizer != module.config.optimizer._target_:
@@ -57,7 +57,7 @@ def check_classes(classes: Sequence[str], stored: Any) -> None:
             )
 
 
-def changed_settings(config: DictConfig, stored: dict[str, Any]) -> list[str]:
+def changed_network_settings(config: DictConfig, stored: dict[str, Any]) -> list[str]:
     """The settings of the network, as typed, that differ from a checkpoint's."""
     own: Any = OmegaConf.to_container(config)
     here, there = (dict(nodes({k: c.get(k) for k in NETWORK})) for c in (own, stored))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -28,21 +28,14 @@ if sys.platform != "win32":
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "albumentations", "numpy")
 
 
-class RunDir(NamedTuple):
-    """The folder of a run, and whether the run that is in it continues."""
-
-    path: Path
-    resumes: bool
-
-
-def find_run_dir(config: DictConfig) -> RunDir:
-    """The run's folder, which Hydra has made; UserError where another run is in it."""
+def find_run_dir(config: DictConfig) -> tuple[Path, bool]:
+    """The run's folder, which Hydra has made, and whether the run in it continues; UserError where it is another."""
     folder = as_named(Path(HydraConfig.get().runtime.output_dir))
     if config.resume not in (None, "auto") and Path(config.resume).resolve() != folder.resolve():
         raise UserError(f"resume={config.resume}: give it on the command line as resume=..., where it is read first")
     if config.resume and holds_run(folder):
         check_same_parts(folder, HydraConfig.get().overrides.task)  # of a sweep's job, which is composed anew
-        return RunDir(folder, True)
+        return folder, True
     own_config = folder / "config.yaml"
     if any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(
@@ -50,7 +43,7 @@ def find_run_dir(config: DictConfig) -> RunDir:
         )
     if own_config.is_file() and "_target_: segframe." not in own_config.read_text(errors="replace"):
         raise UserError(f"output_dir={folder}: its config.yaml belongs to no run; choose another folder")
-    return RunDir(folder, False)
+    return folder, False
 
 
 @contextmanager

@@ -12,18 +12,14 @@ from segframe.config.saved_run import started_with
 
 
 def print_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
-    """Print network, device, data, length and folder of a run, and the step that a resumed one continues from."""
+    """Print network, device, data, length and folder of a run, and the step that a resumed one continues from.
+
+    Parts have the names of their options, as the run was started with.
+    """
     if distributed.rank() > 0:
         return
     module: Any = trainer.lightning_module
-    lines = describe_run(folder, config, module, trainer.datamodule, trainer.strategy.root_device)  # type: ignore[attr-defined]
-    if trainer.ckpt_path:
-        lines.append(f"resuming at step {trainer.global_step} of {module.length.total_steps} ({trainer.ckpt_path})")
-    print("\n".join(lines), flush=True)
-
-
-def describe_run(folder: Path, config: DictConfig, module: Any, data: Any, device: torch.device) -> list[str]:
-    """The lines without a resumed run's step; parts have the names of their options, as the run was started with."""
+    data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
     parts, network, length = started_with(folder), module.segmenter, module.length
     head, backbone, dataset = (
         parts.get(group) or type(part).__name__
@@ -36,7 +32,7 @@ def describe_run(folder: Path, config: DictConfig, module: Any, data: Any, devic
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     images, per_epoch = config.data.batch_size * config.trainer.accumulate_grad_batches, length.steps_per_epoch
-    lines = {
+    shown = {
         "network": f"{head} on {backbone}{auxiliary}, {millions(sum(count for count, _ in counts))} parameters"
         + (f", {millions(frozen)} of them frozen" if frozen else ""),
         "device": f"{f'{world} x ' if world > 1 else ''}{name}, {config.trainer.precision}",
@@ -46,7 +42,10 @@ def describe_run(folder: Path, config: DictConfig, module: Any, data: Any, devic
         f"a validation every {length.val_every_n_steps} steps",
         "folder": str(folder),
     }
-    return [f"{name:8} {text}" for name, text in lines.items()]
+    lines = [f"{name:8} {text}" for name, text in shown.items()]
+    if trainer.ckpt_path:
+        lines.append(f"resuming at step {trainer.global_step} of {length.total_steps} ({trainer.ckpt_path})")
+    print("\n".join(lines), flush=True)
 
 
 def millions(count: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from segframe.errors import UserError
@@ -25,8 +26,11 @@ PRUNED = 76
 """The exit code of a trial that its pruner has ended."""
 TRIAL = "SEGFRAME_TRIAL"
 """The environment variable that makes a run a trial."""
+LEASE = ".lease"
+"""In a trial's folder, see Lease."""
+HEARTBEAT_SECONDS = 10
 LEASE_SECONDS = 120
-"""After this time without a sign of life a trial of another machine counts as abandoned."""
+"""After this time without a heartbeat a trial of another machine counts as abandoned."""
 
 
 @dataclass(frozen=True)
@@ -120,19 +124,19 @@ def open_journal(folder: Path) -> Any:
 
 
 class Lease:
-    """A trial's sign of life: a file in its folder, kept locked by the driver and the process of the trial.
+    """The file in a trial's folder that its driver and its process keep locked.
 
-    It names the machine and is touched now and then, since locks on network file systems may not reach other machines.
+    It names the machine and has a heartbeat, since locks on network file systems may not reach other machines.
     """
 
     def __init__(self, path: Path, file: int) -> None:
-        self.path, self.file = path, file
+        self.heartbeat, self.file = Heartbeat(path), file
 
     @classmethod
     def take(cls, folder: Path) -> "Lease | None":
         """The lease of the trial in a folder, which is made; None where another process works on the trial."""
         folder.mkdir(parents=True, exist_ok=True)
-        path, host = folder / ".lease", socket.gethostname()
+        path, host = folder / LEASE, socket.gethostname()
         file = open_file(path)
         if lock(file, path, wait=False):
             holder = os.pread(file, 1000, 0).decode()
@@ -143,19 +147,23 @@ class Lease:
         os.close(file)
         return None
 
-    def touch(self) -> None:
-        touch(self.path)
-
     def release(self) -> None:
         """Let another driver continue the trial at once."""
         os.ftruncate(self.file, 0)
         os.close(self.file)
 
 
-def touch(path: Path) -> None:
-    """Set a file's time; a passing failure of a network file system is no matter."""
-    with suppress(OSError):
-        os.utime(path)
+class Heartbeat:
+    """Sets a file's time every HEARTBEAT_SECONDS; a passing failure of a network file system is ignored."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._last = path, 0.0
+
+    def beat(self) -> None:
+        if monotonic() - self._last > HEARTBEAT_SECONDS:
+            with suppress(OSError):
+                os.utime(self.path)
+            self._last = monotonic()
 
 
 def server_time(folder: Path) -> float:

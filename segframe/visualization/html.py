@@ -18,7 +18,7 @@ from segframe.visualization.tables import fraction
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 240, 52, 12, 12, 34
 MOST_POINTS = 400
-"""Of a line; more could not be told apart."""
+"""Maximum number of points drawn per line."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -92,7 +92,7 @@ def make_axis(values: Sequence[float]) -> Axis:
     return Axis(first * step, last * step, [k * step for k in range(first, last + 1)])
 
 
-def line_chart(title: str, lines: Mapping[str, Points], x_label: str = "step") -> Markup:
+def line_chart(title: str, lines: Mapping[str, Points]) -> Markup:
     """Return lines of points (x, y) as an SVG without those whose y is not finite.
 
     The page's CSS classes line0 ... line5 colour the lines.
@@ -116,7 +116,7 @@ def line_chart(title: str, lines: Mapping[str, Points], x_label: str = "step") -
     for tick in x_axis.ticks:
         x = place(tick, y_axis.low)[0]
         parts.append(Markup('<text x="{:.1f}" y="{}" class="middle">{}</text>').format(x, HEIGHT - 18, f"{tick:.6g}"))
-    parts.append(Markup('<text x="{}" y="{}" class="middle">{}</text>').format(WIDTH / 2, HEIGHT - 3, x_label))
+    parts.append(Markup('<text x="{}" y="{}" class="middle">step</text>').format(WIDTH / 2, HEIGHT - 3))
     for k, points in enumerate(kept.values()):
         where = [place(*point) for point in points]
         text = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)

@@ -60,9 +60,7 @@ def test_runs_that_differ_in_seed_are_a_group(tmp_path):
     comparison = compare(runs, 200, tmp_path)
     base, group = comparison.groups
     assert (base.name, group.name) == ("base", "a, 3 seeds")
-    mious = [
-        compute_metrics(torch.from_numpy(np.sum(matrices(20, k), axis=0)), CLASSES, "x")["x/miou"] for k in range(3)
-    ]
+    mious = [miou(matrices(20, k)) for k in range(3)]
     assert group.means["miou"] == pytest.approx(np.mean(mious))
     assert group.deviations["miou"] == pytest.approx(np.std(mious, ddof=1))
     assert base.deviations == {}
@@ -97,6 +95,21 @@ def change_weights(source, target, lr):
         names = [name for name in content["state_dict"] if re.search(r"head.*bias", name)]
         content["state_dict"][names[-1]] += torch.linspace(-1, 1, len(content["state_dict"][names[-1]]))
         torch.save(content, path)
+
+
+def test_values_that_only_resemble_the_folder_are_settings(tmp_path):
+    runs = [
+        measured(name, seed, {"seed": seed, "lr": lr, "output_dir": "1", "save_dir": "1/x"})
+        for name, seed, lr in (("a", 2, 0.1), ("b", 3, 0.01))
+    ]
+    assert compare(runs, 100, tmp_path).settings == {"seed": ["2", "3"], "lr": ["0.1", "0.01"]}
+
+
+def test_results_and_a_run_with_one_post_processing_differ_in_nothing(run, trained, tmp_path):
+    words = ("accelerator=cpu", "postprocess=dense_crf", "postprocess.iterations=1")
+    assert run("scripts/evaluate.py", "checkpoint=first", *words, "output_dir=out").code == 0
+    groups = segframe.compare("first", "out", *FAST, *words, "output_dir=c", "images=0")
+    assert groups.settings == {}
 
 
 def test_runs_from_the_command_line(run, trained, tmp_path):

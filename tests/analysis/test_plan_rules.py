@@ -45,7 +45,7 @@ def value_of(decisions, key):
     return {decision.key: decision.value for decision in decisions}.get(key)
 
 
-def small(classes, width=480):
+def small(classes):
     return DATA._replace(classes=tuple(classes))
 
 
@@ -142,9 +142,8 @@ def test_memory_shrinks_crops_first_and_then_the_batch():
     little = crop_rules.choose_crop(DATA, GPU._replace(device_bytes=GB // 2), STEP, 90 * HOUR, None)
     assert little.size == (192, 256)
     assert little.batch < 8 <= little.batch * little.accumulate
-    for crop in (full, less, little):
-        needed = STEP.peak_bytes / STEP.pixels * crop.batch * crop.size[0] * crop.size[1]
-        assert needed < 80 * GB
+    for crop, memory in ((full, 80 * GB), (less, 4 * GB), (little, GB // 2)):
+        assert STEP.peak_bytes / STEP.pixels * crop.batch * crop.size[0] * crop.size[1] < memory
     unknown = crop_rules.choose_crop(DATA, CPU, STEP._replace(peak_bytes=None), 90 * HOUR, None)
     assert unknown.size == (352, 480)
 

@@ -5,7 +5,7 @@ import torch
 from conftest import rows
 from torch import nn
 
-from benchmark.upsampling_metrics import checkerboard_energy
+from benchmark.upsampling_study import checkerboard_energy
 from segframe.data import Shapes
 from segframe.inference import WholeImage
 from segframe.models.logits import Logits

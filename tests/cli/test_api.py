@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,6 +31,8 @@ def process_state():
         "warnings": list(warnings.filters),
         "hydra": (GlobalHydra.instance().hydra, HydraConfig.instance().cfg),
         "torch": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32),
+        "choice of kernels": torch.backends.cudnn.benchmark,
+        "threads": threading.excepthook,
     }
 
 

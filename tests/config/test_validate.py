@@ -117,14 +117,6 @@ def test_a_config_of_an_older_run_is_upgraded():
     assert config.transforms.train[0]._target_ == "segframe.data.RandomScaleCrop"
 
 
-def test_initial_weights_replace_those_of_the_backbone():
-    config = composed("experiment=fcn32s_voc")
-    with pytest.raises(UserError, match=r"backbone.weights must be given: this recipe .*; needs=\[\] runs it without"):
-        validate.check_needs(config)
-    config.init_from = "runs/before"
-    validate.check_needs(config)
-
-
 def test_a_value_is_blamed_on_the_setting_that_it_refers_to():
     config = OmegaConf.create({"a": {"b": "${c.d}"}, "c": {"d": "${e}"}, "e": 1, "f": ["${e}"]})
     assert validate.find_source(config, "a.b") == "e"

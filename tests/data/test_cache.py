@@ -163,16 +163,29 @@ def test_a_limit_of_memory(root):
         assert sum(dataset.cache.bytes.size for dataset in limited) <= 1e9 * limit + 2 * mmap.PAGESIZE
 
 
+class Grey(Folder):
+    """Loads images of one channel."""
+
+    def load_image(self, path):
+        return super().load_image(path)[..., :1]
+
+
+@both_kinds
+def test_images_of_other_channels_are_not_stored(root, kind):
+    dataset = Grey(root, "train", classes=CLASSES)
+    add_caches([dataset], kind, None)
+    for _ in range(2):
+        check_error(lambda: dataset[0], "uint8 of shape (40, 52, 1), but data.channels=3")
+
+
 def test_mistakes(root, tmp_path, monkeypatch):
-    check_error(lambda: make(root, "memory"), "data.cache=memory", "ram, disk or null")
-    check_error(lambda: build_datasets(composed("data.cache=ram")), "Shapes reads no files", "data.cache=null")
+    check_error(lambda: build_datasets(composed("data.cache=ram")), "Shapes reads no files itself", "data.cache=null")
     (tmp_path / "file").write_text("")
     check_error(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)
     check_error(lambda: make(root, "ram"), "data.cache=ram needs 0.0 GB", "data.cache=disk", "data.cache_limit")
     check_error(lambda: build_datasets(composed("data.cache_limit=2")), "data.cache_limit=2", "data.cache=ram")
-    for kind, limit in (("ram", 0), ("disk", 4)):
-        check_error(lambda kind=kind, limit=limit: add_caches([make(root)], kind, None, limit), f"cache_limit={limit}")
+    check_error(lambda: add_caches([make(root)], "disk", None, 4), "data.cache_limit=4", "data.cache=ram")
     monkeypatch.setattr(cache_setup.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     check_error(lambda: make(root, "disk"), "0.0 GB more in", "data.cache_dir")
 

@@ -4,9 +4,9 @@ from itertools import chain
 
 import pytest
 import torch
-from dataset_files import check_error, put_pair
+from dataset_files import check_error
 
-from segframe.data import DataModule, Folder, RandomScaleCrop, Shapes, Transform
+from segframe.data import DataModule, RandomScaleCrop, Shapes, Transform
 from segframe.data.loader import collate
 from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
@@ -86,11 +86,7 @@ def test_errors_in_a_worker_are_one_sentence():
     loader._stream._shutdown_workers()  # the garbage collector would wait for them in vain
 
 
-def test_mistakes(tmp_path):
+def test_mistakes():
     assert 1 <= make_module(None).train_dataloader().num_workers <= 8
     items = [Shapes(None, "val", size=size)[0] for size in (48, 64)]
     check_error(lambda: collate(items), "(48, 48), (64, 64)", "crop")
-    put_pair(tmp_path, "a", "train")
-    train, val = Folder(tmp_path, "train", classes=["x", "y"]), Shapes(None, "val")
-    settings = {"batch_size": 1, "num_workers": 0, "num_batches": 1, "seed": 0}
-    check_error(lambda: DataModule(train, val, **settings), "training has the classes")

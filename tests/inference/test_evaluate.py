@@ -140,9 +140,7 @@ def test_batches_change_neither_order_nor_counts(tmp_path):
     segmenter = build_network(*UNET, classes=3).eval().double()
     calls = []
     segmenter.backbone.register_forward_pre_hook(lambda module, images: calls.append(len(images[0])))
-    one, three = (
-        evaluate.evaluate(segmenter, dataset, WholeImage(number), None, 0, torch.device("cpu")) for number in (1, 3)
-    )
+    one, three = (evaluate.evaluate(segmenter, dataset, WholeImage(number), None, 0) for number in (1, 3))
     assert calls[:96] == [1] * 96
     assert calls[96:].count(2) == 16  # of the three images of every second window two have one size
     assert calls[96:].count(1) == 64

@@ -13,7 +13,7 @@ from segframe import __version__
 from segframe.data.datasets.shapes import Shapes
 from segframe.errors import UserError
 from segframe.inference import int8, parity
-from segframe.inference.int8 import Images
+from segframe.inference.int8 import quantize
 from segframe.inference.onnx_network import open_session
 from segframe.models.backbones import ResNet, Swin
 from segframe.models.from_checkpoint import restore
@@ -115,7 +115,12 @@ def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images
     monkeypatch.setattr(int8, "MIN_AGREEMENT", 0.0)  # five steps of training
     monkeypatch.setattr(int8, "MAX_MIOU_LOSS", 1.0)
     seen = []
-    monkeypatch.setattr(int8, "Images", lambda images: seen.extend(images := list(images)) or Images(images))
+
+    def quantized(proto, images):
+        seen.extend(images)
+        return quantize(proto, seen)
+
+    monkeypatch.setattr(int8, "quantize", quantized)
     words = ("format=int8", "calibration_images=4", "validation_images=2", "data.num_workers=0")
     result = run("scripts/export.py", "checkpoint=first", "output=model.onnx", *words)
     assert result.code == 0, result.out

@@ -43,7 +43,7 @@ def test_load_refuses_scores_that_a_file_lacks(exported):
 FIXED = [
     ("evaluate", ("output_stride=8",), "output_stride=8: model.onnx is an exported file, whose stride is fixed"),
     ("evaluate", ("precision=bf16-mixed",), "precision=bf16-mixed: model.onnx is an exported file, whose precision"),
-    ("evaluate", ("precision=8",), "precision=8: unknown; choose null"),
+    ("evaluate", ("precision=8",), "precision=8: model.onnx is an exported file, whose precision"),
     ("evaluate", ("inference=shift_and_stitch",), "the logits of this network are as large as the image; choose a"),
     ("predict", ("feature_maps=true",), "feature_maps=true: model.onnx is an exported file, which has none; give the"),
     ("export", (), "model.onnx is an exported file; give the checkpoint that it was made from"),
@@ -123,8 +123,7 @@ def test_onnxruntime_is_not_installed(exported, monkeypatch):
         segframe.load("model.onnx")
 
 
-def test_a_gpu_that_onnxruntime_cannot_use(exported, monkeypatch):
-    monkeypatch.setattr(onnx_network, "supports_cuda", lambda: False)
+def test_a_gpu_that_onnxruntime_cannot_use(exported):
     cuda = torch.device("cuda")
     assert open_network.open_network("model.onnx", cuda, required=False).network.device == CPU
     with pytest.raises(segframe.UserError, match="the installed onnxruntime does not run on this GPU; install"):

@@ -49,13 +49,9 @@ def halves():
     "words",
     [
         (),
-        ("loss.class_weights=[0.1,2,0.3,4,0.5,6,0.7,8]", "loss.label_smoothing=0.1"),
-        ("loss.class_weights=[0.1,2,0.3,4,0.5,6,0.7,8]", "loss.reduction=pixel_mean"),
         ("loss.reduction=sum",),
         ("loss=cross_entropy_coarse", "aux_head=fcn", "aux_head.dropout=0"),
         ("loss=sum", "loss.weights.lovasz=0"),
-        ("loss=focal", "loss.class_weights=[0.1,2,0.3,4,0.5,6,0.7,8]"),
-        ("loss=lovasz",),
     ],
     ids=str,
 )

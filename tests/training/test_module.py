@@ -122,6 +122,6 @@ def test_a_validation_counts_what_evaluate_counts_with_any_inference(words):
             full = build_inference(config.inference, config)(segmenter, batch["image"]).full()
             for logits, mask in zip(full, batch["mask"], strict=True):
                 loss += F.cross_entropy(logits[None], mask[None].long(), ignore_index=255).item()
-    counts = evaluate(segmenter, val_set, build_inference(config.inference, config), None, 0, torch.device("cpu"))
+    counts = evaluate(segmenter, val_set, build_inference(config.inference, config), None, 0)
     assert (module.confusion.matrix.numpy() == counts.matrix).all()
     assert sum(module.val_losses).item() == pytest.approx(loss, rel=1e-4)

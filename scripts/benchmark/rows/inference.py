@@ -58,7 +58,7 @@ def evaluation(windows: bool) -> Callable[[Setup], Measured]:
         kind = "sliding_window" if windows else "whole"
         chosen = composed("checkpoint=none", "data=shapes", f"inference={kind}", *words, name="evaluate")
         inference = instantiate(chosen.inference, "inference")
-        ours = (segmenter, dataset, inference, None, 0, setup.device)
+        ours = (segmenter, dataset, inference, None, 0)
 
         def counted() -> ConfusionMatrix:
             matrix = ConfusionMatrix(NUM_CLASSES)

@@ -34,6 +34,7 @@ from segframe.data.build import RunLength, build_datasets
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.heads.fcn import FCN
 from segframe.models.losses.base import Loss
+from segframe.models.ops.atrous_conv import AtrousConv2d
 from segframe.models.segmenter import Normalize, Segmenter
 from segframe.training.finish_config import finish_config, has_fast_bfloat16
 from segframe.training.module import SegmentationModule, seed_generators
@@ -45,10 +46,6 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 def pruned(setup: Setup) -> Measured:
     """DeepLabV3-R50's forward, loss and backward with and without kernel taps that only see padding."""
-    try:
-        from segframe.models.ops.atrous_conv import AtrousConv2d
-    except ImportError:
-        raise NotMeasurable("this version prunes no convolutions") from None
     config, segmenter = network(setup, 21, "backbone=resnet50", "head=deeplabv3", "head.dropout=0")
     twin = copy.deepcopy(segmenter)
     for layer in twin.modules():

@@ -1,4 +1,4 @@
-"""What a plan is decided by: measured facts of a data set, a machine and a network."""
+"""Inputs of a plan's rules: measured facts of a data set, a machine and a network."""
 
 from collections.abc import Sequence
 from math import log2
@@ -84,9 +84,9 @@ class MachineFacts(NamedTuple):
     loader_processes: int
     """Maximum number of loader processes, the default of data.num_workers."""
     free_bytes: int | None
-    """Free memory of the host, in bytes; None if the system does not say."""
+    """Free memory of the host, in bytes; None where the system does not report it."""
     device_bytes: int | None
-    """Free memory of the device that trains, in bytes; None if the system does not say."""
+    """Free memory of the device that trains, in bytes; None where the system does not report it."""
     disk_bytes: int
     """Free space on the disk that holds the data set, in bytes."""
     load: float
@@ -105,7 +105,7 @@ class StepFacts(NamedTuple):
     seconds: float
     """Time of forward pass, backward pass and optimizer step, without data loading: the fastest measured step."""
     peak_bytes: int | None
-    """Peak memory of a step beyond the memory in use before it, in bytes; None if the system does not say."""
+    """Peak memory of a step beyond the memory in use before it, in bytes; None where the system does not report it."""
     sample_seconds: float
     """Seconds for reading and augmenting one training image in one process."""
     read_seconds: float

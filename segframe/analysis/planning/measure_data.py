@@ -111,7 +111,7 @@ def measure_data(train: SegmentationDataset, val: SegmentationDataset, data: Dat
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         decoded_bytes=round((1 + train.pixels.pixel_bytes) * (areas[0] * len(train) + areas[1] * len(val))),
-        has_files=has_files(train),
+        has_files=train.reads_files,
         weights=data.weights,
     )
 
@@ -143,14 +143,9 @@ def spread(number: int, most: int) -> list[int]:
     return [k * number // count for k in range(count)]
 
 
-def has_files(dataset: SegmentationDataset) -> bool:
-    """Whether images are files, not generated."""
-    return bool(dataset.samples[0].image.name)
-
-
 def read_size(dataset: SegmentationDataset, index: int) -> Size:
     """Return height and width of an image; of a file only the header is read."""
-    if not has_files(dataset):
+    if not dataset.reads_files:
         height, width = dataset.read(index)[1].shape
         return height, width
     return read_header(dataset.samples[index].image).upright_size

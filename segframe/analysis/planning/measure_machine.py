@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
-from segframe.analysis.planning.facts import MachineFacts, Size, StepFacts, ValidationFacts
+from segframe.analysis.planning.facts import MachineFacts, StepFacts, ValidationFacts
 from segframe.analysis.planning.measure_data import read_size, spread
 from segframe.config.instantiate import instantiate
 from segframe.config.machine import num_cores
@@ -112,7 +112,7 @@ class Trial:
         seconds = timed(lambda: self.step(images, masks), self.device)
         peak = peak_bytes(self.device)
         return StepFacts(
-            size=size_of(masks),
+            size=(masks.shape[1], masks.shape[2]),
             batch=len(masks),
             precision=self.config.trainer.precision,
             seconds=seconds,
@@ -160,11 +160,6 @@ def timed(call: Callable[[], None], device: torch.device) -> float:
     return min(seconds[1:] or seconds)
 
 
-def size_of(masks: Tensor) -> Size:
-    """Return the size of the images of masks (N, H, W)."""
-    return masks.shape[1], masks.shape[2]
-
-
 def reset_peak(device: torch.device) -> int | None:
     """Reset the peak memory counter; returns the bytes in use now, None if the system has no such counter."""
     if device.type == "cuda":
@@ -173,7 +168,7 @@ def reset_peak(device: torch.device) -> int | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc's, which keeps what networks before have freed
+    if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory, which would count
         libc.malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets VmHWM to VmRSS

@@ -48,7 +48,7 @@ class Planner:
         return Trial(self.draft.with_settings({"data.cache": None, **(settings or {})}), self.train)
 
     def decide_network(self) -> None:
-        """Decide what a network is made of, and how it is trained apart from sizes and length."""
+        """Decide backbone, weights, normalization, head, loss, optimizer and scheduler."""
         draft, data = self.draft, self.data
         draft.add(network_rules.choose_backbone(data, self.machine, has_imagenet_weights))
         backbone = draft.config.backbone

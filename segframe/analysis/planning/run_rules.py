@@ -148,7 +148,7 @@ def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Deci
 
 
 def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
-    """Return what the windows of crops are placed by. `images`: of an optimizer step."""
+    """Return rare_class_probability and max_class_share of the crops. `images`: of an optimizer step."""
     share = min(1.0, *(side / image for side, image in zip(crop, data.size, strict=True)))
     rare = min(data.present, key=lambda each: each.seen(share), default=None)
     seen = rare.seen(share) * images if rare is not None else 0
@@ -169,7 +169,7 @@ def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
 
 
 def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, length: Length) -> list[str]:
-    """Return what settings cannot change."""
+    """Return warnings that no setting resolves: load, unread images, absent classes, narrow objects."""
     notes = []
     if machine.load > BUSY:
         notes.append(

@@ -1,7 +1,7 @@
 """COCO JSON files as masks: of COCO itself, Roboflow, CVAT, Label Studio, FiftyOne and others."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from segframe.data.annotations.problems import (
     UNUSED_ANNOTATION,
 )
 from segframe.data.annotations.regions import Region, check_size, paint, reaches_outside
-from segframe.data.annotations.source import Annotations, is_background
+from segframe.data.annotations.source import Annotations
 from segframe.data.file_listing import SAME_NAME, Files, Sample, file_stamp, report_problem, to_nfc
 from segframe.data.image_io import read_header
 from segframe.errors import UserError
@@ -33,10 +33,7 @@ class Coco(Annotations):
     The file is read once, so a run keeps the annotations that it started with.
     """
 
-    @property
-    def exists(self) -> Callable[[str], bool]:
-        """Whether a path is a file."""
-        return os.path.isfile
+    exists = staticmethod(os.path.isfile)
 
     @cached_property
     def file(self) -> CocoFile:
@@ -110,7 +107,7 @@ class Coco(Annotations):
                 if report_problem(NO_CATEGORY, [where]):
                     continue
                 raise UserError(f"{where}: {NO_CATEGORY}; add it to the categories, or take the annotation out")
-            if self.value(self.categories[category]) is None and not is_background(self.categories[category]):
+            if self.value(self.categories[category]) is None:
                 report_problem(NO_CLASS_OF, [f"{where}: {self.categories[category]}"])
             yield from self._region(int(self._values[category]), parts, size, where)
 

@@ -42,7 +42,6 @@ class CocoFile:
 
     def __init__(self, path: Path) -> None:
         """UserError if the file cannot be read."""
-        self.path = path
         content = _load(path)
         try:
             categories = [(found["id"], str(found["name"])) for found in content["categories"]]

@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from segframe.data.file_listing import IMAGE_SUFFIXES, SAME_NAME, report_problem, to_nfc
-from segframe.data.layouts import is_mask_name
+from segframe.data.layouts import MASK_WORD
 from segframe.errors import UserError
 
 
 class ImageFiles:
-    """The image files of a folder and those in it, by name.
+    """The image files of a folder and its sub-folders, by name.
 
     A name may have leading folders that another machine had, the backslashes of Windows, or another file type.
     """
@@ -59,5 +59,5 @@ class ImageFiles:
             common += 1
         is_beside = (self.top / path).parent == near
         of_split = any(re.search(rf"(?<![a-z]){re.escape(self.split)}(?![a-z])", part.lower()) for part in parts[:-1])
-        is_image = not any(is_mask_name(part) for part in parts[:-1])
+        is_image = not any(map(MASK_WORD.search, parts[:-1]))
         return is_same, common, is_beside, of_split, is_image

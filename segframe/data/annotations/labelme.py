@@ -4,8 +4,9 @@ import base64
 import binascii
 import io
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,9 @@ from segframe.data.annotations.problems import (
     UNKNOWN_SHAPE,
 )
 from segframe.data.annotations.regions import MAX_COORDINATE, Region, check_size, paint, reaches_outside
-from segframe.data.annotations.source import Annotations, is_background
+from segframe.data.annotations.source import Annotations
 from segframe.data.class_files import read_class_file
-from segframe.data.file_listing import IMAGE_SUFFIXES, Files, Sample, check_file, file_stamp, list_files, report_problem
+from segframe.data.file_listing import IMAGE_SUFFIXES, Files, Sample, check_file, list_files, report_problem
 from segframe.data.image_io import read_header
 from segframe.data.layouts import SPLIT, log_once, split_paths
 from segframe.errors import UserError
@@ -44,10 +45,7 @@ class Labelme(Annotations):
     Polygons, rectangles, circles, lines and points are filled as labelme fills them; masks are taken as they are.
     """
 
-    @property
-    def exists(self) -> Callable[[str], bool]:
-        """Whether a path is a folder."""
-        return os.path.isdir
+    exists = staticmethod(os.path.isdir)
 
     @property
     def pattern(self) -> str:
@@ -123,7 +121,7 @@ class Labelme(Annotations):
         for shape in shapes:
             label = _label(shape)
             value = self.value(label)
-            if value is None and not is_background(label):
+            if value is None:
                 report_problem(NO_CLASS_OF, [f"{path}: {label}"])
             try:
                 region = _fill(shape, size, self.unlabelled if value is None else value, path)
@@ -133,10 +131,6 @@ class Labelme(Annotations):
                 report_problem(DEGENERATE, [path])
             else:
                 yield region
-
-    def stamp(self, sample: Sample) -> tuple[int, int]:
-        """Return size and time of modification of the JSON file."""
-        return file_stamp(sample.mask)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -171,7 +165,7 @@ def _fill(shape: dict[str, Any], size: tuple[int, int], value: int, path: Path) 
     points = points.clip(-MAX_COORDINATE, MAX_COORDINATE)
     reach: float = LINE_WIDTH if kind in ("line", "linestrip", "point") else 1
     if kind == "circle":
-        reach += _distance(points[0], points[-1])
+        reach += math.dist(points[0], points[-1])
     corners = points[:1] if kind == "circle" else points
     if reaches_outside(corners, size):
         report_problem(OUTSIDE, [path])
@@ -198,7 +192,7 @@ def _draw(draw: ImageDraw.ImageDraw, kind: str, points: list[tuple[float, float]
         report_problem(DRAWN, [path])
         draw.ellipse(_around(points[0], POINT_RADIUS), outline=1, fill=1)
     elif kind == "circle" and len(points) == 2:
-        draw.ellipse(_around(points[0], _distance(*points)), outline=1, fill=1)
+        draw.ellipse(_around(points[0], math.dist(*points)), outline=1, fill=1)
     elif kind == "rectangle" and len(points) in (2, 4):
         xs, ys = zip(*points, strict=True)
         draw.rectangle((min(xs), min(ys), max(xs), max(ys)), outline=1, fill=1)
@@ -212,10 +206,6 @@ def _draw(draw: ImageDraw.ImageDraw, kind: str, points: list[tuple[float, float]
     else:
         return False
     return True
-
-
-def _distance(first: Sequence[float], second: Sequence[float]) -> float:
-    return float(np.hypot(second[0] - first[0], second[1] - first[1]))
 
 
 def _around(centre: tuple[float, float], radius: float) -> tuple[float, float, float, float]:

@@ -31,6 +31,9 @@ class Annotations(MaskSource):
 
     has_raw_values = False
 
+    exists: Callable[[str], bool]
+    """Whether a path is such a file or folder."""
+
     def __init__(self, root: Path, split: str, path: str, images: str | None, by_split: bool) -> None:
         """`path`, `images`: below root, maybe with {split}; `by_split`: each split has annotations of its own."""
         self.root, self.split, self.path, self.by_split = root, split, path, by_split
@@ -41,11 +44,6 @@ class Annotations(MaskSource):
     @abstractmethod
     def categories(self) -> list[str]:
         """The names of the categories, in the order of the classes."""
-
-    @property
-    @abstractmethod
-    def exists(self) -> Callable[[str], bool]:
-        """Whether a path is such a file or folder."""
 
     @property
     def pattern(self) -> str:
@@ -120,7 +118,7 @@ class Annotations(MaskSource):
             raise UserError(f"no class is a category of {self.place}: it has {', '.join(known[:20])}")
 
     def value(self, name: str) -> int | None:
-        """Return the class of a category, void = 255; None if it is none and nothing is said of others."""
+        """Return the class of a category, void = 255; None if it is no class and label_map has no `other`."""
         if name in self.values:
             return self.values[name]
         return self.unlabelled if is_background(name) else self.other

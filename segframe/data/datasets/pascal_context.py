@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from segframe.data.base import SegmentationDataset
+from segframe.data.datasets.ade20k import ADE20K
 from segframe.data.datasets.voc import find_year
 from segframe.data.file_listing import Sample, list_files, pair
-from segframe.data.label_map import IGNORE, LabelTable, parse_palette
+from segframe.data.label_map import IGNORE, LabelTable
 from segframe.data.split_lists import read_list
 from segframe.data.transforms import Transform
 from segframe.errors import UserError
@@ -17,12 +18,6 @@ _NAMES = (
     "ceiling, chair, cloth, computer, cow, cup, curtain, dog, door, fence, floor, flower, food, grass, ground, horse, "
     "keyboard, light, motorbike, mountain, mouse, person, plate, platform, pottedplant, road, rock, sheep, shelves, "
     "sidewalk, sign, sky, snow, sofa, table, track, train, tree, truck, tvmonitor, wall, water, window, wood"
-)
-_COLOURS = (
-    "b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33 ff0652 8fff8c "
-    "ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c 7009ff 08ffd6 07ffe0 ffb806 "
-    "0aff47 ff290a 07ffff e0ff08 6608ff ff3d06 ffc207 ff7a08 00ff14 ff0829 ff0599 0633ff eb0cff a09614 00a3ff 8c8c8c "
-    "fa0a0f 14ff00 1fff00 ff1f00 ffe000 99ff00 0000ff ff4700 00ebff 00adff 1f00ff"
 )
 
 
@@ -36,7 +31,7 @@ class PascalContext(SegmentationDataset):
     """
 
     classes = tuple(_NAMES.split(", "))
-    palette = parse_palette(_COLOURS)
+    palette = ADE20K.palette[1:60]  # as in mmsegmentation
     palette_is_declared = False
     splits = ("train", "val")
     published = {"train": 4998, "val": 5105}  # noqa: RUF012
@@ -57,7 +52,7 @@ class PascalContext(SegmentationDataset):
     ) -> None:
         if background:
             self.classes = ("background", *self.classes)
-            self.palette = ((120, 120, 120), *self.palette)
+            self.palette = ADE20K.palette[:60]
         self.label_map = _label_map(background)
         super().__init__(root, split, transform, seed)
 

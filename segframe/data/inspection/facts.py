@@ -67,12 +67,13 @@ class Facts(NamedTuple):
 def examine(dataset: SegmentationDataset, index: int) -> Facts:
     """Return the properties of a sample's files; errors are returned as messages."""
     sample = dataset.samples[index]
-    name, image_path, _ = sample
-    if image_path == Path():  # generated
+    image_path = sample.image
+    if not dataset.reads_files:
         image, mask = dataset.read(index)
-        header = Header("", "RGB", image.shape[0], image.shape[1], 1)
-        found = _examine_image(image, dataset.pixels, image.data, header)
-        return Facts(name, name, found, _examine_mask(mask, header))
+        height, width, bands = image.shape
+        header = Header("", f"{bands} bands of {image.dtype}", height, width, 1)
+        found = _examine_image(image, dataset.pixels, np.ascontiguousarray(image).data, header)
+        return Facts(sample.name, sample.name, found, _examine_mask(mask, header))
     facts = _or_message(lambda: _read_and_examine(dataset, image_path))
     with collect_problems() as problems:
         mask_facts = _or_message(lambda: _read_and_examine_mask(dataset, sample))

@@ -16,7 +16,7 @@ from segframe.data.label_map import IGNORE, NO_CLASS, LabelTable, format_value
 
 MAX_VOID_SHARE = 0.5
 _VOID_NAME = re.compile(r"\W*(void|ignored?|un-?labell?ed|un-?annotated|don'?t.?care|undefined)\W*", re.IGNORECASE)
-"""Of classes that mostly are none."""
+"""Names of classes that usually mean void."""
 
 
 def check_masks(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def _check_contents(split: Split) -> Iterator[Finding]:
 
 
 def _check_void_classes(splits: Sequence[Split]) -> Iterator[Finding]:
-    # Classes that are called as what is not to be trained, and are trained.
+    # Classes named like void that occur in the masks.
     labels = splits[0].dataset.labels
     masks = [mask for split in splits for _, mask in split.masks]
     for k, name in enumerate(labels.classes if labels.are_settings else []):

@@ -28,8 +28,9 @@ class Feature(NamedTuple):
 class Backbone(nn.Module, ABC):
     """Abstract backbone: images (N, C, H, W) to feature maps {"c1": ..., ..., "c5": ...}, finest first.
 
-    Names are stages, numbers are strides: stage k has stride 2**k until `output_stride` is reached; later stages
-    dilate instead, exactly, so that their maps at every s-th cell equal those of the undilated network.
+    Names are stages, numbers are strides: usually stage k has stride 2**k (U-Net: 2**(k-1)) until `output_stride` is
+    reached; later stages dilate instead. Unless a backbone says otherwise, they do so exactly: their maps at every s-th
+    cell equal those of the undilated network.
     `lr_multiplier` scales the optimizer's learning rate for the parameters of this part.
     """
 

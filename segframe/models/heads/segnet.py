@@ -1,6 +1,7 @@
 """Decoder of SegNet (Badrinarayanan et al., 2017)."""
 
 from torch import Tensor, nn
+from torch.overrides import wrap_torch_function
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Feature
@@ -59,6 +60,7 @@ class SegNet(Head):
         return Logits(x, size, aligned_stride=None)
 
 
+@wrap_torch_function(lambda x, indices, size: (x, indices))  # analysis.gradient_support has a rule for it
 def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     """Write maxima (N, C, h, w) to where a 2x2 pooling of stride 2 found them in a map of `size`; 0 elsewhere."""
     # Not max_unpool2d: on CUDA it has no deterministic form, its gradient is not channels-last, and TorchScript's

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """nn.SyncBatchNorm for CPUs, which torch's refuses."""
+    """Like nn.SyncBatchNorm, which refuses tensors on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, h, w) by mean and variance over the images of all devices."""

@@ -169,7 +169,7 @@ def read_weights(path: str | Path) -> Weights:
     path = checkpoint.find_checkpoint(path)
     content = checkpoint.load_file(path)
     if checkpoint.KEY in content:
-        metadata, state = checkpoint.load_run(path)
+        metadata, state = checkpoint.parse_run(content, path)
         state = {name: tensor for name, tensor in state.items() if not name.startswith("normalize.")}
         normalize = {"bgr": False, **metadata.config["normalize"]}
         parts = {part: metadata.config.get(part) for part in ("head", "aux_head")}

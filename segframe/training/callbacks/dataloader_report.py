@@ -46,7 +46,7 @@ def advice(loader: Any) -> str:
     """The setting whose change helps most."""
     dataset, workers, cores = loader.dataset, loader.num_workers, max(1, num_cores() // distributed.local_world())
     has_more_cores = workers < cores - 1 or not workers
-    if dataset.cache is None and dataset.samples[0].image.name:
+    if dataset.cache is None and dataset.reads_files:
         share = reading_share(dataset)
         # A cache leaves 1 - share of the time, more workers workers / cores.
         if not has_more_cores or (1 - share) * cores < workers:

@@ -31,7 +31,7 @@ class PreemptionCheckpoint(Callback):
         self._step = 0  # of the last checkpoint
         self._moment = monotonic()
         self._asked: int | None = None
-        self._images_left = 0  # of a validation, in which every device still takes part
+        self._images_left = 0  # validation images after which a rank may have none left
 
     def on_sanity_check_start(self, trainer: Trainer, module: Any) -> None:
         """Replace Lightning's signal handlers, which would end the run at once."""
@@ -45,7 +45,7 @@ class PreemptionCheckpoint(Callback):
         self._step, self._moment = trainer.global_step, monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """As at an epoch's end, which an epoch's last step waits for; not while gradients accumulate."""
+        """Call `on_train_epoch_end` after each optimizer step but an epoch's last, after which Lightning does."""
         if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.on_train_epoch_end(trainer, module)
 
@@ -84,7 +84,7 @@ class PreemptionCheckpoint(Callback):
         self._asked = number
 
     def _agree(self, due: bool) -> bool:
-        """Let all devices write or end at the same step, or image: which of them was asked, and rank 0's clock."""
+        """Share a received signal with all ranks; returns whether rank 0 is due to write a checkpoint."""
         asked, write = distributed.largest(self._asked or 0, int(due and distributed.rank() == 0))
         self._asked = asked or None
         return bool(write)

@@ -36,7 +36,7 @@ class ProgressBar(lightning.ProgressBar):
         self._progress: Progress | None = None
         self._run = self._validation = TaskID(0)
         self._validated = 0  # images
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     def disable(self) -> None:
         self._enabled = False
@@ -64,13 +64,13 @@ class ProgressBar(lightning.ProgressBar):
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True)),  # cut off where too long
+            TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True)),  # cut off where too long
             console=self._console,
             refresh_per_second=2,
             expand=True,
         )
         self._progress.start()
-        self._run = self._progress.add_task("", total=module.length.total_steps, figures="")
+        self._run = self._progress.add_task("", total=module.length.total_steps, metrics="")
         self._refresh(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -81,13 +81,15 @@ class ProgressBar(lightning.ProgressBar):
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
         if self._progress:
             self._refresh(trainer, module)
-            self._validation = self._progress.add_task("validation", total=trainer.num_val_batches[0], figures="")
+            self._validation = self._progress.add_task(
+                "validation", total=trainer.num_val_batches[0], metrics=""
+            )  # images: the length of ImageBatches
         self._validated = 0
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._validated += len(batch["name"])
+        self._validated += len(batch["name"])  # num_val_batches counts images too: the length of ImageBatches
         if self._progress:
             self._progress.update(self._validation, completed=self._validated)
         elif not trainer.sanity_checking:
@@ -97,7 +99,7 @@ class ProgressBar(lightning.ProgressBar):
         """Remove the second bar and print the step's line."""
         if trainer.sanity_checking or not self._enabled:
             return
-        self._figures = module.metrics
+        self._metrics = module.metrics
         self.best = max(self.best, module.metrics["val/miou"])
         if self._progress:
             self._progress.remove_task(self._validation)
@@ -120,11 +122,11 @@ class ProgressBar(lightning.ProgressBar):
         if self._progress:
             per_epoch = module.length.steps_per_epoch
             epochs = f"{trainer.global_step / per_epoch:.1f}/{module.length.total_steps / per_epoch:.4g}"
-            metrics = _last_curves(trainer) | self._figures
+            metrics = _last_curves(trainer) | self._metrics
             short = {"train/loss": "loss {:.3f}", "val/loss": "val {:.3f}", "val/miou": "miou {:.4f}"}  # in 80 columns
             shown = [text.format(metrics[name]) for name, text in short.items() if name in metrics]
             self._progress.update(
-                self._run, completed=trainer.global_step, description=f"epoch {epochs}", figures=" ".join(shown)
+                self._run, completed=trainer.global_step, description=f"epoch {epochs}", metrics=" ".join(shown)
             )
 
     def _print_if_due(self, trainer: Trainer, module: Any, *more: str) -> None:

@@ -1,16 +1,12 @@
 """A run as the trial of a search: it reports its validations, and ends early where they are bad."""
 
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
 from segframe.config.instantiate import instantiate
-from segframe.training.study import NAME, TrialAddress, open_journal, touch, trial_address
-
-SECONDS = 10
-"""Between two signs of life."""
+from segframe.training.study import LEASE, NAME, Heartbeat, TrialAddress, open_journal, trial_address
 
 
 class TrialReport(Callback):
@@ -25,15 +21,12 @@ class TrialReport(Callback):
         self.study = load_study(study_name=NAME, storage=self.storage, pruner=self.pruner)
         study_id = self.storage.get_study_id_from_name(NAME)
         self.id = self.storage.get_trial_id_from_study_id_trial_number(study_id, address.number)
-        self.lease = folder / str(address.number) / ".lease"
+        self.heartbeat = Heartbeat(folder / str(address.number) / LEASE)
         self.pruned: int | None = None
         """The validation after which the run is stopped."""
-        self._touched = monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        if monotonic() - self._touched > SECONDS:
-            touch(self.lease)
-            self._touched = monotonic()
+        self.heartbeat.beat()
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self.on_train_batch_end(trainer)

@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 
 
 class ResumableLogger(Logger):
-    """A logger that a resumed run continues."""
+    """A logger whose later steps a resumed run discards."""
 
     def resume(self, step: int) -> None:
         """Discard what was logged after this step."""

@@ -10,18 +10,17 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from segframe.config.changed_settings import flatten
 from segframe.errors import UserError
-from segframe.training.loggers.base import ResumableLogger
 from segframe.training.loggers.sent_steps import SentSteps, first_line, require
 
 log = logging.getLogger(__name__)
 
 
-class MLflow(ResumableLogger):
+class MLflow(Logger):
     """A run of MLflow; mlflow.json is in `save_dir`.
 
     `tracking_uri`: null is the environment variable MLFLOW_TRACKING_URI, or mlflow.db in `save_dir`, with pictures in
@@ -79,9 +78,6 @@ class MLflow(ResumableLogger):
         number = found.experiment_id if found else client.create_experiment(self.experiment_name, location)
         self.sent.add(client.create_run(number, run_name=self.folder.name, tags=self.tags).info.run_id)
         return client
-
-    def resume(self, step: int) -> None:
-        """Do nothing: see SentSteps."""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from segframe.errors import UserError
-from segframe.training.loggers.base import ResumableLogger
 from segframe.training.loggers.sent_steps import SentSteps, first_line, require
 
 
-class WandB(ResumableLogger):
+class WandB(Logger):
     """A run of Weights & Biases; its files and wandb.json are in `save_dir`.
 
     `project`: null is the environment variable WANDB_PROJECT, or segframe. `offline`: as WANDB_MODE=offline, until
@@ -72,9 +71,6 @@ class WandB(ResumableLogger):
             self._run.define_metric("step", hidden=True)
             self._run.define_metric("*", step_metric="step")
         return self._run
-
-    def resume(self, step: int) -> None:
-        """Do nothing: see SentSteps."""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

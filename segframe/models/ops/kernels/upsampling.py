@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,assignment"
-"""What the kernels share: the positions of pixels between cells, and the interpolation of logits in registers."""
+"""Shared code of the kernels: the positions of pixels between cells, and the interpolation of logits in registers."""
 
 import functools
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ def strip_tiles(values: Tensor, size: tuple[int, int]) -> int:
 
 
 def _threads(values: Tensor, size: tuple[int, int]) -> int:
-    # What reads full logits waits for memory: as many warps as fit shall wait at once, in at most 32 programs.
+    # Full-size logits are bound by memory: four warps per program, since a multiprocessor runs at most 32 programs.
     return 128 if values.shape[-2:] == size else 32
 
 
@@ -169,7 +169,7 @@ def read_group(
 ):
     """Return `above_and_below` times `unit` of the classes start ... start + GROUP - 1: a tuple, those above first.
 
-    All loads of a group come before what waits for them.
+    All loads of a group are issued before their first use.
     """
     above, below = (), ()
     for member in tl.static_range(GROUP):

@@ -1,0 +1,72 @@
+"""A dataset whose images are in files that only its own `read` knows."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import RUN
+
+from segframe.errors import UserError
+
+MODULE = '''
+import numpy as np
+
+from segframe.data import SegmentationDataset
+from segframe.data.file_listing import Sample
+
+
+class Arrays(SegmentationDataset):
+    classes, palette, splits, source = ("low", "high"), ((0, 0, 0), (255, 0, 0)), ("train", "val"), "put arrays there"
+
+    def find(self):
+        return [Sample(path.stem, path, path) for path in sorted((self.root / self.split).glob("*.npy"))]
+
+    def read(self, index):
+        image = np.load(self.samples[index].image)
+        return image, (image[..., 0] > 127).astype(np.uint8)
+'''
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "arrays.py").write_text(MODULE)
+    for split, count in (("train", 8), ("val", 2)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for k in range(count):
+            image = np.random.default_rng(k + 10 * count).integers(0, 256, (32, 32, 3), np.uint8)
+            np.save(tmp_path / "data" / split / f"{k}.npy", image)
+    data = tmp_path / "configs" / "data"
+    data.mkdir(parents=True)
+    data.joinpath("arrays.yaml").write_text(
+        "defaults: [_base, _self_]\ndataset: {_target_: arrays.Arrays, _partial_: true}\nroot: data\n"
+        "train_split: train\nval_split: val\ncrop_size: 32\n"
+    )
+    return ("data=arrays", "data.num_workers=0")
+
+
+def test_it_trains_and_is_checked(run, words):
+    small = ("backbone=resnet18", "head=fcn", "data.weights=null", "data.batch_size=4", "trainer.accelerator=cpu", "output_dir=run")
+    result = run("train.py", *words, *small, *RUN)
+    assert result.code == 0, result.out
+    result = run("scripts/check_data.py", *words)
+    assert result.code == 0, result.out
+    assert re.search(r"train.*\b8\b", result.out)
+    assert "cannot be read" not in result.out
+
+
+def test_it_has_no_cache(run, words):
+    assert "Arrays reads no files itself: set data.cache=null" in run("train.py", *words, "data.cache=ram").error
+
+
+def test_its_sizes_are_read(words, tmp_path):
+    import arrays
+
+    from segframe.analysis.planning.measure_data import read_size
+    from segframe.data.inspection.facts import examine
+
+    dataset = arrays.Arrays(tmp_path / "data", "val")
+    assert read_size(dataset, 0) == (32, 32)
+    assert examine(dataset, 0).image.header.mode == "3 bands of uint8"
+    with pytest.raises(UserError, match="put arrays there"):
+        arrays.Arrays(tmp_path / "nowhere", "val")
