@@ -83,11 +83,9 @@ def network_shapes(config: DictConfig, num_classes: int) -> dict[str, torch.Size
 def count_classes(config: DictConfig, state: dict[str, Tensor]) -> int | None:
     """Return the number of classes with which a network has exactly these tensors, counters aside; None if none."""
     found = {name: tensor.shape for name, tensor in state.items()}
-    candidates = {shape[0] for name, shape in found.items() if name.startswith("head.") and name.endswith(".weight")}
     with torch.device("meta"):
-        segmenter = build_segmenter(config, 2)
-    scores = [name for name in found if name.startswith(segmenter.score_layers) and name.endswith(".weight")]
-    candidates &= {found[name][0] for name in scores}
+        scores = build_segmenter(config, 2).score_layers
+    candidates = {shape[0] for name, shape in found.items() if name.startswith(scores) and name.endswith(".weight")}
     for num_classes in sorted(candidates):
         shapes = network_shapes(config, num_classes)
         if found == {name: shape for name, shape in shapes.items() if not COUNTERS.fullmatch(name)}:

@@ -46,8 +46,8 @@ def words(tmp_path, monkeypatch):
 
 
 def test_it_trains_and_is_checked(run, words):
-    small = ("backbone=resnet18", "head=fcn", "data.weights=null", "data.batch_size=4", "trainer.accelerator=cpu", "output_dir=run")
-    result = run("train.py", *words, *small, *RUN)
+    small = ("backbone=resnet18", "head=fcn", "data.weights=null", "data.batch_size=4", "trainer.accelerator=cpu")
+    result = run("train.py", *words, *small, *RUN, "output_dir=run")
     assert result.code == 0, result.out
     result = run("scripts/check_data.py", *words)
     assert result.code == 0, result.out

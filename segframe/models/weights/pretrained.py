@@ -14,7 +14,7 @@ from torchvision.models import get_model_weights
 
 from segframe.errors import UserError
 from segframe.models.weights.checkpoint import load_state_dict
-from segframe.models.weights.packaged import PACKAGED, packaged_state
+from segframe.models.weights.packaged import PACKAGED, is_packaged, packaged_state
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,10 @@ def timm_state(variant: str, weights: str, imagenet: str | None) -> dict[str, Te
             f"backbone.weights={weights}: neither a file nor weights of timm's {variant}, "
             f"which are {', '.join(['imagenet', *known]) if known else 'none'} (null: from scratch)"
         )
-    if weights in IMAGENET and variant in PACKAGED:
+    if weights in IMAGENET and is_packaged(variant):
         with torch.device("meta"):
             names = list(timm.create_model(variant).state_dict())
-        if (state := packaged_state(variant, names)) is not None:
-            return state
+        return packaged_state(variant, names)
     try:
         source = timm.create_model(f"{variant}.{tag}", pretrained=True)
     except Exception as error:  # any of the hub's HTTP library
