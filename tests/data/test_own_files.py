@@ -8,7 +8,7 @@ from conftest import RUN
 
 from segframe.errors import UserError
 
-MODULE = '''
+MODULE = """
 import numpy as np
 
 from segframe.data import SegmentationDataset
@@ -24,7 +24,7 @@ class Arrays(SegmentationDataset):
     def read(self, index):
         image = np.load(self.samples[index].image)
         return image, (image[..., 0] > 127).astype(np.uint8)
-'''
+"""
 
 
 @pytest.fixture
