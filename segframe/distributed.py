@@ -18,14 +18,14 @@ from torch import Tensor
 T = TypeVar("T")
 
 JOINING = timedelta(minutes=10)
-"""How long a process waits for the others to start."""
+"""Time limit for all processes to start."""
 LONGEST_WAIT = timedelta(hours=2)
-"""How long the others wait while rank 0 prepares data; a process that has died they notice at once."""
+"""Time limit of the other ranks while rank 0 prepares data; they notice at once that a process has died."""
 PATIENCE = 2.0
 """Seconds in which a process that has failed tells the others so."""
 
 _stores: list[dist.Store] = []
-"""Where the processes of this job have met."""
+"""The store by which the processes of this job have connected, if they have."""
 
 
 def join() -> None:

@@ -18,7 +18,7 @@ TO_PREDICT = (
 )
 
 MOST_CHARACTERS = 600
-"""Of a message."""
+"""Maximum length of a message."""
 
 
 def shorten(message: str) -> str:

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, SIGUSR1, SIGUSR2, signal.SIGINT)
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: the same command with resume=auto continues the run."""
 SECONDS = 60
-"""How long a sweep waits for the last checkpoints of its jobs' processes."""
+"""Seconds that a sweep waits for the last checkpoints of its jobs' processes."""
 INTERRUPTED = 130
 """The shell's exit code of a program ended by Ctrl-C."""
 PARENT = "SEGFRAME_PARENT"

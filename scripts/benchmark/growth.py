@@ -1,4 +1,4 @@
-"""How cost grows with the crop, the number of classes and the number of workers: DeepLabV3+ on ResNet-18."""
+"""Cost by crop size, number of classes and number of workers: DeepLabV3+ on ResNet-18."""
 
 import os
 import statistics

@@ -79,7 +79,7 @@ class Measured:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why a variant was not measured."""
     differs: Mapping[str, str] = field(default_factory=dict)
-    """How a variant's result differs from the one it must equal."""
+    """Differences of variants' results from the one that they must equal."""
     note: str = ""
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Further metrics: images per second, share of peak FLOPs."""

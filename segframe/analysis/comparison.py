@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
     """The names of the images."""
     split: str
     folder: Path
-    """Where comparison.csv, .md, .tex and .html are."""
+    """The folder of comparison.csv, .md, .tex and .html."""
 
     def tables(self) -> list[TextTable]:
         """Return three tables: settings that differ, metrics over all classes, IoU per class."""

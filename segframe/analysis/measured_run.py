@@ -30,10 +30,10 @@ class MeasuredRun(NamedTuple):
     """The names of the images."""
     counts: ImageCounts
     settings: dict[str, Any]
-    """What the figures depend on beside the network: checkpoint, split, inference, distances."""
+    """The settings of the evaluation: checkpoint, split, inference, distances."""
     dataset: SegmentationDataset | None = None
     predictions: Sequence[bytes] = ()
-    """Of each image, packed by report_images.pack; none for results of evaluate."""
+    """The predicted classes of each image, packed by report_images.pack; none for results of evaluate."""
 
     @property
     def split(self) -> str:

@@ -20,7 +20,7 @@ PARTS = ("backbone", "head", "aux_head")
 
 
 ASSUMED_CLASSES = 21
-"""Of PASCAL VOC, used for most published counts."""
+"""PASCAL VOC's number of classes, used for most published counts."""
 
 
 class Parameters(NamedTuple):

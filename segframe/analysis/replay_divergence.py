@@ -47,7 +47,7 @@ class ImageResult(NamedTuple):
 
     name: str
     loss: float
-    """Of this image alone, after the forward pass of the whole batch."""
+    """The loss of this image alone, after the forward pass of the whole batch."""
     void: float
     """The share of void pixels."""
     layer: str

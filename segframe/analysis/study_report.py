@@ -22,7 +22,7 @@ FEWEST = 5
 
 
 def describe_trial(trial: FrozenTrial, monitor: str) -> str:
-    """How a trial has ended."""
+    """The state of a trial."""
     value = "" if trial.value is None else f"{monitor} {trial.value:.4f}"
     if trial.state is TrialState.FAIL:
         return f"failed: {trial.user_attrs.get('error', 'no reason is known')}"

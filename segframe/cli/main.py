@@ -43,14 +43,14 @@ from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, raised_in, shorten,
 
 
 class Program(NamedTuple):
-    """What `python train.py`, a script or `segframe <name>` runs."""
+    """A program: `python train.py`, a script, or `segframe <name>`."""
 
     function: str
     """Dotted name of a function of the config; imported only to run it, so that --help needs no torch."""
     config: str
     """The name of its root config, <config>.yaml."""
     memory_advice: str = TO_TRAIN
-    """How a user makes it need less memory."""
+    """Advice for out-of-memory errors."""
     config_dir: Path = schema.CONFIG_DIR
     prepare: Callable[[list[str]], list[str]] = list
     """Changes the command line before a config is composed."""
@@ -87,7 +87,7 @@ PROGRAMS = {
 }
 
 HYDRA_VALUE_ERRORS = ("Config group override", "Invalid defaults list", "The --", "Only one of --")
-"""How the ValueErrors begin by which Hydra refuses a command line."""
+"""Beginnings of the ValueErrors by which Hydra refuses a command line."""
 
 
 def main() -> None:

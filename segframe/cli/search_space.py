@@ -150,13 +150,13 @@ def setting_words(params: dict[str, Any]) -> list[str]:
 
 
 class TrialFacts(NamedTuple):
-    """What the config of all trials says that concerns the study."""
+    """The settings of the trials' config that the study depends on."""
 
     monitor: str
     mode: str
     """The better end of the monitored metric, `min` or `max`."""
     devices: int | str
-    """Of a trial, or `auto`."""
+    """trainer.devices of a trial."""
 
 
 def check_space(space: Space, config_dirs: list[str]) -> TrialFacts:

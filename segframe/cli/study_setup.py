@@ -1,4 +1,4 @@
-"""What a driver of a hyperparameter search needs before its first trial: checked settings, sampler, study."""
+"""Set-up of a hyperparameter search: checked settings, sampler, study."""
 
 import sys
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from segframe.training.study import NAME, locked, open_journal
 
 DEFAULT_TRIALS = 20
 LOCK = ".lock"
-"""In a study's folder: held by the driver that draws or takes over a trial."""
+"""The lock file in a study's folder, held by the driver that draws or takes over a trial."""
 
 
 def check_settings(config: DictConfig) -> None:

@@ -15,7 +15,7 @@ from segframe.training.study import Lease, TrialAddress, read_result
 
 COMMAND = [sys.executable, "-m", "segframe", "train"]
 LOG = "trial.log"
-"""In a trial's folder: all that its process prints."""
+"""The file in a trial's folder with all output of its process."""
 MAX_KILLS = 5
 """A trial fails when its process has been killed this often without a new checkpoint."""
 

@@ -15,7 +15,7 @@ from segframe.config import schema
 PLACES = ("output_dir", "resume", "trust")
 """Settings for file locations and trust; they do not change what is trained."""
 NOT_COMPARED = (*PLACES, "init_from", "callbacks.", "logger.", "data.root", "data.cache")
-"""How the settings begin in which runs need not be compared."""
+"""Beginnings of the settings that are left out of comparisons of runs."""
 
 
 def changed_settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:

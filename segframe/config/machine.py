@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""The CPU cores that this process may use."""
 
 import os
 import sys

@@ -30,7 +30,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    """How long and how training runs; training/trainer.py builds Lightning's Trainer from it."""
+    """Length, hardware and precision of a training; training/trainer.py builds Lightning's Trainer from it."""
 
     max_epochs: int = number(1)
     max_steps: int | None = number(1, default=None)

@@ -47,7 +47,7 @@ class PlanConfig(TrainConfig):
 
 @dataclass
 class CheckpointConfig:
-    """What programs share that build a network from a checkpoint."""
+    """Base of the programs that build a network from a checkpoint."""
 
     checkpoint: str = MISSING
     output_stride: int | None = None
@@ -56,7 +56,7 @@ class CheckpointConfig:
 
 @dataclass
 class InferenceConfig(CheckpointConfig):
-    """What programs share that run the network on images."""
+    """Base of the programs that run the network on images."""
 
     inference: Any = MISSING
     postprocess: Any = None
@@ -66,7 +66,7 @@ class InferenceConfig(CheckpointConfig):
 
 @dataclass
 class MetricsConfig(InferenceConfig):
-    """What programs share that measure the network on a split of a dataset."""
+    """Base of the programs that measure the network on a split of a dataset."""
 
     split: str | None = None
     data: DataConfig = field(default_factory=DataConfig)

@@ -206,7 +206,7 @@ def check_needs(config: DictConfig) -> None:
 
 
 def explain_need(key: str) -> str:
-    """What a recipe is and an example of a setting that it needs, from the comment at the top of its file."""
+    """A recipe's description and an example of a setting that it needs, from the comment at the top of its file."""
     option = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
     for file in (file for file in yaml_files() if (file.parent.name, file.stem) == ("experiment", option)):
         lines = file.read_text(encoding="utf-8").splitlines()

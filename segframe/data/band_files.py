@@ -10,7 +10,7 @@ import numpy as np
 from segframe.errors import UserError
 
 TIFF_BYTES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How TIFFs begin, whatever their suffix."""
+"""First bytes of TIFF files."""
 _OVERVIEW = 1 | 4
 """Bits of a TIFF page's subfile type: reduced copy of another page, mask of its valid pixels."""
 

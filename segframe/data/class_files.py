@@ -11,7 +11,7 @@ from segframe.data.split_lists import read_numbered_lines
 from segframe.errors import UserError
 
 FILE_NAMES = ("_classes.csv", "labelmap.txt", "class_dict.csv", "label_colors.txt")
-"""Of Roboflow, CVAT, Kaggle's data sets and CamVid."""
+"""Files with class names of Roboflow, CVAT, Kaggle's data sets and CamVid."""
 FORMATS = (
     "give a text file with one name per line, Roboflow's _classes.csv (Pixel Value, Class), CVAT's labelmap.txt "
     "(label:r,g,b:parts:actions), CamVid's label_colors.txt (r g b name), or a table with the header name,r,g,b or "
@@ -28,9 +28,9 @@ _IDS = "write ids 0, 1, 2, ... in order, or if they are mask values the header P
 _CVAT = re.compile(r"(?P<name>[^:#]*):(?P<colour>[^:]*):[^:]*:[^:]*")
 _CAMVID = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(.*\S)")
 _NO_NAME = re.compile(r"[,;:#\t{}\[\]<>]|^- ")
-"""What other lists hold: separators, comments, brackets of JSON and XML, the dash of a list in YAML."""
+"""Signs of other kinds of files: separators, comments, brackets of JSON and XML, the dash of a list in YAML."""
 _NUMBERED = (r"^\d+\s+\S", r"\S(\s+\d+){3}$")
-"""What all lines of a list of names with indices before, or colours behind, have."""
+"""Patterns of all lines of a list of names with an index before, or a colour behind."""
 _HEADERS = {"name", "names", "class", "classes", "class name", "class_name", "label", "labels"}
 
 _LABELME_VOID = "__ignore__"

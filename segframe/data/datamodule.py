@@ -115,7 +115,7 @@ class DataModule(pl.LightningDataModule):
         self.pin_memory = pin_memory
         self.val_limit = val_limit
         self.at_once: AtOnce = one_by_one
-        """How many validation images run at once."""
+        """The number of validation images that run at once, by their size."""
 
     def train_dataloader(self) -> StreamLoader:
         """Return the loader of the augmented batches from the trainer's step on; equal for any number of workers."""

@@ -1,4 +1,4 @@
-"""Where the masks of a Folder come from: image files here, annotations in segframe.data.annotations."""
+"""Sources of a Folder's masks: image files here, annotations in segframe.data.annotations."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

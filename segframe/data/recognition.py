@@ -41,7 +41,7 @@ _PREFIX = "data.dataset."
 
 
 class Recognized(NamedTuple):
-    """What a folder holds."""
+    """A recognised dataset."""
 
     what: str
     settings: list[str]

@@ -68,12 +68,12 @@ class Row(NamedTuple):
     """A line of a list in all ways to read it, the likeliest first."""
 
     number: int
-    """From 1."""
+    """The line's number in the file, from 1."""
     text: str
     pairs: list[tuple[str, str]]
-    """As paths of an image and a mask."""
+    """Readings of the line as the paths of an image and a mask."""
     names: list[str]
-    """As the name of an image."""
+    """Readings of the line as the name of an image."""
 
 
 def read_rows(path: Path, advice: str, is_name: Callable[[str], bool]) -> list[Row]:

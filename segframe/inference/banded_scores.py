@@ -11,9 +11,9 @@ from segframe.models.logits import Logits
 from segframe.models.ops.argmax import best
 
 ELEMENTS = 2**20
-"""Most scores per band of several rows: 4 MiB stay in a processor's caches."""
+"""Maximum scores per band of several rows: 4 MiB stay in a processor's caches."""
 ROWS = 16
-"""Most rows per band: each row costs a product with all the cells that its band reads."""
+"""Maximum rows per band: each row costs a product with all the cells that its band reads."""
 
 
 def band_rows(channels: int, width: int) -> int:

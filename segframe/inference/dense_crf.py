@@ -13,7 +13,7 @@ Filter = Callable[[np.ndarray], np.ndarray]
 """Maps values (N, C) of N pixels, row by row, to weighted sums over all pixels."""
 
 MIN_STD, MAX_STD = 0.01, 10_000
-"""In pixels and grey levels; within these limits the lattice's integers are exact."""
+"""Limits of standard deviations, in pixels and grey levels, within which the lattice's integers are exact."""
 MAX_WEIGHT = 1_000_000
 """Published weights are 3 to 10."""
 

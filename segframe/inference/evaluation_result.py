@@ -14,9 +14,9 @@ class EvaluationResult(NamedTuple):
     """The metrics of a checkpoint on a split of a dataset."""
 
     folder: Path
-    """Where metrics.json is."""
+    """The folder of metrics.json."""
     metrics: dict[str, float]
-    """As in metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
+    """The metrics of metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
     counts: SplitCounts
     """The confusion matrix (C, C) as `counts.matrix`, rows are the truth; as `counts.images` the counts of each image,
     in the order of `counts.names`, which images.npz holds."""
@@ -26,7 +26,7 @@ class EvaluationResult(NamedTuple):
     missing: str
     """A sentence about the classes that do not occur in the truth; empty if all do."""
     inference: str
-    """How the network ran, in words."""
+    """The inference in words."""
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:

@@ -39,7 +39,7 @@ class ImageCounts(NamedTuple):
     truth: Counts
     predicted: Counts
     band_correct: Counts
-    """In the truth's band and the prediction's band of the class."""
+    """Pixels in both the truth's and the prediction's band of the class."""
     band_truth: Counts
     """Pixels of the class in the mask, within the band along its contour there."""
     band_predicted: Counts

@@ -37,7 +37,7 @@ def write_key(folder: Path, classes: tuple[str, ...], palette: Palette) -> None:
 
 
 class OverlayStyle(NamedTuple):
-    """How overlays are drawn."""
+    """Settings of overlays."""
 
     names: tuple[str, ...]
     palette: Palette

@@ -15,7 +15,7 @@ from segframe.models.segmenter import Normalize, Segmenter
 from segframe.models.weights import checkpoint
 
 BUILD_ERRORS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError, InstantiationException)
-"""What constructors raise for settings that a damaged or foreign checkpoint may have."""
+"""Errors of constructors for settings that a damaged or foreign checkpoint may have."""
 
 
 class Restored(NamedTuple):

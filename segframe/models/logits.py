@@ -18,7 +18,7 @@ class Logits(NamedTuple):
     size: tuple[int, int]
     """The images' (H, W); equal to (h, w) where a head has cropped already (FCN)."""
     aligned_stride: int | None
-    """How to resize: None as with align_corners=False, a number for aligned corners; see `resize`."""
+    """Alignment of the resizing: None as with align_corners=False, a number for aligned corners; see `resize`."""
 
     def full(self) -> Tensor:
         """Return logits at the images' size (N, num_classes, H, W): float32, or float64 as the values are."""

@@ -71,7 +71,7 @@ class SegmentationModule(pl.LightningModule):
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a checkpoint holds to build the network again: config, classes and palette as plain containers."""
+        """The entry of checkpoints from which the network is built: config, classes and palette as plain containers."""
         return checkpoint.describe(self.config, self.classes, self.palette)
 
     def step_seed(self, batch_idx: int) -> int:

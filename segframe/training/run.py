@@ -27,7 +27,7 @@ from segframe.training.untrained_taps import warn_of_untrained_taps
 
 
 class TrainingResult(NamedTuple):
-    """What a run has reached."""
+    """The result of a run."""
 
     folder: Path
     """The run's folder, with its checkpoints: what `segframe.load` takes."""

@@ -21,21 +21,21 @@ if sys.platform != "win32":
     import fcntl
 
 NAME = "study"
-"""Of the one study in a journal."""
+"""The name of the one study in a journal."""
 PRUNED = 76
 """The exit code of a trial that its pruner has ended."""
 TRIAL = "SEGFRAME_TRIAL"
 """The environment variable that makes a run a trial."""
 LEASE = ".lease"
-"""In a trial's folder, see Lease."""
+"""The file in a trial's folder, see Lease."""
 HEARTBEAT_SECONDS = 10
 LEASE_SECONDS = 120
-"""After this time without a heartbeat a trial of another machine counts as abandoned."""
+"""Time without a heartbeat after which a trial of another machine counts as abandoned."""
 
 
 @dataclass(frozen=True)
 class TrialAddress:
-    """What a trial's process knows of its study."""
+    """A trial's place in its study, as its process gets it."""
 
     study: str
     number: int

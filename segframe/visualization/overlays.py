@@ -20,7 +20,7 @@ INK: Color = (32, 32, 32)
 PAPER: Color = (255, 255, 255)
 LEGEND_GAP = 8
 NUMBERED_CLASSES = 25
-"""Most classes for which the cells of a confusion matrix are large enough for numbers."""
+"""Maximum number of classes for which the cells of a confusion matrix hold numbers."""
 
 
 def save_png(path: Path, picture: np.ndarray | Image.Image) -> None:

@@ -7,7 +7,7 @@ class Decision(NamedTuple):
     """A setting, and why it has its value."""
 
     key: str
-    """As on the command line: a group (backbone) or a setting (head.rates)."""
+    """A config group (backbone) or a setting (head.rates), as on the command line."""
     value: Any
     reason: str
     given: bool = False

@@ -20,7 +20,7 @@ from segframe.data.loader import Loader, loader_settings
 GRID = 32
 """Images are divided into GRID x GRID cells; windows consist of whole cells."""
 MOST_PIXELS = 1_000_000
-"""Of masks with more pixels, only every n-th row and column is used to measure objects."""
+"""Maximum pixels of a mask in which objects are measured; of larger ones every n-th row and column is used."""
 MOST_READ = 4_000_000_000
 """Maximum number of pixels read in total, about a minute on two cores."""
 

@@ -18,7 +18,7 @@ MAX_BYTES = 1 << 33
 """Maximum size of a file; COCO's largest has 0.45 GB."""
 
 HUNDREDTHS, NUMBERS, RUNS, NOTHING = range(4)
-"""How a part is stored: a polygon as uint16 of 0.01 pixels or as float64, a run-length encoding, or none of these."""
+"""Storage of a part: a polygon as uint16 of 0.01 pixels or as float64, a run-length encoding, or none of these."""
 
 
 class _Image(NamedTuple):

@@ -15,7 +15,7 @@ MASKS = (
     *("stuffthingmaps/{}", "stuffthingmaps_trainval2017/{}", "annotations/{}"),
     *("annotations/stuffthingmaps_trainval2017/{}", "annotations/stuffthingmaps/{}", "{}"),
 )
-"""Where images and masks of train2017 and val2017 may be, below root or below a folder in it."""
+"""Folders of the images and masks of train2017 and val2017, below root or below a folder in it."""
 VALUES = tuple(value for value in range(182) if value not in (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90))
 """Mask values of the classes: COCO's ids minus 1; eleven ids have no pixels."""
 _NAMES = (

@@ -80,7 +80,7 @@ class Folder(SegmentationDataset):
 
     @property
     def source(self) -> str:  # type: ignore[override]
-        """What a user does if there are no images or masks."""
+        """Advice for messages about missing images or masks."""
         return self.masks.advice
 
     def _splits(self) -> tuple[str, ...]:

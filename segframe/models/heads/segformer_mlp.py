@@ -8,7 +8,7 @@ from segframe.models.heads.base import Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
 
 READS = ("c5", "c4", "c3", "c2")
-"""In the order of the release, in which the maps are concatenated."""
+"""The maps in the order in which the release concatenates them."""
 
 
 class SegFormerMLP(Head):

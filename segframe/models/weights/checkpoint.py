@@ -19,15 +19,15 @@ from segframe.config.trust import check_trust
 from segframe.errors import UserError
 
 KEY = "segframe"
-"""Of segframe's own entry in Lightning's checkpoint dictionary."""
+"""Key of segframe's own entry in Lightning's checkpoint dictionary."""
 NETWORK_PREFIX = "segmenter."
-"""Of the network's parameters in the LightningModule's state dict."""
+"""Prefix of the network's parameters in the LightningModule's state dict."""
 EXPORTED = {
     ".onnx": "an exported file; give the checkpoint that it was made from",
     ".pt2": "a file of torch.export, for other programs; give the checkpoint, or to evaluate, predict and report an "
     ".onnx file (format=onnx)",
 }
-"""What scripts/export.py writes, by suffix."""
+"""Formats of scripts/export.py by suffix."""
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
 """Keys under which Lightning, VainF, pytorch-fcn's trainer and torchvision's store the state dict."""
 # Other projects store scores as numpy numbers beside the weights; these names stand for data, not code.

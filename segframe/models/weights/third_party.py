@@ -44,7 +44,7 @@ class Format(NamedTuple):
     normalize: str
     """An option of configs/normalize."""
     expects: dict[str, Any]
-    """As in Weights."""
+    """The settings that the weights were trained with, by key."""
 
 
 VGG16_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)

@@ -1,4 +1,4 @@
-"""What happens around training: curves, pictures, progress, and the report at the end."""
+"""Callbacks: curves, pictures, progress, hyperparameters, and the report at the end."""
 
 from segframe.training.callbacks.dataloader_report import DataloaderReport
 from segframe.training.callbacks.final_report import FinalReport

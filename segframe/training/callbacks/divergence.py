@@ -40,7 +40,7 @@ class AsyncScalar:
 
 
 class Step(NamedTuple):
-    """What a loss was computed from, beside the weights; `seed` is that of dropout in the forward pass."""
+    """Inputs of a training step, beside the weights; `seed` is that of dropout in the forward pass."""
 
     number: int
     batch: dict[str, Any]

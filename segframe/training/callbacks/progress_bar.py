@@ -158,6 +158,6 @@ class ProgressBar(lightning.ProgressBar):
 
 
 def _last_curves(trainer: Trainer) -> dict[str, float]:
-    """What TrainingCurves logged last; empty without it."""
+    """The values that TrainingCurves logged last; empty without it."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback.last for callback in callbacks if isinstance(callback, TrainingCurves)), {})

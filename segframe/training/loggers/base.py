@@ -1,4 +1,4 @@
-"""What a run asks of loggers beyond Lightning's Logger: that they resume, and take pictures."""
+"""Interfaces of loggers beyond Lightning's Logger: to resume a run, and to show pictures."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable

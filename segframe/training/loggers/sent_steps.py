@@ -1,4 +1,4 @@
-"""What a run has sent to an experiment tracker, so that a resumed run sends none of it again."""
+"""Record of the steps that a run has sent to an experiment tracker, so that a resumed run sends none twice."""
 
 import json
 from collections.abc import Iterable

@@ -20,7 +20,7 @@ SIZES = ["classes", "h", "w", "height", "width", "image_stride", "class_stride",
 MOST_ROWS = 4
 """Pixels of a column that a thread holds at once."""
 OPTIONS = {"enable_fp_fusion": True}
-"""Of each launch: multiply and add in one instruction. Triton's default, which 3.10 changes."""
+"""Option of each launch: multiply and add in one instruction. Triton's default, which 3.10 changes."""
 
 
 class Positions(NamedTuple):
