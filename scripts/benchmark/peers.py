@@ -20,7 +20,7 @@ def need(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise NotMeasurable(f"{module} is not installed: pip install -e '.[benchmark]'") from None
+        raise NotMeasurable(f"{module} is not installed: pip install 'segframe[benchmark]'") from None
 
 
 def plain_cross_entropy(values: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -25,7 +25,7 @@ PACKAGES = (
 )
 
 
-NO_MATPLOTLIB = "no plot: pip install -e '.[benchmark]' brings matplotlib"
+NO_MATPLOTLIB = "no plot: pip install 'segframe[benchmark]' brings matplotlib"
 WIDTH = 150
 """Width of the table in characters."""
 

@@ -31,7 +31,7 @@ def check_launcher(words: Sequence[str], sweeps: bool) -> None:
             raise UserError(f"{word}: there is no such option{did_you_mean(name, known)}")
         package, extra = LAUNCHERS.get(name, LAUNCHERS["basic"])
         if package != "hydra" and not (find_spec("hydra_plugins") and find_spec(package)):
-            raise UserError(f"{word}: its package is not installed; pip install '.[{extra}]'")
+            raise UserError(f"{word}: its package is not installed; pip install 'segframe[{extra}]'")
         if not sweeps:
             raise UserError(f"{word}: launchers run the jobs of a sweep; add -m")
         # configs/hydra/launcher/ray.yaml replaces the plugin's own option of this name, on purpose.

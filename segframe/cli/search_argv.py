@@ -20,7 +20,7 @@ def search_arguments(argv: list[str]) -> list[str]:
     if {"-m", "--multirun"} & set(flags):
         raise UserError("-m: a search draws its trials' settings itself; leave it out")
     if find_spec("optuna") is None:
-        raise UserError("search needs Optuna, which is not installed: pip install -e '.[search]'")
+        raise UserError("search needs Optuna, which is not installed: pip install 'segframe[search]'")
     check_values(words)
     own: list[str] = []
     overrides: list[str] = []

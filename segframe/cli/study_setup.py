@@ -40,7 +40,7 @@ class Sampling:
         self._seed = config.get("seed")
         self._grid = grid_values(space.ranges) if self._make.func is optuna.samplers.GridSampler else None
         if self._make.func is optuna.samplers.CmaEsSampler and find_spec("cmaes") is None:
-            raise UserError("sampler=cmaes needs the package cmaes: pip install -e '.[search]'")
+            raise UserError("sampler=cmaes needs the package cmaes: pip install 'segframe[search]'")
         self.sampler(0)
 
     def limit(self, trials: int | None) -> int:

@@ -96,7 +96,7 @@ def _open_tiff(path: Path) -> BandFile | None:
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            cure = "pip install -e '.[tiff]', or save it without compression"
+            cure = "pip install 'segframe[tiff]', or save it without compression"
             raise UserError(f"{path} needs imagecodecs, which is not installed: {cure}") from error
         return np.moveaxis(values, 0, 2) if planar else values.reshape(shape)
 

@@ -134,7 +134,7 @@ def test_report(tmp_path, setup):
 
 
 def test_what_is_missing_is_not_measurable():
-    with pytest.raises(NotMeasurable, match=r"surely_not_there is not installed: pip install -e '\.\[benchmark\]'"):
+    with pytest.raises(NotMeasurable, match=r"surely_not_there is not installed: pip install 'segframe\[benchmark\]'"):
         peers.need("surely_not_there")
 
 

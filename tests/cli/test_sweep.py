@@ -172,8 +172,11 @@ def test_seeds_have_a_table_of_their_own(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["hydra/launcher=ray"], "hydra/launcher=ray: its package is not installed; pip install '.[ray]'"),
-        (["hydra/launcher=slurm"], "hydra/launcher=slurm: its package is not installed; pip install '.[sweeps]'"),
+        (["hydra/launcher=ray"], "hydra/launcher=ray: its package is not installed; pip install 'segframe[ray]'"),
+        (
+            ["hydra/launcher=slurm"],
+            "hydra/launcher=slurm: its package is not installed; pip install 'segframe[sweeps]'",
+        ),
         (["hydra/launcher=slrum"], "hydra/launcher=slrum: there is no such option; did you mean slurm?"),
     ],
 )

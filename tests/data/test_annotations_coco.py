@@ -202,7 +202,7 @@ def test_sizes_that_are_not_given_are_those_of_the_images(tmp_path):
         ('{"images": [], "annotations": [], "categories": [{"id": [1], "name": "a"}]}', "no COCO file"),
     ],
 )
-def test_files_that_are_none(tmp_path, text, message):
+def test_other_json_files_are_refused(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     check_error(lambda: open_one(tmp_path), tmp_path / "a.json", message)
 

@@ -138,7 +138,7 @@ def test_the_image_of_another_name(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{}, [], {"shapes": {}}, {"shapes": [1]}, {"shapes": [{"points": []}]}])
-def test_files_that_are_none(tmp_path, content):
+def test_other_json_files_are_refused(tmp_path, content):
     put_image(tmp_path / "x.jpg", SIZE)
     put_image(tmp_path / "y.jpg", SIZE)
     put_labelme(tmp_path / "y.json", [shape()])

@@ -85,7 +85,7 @@ def test_wrong_checksum(tmp_path, archive, url):
     assert files_below(tmp_path) <= {archive.name, f"root/{archive.name}.part"}
 
 
-def test_what_does_not_come(tmp_path, monkeypatch):
+def test_a_failed_download_names_the_cure(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     url = "http://127.0.0.1:1/absent.tar"
     check_error(lambda: fetch_archive(url, "0" * 32, tmp_path / "voc", "kit"), "cannot fetch", "put it at")

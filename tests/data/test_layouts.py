@@ -4,11 +4,9 @@ import os
 
 import numpy as np
 import pytest
-from conftest import composed
 from dataset_files import check_error, put_image, put_lines, put_mask
 from PIL import Image
 
-from segframe.config.instantiate import instantiate
 from segframe.data import Folder
 from segframe.data.binary_masks import threshold
 from segframe.data.file_listing import UNUSED_MASK, collect_problems
@@ -63,17 +61,6 @@ def test_layouts_that_are_set(tmp_path):
     assert read(tmp_path, images="all", masks="all", mask_suffix="_mask")[0] == ("0", 0)
     assert read(tmp_path, images="train_rgb", masks="train_ids", val_ratio=1e-9) == READ
     check_error(lambda: read(tmp_path, images="{split}_rgb", masks="{split}_ids", val_ratio=0.5), "must be null")
-
-
-def test_cityscapes(tmp_path):
-    city = tmp_path / "gtFine/train/aachen"
-    put_image(tmp_path / "leftImg8bit/train/aachen/aachen_0_leftImg8bit.png")
-    put_mask(city / "aachen_0_gtFine_labelIds.png", [6, 7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 33])
-    put_mask(city / "aachen_0_gtFine_instanceIds.png", 24)
-    data = composed("data=cityscapes", f"data.root={tmp_path}").data
-    (item,) = instantiate(data.dataset, "data.dataset")(root=data.root, split="train")
-    assert item["name"] == "aachen_0"
-    assert item["mask"][0].tolist() == [255, *range(14), 18]
 
 
 def test_links_to_folders(tmp_path):

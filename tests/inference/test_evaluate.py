@@ -64,7 +64,7 @@ def evaluate_with_data(run, tmp_path, data, *words):
     return run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a", *words)
 
 
-def test_a_split_that_there_is_not(run, tmp_path):
+def test_an_unknown_split_is_refused(run, tmp_path):
     save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
     error = run("scripts/evaluate.py", "checkpoint=x.ckpt", "accelerator=cpu", "split=vali").error
     assert error == "error: Shapes has no split 'vali': it has train, val, test; type split=val"

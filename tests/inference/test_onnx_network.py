@@ -171,10 +171,6 @@ def test_other_channels_and_bits(run, tmp_path, max_value):
     assert np.array_equal(ours, theirs)
 
 
-def test_precision_32_is_the_files_own(exported):
-    assert segframe.load(exported / "model.onnx", precision="32-true")(photo(0)).classes.any()
-
-
 def test_the_runs_own_inference_and_its_settings_are_in_the_file(exported):
     """With what YAML has and JSON has not: numbers as keys."""
 

@@ -16,8 +16,7 @@ def forward_and_backward(layer, x, cotangent):
     return [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())]
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("groups", [1, 6])
+@pytest.mark.parametrize(("groups", "memory_format"), [(1, torch.channels_last), (6, torch.contiguous_format)])
 @pytest.mark.parametrize(
     ("dilation", "size"), [(1, (16, 7)), (2, (25, 31)), (6, (13, 13)), (9, (5, 9)), (18, (25, 31)), (36, (1, 1))]
 )

@@ -70,6 +70,8 @@ def test_frozen_batch_norm_holds_from_the_constructor_on(frozen):
         assert norms(segmenter)
         assert not any(layer.training for layer in norms(segmenter))
     assert not any(layer.training for layer in norms(copied.train()))
+    assert all(layer.weight.requires_grad == (frozen != "all") for layer in norms(segmenter))
+    assert segmenter.backbone.conv1.weight.requires_grad
 
 
 def test_unknown_stages_are_refused():

@@ -44,15 +44,6 @@ def test_adapted_networks_see_in_grey_what_they_saw(name, channels, tmp_path):
         torch.testing.assert_close(found[key], values, rtol=1e-3, atol=1e-4)
 
 
-@TIMM
-@pytest.mark.parametrize("channels", [1, 4, 5])
-def test_adaptation_equals_timms(channels):
-    from timm.models import adapt_input_conv
-
-    weight = torch.randn(8, 3, 3, 3)
-    assert torch.equal(adapt_channels(weight, torch.empty(8, channels, 3, 3)), adapt_input_conv(channels, weight))
-
-
 def test_normalize_has_a_number_per_channel():
     numbers = ["normalize.mean=[1,2,3,4]", "normalize.std=[1,2,3,4]", "data.channels=4"]
     segmenter = build_network(*numbers).eval()

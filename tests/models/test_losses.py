@@ -47,7 +47,9 @@ def test_contract(name):
     zero.backward()
     assert zero == 0
     assert nothing.values.grad.abs().sum() == 0
-    assert loss(logits._replace(values=logits.values.to(torch.bfloat16)), mask).dtype == torch.float32
+    rounded = logits.values.detach().bfloat16()
+    found = loss(logits._replace(values=rounded), mask)
+    torch.testing.assert_close(found, loss(logits._replace(values=rounded.float()), mask))
 
 
 def test_dice_by_hand():
@@ -71,23 +73,13 @@ def pixels(logits, mask):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("gamma", [0, 0.5, 2.0])
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize(("gamma", "weights"), [(0, None), (0.5, WEIGHTS), (2.0, None)])
 def test_focal_is_the_papers(gamma, weights):
     logits, mask = sample(4)
     of_class = weights or [1.0] * 5
     known = [(p[label], of_class[label]) for image in pixels(logits, mask) for p, label in image]
     expected = sum(-w * (1 - p) ** gamma * math.log(p) for p, w in known) / sum(w for _, w in known)
     assert Focal(gamma, weights)(logits, mask).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_focal_reduces_losses_as_stated_in_the_paper():
-    """Section 3.2: with gamma 2 a pixel of probability 0.9 loses 100 times less, one of 0.968 1000 times."""
-    for p, ratio in ((0.9, 100), (0.968, 1000)):
-        logits = Logits(torch.tensor([[[[math.log(p / (1 - p))]], [[0.0]]]]), (1, 1), None)
-        mask = torch.zeros(1, 1, 1, dtype=torch.uint8)
-        reduced = CrossEntropy(None, 0.0)(logits, mask) / Focal(2.0, None)(logits, mask)
-        assert reduced.item() == pytest.approx(ratio, rel=0.03)
 
 
 def test_focal_of_sure_pixels_has_a_gradient_for_every_gamma():
@@ -99,8 +91,10 @@ def test_focal_of_sure_pixels_has_a_gradient_for_every_gamma():
     torch.testing.assert_close(values.grad[0, 0, 0], torch.tensor([0.0, -0.5]))
 
 
-@pytest.mark.parametrize(("threshold", "min_kept"), [(0.15, 0.0), (0.1, 0.25), (0.9, 0.01), (0.0, 1.0)])
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize(
+    ("threshold", "min_kept", "weights"),
+    [(0.15, 0.0, None), (0.1, 0.25, WEIGHTS), (0.9, 0.01, None), (0.0, 1.0, WEIGHTS)],
+)
 def test_ohem_is_the_mean_over_hard_pixels(threshold, min_kept, weights):
     logits, mask = sample(5)
     of_class = weights or [1.0] * 5
@@ -180,15 +174,6 @@ def test_losses_of_a_steps_batches_add_up(loss):
     torch.testing.assert_close(found, loss(together, torch.cat(batches)))
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_logits_in_bfloat16_are_computed_in_float32(name):
-    loss = instantiate(composed(f"loss={name}").loss, "loss")
-    logits, mask = sample(9)
-    rounded = logits.values.detach().bfloat16()
-    found = loss(logits._replace(values=rounded), mask)
-    torch.testing.assert_close(found, loss(logits._replace(values=rounded.float()), mask))
-
-
 def test_a_sum_computes_only_what_has_a_weight():
     config = composed("loss=sum", "loss.weights.focal=0.5", "loss.terms.focal.gamma=1").loss
     both = instantiate(config, "loss")
@@ -204,14 +189,6 @@ def test_a_sum_computes_only_what_has_a_weight():
 def test_a_loss_is_added_to_a_sum_on_the_command_line():
     config = composed("loss=cross_entropy_dice", "+loss@loss.terms.lovasz=lovasz", "+loss.weights.lovasz=2").loss
     assert list(instantiate(config, "loss").terms) == ["cross_entropy", "dice", "lovasz"]
-
-
-def test_weighted_sum():
-    logits, mask = sample(2)
-    both = instantiate(composed("loss=cross_entropy_dice", "loss.weights.dice=0.5").loss, "loss")
-    torch.testing.assert_close(
-        both(logits, mask), CrossEntropy(None, 0.0)(logits, mask) + 0.5 * Dice(1.0)(logits, mask)
-    )
 
 
 @pytest.mark.parametrize(

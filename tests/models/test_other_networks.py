@@ -1,6 +1,5 @@
 """Weights of another network are refused, in both directions; what files hold beside a backbone is known by name."""
 
-import itertools
 from importlib.util import find_spec
 
 import pytest
@@ -14,13 +13,16 @@ from segframe.errors import UserError
 from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint, pretrained
 
+FAMILIES = [
+    ("resnet18", "resnet34"),
+    ("resnet50", "resnet101", "resnet152"),
+    ("vgg11", "vgg13", "vgg16", "vgg19"),
+    ("vgg16_bn", "vgg19_bn"),
+    ("vgg11", "vgg11_bn"),
+    ("xception41", "xception65", "xception71"),
+]
 PAIRS = [
-    *itertools.permutations(("resnet18", "resnet34"), 2),
-    *itertools.permutations(("resnet50", "resnet101", "resnet152"), 2),
-    *itertools.permutations(("vgg11", "vgg13", "vgg16", "vgg19"), 2),
-    *itertools.permutations(("vgg16_bn", "vgg19_bn"), 2),
-    *itertools.permutations(("vgg11", "vgg11_bn"), 2),
-    *itertools.permutations(("xception41", "xception65", "xception71"), 2),
+    *((name, family[k - 1]) for family in FAMILIES for k, name in enumerate(family)),
     ("resnet18", "resnet50"),
     ("vgg16_fc", "vgg19"),
     ("vgg16_largefov", "vgg16_bn"),

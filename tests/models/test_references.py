@@ -1,10 +1,8 @@
-"""The stored reference logits: complete, small, and drawn again as the same bits."""
-
-import zlib
+"""The stored reference logits are complete and small."""
 
 import pytest
 import torch
-from references import FOLDER, NAMES, count_parameters, load, seeded_images, seeded_state
+from references import FOLDER, NAMES, count_parameters, load
 
 COUNTS = {  # name: (keys, parameters) as published or counted in the project's own code
     "deeplabv2_resnet101": (632, 44_048_532),
@@ -19,10 +17,6 @@ COUNTS = {  # name: (keys, parameters) as published or counted in the project's 
     "vainf_deeplabv3plus_resnet101": (674, 58_753_973),
     "vainf_deeplabv3plus_resnet50": (368, 39_761_845),
 }
-
-
-def checksum(tensor):
-    return zlib.crc32(tensor.numpy().tobytes())
 
 
 def test_every_reference_is_counted():
@@ -48,31 +42,3 @@ def test_the_files_are_small():
     sizes = [path.stat().st_size for path in FOLDER.iterdir()]
     assert max(sizes) < 60_000
     assert sum(sizes) < 400_000
-
-
-KEYS = {
-    "conv.weight": ((8, 4, 3, 3), "float32"),
-    "conv.bias": ((8,), "float32"),
-    "up_conv.weight": ((8, 4, 3, 3), "float32"),
-    "bn.weight": ((16,), "float32"),
-    "bn.running_mean": ((16,), "float32"),
-    "bn.running_var": ((16,), "float32"),
-    "bn.num_batches_tracked": ((), "int64"),
-}
-
-
-def test_weights_are_the_same_bits_everywhere():
-    state = seeded_state(KEYS, 3, {"bn.weight": 0.25})
-    assert {name: checksum(tensor) for name, tensor in state.items()} == {
-        "conv.weight": 4203172482,
-        "conv.bias": 883373151,
-        "up_conv.weight": 1503855702,
-        "bn.weight": 3625766945,
-        "bn.running_mean": 2054843980,
-        "bn.running_var": 653234502,
-        "bn.num_batches_tracked": 1696784233,
-    }
-
-
-def test_images_are_the_same_bits_everywhere():
-    assert checksum(seeded_images((33, 47), 3)) == 1660218032

@@ -126,7 +126,9 @@ def test_unsupported_models_are_refused(overrides, message):
 
 def test_without_timm_the_error_names_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"variant=mobilenetv2_100 needs timm, which is not installed: pip install -e "):
+    with pytest.raises(
+        UserError, match=r"variant=mobilenetv2_100 needs timm, which is not installed: pip install 'segframe"
+    ):
         make("mobilenetv2")
 
 

@@ -179,7 +179,7 @@ def compare_small_masks():
 
 
 @pytest.mark.parametrize("function", [compare_losses, compare_norms, compare_small_masks])
-def test_what_devices_share(function):
+def test_losses_norms_and_masks_of_two_devices_equal_those_of_one(function):
     for ended in fork(2, connected, function):
         assert ended.code == 0, ended.out
 
@@ -262,7 +262,7 @@ def test_devices_end_at_the_same_step_and_another_number_resumes(tmp_path):
     [
         (["data.batch_size=3"], "data.batch_size=3: it is that of all 2 devices together, which have equal parts"),
         (["data.dataset.num_images={train: 12, val: 1, test: 1}"], "there are 1 validation images to share"),
-        (["loss=unknown"], "loss"),
+        (["loss=unknown"], "loss=unknown"),
         (["-m", "seed=0,1"], "-m: a sweep's jobs start processes themselves"),
     ],
 )

@@ -131,6 +131,9 @@ def test_monitor_mode_of_another_metric(trained, run):
     assert OmegaConf.load(trained / "config.yaml").monitor_mode == "min"
 
 
+ADAMW = ("optimizer._target_=torch.optim.AdamW", "~optimizer.momentum", "~optimizer.nesterov")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -142,7 +145,10 @@ def test_monitor_mode_of_another_metric(trained, run):
         (("trainer.max_steps=4",), "trainer.max_steps=4: the run has reached step 5, and this ends it at 4; give more"),
         (("trainer.max_steps=null", "trainer.max_epochs=1"), "trainer.max_epochs=1: the run has reached step 5"),
         (("optimizer.lr=-1",), "optimizer.lr=-1: Invalid learning rate: -1"),
-        (("optimizer._target_=torch.optim.AdamW",), "optimizer"),
+        (
+            ("optimizer._target_=torch.optim.AdamW", "~optimizer.momentum", "~optimizer.nesterov"),
+            "optimizer is torch.optim.SGD",
+        ),
         (("trainer.max_step=9",), "did you mean trainer.max_steps?"),
     ],
 )

@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from conftest import RUN, UNET, rows
-from PIL import Image
 
 from segframe.models.weights import checkpoint
 
@@ -113,26 +111,20 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
     ("words", "message"),
     [
         ({"data.batch_size": 0}, "data.batch_size"),
-        ({"data.num_workers": -1}, "data.num_workers"),
         ({"data.download": True}, "Shapes has no automatic download"),
         ({"data.val_split": "nothing"}, "no split 'nothing'"),
         ({"transforms.train[1].p": 2}, "transforms: "),
         ({"optimizer.lr": -1.0}, "optimizer.lr=-1.0: Invalid learning rate: -1"),
-        ({"backbone.weights": "nowhere.pth"}, "backbone.weights"),
         ({"init_from": "nowhere"}, "there is no checkpoint nowhere"),
         ({"loss.class_weights": [1.0, 2.0]}, "loss.class_weights"),
-        ({"normalize.mean": [1.0, 2.0]}, "normalize"),
-        ({"normalize.std": [1.0, -1.0, 1.0]}, "normalize"),
-        ({"batch_norm.head_momentum": 2.0}, "batch_norm.head_momentum"),
+        ({"normalize.std": [1.0, -1.0, 1.0]}, "std above 0"),
         ({"head.reads": ["c7"]}, "c7"),
-        ({"monitor": "val/mIoU"}, "did you mean val/miou?"),
         ({"callbacks.mine": {"a": 1}}, "callbacks.mine: it has no _target_ with this option of callbacks"),
         ({"callbacks.mine": {"_target_": "torch.nn.ReLU"}}, "callbacks.mine: it makes a ReLU, not a Callback"),
         ({"logger.mine": 1}, "logger.mine"),
         ({"trainer.precision": "17"}, "trainer.precision=17: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
         # evaluate would compute such a network in float32, so its figures would not be the run's.
         ({"trainer.precision": "bf16-true"}, "trainer.precision=bf16-true: unknown; choose auto, 32-true"),
-        ({"trainer.gradient_clip_val": -1.0}, "trainer.gradient_clip_val"),
         ({"trainer.sync_batch_norm": "maybe"}, "trainer.sync_batch_norm=maybe: it must be auto, true or false"),
     ],
     ids=str,
@@ -164,25 +156,3 @@ def test_evaluation_repeats_the_runs_validation_from_its_checkpoint(trained, run
     assert result.code == 0, result.out
     assert json.loads((tmp_path / "test/metrics.json").read_text())["images"] == 2
     assert run("scripts/evaluate.py", "checkpoint=first", "data=camvid", f"data.root={tmp_path}").error
-
-
-def test_predict_writes_three_images_each(trained, run, tmp_path):
-    (tmp_path / "in/deep").mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (45, 61, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "in/a.jpg")
-    Image.fromarray(pixels[..., 0]).save(tmp_path / "in/deep/b.png")
-    result = run("scripts/predict.py", "checkpoint=first", "input=in", "output=out")
-    assert result.code == 0, result.out
-    for name in ("a.png", "deep/b.png"):
-        index = np.array(Image.open(tmp_path / "out/index" / name))
-        assert index.shape == (45, 61)
-        assert index.max() < 8
-        for kind in ("colour", "overlay"):
-            assert np.array(Image.open(tmp_path / "out" / kind / name)).shape == (45, 61, 3)
-    for _ in range(2):  # its own output is no input
-        assert "2 of 2 images" in run("scripts/predict.py", "checkpoint=first", "input=in", "output=in/out").out
-    assert run("scripts/predict.py", "checkpoint=first", "input=in/a.jpg", "output=one").code == 0
-    assert (tmp_path / "one/overlay/a.png").is_file()
-    for source in ("in", "in/deep"):
-        result = run("scripts/predict.py", "checkpoint=first", f"input={source}", "output=in")
-        assert f"input={source} lies within output=in" in result.error

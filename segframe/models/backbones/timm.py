@@ -1,4 +1,4 @@
-"""Backbones from the optional library timm (pip install -e '.[timm]')."""
+"""Backbones from the optional library timm (pip install 'segframe[timm]')."""
 
 import re
 from collections.abc import Sequence

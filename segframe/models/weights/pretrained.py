@@ -93,7 +93,7 @@ def import_timm(reason: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"{reason}, which is not installed: pip install -e '.[timm]'") from error
+        raise UserError(f"{reason}, which is not installed: pip install 'segframe[timm]'") from error
     return timm
 
 
@@ -105,7 +105,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise UserError(f"{path} needs safetensors, which comes with pip install -e '.[timm]'") from error
+        raise UserError(f"{path} needs safetensors, which comes with pip install 'segframe[timm]'") from error
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -130,8 +130,7 @@ def test_killed(run, whole, tmp_path, hook, step, workers, kept):
     check_resumed(run, whole, tmp_path / "parts", workers, kept)
 
 
-def test_devices_agree_as_often_as_the_one_with_the_fewest_images_has_some(monkeypatch):
-    """Though each has batches of other lengths."""
+def test_signals_are_exchanged_once_per_image_of_the_smallest_share(monkeypatch):
     monkeypatch.setattr(distributed, "largest", lambda value: [max(value, -7)])  # the other device has seven images
     loader = image_batches(Shapes(None, "val", num_images={"val": 9}, size=32), 0, False)
     trainer = SimpleNamespace(val_dataloaders=loader, sanity_checking=False, callbacks=[])
