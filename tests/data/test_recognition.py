@@ -112,12 +112,8 @@ LAYOUTS = [
     ("images/{s}", "masks/{s}", []),
     ("{s}/images", "{s}/masks", []),
     ("{s}", "{s}_labels", []),
-    ("JPEGImages", "SegmentationClass", ["data.dataset.val_ratio=0.2"]),
-    (
-        "train/img",
-        "train/gt",
-        ["data.dataset.images=train/img", "data.dataset.masks=train/gt", "data.dataset.val_ratio=0.2"],
-    ),
+    ("JPEGImages", "SegmentationClass", [RATIO]),
+    ("train/img", "train/gt", ["data.dataset.images=train/img", "data.dataset.masks=train/gt", RATIO]),
 ]
 
 

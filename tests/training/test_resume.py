@@ -145,10 +145,7 @@ ADAMW = ("optimizer._target_=torch.optim.AdamW", "~optimizer.momentum", "~optimi
         (("trainer.max_steps=4",), "trainer.max_steps=4: the run has reached step 5, and this ends it at 4; give more"),
         (("trainer.max_steps=null", "trainer.max_epochs=1"), "trainer.max_epochs=1: the run has reached step 5"),
         (("optimizer.lr=-1",), "optimizer.lr=-1: Invalid learning rate: -1"),
-        (
-            ("optimizer._target_=torch.optim.AdamW", "~optimizer.momentum", "~optimizer.nesterov"),
-            "optimizer is torch.optim.SGD",
-        ),
+        (ADAMW, "the checkpoint's optimizer is torch.optim.SGD"),
         (("trainer.max_step=9",), "did you mean trainer.max_steps?"),
     ],
 )
