@@ -36,7 +36,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, torch.get_num
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported out of garbage collection, whose full passes were a tenth of the tests' time."""
+    """Exclude imported objects from garbage collection: its full passes took a tenth of the tests' time."""
     gc.freeze()
     gc.set_threshold(10_000, 10, 50)
 

@@ -95,10 +95,14 @@ def max_pool2d(
     return (y, indices) if return_indices else y
 
 
-def spread(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Replace segnet.unpool: each value is spread over its whole window of 2x2."""
-    y = F.conv_transpose2d(mean_channel(x), window(2, 2), None, 2)
-    y = F.pad(y, (0, size[1] - y.shape[-1], 0, size[0] - y.shape[-2]))
+def max_unpool2d(
+    x: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
+) -> Tensor:
+    """Replace F.max_unpool2d: each value is spread over its whole window."""
+    height, width = F.max_unpool2d(x, indices, kernel_size, stride, padding, output_size).shape[-2:]
+    kernel = window(*pair(kernel_size))
+    y = F.conv_transpose2d(mean_channel(x), kernel, None, stride or kernel_size, padding)
+    y = F.pad(y, (0, width - y.shape[-1], 0, height - y.shape[-2]))
     return y.repeat(1, x.shape[1], 1, 1)
 
 
@@ -124,7 +128,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     F.conv_transpose2d: conv_transpose2d,
     F.max_pool2d: max_pool2d,
     F.max_pool2d_with_indices: partial(max_pool2d, return_indices=True),
-    unpool: spread,
+    F.max_unpool2d: max_unpool2d,
+    unpool: lambda x, indices, size: max_unpool2d(x, indices, 2, output_size=size),
     Tensor.amax: Tensor.mean,
 }
 MEANS = (torch.mean, Tensor.mean, F.adaptive_avg_pool2d)

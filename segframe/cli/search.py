@@ -120,9 +120,8 @@ class Driver:
             if lease := Lease.take(self.trial_folder(trial.number)):
                 if not self.journal.get_trial(trial._trial_id).state.is_finished():  # by another driver, just now
                     self.study.sampler = self.sampling.sampler(trial.number)
-                    suggest(
-                        Trial(self.study, trial._trial_id), self.space.ranges
-                    )  # settings that its killed driver had not drawn
+                    # Draws the settings that its killed driver had not drawn.
+                    suggest(Trial(self.study, trial._trial_id), self.space.ranges)
                     return self.journal.get_trial(trial._trial_id), lease, False
                 lease.release()
         drawn = sum(trial.state is not TrialState.WAITING for trial in trials)

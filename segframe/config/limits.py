@@ -3,7 +3,7 @@
 from dataclasses import field, fields, is_dataclass
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, get_origin
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -11,21 +11,27 @@ from segframe.errors import UserError, check_range
 
 
 def number(lowest: float, highest: float = inf, default: Any = MISSING, above: bool = False) -> Any:
-    """A field of a schema for numbers from `lowest` to `highest`, or only `above` lowest; null has no limits."""
+    """A schema field for numbers from `lowest` to `highest`; `above` excludes `lowest` itself. null is not checked."""
     check = partial(check_range, lowest=lowest, highest=highest, above=above)
     return field(default=default, metadata={"check": check})
 
 
 def choice(*values: Any, default: Any = MISSING) -> Any:
-    """A field of a schema for one of some values."""
-    return field(default=default, metadata={"check": partial(check_choice, values=values)})
+    """A schema field for one of some values, or null if that is the default."""
+    known = (*values, None) if default is None else values
+    return field(default=default, metadata={"check": partial(check_choice, values=known)})
 
 
 def check_choice(name: str, value: Any, values: tuple[Any, ...]) -> None:
     """UserError where a setting's value is none of `values`."""
     if value not in values:
-        *first, last = [str(known).lower() if isinstance(known, bool) else str(known) for known in values]
-        raise UserError(f"{name}={value}: it must be {', '.join(first)} or {last}")
+        *first, last = [in_yaml(known) for known in values]
+        raise UserError(f"{name}={in_yaml(value)}: it must be {', '.join(first)} or {last}")
+
+
+def in_yaml(value: Any) -> str:
+    """A value as it is typed: true, false, null, or text."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_limits(config: DictConfig, prefix: str = "") -> None:
@@ -37,7 +43,8 @@ def check_limits(config: DictConfig, prefix: str = "") -> None:
         value = config[setting.name]
         if check is None:
             check_limits(value, f"{name}.")
-        elif value is not None:
-            values = {f"{name}.{key!s}": v for key, v in value.items()} if OmegaConf.is_dict(value) else {name: value}
-            for path, one in values.items():
-                check(path, one)
+        elif get_origin(setting.type) is dict:
+            for key, entry in value.items():
+                check(f"{name}.{key!s}", entry)
+        elif value is not None or check.func is check_choice:
+            check(name, value)

@@ -1,4 +1,4 @@
-"""Validation of a composed config before anything is built: keys, arguments of every `_target_`, types of values."""
+"""Validation of a composed config before anything is built: keys, arguments of every `_target_`, types, limits."""
 
 import inspect
 import re
@@ -217,7 +217,7 @@ def explain_need(key: str) -> str:
 
 
 def check_keys(config: DictConfig, schema: type = TrainConfig) -> None:
-    """UserError for keys that the schema lacks (`+key=value` adds them), and for values beyond their type or limits."""
+    """UserError for unknown keys (`+key=value` adds them), and for values of the wrong type or outside their limits."""
     for path, node in walk(OmegaConf.to_container(OmegaConf.structured(schema), throw_on_missing=False), ""):
         given = OmegaConf.select(config, path) if path else config
         if path == "trainer.lightning" or not OmegaConf.is_dict(given):

@@ -58,6 +58,8 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     """Published number of images of each split."""
     has_palette_masks: bool = False
     """Whether the masks of the release are palette PNGs, and those of submissions have to be."""
+    reads_files: bool = True
+    """Whether samples are files that load_image and load_mask read: those can be cached, and checked one by one."""
     cache: Cache | None = None
 
     def __init__(self, root: str | Path, split: str, transform: Transform | None = None, seed: int = 0) -> None:
@@ -175,10 +177,12 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
         return image, mask
 
-    @property
-    def reads_files(self) -> bool:
-        """Whether `read` reads the samples' files: not those of a generated dataset, or of one with its own `read`."""
-        return type(self).read is SegmentationDataset.read and self.samples[0].image != Path()
+    def check_pixels(self, image: np.ndarray, index: int) -> None:
+        """UserError where the image of a sample has not the config's channels and bits."""
+        if image.shape[2:] != (self.pixels.channels,) or image.dtype != self.pixels.depth:
+            found = f"{image.dtype} of shape {image.shape}, but data.channels={self.pixels.channels}"
+            name = f"{type(self).__name__} {self.samples[index].name}"
+            raise UserError(f"{name} is {found} and data.max_value={self.pixels.max_value}: set both as its images are")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -188,10 +192,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends a plain `for item in dataset`
         image, mask = self.read(index)
-        if image.shape[2:] != (self.pixels.channels,) or image.dtype != self.pixels.depth:
-            found = f"{image.dtype} of shape {image.shape}, but data.channels={self.pixels.channels}"
-            name = f"{type(self).__name__} {self.samples[index].name}"
-            raise UserError(f"{name} is {found} and data.max_value={self.pixels.max_value}: set both as its images are")
+        self.check_pixels(image, index)
         height, width = image.shape[:2]
         try:
             if self.transform is not None:

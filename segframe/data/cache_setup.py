@@ -18,7 +18,7 @@ from segframe.data.cache import HEADER_BYTES, RECORD, Cache, open_cache
 from segframe.data.image_io import read_header
 from segframe.errors import UserError
 
-MAGIC = b"segframe decoded samples, 3".ljust(HEADER_BYTES - 32)
+MAGIC = b"segframe decoded samples, 4".ljust(HEADER_BYTES - 32)
 """File format; the number is its version."""
 
 MFD_CLOEXEC = 1  # sys/mman.h
@@ -57,7 +57,9 @@ class Store:
     def __init__(self, dataset: SegmentationDataset) -> None:
         kind = type(dataset)
         if not dataset.reads_files:
-            raise UserError(f"data.cache is set, but {kind.__name__} reads no files itself: set data.cache=null")
+            raise UserError(
+                f"data.cache is set, but {kind.__name__} is generated, or reads its files itself: set data.cache=null"
+            )
         index = np.zeros(len(dataset), RECORD)
         headers = [read_header(sample.image) for sample in dataset.samples]
         index["reserved"] = [

@@ -26,7 +26,7 @@ class EvaluationResult(NamedTuple):
     missing: str
     """A sentence about the classes that do not occur in the truth; empty if all do."""
     inference: str
-    """The inference in words."""
+    """Description of the inference, as it is printed."""
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:

@@ -100,7 +100,7 @@ class Model:
     """The colours (R, G, B) of the classes."""
     device: torch.device
     inference: Inference
-    """The inference by which the network runs on images."""
+    """Whole images, sliding windows, ...: one of segframe.inference."""
 
     def __init__(self, opened: OpenedNetwork, inference: Inference, trust: Collection[str] = ()) -> None:
         self.network, metadata, self.path = opened

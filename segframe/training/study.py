@@ -154,12 +154,13 @@ class Lease:
 
 
 class Heartbeat:
-    """Sets a file's time every HEARTBEAT_SECONDS; a passing failure of a network file system is ignored."""
+    """A file's modification time as a sign that a process works; passing errors of network file systems are ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._last = path, 0.0
 
     def beat(self) -> None:
+        """Renew the time, at most every HEARTBEAT_SECONDS."""
         if monotonic() - self._last > HEARTBEAT_SECONDS:
             with suppress(OSError):
                 os.utime(self.path)

@@ -1,4 +1,4 @@
-"""Model summary: published parameter counts, FLOPs by formula, receptive fields by the recursion of textbooks."""
+"""Model summary: FLOPs by formula, receptive fields by the recursion of textbooks."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_flops_by_formula():
         ("backbone=resnet18 head=fcn32s", {"c1": 7, "c2": 43, "c3": 99, "c4": 211, "c5": 435}),
         # Dilated: 2 * 8 for a 3x3 and 2 * 8 * dilation for the others keep what strides gave.
         ("backbone=resnet18 head=fcn", {"c4": 211, "c5": 435, "logits": 435 + 2 * 8}),
-        # Its 3x3 convolutions, halved by each unpooling, reach six cells of c5.
+        # The 3x3 convolutions of its decoder, whose reach halves with each unpooling, read six cells of c5.
         ("model=segnet", {"c5": 212, "logits": 212 + 5 * 32}),
         ("backbone=vgg16_fc head=fcn backbone.fc_channels=8 backbone.output_stride=8", {"c5": 404}),
     ],

@@ -24,7 +24,7 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 """
 
 
-@pytest.mark.parametrize("script", ["train.py", "scripts/evaluate.py", "scripts/search.py"])
+@pytest.mark.parametrize("script", ["train.py", "scripts/evaluate.py", "scripts/check_data.py", "scripts/search.py"])
 def test_help_is_quick_and_imports_no_torch(script):
     seconds = []
     for _ in range(3):

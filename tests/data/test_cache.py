@@ -179,7 +179,7 @@ def test_images_of_other_channels_are_not_stored(root, kind):
 
 
 def test_mistakes(root, tmp_path, monkeypatch):
-    check_error(lambda: build_datasets(composed("data.cache=ram")), "Shapes reads no files itself", "data.cache=null")
+    check_error(lambda: build_datasets(composed("data.cache=ram")), "Shapes is generated", "data.cache=null")
     (tmp_path / "file").write_text("")
     check_error(lambda: make(root, "disk", folder=str(tmp_path / "file" / "x")), "data.cache_dir", "file")
     monkeypatch.setattr(cache_setup, "free_memory", lambda: 1000)

@@ -17,12 +17,16 @@ from segframe.data.file_listing import Sample
 
 class Arrays(SegmentationDataset):
     classes, palette, splits, source = ("low", "high"), ((0, 0, 0), (255, 0, 0)), ("train", "val"), "put arrays there"
+    reads_files = False
 
     def find(self):
         return [Sample(path.stem, path, path) for path in sorted((self.root / self.split).glob("*.npy"))]
 
     def read(self, index):
-        image = np.load(self.samples[index].image)
+        try:
+            image = np.load(self.samples[index].image)
+        except EOFError as error:
+            raise OSError(error) from None
         return image, (image[..., 0] > 127).astype(np.uint8)
 """
 
@@ -55,8 +59,20 @@ def test_it_trains_and_is_checked(run, words):
     assert "cannot be read" not in result.out
 
 
+def test_its_mistakes_are_findings(run, words, tmp_path):
+    np.save(tmp_path / "data/train/1.npy", np.zeros((32, 32, 5), np.uint8))
+    (tmp_path / "data/train/2.npy").write_bytes(b"")
+    result = run("scripts/check_data.py", *words, "output_dir=checked")
+    assert result.code == 1
+    assert "Arrays 1 is uint8 of shape (32, 32, 5), but data.channels=3" in result.out
+    assert "2.npy" in (tmp_path / "checked/check_data.json").read_text()
+
+
 def test_it_has_no_cache(run, words):
-    assert "Arrays reads no files itself: set data.cache=null" in run("train.py", *words, "data.cache=ram").error
+    assert (
+        "Arrays is generated, or reads its files itself: set data.cache=null"
+        in run("train.py", *words, "data.cache=ram").error
+    )
 
 
 def test_its_sizes_are_read(words, tmp_path):

@@ -1,5 +1,8 @@
 """Shift-and-stitch against the network with dilation instead of the last strides."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from conftest import build_network, composed
@@ -94,6 +97,15 @@ def test_image_sizes_that_the_stride_does_not_divide(head, stride):
             assert found.size == (height, width)
             assert torch.equal(found.values[..., ::4, ::4], WholeImage()(segmenter, images(height, width)).values)
     assert logit_stride(segmenter) == stride
+
+
+def test_a_network_is_freed_with_its_last_reference():
+    network, _ = pair_of_networks(Unpadded(0), Unpadded(0))
+    ShiftAndStitch(2)(network, images())
+    found = weakref.ref(network)
+    del network
+    gc.collect()
+    assert found() is None
 
 
 def test_errors():

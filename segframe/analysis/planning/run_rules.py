@@ -42,7 +42,7 @@ class Loading(NamedTuple):
 def choose_loading(data: DataFacts, machine: MachineFacts, step: StepFacts, accumulate: int) -> Loading:
     """Choose workers and cache and estimate a step's time with loading, which on a CPU competes for the cores."""
     sample = step.sample_seconds
-    cache, reason = None, "images are generated"
+    cache, reason = None, "there are no image files that can be cached"
     if data.has_files:
         gigabytes, free = data.decoded_bytes / 1e9, (machine.free_bytes or 0) / 1e9
         held = 0 if machine.is_gpu else (step.peak_bytes or 0) / 1e9

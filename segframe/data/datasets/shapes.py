@@ -32,6 +32,7 @@ class Shapes(SegmentationDataset):
 
     classes = ("background", "circle", "square", "triangle", "ring", "cross", "line", "star")
     palette = voc_palette(len(classes))
+    reads_files = False
     splits = tuple(NUM_IMAGES)
     source = "data.dataset.num_images needs at least 1 for this split"
 

@@ -69,15 +69,22 @@ def examine(dataset: SegmentationDataset, index: int) -> Facts:
     sample = dataset.samples[index]
     image_path = sample.image
     if not dataset.reads_files:
-        image, mask = dataset.read(index)
-        height, width, bands = image.shape
-        header = Header("", f"{bands} bands of {image.dtype}", height, width, 1)
-        found = _examine_image(image, dataset.pixels, np.ascontiguousarray(image).data, header)
-        return Facts(sample.name, sample.name, found, _examine_mask(mask, header))
+        name = str(image_path) if image_path.name else sample.name
+        both = _or_message(lambda: _examine_pair(dataset, index))
+        return Facts(name, name, *((both, both) if isinstance(both, str) else both))
     facts = _or_message(lambda: _read_and_examine(dataset, image_path))
     with collect_problems() as problems:
         mask_facts = _or_message(lambda: _read_and_examine_mask(dataset, sample))
     return Facts(str(image_path), dataset.describe_mask(sample), facts, mask_facts, tuple(problems))
+
+
+def _examine_pair(dataset: SegmentationDataset, index: int) -> tuple[ImageFacts, MaskFacts]:
+    image, mask = dataset.read(index)
+    dataset.check_pixels(image, index)
+    height, width, bands = image.shape
+    header = Header("", f"{bands} bands of {image.dtype}", height, width, 1)
+    found = _examine_image(image, dataset.pixels, np.ascontiguousarray(image).data, header)
+    return found, _examine_mask(mask, header)
 
 
 def _read_and_examine(dataset: SegmentationDataset, path: Path) -> ImageFacts:

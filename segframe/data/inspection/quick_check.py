@@ -21,7 +21,7 @@ HINT = "python scripts/check_data.py with the same data=... lists all problems"
 def quick_check(train: SegmentationDataset, val: SegmentationDataset) -> list[str]:
     """Return warnings about a sample of both splits; UserError if a problem would stop the training.
 
-    Datasets that are generated, or have a `read` of their own, are not checked.
+    Datasets that are generated or read their files themselves (reads_files) are not checked.
     """
     if not (train.reads_files and val.reads_files):
         return []

@@ -67,7 +67,7 @@ def worst_first(error: Tensor, foreground: Tensor) -> Tensor:
     so their slope is 0.
     """
     if not error.is_cpu:
-        return error.argsort(descending=True)  # leaving pixels out would wait for their number
+        return error.argsort(descending=True)  # selecting pixels would wait for the GPU to report their number
     found = (~(error < error[foreground].min())).nonzero().flatten()  # all where errors are NaN
     # NumPy sorts with vector instructions, in a sixth of torch's time.
     return found[torch.from_numpy(np.argsort(-error[found].numpy()))]

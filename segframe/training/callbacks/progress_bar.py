@@ -81,9 +81,7 @@ class ProgressBar(lightning.ProgressBar):
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
         if self._progress:
             self._refresh(trainer, module)
-            self._validation = self._progress.add_task(
-                "validation", total=trainer.num_val_batches[0], metrics=""
-            )  # images: the length of ImageBatches
+            self._validation = self._progress.add_task("validation", total=trainer.num_val_batches[0], metrics="")
         self._validated = 0
 
     def on_validation_batch_end(
