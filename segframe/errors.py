@@ -62,9 +62,14 @@ def error_context(part: str, *more: type[Exception], settings: Any = None) -> It
 def check_range(name: str, value: float, lowest: float, highest: float = inf, above: bool = False) -> None:
     """UserError where a setting's value is not within `lowest` ... `highest`, or not `above` the lowest."""
     if not lowest <= value <= highest or (above and value == lowest):
-        low = f"above {lowest}" if above else f"{lowest} or more"
-        limits = low if highest == inf else f"between {lowest} and {highest}"
-        raise UserError(f"{name}={value}: it must be {limits}")
+        raise UserError(f"{name}={value}: it must be {range_in_words(lowest, highest, above)}")
+
+
+def range_in_words(lowest: float, highest: float = inf, above: bool = False) -> str:
+    """The limits of a setting's value, for messages and the documentation."""
+    if highest == inf:
+        return f"above {lowest}" if above else f"{lowest} or more"
+    return f"between {lowest} and {highest}"
 
 
 def height_width(name: str, value: Any, lowest: int = 1) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import yaml
 
 from segframe.config import run_schema, schema
 from segframe.config.argument_types import annotation
+from segframe.config.limits import limits_in_words
 
 CONFIGS = schema.CONFIG_DIR
 PRESETS = ("experiment", "model", "multi_scale")
@@ -225,7 +226,7 @@ def table(option: Option, group: dict[str, Option], prefix: str, root: type | No
         own = target is not None and not target.startswith("hydra_plugins.")  # those need not be installed
         kind = type_of(target, key) if target and own else schema_type(root, setting.name) if root else ""
         default = "required" if setting.default == "???" else f"`{setting.default}`" if setting.default else ""
-        rows.append([f"`{prefix}{setting.name}`", default, f"`{kind}`" if kind else "", escape(described.comment)])
+        rows.append([f"`{prefix}{setting.name}`", default, kind, escape(described.comment)])
     names = ["setting", "default", "type", "meaning"]
     shown = [k for k in range(len(names)) if names[k] != "type" or any(row[k] for row in rows)]
     lines = [[names[k] for k in shown], ["---" for _ in shown], *([row[k] for k in shown] for row in rows)]
@@ -233,17 +234,22 @@ def table(option: Option, group: dict[str, Option], prefix: str, root: type | No
 
 
 def type_of(target: str, parameter: str) -> str:
-    """The annotation of a parameter of a class or function, as a user reads it."""
+    """The annotation of a parameter of a class or function as a user reads it, as Markdown."""
     module, _, name = target.rpartition(".")
-    return spell(annotation(getattr(importlib.import_module(module), name), parameter))
+    kind = spell(annotation(getattr(importlib.import_module(module), name), parameter))
+    return f"`{kind}`" if kind else ""
 
 
 def schema_type(root: type | None, name: str) -> str:
-    """The type of a setting in a schema."""
+    """The type and the limits of a setting in a schema, as Markdown."""
+    limits = ""
     for key in name.split("."):
-        hints = typing.get_type_hints(root) if dataclasses.is_dataclass(root) else {}
+        known = {each.name: each for each in dataclasses.fields(root)} if dataclasses.is_dataclass(root) else {}
+        hints = typing.get_type_hints(root) if known else {}
+        limits = limits_in_words(known[key]) if key in known else ""
         root = hints.get(key)
-    return "" if root in (None, Any) or dataclasses.is_dataclass(root) else spell(root)
+    kind = "" if root in (None, Any) or dataclasses.is_dataclass(root) else spell(root)
+    return ", ".join([f"`{kind}`"] * bool(kind) + [limits] * bool(limits))
 
 
 def spell(hint: Any) -> str:
@@ -283,6 +289,6 @@ INTRODUCTION = """# Configuration reference
 
 Made from the files in `configs/`: each setting under the name by which a command line sets it, with its default.
 `null` is "none"; *required* settings have no default. What a default such as `${data.crop_size}` refers to is another
-setting. Types are those of the schema or of the class that takes the value. How files are composed and checked is
-described in [Configuration](configuration.md).
+setting. Types are those of the schema, with the limits of their values, or of the class that takes the value. How files
+are composed and checked is described in [Configuration](configuration.md).
 """

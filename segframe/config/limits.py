@@ -1,13 +1,13 @@
 """Limits of the settings in a schema: stated beside a setting's type, and checked with the types."""
 
-from dataclasses import field, fields, is_dataclass
+from dataclasses import Field, field, fields, is_dataclass
 from functools import partial
 from math import inf
 from typing import Any, get_origin
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from segframe.errors import UserError, check_range
+from segframe.errors import UserError, check_range, range_in_words
 
 
 def number(lowest: float, highest: float = inf, default: Any = MISSING, above: bool = False) -> Any:
@@ -25,13 +25,26 @@ def choice(*values: Any, default: Any = MISSING) -> Any:
 def check_choice(name: str, value: Any, values: tuple[Any, ...]) -> None:
     """UserError where a setting's value is none of `values`."""
     if value not in values:
-        *first, last = [in_yaml(known) for known in values]
-        raise UserError(f"{name}={in_yaml(value)}: it must be {', '.join(first)} or {last}")
+        raise UserError(f"{name}={in_yaml(value)}: it must be {choice_in_words(values)}")
+
+
+def choice_in_words(values: tuple[Any, ...]) -> str:
+    """The values of a choice, for messages and the documentation."""
+    *first, last = map(in_yaml, values)
+    return f"{', '.join(first)} or {last}"
 
 
 def in_yaml(value: Any) -> str:
     """A value as it is typed: true, false, null, or text."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def limits_in_words(setting: Field[Any]) -> str:
+    """The limits of a field of a schema, for the documentation; "" where it has none."""
+    check = setting.metadata.get("check")
+    if check is None:
+        return ""
+    return choice_in_words(**check.keywords) if check.func is check_choice else range_in_words(**check.keywords)
 
 
 def check_limits(config: DictConfig, prefix: str = "") -> None:

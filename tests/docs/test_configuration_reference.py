@@ -25,13 +25,14 @@ def page():
 @pytest.mark.parametrize(
     "row",
     [
+        "| `trainer.compile` | `auto` | auto, true or false | ",
         "| `backbone.multi_grid` | `null` | `list[int] \\| null` | dilations of layer4's blocks",
-        "| `trainer.max_steps` | `null` | `int \\| null` | optimizer steps; if set, it replaces max\\_epochs |",
+        "| `trainer.max_steps` | `null` | `int \\| null`, 1 or more | optimizer steps; if set, it replaces max\\_epochs |",
         "| `data.root` | required | `str \\| null` | folder of the dataset's files; nothing outside it is read |",
         "| `data.dataset.classes` | `null` | `str \\| list[str] \\| null` | needed: \\[background, cat, ...\\]",
         "| `callbacks.curves.every_n_steps` | `20` | `int` | optimizer steps between two points |",
         "| `hydra.launcher.timeout_min` | `1440` | time limit of a job in minutes;",
-        "| `seed` | `0` | `int` | of weights, order of images, augmentation and dropout |",
+        "| `seed` | `0` | `int`, between 0 and 4294967295 | of weights, order of images, augmentation and dropout |",
     ],
 )
 def test_the_reference_shows_default_type_and_meaning(page, row):
