@@ -1,13 +1,13 @@
 """Limits of the settings in a schema: stated beside a setting's type, and checked with the types."""
 
-from dataclasses import Field, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from functools import partial
 from math import inf
 from typing import Any, get_origin
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from segframe.errors import UserError, check_range, range_in_words
+from segframe.errors import UserError, check_range
 
 
 def number(lowest: float, highest: float = inf, default: Any = MISSING, above: bool = False) -> Any:
@@ -37,14 +37,6 @@ def choice_in_words(values: tuple[Any, ...]) -> str:
 def in_yaml(value: Any) -> str:
     """A value as it is typed: true, false, null, or text."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def limits_in_words(setting: Field[Any]) -> str:
-    """The limits of a field of a schema, for the documentation; "" where it has none."""
-    check = setting.metadata.get("check")
-    if check is None:
-        return ""
-    return choice_in_words(**check.keywords) if check.func is check_choice else range_in_words(**check.keywords)
 
 
 def check_limits(config: DictConfig, prefix: str = "") -> None:

@@ -27,7 +27,7 @@ def page():
     [
         "| `trainer.compile` | `auto` | auto, true or false | ",
         "| `backbone.multi_grid` | `null` | `list[int] \\| null` | dilations of layer4's blocks",
-        "| `trainer.max_steps` | `null` | `int \\| null`, 1 or more | optimizer steps; if set, it replaces max\\_epochs |",
+        "| `trainer.max_steps` | `null` | `int \\| null`, 1 or more | optimizer steps; if set, it replaces",
         "| `data.root` | required | `str \\| null` | folder of the dataset's files; nothing outside it is read |",
         "| `data.dataset.classes` | `null` | `str \\| list[str] \\| null` | needed: \\[background, cat, ...\\]",
         "| `callbacks.curves.every_n_steps` | `20` | `int` | optimizer steps between two points |",
