@@ -20,7 +20,7 @@ T = TypeVar("T")
 JOINING = timedelta(minutes=10)
 """Time limit for all processes to start."""
 LONGEST_WAIT = timedelta(hours=2)
-"""Time limit of the other ranks while rank 0 prepares data; they notice at once that a process has died."""
+"""Timeout of collective operations: the other ranks wait in one while rank 0 prepares data."""
 PATIENCE = 2.0
 """Seconds in which a process that has failed tells the others so."""
 

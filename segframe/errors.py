@@ -60,7 +60,7 @@ def error_context(part: str, *more: type[Exception], settings: Any = None) -> It
 
 
 def check_range(name: str, value: float, lowest: float, highest: float = inf, above: bool = False) -> None:
-    """UserError where a setting's value is not within `lowest` ... `highest`, or not `above` the lowest."""
+    """UserError if a setting's value is outside [lowest, highest]; with `above`, `lowest` itself is outside too."""
     if not lowest <= value <= highest or (above and value == lowest):
         raise UserError(f"{name}={value}: it must be {range_in_words(lowest, highest, above)}")
 

@@ -18,8 +18,6 @@ import yaml
 
 from segframe.config import run_schema, schema
 from segframe.config.argument_types import annotation
-from segframe.config.limits import check_choice, choice_in_words
-from segframe.errors import range_in_words
 
 CONFIGS = schema.CONFIG_DIR
 PRESETS = ("experiment", "model", "multi_scale")
@@ -247,18 +245,10 @@ def schema_type(root: type | None, name: str) -> str:
     for key in name.split("."):
         known = {each.name: each for each in dataclasses.fields(root)} if dataclasses.is_dataclass(root) else {}
         hints = typing.get_type_hints(root) if known else {}
-        limits = limits_in_words(known[key]) if key in known else ""
+        limits = known[key].metadata.get("limits", "") if key in known else ""
         root = hints.get(key)
     kind = "" if root in (None, Any) or dataclasses.is_dataclass(root) else spell(root)
     return ", ".join([f"`{kind}`"] * bool(kind) + [limits] * bool(limits))
-
-
-def limits_in_words(setting: dataclasses.Field[Any]) -> str:
-    """The limits of a field of a schema; "" where it has none."""
-    check = setting.metadata.get("check")
-    if check is None:
-        return ""
-    return choice_in_words(**check.keywords) if check.func is check_choice else range_in_words(**check.keywords)
 
 
 def spell(hint: Any) -> str:

@@ -95,7 +95,7 @@ def train_all(config: DictConfig, folder: Path) -> dict[str, Path]:
 
 
 def measure_seconds(networks: Mapping[str, tuple[Inference, Segmenter]], folder: Path) -> dict[str, list[float]]:
-    """Seconds to predict the classes of an image of 256x256 pixels, with the networks timed in turns."""
+    """Inference times in seconds for an image of 256x256 pixels, by network; the networks are timed in turns."""
     image = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
 
     def predict(inference: Inference, segmenter: Segmenter) -> object:

@@ -33,7 +33,7 @@ class MeasuredRun(NamedTuple):
     """The settings of the evaluation: checkpoint, split, inference, distances."""
     dataset: SegmentationDataset | None = None
     predictions: Sequence[bytes] = ()
-    """The predicted classes of each image, packed by report_images.pack; none for results of evaluate."""
+    """The predicted classes of each image, compressed by report_images.pack; empty for results of evaluate."""
 
     @property
     def split(self) -> str:
@@ -96,7 +96,7 @@ def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> Meas
 
 
 def run_name(path: Path, given: Path) -> str:
-    """The name of the run's folder that holds a checkpoint; without one, the given path's stem."""
+    """The name of the run's folder that a checkpoint is in; if it is in none, the file name without suffix."""
     folder = run_folder(path)
     return folder.name if folder else given.stem
 

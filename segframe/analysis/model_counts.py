@@ -20,7 +20,7 @@ PARTS = ("backbone", "head", "aux_head")
 
 
 ASSUMED_CLASSES = 21
-"""PASCAL VOC's number of classes, used for most published counts."""
+"""Number of classes where none is given: PASCAL VOC's, for which most parameter counts are published."""
 
 
 class Parameters(NamedTuple):

@@ -22,7 +22,7 @@ FEWEST = 5
 
 
 def describe_trial(trial: FrozenTrial, monitor: str) -> str:
-    """The state of a trial."""
+    """One line about how a trial ended: its value, or why it failed or was pruned."""
     value = "" if trial.value is None else f"{monitor} {trial.value:.4f}"
     if trial.state is TrialState.FAIL:
         return f"failed: {trial.user_attrs.get('error', 'no reason is known')}"

@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "segframe", "train"]
 LOG = "trial.log"
 """The file in a trial's folder with all output of its process."""
 MAX_KILLS = 5
-"""A trial fails when its process has been killed this often without a new checkpoint."""
+"""Number of kills of a trial's process, without a new checkpoint in between, after which the trial has failed."""
 
 
 class TrialProcess:

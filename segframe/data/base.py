@@ -43,7 +43,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
     palette: Palette
     splits: tuple[str, ...]
     source: str
-    """Instructions for getting the files; they end error messages about missing files."""
+    """Where to download the files and where to put them; the end of error messages about missing files."""
     label_map: Mapping[int | str, int | str] = {}
     """Mask value or "#rrggbb" -> class index or name, for values that are not class indices or palette colours."""
     labels_are_settings: bool = False

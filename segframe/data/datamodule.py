@@ -60,7 +60,7 @@ def with_step_masks(batches: Iterator[dict[str, Any]], count: int) -> Iterator[d
 
 
 def copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield batches that are being copied to a GPU on a stream of their own; each goes to `wait_for_copy` before use.
+    """Yield batches whose copy to a GPU runs on a separate CUDA stream; call `wait_for_copy` on each before use.
 
     Lightning asks for a batch before the step on the last one: so copies and steps overlap.
     """

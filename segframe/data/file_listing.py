@@ -22,7 +22,7 @@ Files = dict[str, Path]
 
 
 class Problem(NamedTuple):
-    """A problem with one file of a split."""
+    """A problem with one file of a split: its kind and the file."""
 
     kind: str
     file: str

@@ -14,9 +14,9 @@ from segframe.data.base import SegmentationDataset
 from segframe.data.loader import Loader, loader_settings
 
 LARGEST_WINDOW = 16
-"""Maximum number of consecutive images (a window) of one device; batches are formed within a window."""
+"""Maximum number of consecutive images among which those of equal size are put into batches, on one device."""
 FEWEST_WINDOWS = 32
-"""Minimum number of windows of a split that has as many images.
+"""Minimum number of such groups of images in a split, if it has that many images.
 
 Eight devices then get at most a fifth more images than the average.
 """

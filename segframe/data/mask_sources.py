@@ -39,7 +39,7 @@ from segframe.errors import UserError
 LabelMap = Mapping[int | str, int | str]
 
 SOURCE = "put them into images/train, masks/train, images/val, masks/val, or set data.dataset.images and masks"
-"""Advice for messages about missing images or masks."""
+"""End of the error messages about missing images or masks: what to change."""
 
 
 class FolderFiles(NamedTuple):
@@ -61,7 +61,7 @@ class MaskSource(ABC):
     """The images and masks of one split of a Folder, and how a mask is read."""
 
     advice = SOURCE
-    """Advice for messages about missing images or masks."""
+    """End of the error messages about missing images or masks: what to change."""
     has_raw_values = True
     """Whether users choose the values and colours of masks, so that they can be mapped to classes."""
     settings: tuple[object, ...] = ()

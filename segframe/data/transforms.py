@@ -20,7 +20,7 @@ IMAGENET_MEAN = (124, 116, 104)
 """Mean colour of ImageNet, RGB in 0..255: the colour of padding, near 0 after normalisation."""
 
 REDRAWS = 10
-"""Maximum number of times that a window of one class is drawn again."""
+"""Maximum number of redraws of a crop that exceeds max_class_share."""
 
 Step: TypeAlias = A.BasicTransform | A.BaseCompose
 

@@ -16,7 +16,7 @@ class EvaluationResult(NamedTuple):
     folder: Path
     """The folder of metrics.json."""
     metrics: dict[str, float]
-    """The metrics of metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
+    """Metrics by name, as in metrics.json: `val/miou`, `val/iou/<class>`, ...; NaN for a class that does not occur."""
     counts: SplitCounts
     """The confusion matrix (C, C) as `counts.matrix`, rows are the truth; as `counts.images` the counts of each image,
     in the order of `counts.names`, which images.npz holds."""

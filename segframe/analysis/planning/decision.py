@@ -7,7 +7,7 @@ class Decision(NamedTuple):
     """A setting, and why it has its value."""
 
     key: str
-    """A config group (backbone) or a setting (head.rates), as on the command line."""
+    """The config group (backbone) or setting (head.rates) that is chosen, as typed on the command line."""
     value: Any
     reason: str
     given: bool = False

@@ -105,7 +105,7 @@ class StepFacts(NamedTuple):
     seconds: float
     """Time of forward pass, backward pass and optimizer step, without data loading: the fastest measured step."""
     peak_bytes: int | None
-    """Peak memory of a step beyond the memory in use before it, in bytes; None where the system does not report it."""
+    """Peak memory of a training step minus the memory in use before it, in bytes; None if the system reports none."""
     sample_seconds: float
     """Seconds for reading and augmenting one training image in one process."""
     read_seconds: float

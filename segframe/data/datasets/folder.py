@@ -80,7 +80,7 @@ class Folder(SegmentationDataset):
 
     @property
     def source(self) -> str:  # type: ignore[override]
-        """Advice for messages about missing images or masks."""
+        """End of the error messages about missing images or masks: what to change."""
         return self.masks.advice
 
     def _splits(self) -> tuple[str, ...]:

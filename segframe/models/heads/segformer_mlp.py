@@ -8,7 +8,7 @@ from segframe.models.heads.base import Head, conv_bn_relu, require
 from segframe.models.logits import Logits, resize
 
 READS = ("c5", "c4", "c3", "c2")
-"""The maps in the order in which the release concatenates them."""
+"""Names of the feature maps, in the order in which SegFormer's own code concatenates them."""
 
 
 class SegFormerMLP(Head):
