@@ -116,7 +116,8 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
     if not any(messages) and any(part in text for part in unknown):
         tree = compose_groups(groups, config_name, config_dir)
         settings = [override for override in overrides if override not in groups]
-        messages = [misspelt_key(override, tree, own_groups) for override in settings if tree is not None]
+        keys = [(key, override.is_add()) for override in settings for key in set_keys(override)]
+        messages = [misspelt_key(key, is_add, tree, own_groups) for key, is_add in keys if tree is not None]
     return next(filter(None, messages), None) or first_line(error)
 
 
@@ -135,12 +136,16 @@ def misspelt_option(override: Override) -> str | None:
     return None
 
 
-def misspelt_key(override: Override, tree: DictConfig, own_groups: Collection[str]) -> str | None:
+def set_keys(override: Override) -> list[str]:
+    """The key of an override, and those within its value, which may be a mapping."""
+    return [key for key, _ in nodes(override.value(), override.key_or_group) if "[" not in key]
+
+
+def misspelt_key(key: str, is_add: bool, tree: DictConfig, own_groups: Collection[str]) -> str | None:
     """The message for `key=value` (or `+key`, `~key`) where there is no such key; `own_groups`: of the program."""
-    key = override.key_or_group
     known = setting_names(tree)
     parent, _, last = key.rpartition(".")
-    if key in known or (override.is_add() and parent in known) or key.startswith("hydra."):
+    if key in known or (is_add and parent in known) or key.startswith("hydra."):
         return None
     if key == "checkpoint" and "backbone" in known:
         uses = "model=, backbone= and head= choose a network; "

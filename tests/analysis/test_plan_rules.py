@@ -171,15 +171,33 @@ def test_the_output_stride_leaves_cells():
     assert crop_rules.choose_stride(8, (32, 32)).value == 8
 
 
+def inference_of(data=DATA, machine=CPU, crop=(192, 256), stride=4):
+    step = STEP._replace(size=crop)
+    step = step._replace(peak_bytes=STEP.peak_bytes * step.pixels // STEP.pixels)
+    return crop_rules.choose_inference(data, machine, step, stride)
+
+
 def test_sliding_windows_for_images_far_larger_than_crops():
-    assert crop_rules.choose_inference(DATA, CPU, STEP, (192, 256)).value == "whole"
+    assert value_of(inference_of(), "inference") == "whole"
     large = DATA._replace(val_largest=(4000, 6000))
-    assert crop_rules.choose_inference(large, GPU, STEP, (512, 768)).value == "sliding_window"
+    assert value_of(inference_of(large, GPU, (512, 768)), "inference") == "sliding_window"
     wide = DATA._replace(val_largest=(2000, 3000))
-    assert crop_rules.choose_inference(wide, GPU, STEP, (1024, 1024)).value == "whole"
-    assert (
-        crop_rules.choose_inference(wide, GPU._replace(device_bytes=GB), STEP, (1024, 1024)).value == "sliding_window"
-    )
+    assert value_of(inference_of(wide, GPU, (1024, 1024)), "inference") == "whole"
+    assert value_of(inference_of(wide, GPU._replace(device_bytes=GB), (1024, 1024)), "inference") == "sliding_window"
+
+
+def test_enlarged_images_for_objects_narrower_than_the_logits():
+    narrow, crop = small([*CLASSES[:2], a_class("pole", 0.1, 2.3)]), (320, 448)
+    found = inference_of(narrow, crop=crop)
+    assert [value_of(found, f"inference{key}") for key in ("", ".scales", ".flip")] == ["tta", [1.3333], False]
+    assert "pole (2.3 px)" in found[0].reason
+    assert value_of(inference_of(crop=crop), "inference") == "whole"  # 6 px in cells of 4
+    assert value_of(inference_of(crop=crop, stride=8), "inference") == "tta"
+    # Crops of half an image are enlarged by a quarter at most in training.
+    assert value_of(inference_of(narrow, crop=(192, 256)), "inference") == "whole"
+    fits = STEP.peak_bytes / STEP.pixels * 360 * 480 / 2 / crop_rules.MEMORY_SHARE
+    for memory, expected in ((1.1 * fits, "whole"), (1.9 * fits, "tta")):
+        assert value_of(inference_of(narrow, CPU._replace(device_bytes=memory), crop), "inference") == expected
 
 
 def test_loading():

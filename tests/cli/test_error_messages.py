@@ -41,6 +41,10 @@ def message(*words):
         ("+optimizer.lr=1", "+optimizer.lr: there is such a setting already; change it without the +"),
         ("model=FCN8s", "model=FCN8s: there is no such option; did you mean fcn8s?"),
         ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo="),
+        (
+            "trainer.lightning={foo: 1}",
+            "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo=",
+        ),
         ("backbone=resnet999", "backbone=resnet999: there is no such option; did you mean resnet"),
         ("aux_head=null", "aux_head=null: there is no such option; there is fcn, none"),
         ("~loss=5", "loss=5: there is no such option"),

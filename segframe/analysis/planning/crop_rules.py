@@ -1,7 +1,7 @@
 """Rules of a plan: crops, batch, and what depends on the crops' size. Pure functions of facts."""
 
 from collections.abc import Sequence
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 from typing import NamedTuple
 
 from segframe.analysis.planning.decision import Decision
@@ -24,6 +24,10 @@ FINE_STRIDE, FEWEST_CELLS = 8, 6
 """The finest output stride of DeepLab v3, and cells along crops below which it is chosen."""
 LARGEST_RATIO = 3.0
 """Side of an image over that of a crop, above which images are read in sliding windows."""
+LARGEST_SCALE = 2.0
+"""Largest factor of DeepLab's scale augmentation, 0.5 to 2."""
+ENLARGED = 1.3333
+"""Scale of images with narrow objects at inference, that of experiment=camvid."""
 
 
 class Crop(NamedTuple):
@@ -97,12 +101,40 @@ def choose_rates(rates: Sequence[int] | None, stride: int, crop: Size) -> Decisi
     return Decision("head.rates", fitting, f"crops of {cells} cells at stride {stride}: {designed} would see padding")
 
 
-def choose_inference(data: DataFacts, machine: MachineFacts, step: StepFacts, crop: Size) -> Decision:
-    """Return sliding windows where images are far larger than crops, or larger than memory."""
-    ratio = max(image / side for image, side in zip(data.val_largest, crop, strict=True))
+def choose_inference(data: DataFacts, machine: MachineFacts, step: StepFacts, stride: int) -> list[Decision]:
+    """Return sliding windows for images that are far larger than crops, or than memory; enlarged images for objects
+    that are narrower than the logits' stride; else whole images.
+
+    `step`: with the plan's crops; `stride`: pixels per cell of the logits.
+    """
+    ratio = max(image / side for image, side in zip(data.val_largest, step.size, strict=True))
+    reason = f"images have up to {ratio:.1f} times the sides of the crops"
     if ratio > LARGEST_RATIO:
-        return Decision("inference", "sliding_window", f"images have up to {ratio:.1f} times the sides of the crops")
+        return [Decision("inference", "sliding_window", reason)]
     needed = (step.peak_bytes or 0) / step.pixels * data.val_largest[0] * data.val_largest[1] / 2
-    if machine.device_bytes and needed > MEMORY_SHARE * machine.device_bytes:
-        return Decision("inference", "sliding_window", f"a whole image needs {needed / 1e9:.1f} GB")
-    return Decision("inference", "whole", f"images have up to {ratio:.1f} times the sides of the crops")
+    held = MEMORY_SHARE * machine.device_bytes if machine.device_bytes else inf
+    if needed > held:
+        return [Decision("inference", "sliding_window", f"a whole image needs {needed / 1e9:.1f} GB")]
+    narrow = narrower_than(data, stride)
+    if narrow and largest_scale(data, step.size) >= ENLARGED and needed * ENLARGED**2 <= held:
+        return [
+            Decision("inference", "tta", f"narrower than the logits' stride of {stride} px: {narrow}"),
+            Decision("inference.scales", [ENLARGED], "images enlarged by a third: 1 point on CamVid"),
+            Decision("inference.flip", False, "one run of the network"),
+        ]
+    return [Decision("inference", "whole", reason)]
+
+
+def largest_scale(data: DataFacts, crop: Size) -> float:
+    """Return the largest scale of training images: twice the crop's share of an image's side, 1.25 to 2."""
+    return min(LARGEST_SCALE, max(1.25, round(2 * share_of_image(data, crop), 1)))
+
+
+def share_of_image(data: DataFacts, crop: Size) -> float:
+    """Return the crop's share of the median image's sides, the smaller one."""
+    return min(side / image for side, image in zip(crop, data.size, strict=True))
+
+
+def narrower_than(data: DataFacts, stride: int) -> str:
+    """Return the classes whose small objects are narrower than the logits' stride, with their widths."""
+    return ", ".join([f"{each.name} ({each.width:.1f} px)" for each in data.present if 0 < each.width < stride][:5])

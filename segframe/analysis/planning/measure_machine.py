@@ -28,6 +28,7 @@ from segframe.data.cache_setup import free_memory
 from segframe.data.loader import collate, count_workers
 from segframe.data.transforms import Transform
 from segframe.inference.banded_scores import classes_and_logits
+from segframe.inference.base import Inference
 from segframe.inference.build import pick_device
 from segframe.models.build import build_segmenter
 from segframe.models.weights.packaged import is_packaged
@@ -130,7 +131,7 @@ class Trial:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def measure_validation(self, val: SegmentationDataset) -> ValidationFacts:
+    def measure_validation(self, val: SegmentationDataset, inference: Inference) -> ValidationFacts:
         """Measure the seconds for loading and validating one image of the median size."""
         indices = spread(len(val), 100)
         areas = [np.prod(read_size(val, index)) for index in indices]
@@ -141,7 +142,7 @@ class Trial:
             item = val[index]
             images, masks = item["image"][None].to(self.device), item["mask"][None].to(self.device)
             with torch.inference_mode():
-                classes, logits = classes_and_logits(self.module.inference(self.module.segmenter, images), images)
+                classes, logits = classes_and_logits(inference(self.module.segmenter, images), images)
                 self.module.loss(logits, masks)
             self.module.confusion.to(self.device).update(classes, masks)
 

@@ -12,6 +12,7 @@ from segframe.config import validate
 from segframe.data.build import build_datasets, measure_run
 from segframe.data.image_batches import limited
 from segframe.errors import height_width
+from segframe.inference.build import build_inference
 from segframe.inference.network import logit_stride
 
 PROBE_SIDE = {False: 192, True: 384}
@@ -38,10 +39,12 @@ class Planner:
         self.decide_crops()
         trial = self.trial()
         self.step = trial.measure_step()
-        self.validation = trial.measure_validation(self.val)
+        stride = logit_stride(trial.module.segmenter)
+        self.decide_inference(stride)
+        inference = build_inference(self.draft.config.inference, trial.config)
+        self.validation = trial.measure_validation(self.val, inference)
         length = self.decide_length()
-        stride, crop = logit_stride(trial.module.segmenter), self.step.size
-        self.notes = run_rules.find_notes(self.data, self.machine, crop, stride, length)
+        self.notes = run_rules.find_notes(self.data, self.machine, self.step.size, stride, length)
 
     def trial(self, settings: Mapping[str, Any] | None = None) -> Trial:
         """Return the network of the decisions so far, ready to be measured with other settings."""
@@ -94,7 +97,11 @@ class Planner:
         if "rates" in head:
             draft.add(crop_rules.choose_stride(head.output_stride, size))
             draft.add(crop_rules.choose_rates(head.rates, head.output_stride, size))
-        draft.add(crop_rules.choose_inference(data, self.machine, step, size))
+
+    def decide_inference(self, stride: int) -> None:
+        """Decide how images are read, unless the user has. `stride`: pixels per cell of the logits."""
+        if "inference" not in self.draft.given and "crop_size" in self.draft.config.transforms:
+            self.draft.add(*crop_rules.choose_inference(self.data, self.machine, self.step, stride))
 
     def decide_length(self) -> run_rules.Length:
         """Decide loading, length, learning rate and augmentation, by the time of a step of the plan's size."""

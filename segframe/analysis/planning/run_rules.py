@@ -3,7 +3,7 @@
 from math import ceil, sqrt
 from typing import NamedTuple
 
-from segframe.analysis.planning.crop_rules import FEWEST_STEPS
+from segframe.analysis.planning.crop_rules import FEWEST_STEPS, largest_scale, narrower_than, share_of_image
 from segframe.analysis.planning.decision import Decision
 from segframe.analysis.planning.facts import DataFacts, MachineFacts, Size, StepFacts
 from segframe.errors import UserError
@@ -137,8 +137,8 @@ def round_to_two(value: float) -> float:
 
 def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Decision]:
     """Return transforms and the range of scales."""
-    ratio = min(side / image for side, image in zip(crop, data.size, strict=True))
-    smallest, largest = 0.5, min(2.0, max(1.25, round(2 * ratio, 1)))
+    ratio = share_of_image(data, crop)
+    smallest, largest = 0.5, largest_scale(data, crop)
     option, reason = "standard", f"{epochs:.0f} epochs: scale, flip and colour"
     if epochs < WIDE_EPOCHS:
         option, reason = "light", f"{epochs:.0f} epochs: too few to learn from colour jitter"
@@ -149,7 +149,7 @@ def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Deci
 
 def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
     """Return rare_class_probability and max_class_share of the crops. `images`: of an optimizer step."""
-    share = min(1.0, *(side / image for side, image in zip(crop, data.size, strict=True)))
+    share = min(1.0, share_of_image(data, crop))
     rare = min(data.present, key=lambda each: each.seen(share), default=None)
     seen = rare.seen(share) * images if rare is not None else 0
     probability, reason = 0.0, "crops hold whole images"
@@ -179,8 +179,8 @@ def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, 
         notes.append(f"{data.examined:,} of {data.train_images:,} training images were read, at even distances")
     if absent := [each.name for each in data.classes if each.share == 0]:
         notes.append(f"no training mask that was read shows {', '.join(absent[:5])}")
-    if narrow := [f"{each.name} ({each.width:.1f} px)" for each in data.present if 0 < each.width < stride]:
-        notes.append(f"objects narrower than the logits' stride of {stride} px: {', '.join(narrow[:5])}")
+    if narrow := narrower_than(data, stride):
+        notes.append(f"objects narrower than the logits' stride of {stride} px: {narrow}")
     wide = [each.name for each in data.present if each.width > max(crop)]
     if wide:
         notes.append(
