@@ -27,6 +27,7 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_output_stderr = "remove"  # warnings of the machine that builds
 exclude_patterns = ["_build"]
+smartquotes = False  # quotes of commands stay as they are typed
 html_theme = "furo"
 html_title = f"segframe {release}"
 html_static_path = ["_static"]

@@ -16,7 +16,7 @@ def table() -> str:
     rows = [row for row in json.loads(RESULTS.read_text())["rows"] if row["ms"] is not None]
     lines = []
     for row in rows:
-        memory = "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2g}"
+        memory = "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.3f}"
         met = "yes" if row["met"] else "**no**"
         cells = (f"`{row['name']}`", row["against"], time_of(row), memory, row["target"], met)
         lines.append(f"| {' | '.join(cells)} |\n")
@@ -27,7 +27,7 @@ def table() -> str:
 def time_of(row: dict[str, Any]) -> str:
     """Return the ratio segframe / other; for a row whose target is given in seconds, both times."""
     if "x time" in row["target"]:
-        return f"{row['time_ratio']:.3g}"
+        return f"{row['time_ratio']:.3f}"
     ours, theirs = (f"{ms / 1e3:.3g} s" if ms >= 500 else f"{ms:.3g} ms" for ms in (row["ms"], row["ms_against"]))
     return f"{ours} (theirs {theirs})"
 
