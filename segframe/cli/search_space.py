@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import (
     BaseDistribution,
@@ -172,13 +173,20 @@ def compose_trial(words: list[str], config_dirs: list[str]) -> DictConfig:
     """A trial's validated config; UserError where it cannot be composed."""
     GlobalHydra.instance().clear()
     path = [f"hydra.searchpath=[{','.join(quoted(f'file://{Path(place).absolute()}') for place in config_dirs)}]"]
+    of_search = HydraConfig.instance().cfg
     try:
         with hydra.initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
-            config = hydra.compose("train", [*quote_paths(words), *(path if config_dirs else [])])
+            overrides = [*quote_paths(words), *(path if config_dirs else [])]
+            config = hydra.compose("train", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)  # messages name the trial's presets
+        with open_dict(config):
+            del config.hydra
         config.output_dir = "outputs"  # callbacks and loggers refer to it
         validate_config(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(with_own_names(explain(error, words, "train"))) from error
+    finally:
+        HydraConfig.instance().cfg = of_search
     return config
 
 

@@ -70,6 +70,11 @@ def test_refused_spaces(words, expected):
         (["optimizer.lrr=0.1,0.2"], "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
         (["trails=3", "optimizer.lr=0.1,0.2"], "trails is not a setting; did you mean trials?"),
         (["optimizer.lr=0.1,x"], "optimizer.lr=x: "),
+        (
+            ["optimizer.lr=0.1,0.2", "experiment=camvid", "inference=whole"],
+            "inference.scales: segframe.inference.WholeImage has no such argument; experiment=camvid sets it, and "
+            "~inference.scales removes it",
+        ),
     ],
 )
 def test_every_choice_is_checked_before_the_first_trial(run, tmp_path, words, expected):
