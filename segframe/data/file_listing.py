@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     file: str
 
 
-NO_IMAGE = "name in a list without an image"
+NO_IMAGE = "listed without an image"
 UNUSED_MASK = "mask without an image"
 NO_MASK = "image without a mask"
 MISSING_FILE = "file in a list that does not exist"
@@ -166,14 +166,15 @@ def pair(
 ) -> list[Sample]:
     """Return a sample per name; UserError if a name has no image or no mask, `explain` adds why the mask is missing."""
     no_image = [name for name in names if name not in images]
-    no_mask = [name for name in names if name in images and name not in masks]
+    there = [name for name in names if name in images]
+    no_mask = [name for name in there if name not in masks]
     advice = "scripts/check_data.py lists all that is missing"
     if no_image and not report_problem(NO_IMAGE, (f"{where}: {name}" for name in no_image)):
         raise UserError(f"{where}: {no_image[0][:200]!r} has no image{_count(no_image, names)}: {advice}")
     if no_mask and not report_problem(NO_MASK, (images[name] for name in no_mask)):
         advice = explain(no_mask[0]) or advice
         raise UserError(f"{where}: {no_mask[0][:200]!r} has no mask{_count(no_mask, names)}: {advice}")
-    return [Sample(PurePosixPath(n).name, images[n], masks[n]) for n in names if n in images and n in masks]
+    return [Sample(PurePosixPath(n).name, images[n], masks[n]) for n in there if n in masks]
 
 
 def pair_all(

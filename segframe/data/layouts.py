@@ -35,7 +35,8 @@ _SPLIT_WORD = re.compile(
     r"(?<![a-z])(train(ing)?|valid(ation)?|val|test(ing)?)(?=$|[^a-z]|annot|mask|label|image|img)", re.IGNORECASE
 )
 MASK_WORD = re.compile(r"mask|label|annot|segm|truth|target|manual|(?<![a-z])(ann|gt|lbl|seg)", re.IGNORECASE)
-_INSTANCES = re.compile(r"object|instance", re.IGNORECASE)
+_INSTANCES = re.compile(r"SegmentationObject|instance", re.IGNORECASE)
+"""Folders of masks whose values are objects and no classes; the first is VOC's."""
 _SEPARATORS = " _.-"
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,7 @@ def choose_layout(top: Path, images: str | None, masks: str | None, by_split: bo
         return fitting[0]
     settings = [str(each) for each in fitting or found] or find_shared_folders(top, by_split)
     if by_split and not settings:
-        layouts = sorted(find_layouts(top, False), key=lambda each: bool(_INSTANCES.search(each.masks)))
-        flat = [*map(str, layouts), *find_shared_folders(top, False)]
+        flat = [*map(str, find_layouts(top, False)), *find_shared_folders(top, False)]
         splits = [*find_split_lists(top)[:1], "data.dataset.val_ratio=0.2"]
         settings = [f"{each} {split}" for split in splits for each in flat][: 2 if len(splits) > 1 else 4]
     folders = [f"{path} ({count} files)" for path, count in sorted(count_images(top).items())]
@@ -124,8 +124,11 @@ def find_shared_folders(top: Path, by_split: bool) -> list[str]:
     """Return the settings of folders that hold masks beside the images, as x_mask.png beside x.jpg."""
     settings = []
     for path in _patterns(count_images(top), by_split):
+        folder = next(iter(split_paths(top / path).values()), None)
+        if folder is None:  # two words for splits that differ, as in release_test/testing
+            continue
         with collect_problems():
-            names = list_files(next(iter(split_paths(top / path).values())), (*IMAGE_SUFFIXES, *MASK_SUFFIXES), "")
+            names = list_files(folder, (*IMAGE_SUFFIXES, *MASK_SUFFIXES), "")
         ends = Counter(
             name[cut.start() :]
             for name in names
@@ -167,7 +170,8 @@ def _is_image_and_mask(images: str, masks: str) -> bool:
     own, other = set(a) - set(b), set(b) - set(a)
     # Folders below those of a split or a kind group the files, as by city.
     ends = all(SPLIT in path[-1] or path[-1] in own | other for path in (a, b))
-    return ends and any(map(MASK_WORD.search, other)) and not any(map(MASK_WORD.search, own))
+    is_mask = any(map(MASK_WORD.search, other)) and not any(map(_INSTANCES.search, other))
+    return ends and is_mask and not any(map(MASK_WORD.search, own))
 
 
 def _has_pairs(top: Path, images: str, masks: str) -> bool:

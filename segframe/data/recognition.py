@@ -1,8 +1,10 @@
 """Recognition of the dataset that a folder holds, and the settings by which programs read it."""
 
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from shlex import split as split_words
 from typing import Any, NamedTuple
@@ -13,13 +15,13 @@ from hydra.utils import get_method
 from segframe.config import schema
 from segframe.data.annotations import open_masks
 from segframe.data.annotations.coco import Coco
-from segframe.data.annotations.find import find_annotations
+from segframe.data.annotations.find import find_annotations, find_json
 from segframe.data.annotations.labelme import Labelme
 from segframe.data.annotations.source import Annotations
 from segframe.data.base import SegmentationDataset
 from segframe.data.class_proposal import TWO_CLASSES, propose_classes
 from segframe.data.datasets.folder import Folder
-from segframe.data.file_listing import require
+from segframe.data.file_listing import collect_problems, require
 from segframe.data.layouts import (
     SPLIT,
     count_images,
@@ -35,6 +37,8 @@ KNOWN = (
     "folders of images and masks (images/train and masks/train, images and masks, x.jpg and x_mask.png), lists "
     "train.txt and val.txt, COCO's and labelme's JSON files, and the data sets of data=..."
 )
+DEPTH, MOST_FOLDERS = 3, 100
+"""Levels and number of the folders below the root in which data sets are searched for."""
 _TEXT = ("images", "masks", "annotations", "image_suffix", "mask_suffix")
 """Settings whose values are no YAML."""
 _PREFIX = "data.dataset."
@@ -53,32 +57,63 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
 
     `given`: settings data.dataset.* that the user has chosen; they are not returned again.
     """
-    require(root, "point data.root at the folder of the images")
-    if not given and (option := _named_dataset(root)):
-        return Recognized(f"the data set {option}", [f"data={option}"])
-    reasons: list[str] = []
+    if not require(root, "point data.root at the folder of the images").is_dir():
+        raise UserError(f"data.root={root}: it is a file; point data.root at its folder")
+    if not given and (options := _named_datasets(root)):
+        more = f" (there is {' and '.join(options[1:])} too: choose it by data=...)" if options[1:] else ""
+        return Recognized(f"the data set {options[0]}{more}", [f"data={options[0]}"])
+    if not given and (found := [(option, folder) for folder in _below(root) for option in _named_datasets(folder)]):
+        raise UserError(f"data.root={root}: {_where(found)}")
+    reasons: list[tuple[list[str], str]] = []
     keys = {word.partition("=")[0] for word in given}
-    for words in _candidates(root):
-        try:
-            layout = _open(root, [word for word in words if word.partition("=")[0] not in keys], given)
-        except UserError as error:
-            reasons.append(str(error))
-        else:
-            return _with_classes(root, layout, given)
+    candidates = [[word for word in words if word.partition("=")[0] not in keys] for words in _candidates(root)]
+    for problems in (nullcontext, collect_problems):  # files are missing, if nothing fits without problems
+        for words in candidates:
+            with problems():
+                try:
+                    layout = _open(root, words, given)
+                except UserError as error:
+                    reasons.append((words, str(error)))
+                else:
+                    return _with_classes(root, layout, given)
     images, others = count_images(root), find_annotations(root)
     there = ", ".join(f"{folder} ({count} images)" for folder, count in sorted(images.items())[:5]) or "no image"
-    more = f" and {', '.join(others[:2])}" if others else ""
-    reason = f"; {reasons[-1]}" if others or "val_ratio" in reasons[-1] else ""
-    raise UserError(f"data.root={root}: {there}{more}, and no layout that is recognised: {KNOWN}{reason}")
+    if others := others or find_json(root):
+        there += f" and {', '.join(others[:2])}"
+    if found := [(option, folder) for folder in [*root.absolute().parents][:2] for option in _named_datasets(folder)]:
+        raise UserError(f"data.root={root}: {there}; {_where(found)}")
+    reason = next((f"; {text}" for words, text in reasons if any(SPLIT in word for word in words)), "")
+    if not reason and (find_annotations(root) or "val_ratio" in reasons[-1][1]):
+        reason = f"; {reasons[-1][1]}"
+    raise UserError(f"data.root={root}: {there}, and no layout that is recognised: {KNOWN}{reason}")
 
 
-def _named_dataset(root: Path) -> str | None:
+def _named_datasets(root: Path) -> list[str]:
+    """Return the options of data= that a folder looks like, one of each class."""
+    found: dict[str, str] = {}
     for path in sorted(path for path in schema.yaml_files() if path.parent.name == "data"):
         target = re.search(r"^  _target_: (\S+)", path.read_text("utf-8"), re.MULTILINE)
         with suppress(ImportError, AttributeError, ValueError):  # of a user's own dataset
-            if target and get_method(f"{target[1]}.looks_like")(root):
-                return path.stem
-    return None
+            if target and target[1] not in found and get_method(f"{target[1]}.looks_like")(root):
+                found[target[1]] = path.stem
+    return [*found.values()]
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Yield the folders below the root, as far as data sets are searched for in them."""
+    for number, (folder, inner, _) in enumerate(os.walk(root, followlinks=True)):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        path = Path(folder)
+        if number >= MOST_FOLDERS or len(path.relative_to(root).parts) >= DEPTH:
+            inner.clear()
+        yield path
+
+
+def _where(found: Sequence[tuple[str, Path]]) -> str:
+    places = dict(reversed(found))  # the first folder of each, which is the one at the top
+    return "; ".join(
+        f"the data set {option} is in {folder}, type data.root={folder}" for option, folder in places.items()
+    )
 
 
 def _candidates(root: Path) -> Iterator[list[str]]:
@@ -86,10 +121,10 @@ def _candidates(root: Path) -> Iterator[list[str]]:
     yield []
     lists = [split_words(setting) for setting in find_split_lists(root)]
     yield from map(_words, [*map(str, find_layouts(root, True)), *find_shared_folders(root, True)])
-    flat = [_words(setting) for setting in [*map(str, find_layouts(root, False)), *find_shared_folders(root, False)]]
+    all_images = [*map(str, find_layouts(root, False)), *find_shared_folders(root, False)]
     for splits in lists:
         yield splits  # of pairs, or of names in images and masks
-        yield from ([*layout, *splits] for layout in flat)
+        yield from ([*_words(layout), *splits] for layout in all_images)
     paths = find_annotations(root)
     patterns = list(dict.fromkeys(path for path in map(split_name, paths) if SPLIT in path))
     yield from ([f"{_PREFIX}annotations={path}"] for path in patterns)
@@ -97,8 +132,14 @@ def _candidates(root: Path) -> Iterator[list[str]]:
         yield from ([f"{_PREFIX}annotations={path}", *splits] for splits in lists)
     for ratio in (f"{_PREFIX}val_ratio={share}" for share in (0.2, 0.5)):  # of few images 0.2 may be none
         yield [ratio]
-        yield from ([*layout, ratio] for layout in flat)
-        yield from ([f"{_PREFIX}annotations={path}", ratio] for path in paths)
+        yield from ([*_words(layout), ratio] for layout in _not_of_splits(all_images))
+        yield from ([f"{_PREFIX}annotations={path}", ratio] for path in _not_of_splits(paths))
+
+
+def _not_of_splits(paths: Sequence[str]) -> list[str]:
+    """Return the paths without those of one split beside others, which are not to be divided."""
+    counts = Counter(map(split_name, paths))
+    return [path for path in paths if SPLIT not in split_name(path) or counts[split_name(path)] == 1]
 
 
 class _Layout(NamedTuple):
@@ -122,7 +163,8 @@ def _open(root: Path, words: list[str], given: Sequence[str]) -> _Layout:
     if by_split and [*names] == [train]:
         return _open(root, _words(source.divide()), given)
     if not train or not val:
-        raise UserError(f"the splits below {root} are {', '.join(names)}: none is for training or validation")
+        lacking = "training" if not train else "validation"
+        raise UserError(f"the splits below {root} are {', '.join(sorted(names))}: none is for {lacking}")
     if isinstance(source, Annotations) and "annotations" not in arguments:
         words = [f"{_PREFIX}annotations={source.path}", *words]
     layout = _Layout(words, source, (train, val))

@@ -39,6 +39,7 @@ CPU = MachineFacts("2 cores", False, 2, 2, 16 * GB, 16 * GB, 100 * GB, 0.0, ("bf
 GPU = CPU._replace(device="a GPU", is_gpu=True, device_bytes=80 * GB, cores=16, loader_processes=8)
 STEP = StepFacts((192, 192), 4, "bf16-mixed", 0.4, GB // 4, 0.01, 0.008)
 HOUR = 3600.0
+WHOLE = (360, 480)
 
 
 def value_of(decisions, key):
@@ -218,18 +219,21 @@ def test_loading():
 
 
 def test_the_length_fits_into_the_budget():
-    length = run_rules.choose_length(DATA, 0.5, 8, 36.0, HOUR)
+    choose_length = run_rules.choose_length
+    length = choose_length(DATA, 0.5, 8, WHOLE, 36.0, HOUR)
     assert length.steps % length.every == 0
     assert length.steps // length.every == 10  # a tenth of the hour
     used = run_rules.START_SECONDS + length.steps * 0.5 + 10 * 36
     assert 0.98 * HOUR < used <= HOUR
-    assert run_rules.choose_length(DATA, 0.5, 8, 900.0, HOUR).every_reason == "1 validation of 900 s"
-    quick = run_rules.choose_length(DATA, 0.001, 8, 1.0, 10 * HOUR)
+    assert choose_length(DATA, 0.5, 8, WHOLE, 900.0, HOUR).every_reason == "1 validation of 900 s"
+    quick = choose_length(DATA, 0.001, 8, WHOLE, 1.0, 10 * HOUR)
     assert 0.99 * 50_000 <= quick.steps <= 50_000  # 1000 epochs
     assert quick.steps // quick.every == run_rules.MOST_VALIDATIONS
-    assert run_rules.choose_length(DATA._replace(train_images=20), 0.001, 8, 1.0, HOUR).steps == 5000
-    with pytest.raises(UserError, match=r"type budget=\d+m, or validate fewer images"):
-        run_rules.choose_length(DATA, 0.5, 8, 900.0, 600)
+    assert choose_length(DATA._replace(train_images=20), 0.001, 8, WHOLE, 1.0, HOUR).steps == 5000
+    with pytest.raises(UserError, match=r"type budget=\d+m, or validate fewer images: .*=10$"):
+        choose_length(DATA, 0.5, 8, WHOLE, 900.0, 600)
+    with pytest.raises(UserError, match=r"validation 0.2 s, so hardly a step fits; type budget=2m$"):
+        choose_length(DATA._replace(val_images=8), 0.5, 8, WHOLE, 0.2, 25)
 
 
 def test_learning_rates_follow_the_batch():
@@ -244,11 +248,16 @@ def test_learning_rates_follow_the_batch():
     ]
 
 
-def test_augmentation_grows_with_the_epochs():
-    few, many = (run_rules.choose_augmentation(DATA, (192, 256), epochs) for epochs in (5, 50))
+def test_passes_count_pixels():
+    assert run_rules.count_passes(DATA, (180, 240), 8 * 400) == 2
+    assert run_rules.count_passes(DATA, (512, 512), 8 * 400) == 8  # crops larger than the images
+
+
+def test_augmentation_grows_with_the_passes():
+    few, many = (run_rules.choose_augmentation(DATA, (192, 256), 400 * epochs) for epochs in (50, 100))
     assert (value_of(few, "transforms"), value_of(few, "transforms.scale")) == ("light", [0.5, 1.25])
     assert (value_of(many, "transforms"), value_of(many, "transforms.scale")) == ("standard", [0.5, 1.25])
-    few, many = (run_rules.choose_augmentation(DATA, (352, 480), epochs) for epochs in (5, 50))
+    few, many = (run_rules.choose_augmentation(DATA, (352, 480), 400 * epochs) for epochs in (5, 50))
     assert [value_of(each, "transforms.scale") for each in (few, many)] == [[0.75, 1.5], [0.5, 2.0]]
 
 

@@ -217,7 +217,7 @@ def test_damaged_segmentations(tmp_path):
     # What holds no pixel is passed over, and reported by check_data; points may be far outside.
     far = [-1e30, -1e30, 1e30, -1e30, 1e30, 1e30]
     for segmentation in ([], [[1, 2, 3, 4]], [["a"]], [[1, 2, 3]], [[float("nan")] * 6], {"size": [1]}, None, [far]):
-        put_coco(tmp_path / "a.json", ["x.jpg"], [annotation(segmentation=segmentation)])
+        put_coco(tmp_path / "a.json", ["x.jpg"], [annotation(segmentation=segmentation), annotation()])
         dataset = open_one(tmp_path)
         with collect_problems() as problems:
             dataset[0]
@@ -225,6 +225,11 @@ def test_damaged_segmentations(tmp_path):
             "annotation without an area",
             "annotation that is partly outside its image",
         }
+
+
+def test_boxes_are_no_masks(tmp_path):
+    put_coco(tmp_path / "a.json", ["x.jpg"], [annotation(segmentation=[]), annotation(segmentation=None)])
+    check_error(lambda: open_one(tmp_path), "a.json: its annotations are boxes", "export it for instance segmentation")
 
 
 def test_other_forms_of_polygons(tmp_path):

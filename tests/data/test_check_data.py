@@ -15,9 +15,9 @@ from segframe.data.inspection.finding import ERROR, NOTE, WARNING
 FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
 
 
-def check(photos, *overrides, num_workers=0):
+def check(photos, *overrides, num_workers=0, data=FOLDER):
     """The findings, and the splits that were checked."""
-    config = composed(*FOLDER, *overrides, name="check_data")
+    config = composed(*data, *overrides, name="check_data")
     config.data.root = str(photos)
     make_dataset = instantiate(config.data.dataset, "data.dataset")
     found = splits.find_splits(make_dataset, config.data, config.splits)
@@ -271,6 +271,18 @@ def test_splits(photos):
         (photos / kind / "val").rename(photos / kind / "test")
     (photos / "images/test/10.png").write_bytes((photos / "images/train/2.png").read_bytes())
     assert check_finding(photos, ERROR, "is in train too", None, same).split == "train + test"
+
+
+def test_a_missing_mask_of_a_release(photos):
+    (photos / "masks/train/0.png").unlink()
+    folders = [finding for finding in check(photos)[0] if finding.what == "image without a mask"]
+    releases = [finding for finding in check(photos, data=("data=camvid",))[0] if finding.what == "image without a mask"]
+    for (found,), advice in (
+        (folders, "data.dataset.mask_suffix"),
+        (releases, "bring its mask, or take the image out"),
+    ):
+        assert found.files == [str(photos / "images/train/0.png")]
+        assert advice in found.advice
 
 
 def test_split_without_masks(photos):

@@ -205,3 +205,49 @@ def test_names_as_they_are_typed():
     names = ["cat", "traffic light", "1", "null", 'a"b', "x,y", "Ü ö", "a[1]", "a: b", "-"]
     words = [f"data.dataset.classes=[{','.join(map(typed, names))}]", "data=folder", "data.root=x"]
     assert list(composed(*words).data.dataset.classes) == names
+
+
+def test_a_split_with_a_missing_file_is_not_replaced_by_another(tmp_path, run):
+    put_roboflow(tmp_path / "a")
+    assert "data.dataset.annotations={split}/_annotations.coco.json" in settings_of(tmp_path / "a")
+    lost = sorted((tmp_path / "a/train").glob("*.jpg"))[0]
+    lost.unlink()
+    assert "data.dataset.annotations={split}/_annotations.coco.json" in recognize(tmp_path / "a").settings
+    result = run("scripts/check_data.py", f"data.root={tmp_path / 'a'}", "data.num_workers=0")
+    assert result.code == 1
+    assert "listed without an image" in result.out
+    (tmp_path / "a/train/_annotations.coco.json").write_text("{")
+    check_error(lambda: recognize(tmp_path / "a"), "train/_annotations.coco.json cannot be read as JSON")
+    for split in ("val", "test"):
+        put_pairs((tmp_path / f"b/{split}", tmp_path / f"b/{split}annot"), [[0, 1]])
+    check_error(lambda: recognize(tmp_path / "b"), "are test, val: none is for training")
+
+
+def test_a_data_set_elsewhere(tmp_path):
+    put_pairs((tmp_path / "x/y/SegNet/CamVid/train", tmp_path / "x/y/SegNet/CamVid/trainannot"), [[0, 1]])
+    for part in ("train", "trainannot"):
+        folder = tmp_path / "x/y/SegNet/CamVid" / part
+        for path in folder.iterdir():
+            path.rename(folder / f"0001TP_{path.name}")
+    home = tmp_path / "x/y/SegNet"
+    assert recognize(home).settings == ["data=camvid"]
+    for root in (tmp_path / "x", home / "CamVid/train"):
+        check_error(lambda root=root: recognize(root), f"data.root={root}: ", "the data set camvid is in ")
+    check_error(lambda: recognize(tmp_path / "x"), f"type data.root={home}")
+    check_error(lambda: recognize(home / "CamVid/train/0001TP_0.jpg"), "it is a file; point data.root at its folder")
+
+
+def test_masks_of_instances_are_not_proposed(tmp_path):
+    put_pairs((tmp_path / "JPEGImages", tmp_path / "SegmentationObject"), [[0, 1, 2]])
+    check_error(lambda: recognize(tmp_path), "SegmentationObject (5 images)", "no layout that is recognised")
+
+
+def test_folders_with_two_words_for_splits(tmp_path):
+    put_image(tmp_path / "release_test/testing/0.jpg", SIZE)
+    check_error(lambda: recognize(tmp_path), "release_test/testing (1 images)", "no layout that is recognised")
+
+
+def test_other_json_files_are_named(tmp_path):
+    put_image(tmp_path / "0.jpg", SIZE)
+    (tmp_path / "boxes.json").write_text('{"images": [')
+    check_error(lambda: recognize(tmp_path), "and boxes.json, and no layout")

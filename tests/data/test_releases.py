@@ -113,6 +113,8 @@ def test_ade20k_mistakes(tmp_path):
     check_error(lambda: ADE20K(tmp_path, "train"), "no annotations/training")
     put_mask(tmp_path / "annotations/training/a.png", 151)
     check_error(lambda: ADE20K(tmp_path, "train")[0], "value 151", "150 classes", "data=folder")
+    put_mask(tmp_path / "annotations/training/a.png", 255)
+    check_error(lambda: ADE20K(tmp_path, "train")[0], "a.png holds 255", "if 1 was subtracted", "data=folder")
     assert not ADE20K.looks_like(tmp_path)  # the names are not ADE20K's
 
 

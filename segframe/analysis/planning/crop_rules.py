@@ -60,7 +60,7 @@ def choose_crop(data: DataFacts, machine: MachineFacts, step: StepFacts, seconds
     bound = min(limits, key=lambda name: limits[name])
     share = min(1.0, max(sqrt(limits[bound] / (height * width)), SMALLEST_SIDE / min(height, width)))
     size = rounded(height, share), rounded(width, share)
-    reason = f"{share:.2f} of the median image of {height}x{width}, bound by {bound}"
+    reason = f"{share_of_image(data, size):.2f} of the median image of {height}x{width}, bound by {bound}"
     if share == 1:
         reason = f"the median image, {height}x{width}, in steps of {SIDE_STEP}"
     elif min(size) == SMALLEST_SIDE:
@@ -118,7 +118,7 @@ def choose_inference(data: DataFacts, machine: MachineFacts, step: StepFacts, st
     narrow = narrower_than(data, stride)
     if narrow and largest_scale(data, step.size) >= ENLARGED and needed * ENLARGED**2 <= held:
         return [
-            Decision("inference", "tta", f"narrower than the logits' stride of {stride} px: {narrow}"),
+            Decision("inference", "tta", f"objects narrower than the logits' stride of {stride} px: {narrow}"),
             Decision("inference.scales", [ENLARGED], "images enlarged by a third: 1 point on CamVid"),
             Decision("inference.flip", False, "one run of the network"),
         ]

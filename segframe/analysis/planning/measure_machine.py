@@ -39,7 +39,7 @@ from segframe.training.performance import set_up_performance
 STEPS = 5
 """Timed steps of a measurement, after one that is not."""
 SECONDS = 20.0
-"""Time limit of a measurement, which then ends with fewer steps."""
+"""Time limit of a measurement, which then ends with fewer steps, of which one is timed."""
 ANY_LENGTH = RunLength(total_steps=1000, steps_per_epoch=1000, val_every_n_steps=1000)
 
 
@@ -99,12 +99,14 @@ class Trial:
         sample_seconds: list[float] = []
         read_seconds: list[float] = []
         for k in range(self.config.data.batch_size):
-            index, start = k % len(self.train), perf_counter()
-            self.train.read(index)
-            middle = perf_counter()
+            index = k % len(self.train)
+            self.train.read(index)  # from here on the file is in memory
+            start = perf_counter()
             items.append(self.train[(0, index)])
-            read_seconds.append(middle - start)
-            sample_seconds.append(perf_counter() - middle)
+            middle = perf_counter()
+            self.train.read(index)
+            sample_seconds.append(middle - start)
+            read_seconds.append(perf_counter() - middle)
         batch = collate(items)
         images, masks = batch["image"].to(self.device), batch["mask"].to(self.device)
         self.module.segmenter.train()
@@ -152,13 +154,13 @@ class Trial:
 def timed(call: Callable[[], None], device: torch.device) -> float:
     """Return the time of the quickest of STEPS calls after one that is not measured, or of fewer if they take long."""
     seconds: list[float] = []
-    while len(seconds) <= STEPS and sum(seconds) < SECONDS:
+    while len(seconds) < 2 or (len(seconds) <= STEPS and sum(seconds) < SECONDS):
         start = perf_counter()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(perf_counter() - start)
-    return min(seconds[1:] or seconds)
+    return min(seconds[1:])
 
 
 def reset_peak(device: torch.device) -> int | None:

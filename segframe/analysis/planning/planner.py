@@ -116,7 +116,7 @@ class Planner:
         )
         number = limited(data.val_images, trainer.lightning.get("limit_val_batches"))
         validation = number * self.validation.seconds
-        length = run_rules.choose_length(data, loading.seconds, images, validation, self.seconds)
+        length = run_rules.choose_length(data, loading.seconds, images, self.step.size, validation, self.seconds)
         draft.add(
             Decision("trainer.max_steps", length.steps, length.reason),
             Decision("trainer.val_every_n_steps", length.every, length.every_reason),
@@ -125,6 +125,6 @@ class Planner:
         optimizer = draft.config.optimizer._target_.rpartition(".")[2].lower()
         draft.add(*run_rules.choose_learning_rate(optimizer, images, steps, self.pretrained))
         draft.add(*run_rules.choose_average(steps, self.pretrained))
-        draft.add(*run_rules.choose_augmentation(data, self.step.size, steps * images / data.train_images))
+        draft.add(*run_rules.choose_augmentation(data, self.step.size, steps * images))
         draft.add(*run_rules.choose_sampling(data, self.step.size, images))
         return length._replace(steps=steps)

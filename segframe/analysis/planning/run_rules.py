@@ -8,8 +8,8 @@ from segframe.analysis.planning.decision import Decision
 from segframe.analysis.planning.facts import DataFacts, MachineFacts, Size, StepFacts
 from segframe.errors import UserError
 
-WIDE_EPOCHS = 20
-"""Number of epochs from which strong augmentation is chosen."""
+WIDE_PASSES = 20
+"""Passes over the images' pixels from which strong augmentation is chosen."""
 WHOLE_IMAGE = 0.9
 """Share of an image's sides, from which crops are taken to hold the image."""
 FOREGROUND_CROPS = 0.33
@@ -18,8 +18,12 @@ VALIDATION_SHARE, MOST_VALIDATIONS = 0.1, 20
 """Share of the budget for validations, and most of them."""
 START_SECONDS = 20.0
 """Time from the command to the first training step."""
-MOST_EPOCHS, FEW_IMAGES_STEPS = 1000, 5000
-"""nnU-Net's length (Isensee et al., 2021), in passes over the images; and steps that any data set may have."""
+LEAST_STEPS, USEFUL_STEPS = 20, 100
+"""Steps below which a budget is refused, and those of the budget that is then advised."""
+FEWER_IMAGES = 10
+"""Validation images that are advised where one validation takes most of the budget."""
+MOST_PASSES, FEW_IMAGES_STEPS = 1000, 5000
+"""Most passes over the images' pixels, and steps that any data set may have."""
 MOST_STEPS = 160_000
 """mmsegmentation's longest schedule."""
 BUSY = 0.5
@@ -77,25 +81,35 @@ class Length(NamedTuple):
     every_reason: str
 
 
-def choose_length(data: DataFacts, step_seconds: float, images: int, validation: float, seconds: float) -> Length:
+def count_passes(data: DataFacts, crop: Size, crops: float) -> float:
+    """Return how often so many crops show each pixel of the training images, on average."""
+    share = min(1.0, crop[0] * crop[1] / (data.size[0] * data.size[1]))
+    return crops * share / data.train_images
+
+
+def choose_length(
+    data: DataFacts, step_seconds: float, images: int, crop: Size, validation: float, seconds: float
+) -> Length:
     """Return the steps that fit into a budget beside their validations.
 
-    `images`: of an optimizer step; `validation`: seconds of one of all images. UserError if hardly a step fits.
+    `images`: crops of an optimizer step; `validation`: seconds of one of all images. UserError if hardly a step fits.
     """
     count = int(max(1, min(MOST_VALIDATIONS, VALIDATION_SHARE * seconds // validation)))
     left = seconds - START_SECONDS - count * validation
     fitting, reason = int(left / step_seconds), f"{left:,.0f} s at {step_seconds:.3g} s per step with loading"
-    if fitting < count + 1:
-        needed = ceil((START_SECONDS + validation + 100 * step_seconds) / 60)
+    if fitting < LEAST_STEPS:
+        needed = ceil((START_SECONDS + validation + USEFUL_STEPS * step_seconds) / 60)
+        fewer = f", or validate fewer images: +trainer.lightning.limit_val_batches={FEWER_IMAGES}"
         raise UserError(
-            f"budget: a step takes {step_seconds:.2g} s and one validation {validation:.0f} s, so hardly a step fits; "
-            f"type budget={needed}m, or validate fewer images: +trainer.lightning.limit_val_batches=10"
+            f"budget: a step takes {step_seconds:.2g} s and one validation {validation:.3g} s, so hardly a step fits; "
+            f"type budget={needed}m{fewer * (data.val_images > FEWER_IMAGES)}"
         )
-    longest = min(MOST_STEPS, max(FEW_IMAGES_STEPS, MOST_EPOCHS * data.train_images // images))
+    longest = min(MOST_STEPS, max(FEW_IMAGES_STEPS, int(MOST_PASSES / count_passes(data, crop, images))))
     if fitting > longest:
-        fitting, reason = longest, f"{longest * images / data.train_images:,.0f} epochs; the budget allows more"
+        passes = count_passes(data, crop, longest * images)
+        fitting, reason = longest, f"{passes:,.0f} passes over the images; the budget allows more"
     every = fitting // count
-    return Length(every * count, every, reason, f"{count} validation{'s' * (count > 1)} of {validation:.0f} s")
+    return Length(every * count, every, reason, f"{count} validation{'s' * (count > 1)} of {validation:.3g} s")
 
 
 def choose_learning_rate(optimizer: str, images: int, steps: int, pretrained: bool) -> list[Decision]:
@@ -135,15 +149,16 @@ def round_to_two(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def choose_augmentation(data: DataFacts, crop: Size, epochs: float) -> list[Decision]:
-    """Return transforms and the range of scales."""
+def choose_augmentation(data: DataFacts, crop: Size, crops: float) -> list[Decision]:
+    """Return transforms and the range of scales; `crops`: of the whole training."""
+    passes = count_passes(data, crop, crops)
     ratio = share_of_image(data, crop)
     smallest, largest = 0.5, largest_scale(data, crop)
-    option, reason = "standard", f"{epochs:.0f} epochs: scale, flip and colour"
-    if epochs < WIDE_EPOCHS:
-        option, reason = "light", f"{epochs:.0f} epochs: too few to learn from colour jitter"
+    option, reason = "standard", f"{passes:.2g} passes over the images: scale, flip and colour"
+    if passes < WIDE_PASSES:
+        option, reason = "light", f"{passes:.2g} passes over the images: too few to learn from colour jitter"
         smallest, largest = 0.75 if ratio >= WHOLE_IMAGE else 0.5, min(1.5, largest)
-    share = f"crops are {ratio:.2f} of an image's side, {epochs:.0f} epochs; DeepLab's range is 0.5 to 2"
+    share = f"crops are {ratio:.2f} of an image's side, {passes:.2g} passes; DeepLab's range is 0.5 to 2"
     return [Decision("transforms", option, reason), Decision("transforms.scale", [smallest, largest], share)]
 
 
@@ -158,7 +173,7 @@ def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
         if 0 < seen < 1:
             probability, reason = (
                 FOREGROUND_CROPS,
-                f"{rare.name} is in a crop every {1 / seen:.0f} steps (nnU-Net's share)",
+                f"{rare.name}, the rarest class, is in a crop every {1 / seen:.1f} steps (nnU-Net's share)",
             )
     decisions = [Decision("transforms.rare_class_probability", probability, reason)]
     largest = data.largest_class

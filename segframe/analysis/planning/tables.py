@@ -41,7 +41,7 @@ def classes_table(data: DataFacts) -> Table:
     table = empty_table(header, title)
     for each in ordered[max(0, hidden) :]:
         shares = (each.share, each.images, each.seen(0.5), each.seen(0.25))
-        table.add_row(each.name, *(f"{100 * share:.1f}" for share in shares), f"{each.width:.1f}")
+        table.add_row(each.name, *map(percent, shares), f"{each.width:.1f}")
     return table
 
 
@@ -80,6 +80,11 @@ def decisions_table(decisions: Sequence[Decision]) -> Table:
         shown = value if len(value) <= MOST_CHARACTERS else f"{value[:MOST_CHARACTERS]} ..."
         table.add_row(decision.key, shown, decision.reason, style="bold" if decision.given else "")
     return table
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with one decimal, and with one digit where that would be 0."""
+    return f"{100 * share:.1f}" if share >= 0.0005 or not share else f"{100 * share:.1g}"
 
 
 def by(size: Size) -> str:

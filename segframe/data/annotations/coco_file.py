@@ -66,9 +66,15 @@ class CocoFile:
             ) from None
         if len(ids) < len(images):
             raise UserError(f"{path} gives an id to several images: give each an id of its own")
+        annotations = [found for of_image in by_image for found in of_image]
+        if annotations and not any(found.parts for found in annotations):
+            raise UserError(
+                f"{path}: its annotations are boxes or points without outlines; export it for instance segmentation, "
+                "with polygons or masks"
+            )
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
         """Height and width of each image, 0 if they are not given."""
-        self._store([found for of_image in by_image for found in of_image], [len(found) for found in by_image])
+        self._store(annotations, [len(found) for found in by_image])
 
     def _store(self, annotations: list[_Annotation], counts: list[int]) -> None:
         # The parts of all annotations in the order of the images.

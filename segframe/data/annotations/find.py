@@ -20,14 +20,24 @@ def find_annotations(top: Path) -> list[str]:
     return instances or found
 
 
-def _walk(top: Path) -> Iterator[str]:
+def find_json(top: Path) -> list[str]:
+    """Return the paths of all JSON files below a folder, those at the top first."""
+    found = [(path / name).as_posix() for path, names in _json_files(top) for name in names]
+    return sorted(found, key=lambda path: (path.count("/"), path))
+
+
+def _json_files(top: Path) -> Iterator[tuple[Path, list[str]]]:
     for folder, inner, files in os.walk(top, followlinks=True):
         path = Path(folder).relative_to(top)
         inner[:] = sorted(name for name in inner if not name.startswith(".")) * (len(path.parts) < MAX_DEPTH)
-        names = sorted(name for name in files if name.endswith(".json") and not name.startswith("."))
+        yield path, sorted(name for name in files if name.endswith(".json") and not name.startswith("."))
+
+
+def _walk(top: Path) -> Iterator[str]:
+    for path, names in _json_files(top):
         is_labelme = False
         for name in names[:SAMPLE_FILES] + [name for name in names[SAMPLE_FILES:] if "coco" in name or "inst" in name]:
-            kind = sniff(Path(folder) / name)
+            kind = sniff(top / path / name)
             if kind == "coco":
                 yield (path / name).as_posix()
             is_labelme |= kind == "labelme"

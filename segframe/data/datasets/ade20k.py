@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from segframe import IGNORE_INDEX
 from segframe.data.base import SegmentationDataset
 from segframe.data.file_listing import Sample, find_folder, list_files, pair_all, require_folder
 from segframe.data.label_map import parse_palette
+from segframe.errors import UserError
 
 FOLDERS = {"train": "training", "val": "validation"}
 _NAMES = (
@@ -59,6 +63,16 @@ class ADE20K(SegmentationDataset):
         images = require_folder(self.root, f"images/{part}", advice=self.source)
         masks = require_folder(self.root, f"annotations/{part}", advice=self.source)
         return pair_all(list_files(images, (".jpg",), self.source), list_files(masks, (".png",), self.source), images)
+
+    def load_mask(self, path: Path) -> np.ndarray:
+        """Return the values of the release, uint8 (H, W); UserError for masks that are shifted already."""
+        raw = super().load_mask(path)
+        if (raw == IGNORE_INDEX).any():
+            raise UserError(
+                f"{path} holds 255, and ADE20K's masks hold 0 ... 150: if 1 was subtracted from them, read them by "
+                "data=folder data.dataset.classes=[...]; else unpack them again"
+            )
+        return raw
 
     @classmethod
     def looks_like(cls, root: Path) -> bool:

@@ -43,9 +43,10 @@ class Cityscapes(SegmentationDataset):
     def find(self) -> list[Sample]:
         """Return the samples of the split's cities."""
         if self.split == "test":
+            images = find_folder(self.root, "leftImg8bit/test") or self.root / "leftImg8bit/test"
             raise UserError(
                 f"the masks of Cityscapes' test split under {self.root} are dummies: choose train or val, or predict "
-                f"its images, scripts/predict.py input={self.root / 'leftImg8bit/test'} submission=true"
+                f"its images, scripts/predict.py checkpoint=... input={images} output=... submission=true"
             )
         return [sample for part in PARTS[self.split] for sample in self._part(part)]
 

@@ -13,7 +13,7 @@ from segframe.data.inspection.splits import Split
 from segframe.errors import UserError, shorten
 
 LISTING_PROBLEMS = {
-    file_listing.NO_IMAGE: (ERROR, "bring the image, or correct the line"),
+    file_listing.NO_IMAGE: (ERROR, "bring the image, or take it out of the list"),
     file_listing.UNUSED_MASK: (
         WARNING,
         "nothing reads it: it needs an image of the same name, or a line with both in a list",
@@ -82,6 +82,8 @@ def _check_number(split: Split) -> Iterator[Finding]:
 def _check_listing(split: Split) -> Iterator[Finding]:
     reported = [*split.problems, *(problem for facts in split.facts for problem in facts.problems)]
     for kind, (severity, advice) in LISTING_PROBLEMS.items():
+        if kind == file_listing.NO_MASK and not split.dataset.labels_are_settings:
+            advice = f"bring its mask, or take the image out; {split.dataset.source}"
         if found := list(dict.fromkeys(problem.file for problem in reported if problem.kind == kind)):
             yield Finding(severity, split.name, kind, found, advice)
     # Those that are read as black and white hold 0 and 1.
