@@ -3,8 +3,9 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from shlex import split as split_words
 from typing import Any, NamedTuple
@@ -44,6 +45,13 @@ _TEXT = ("images", "masks", "annotations", "image_suffix", "mask_suffix")
 _PREFIX = "data.dataset."
 
 
+class _Named(NamedTuple):
+    """An option of data= and whether a folder looks like its data set."""
+
+    option: str
+    looks_like: Callable[[Path], bool]
+
+
 class Recognized(NamedTuple):
     """A recognised dataset."""
 
@@ -59,11 +67,12 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
     """
     if not require(root, "point data.root at the folder of the images").is_dir():
         raise UserError(f"data.root={root}: it is a file; point data.root at its folder")
-    if not given and (options := _named_datasets(root)):
+    named = _named_datasets()
+    if not given and (options := [option for option, looks_like in named if looks_like(root)]):
         more = f" (there is {' and '.join(options[1:])} too: choose it by data=...)" if options[1:] else ""
         return Recognized(f"the data set {options[0]}{more}", [f"data={options[0]}"])
-    if not given and (found := [(option, folder) for folder in _below(root) for option in _named_datasets(folder)]):
-        raise UserError(f"data.root={root}: {_where(found)}")
+    if not given and (found := _places(_below(root), named)):
+        raise UserError(f"data.root={root}: {found}")
     reasons: list[tuple[list[str], str]] = []
     keys = {word.partition("=")[0] for word in given}
     candidates = [[word for word in words if word.partition("=")[0] not in keys] for words in _candidates(root)]
@@ -76,44 +85,51 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
                     reasons.append((words, str(error)))
                 else:
                     return _with_classes(root, layout, given)
-    images, others = count_images(root), find_annotations(root)
+    raise UserError(f"data.root={root}: {_explain(root, reasons, named)}")
+
+
+def _explain(root: Path, reasons: Sequence[tuple[list[str], str]], named: Sequence[_Named]) -> str:
+    """Return what there is in a folder without a recognised layout, and why it is none."""
+    images, annotations = count_images(root), find_annotations(root)
     there = ", ".join(f"{folder} ({count} images)" for folder, count in sorted(images.items())[:5]) or "no image"
-    if others := others or find_json(root):
-        there += f" and {', '.join(others[:2])}"
-    if found := [(option, folder) for folder in [*root.absolute().parents][:2] for option in _named_datasets(folder)]:
-        raise UserError(f"data.root={root}: {there}; {_where(found)}")
-    reason = next((f"; {text}" for words, text in reasons if any(SPLIT in word for word in words)), "")
-    if not reason and (find_annotations(root) or "val_ratio" in reasons[-1][1]):
-        reason = f"; {reasons[-1][1]}"
-    raise UserError(f"data.root={root}: {there}, and no layout that is recognised: {KNOWN}{reason}")
+    if others := annotations or find_json(root):
+        there += f" and {', '.join('labelme files' if path == '.' else path for path in others[:2])}"
+    if found := _places([*root.absolute().parents][:2], named):
+        return f"{there}; {found}"
+    reason = next((text for words, text in reasons if any(SPLIT in word for word in words)), "")
+    if not reason and (annotations or "val_ratio" in reasons[-1][1]):
+        reason = reasons[-1][1]
+    return f"{there}, and no layout that is recognised: {KNOWN}{f'; {reason}' if reason else ''}"
 
 
-def _named_datasets(root: Path) -> list[str]:
-    """Return the options of data= that a folder looks like, one of each class."""
-    found: dict[str, str] = {}
+def _named_datasets() -> list[_Named]:
+    """Return the options of data= that know their data set's layout, one of each class."""
+    found: dict[str, _Named] = {}
     for path in sorted(path for path in schema.yaml_files() if path.parent.name == "data"):
         target = re.search(r"^  _target_: (\S+)", path.read_text("utf-8"), re.MULTILINE)
         with suppress(ImportError, AttributeError, ValueError):  # of a user's own dataset
-            if target and target[1] not in found and get_method(f"{target[1]}.looks_like")(root):
-                found[target[1]] = path.stem
+            if target and target[1] not in found:
+                found[target[1]] = _Named(path.stem, get_method(f"{target[1]}.looks_like"))
     return [*found.values()]
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """Yield the folders below the root, as far as data sets are searched for in them."""
-    for number, (folder, inner, _) in enumerate(os.walk(root, followlinks=True)):
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+    """Yield the folders below the root in which data sets are searched for."""
+    for folder, inner, _ in islice(os.walk(root, followlinks=True), MOST_FOLDERS):
         path = Path(folder)
-        if number >= MOST_FOLDERS or len(path.relative_to(root).parts) >= DEPTH:
-            inner.clear()
+        is_deep = len(path.relative_to(root).parts) >= DEPTH
+        inner[:] = [] if is_deep else sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
         yield path
 
 
-def _where(found: Sequence[tuple[str, Path]]) -> str:
-    places = dict(reversed(found))  # the first folder of each, which is the one at the top
-    return "; ".join(
-        f"the data set {option} is in {folder}, type data.root={folder}" for option, folder in places.items()
-    )
+def _places(folders: Iterable[Path], named: Sequence[_Named]) -> str:
+    """Return which data sets are in which of the folders, the first of each, and what to type; "" if there are none."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for option, looks_like in named:
+            if option not in found and looks_like(folder):
+                found[option] = folder
+    return "; ".join(f"the data set {option} is in {path}, type data.root={path}" for option, path in found.items())
 
 
 def _candidates(root: Path) -> Iterator[list[str]]:
