@@ -1,9 +1,10 @@
 """Errors of the command line and of YAML files as one line, with the closest match for a misspelt word."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
@@ -116,7 +117,9 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
     if not any(messages) and any(part in text for part in unknown):
         tree = compose_groups(groups, config_name, config_dir)
         settings = [override for override in overrides if override not in groups]
-        keys = [(key, override.is_add()) for override in settings for key in set_keys(override)]
+        keys = [(override.key_or_group, override.is_add()) for override in settings]
+        plain = OmegaConf.to_container(tree, resolve=False) if tree is not None else None
+        keys += [(key, False) for override in settings if not override.is_add() for key in inner_keys(override, plain)]
         messages = [misspelt_key(key, is_add, tree, own_groups) for key, is_add in keys if tree is not None]
     return next(filter(None, messages), None) or first_line(error)
 
@@ -136,9 +139,18 @@ def misspelt_option(override: Override) -> str | None:
     return None
 
 
-def set_keys(override: Override) -> list[str]:
-    """The key of an override, and those within its value, which may be a mapping."""
-    return [key for key, _ in nodes(override.value(), override.key_or_group) if "[" not in key]
+def inner_keys(override: Override, tree: Any) -> Iterator[str]:
+    """The keys within an override's value, as far as the config has mappings there."""
+
+    def walk(value: Any, known: Any, path: str) -> Iterator[str]:
+        if isinstance(value, dict) and isinstance(known, dict):
+            for key, inner in value.items():
+                yield f"{path}.{key}"
+                yield from walk(inner, known.get(key), f"{path}.{key}")
+
+    for part in override.key_or_group.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    yield from walk(override.value(), tree, override.key_or_group)
 
 
 def misspelt_key(key: str, is_add: bool, tree: DictConfig, own_groups: Collection[str]) -> str | None:

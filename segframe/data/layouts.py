@@ -146,6 +146,11 @@ def split_name(path: str) -> str:
     return _SPLIT_WORD.sub(SPLIT, path)
 
 
+def kinds_of_splits(path: str) -> set[str]:
+    """Return the kinds of the splits that a path names: tra, val, tes."""
+    return {word[0][:3].lower() for word in _SPLIT_WORD.finditer(path)}
+
+
 def _patterns(folders: Iterable[str], by_split: bool) -> list[str]:
     paths = {split_name(folder) if by_split else folder for folder in folders}
     return sorted((path for path in paths if (SPLIT in path) == by_split), key=lambda path: (path.count("/"), path))[

@@ -29,6 +29,7 @@ from segframe.data.layouts import (
     find_layouts,
     find_shared_folders,
     find_split_lists,
+    kinds_of_splits,
     split_name,
 )
 from segframe.data.mask_sources import FolderFiles, MaskFolders, MaskSource
@@ -71,8 +72,6 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
     if not given and (options := [option for option, looks_like in named if looks_like(root)]):
         more = f" (there is {' and '.join(options[1:])} too: choose it by data=...)" if options[1:] else ""
         return Recognized(f"the data set {options[0]}{more}", [f"data={options[0]}"])
-    if not given and (found := _places(_below(root), named)):
-        raise UserError(f"data.root={root}: {found}")
     reasons: list[tuple[list[str], str]] = []
     keys = {word.partition("=")[0] for word in given}
     candidates = [[word for word in words if word.partition("=")[0] not in keys] for words in _candidates(root)]
@@ -83,8 +82,11 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
                     layout = _open(root, words, given)
                 except UserError as error:
                     reasons.append((words, str(error)))
-                else:
-                    return _with_classes(root, layout, given)
+                    continue
+                inside = [folder for folder in layout.image.parents if folder.is_relative_to(root) and folder != root]
+                if not given and (found := _places(reversed(inside), named)):
+                    raise UserError(f"data.root={root}: {found}")
+                return _with_classes(root, layout, given)
     raise UserError(f"data.root={root}: {_explain(root, reasons, named)}")
 
 
@@ -94,12 +96,13 @@ def _explain(root: Path, reasons: Sequence[tuple[list[str], str]], named: Sequen
     there = ", ".join(f"{folder} ({count} images)" for folder, count in sorted(images.items())[:5]) or "no image"
     if others := annotations or find_json(root):
         there += f" and {', '.join('labelme files' if path == '.' else path for path in others[:2])}"
-    if found := _places([*root.absolute().parents][:2], named):
-        return f"{there}; {found}"
-    reason = next((text for words, text in reasons if any(SPLIT in word for word in words)), "")
-    if not reason and (annotations or "val_ratio" in reasons[-1][1]):
-        reason = reasons[-1][1]
-    return f"{there}, and no layout that is recognised: {KNOWN}{f'; {reason}' if reason else ''}"
+    likely = [text for words, text in reasons if any(SPLIT in word for word in words) or " has no " in text]
+    likely += [reasons[-1][1]] * (bool(annotations) or "val_ratio" in reasons[-1][1])
+    # The folder may be one of those in a data set, or hold one.
+    places = _places([*_below(root), *root.absolute().parents[:2]], named)
+    return "; ".join(
+        [f"{there}, and no layout that is recognised: {KNOWN}", *likely[:1], *([places] if places else [])]
+    )
 
 
 def _named_datasets() -> list[_Named]:
@@ -154,8 +157,9 @@ def _candidates(root: Path) -> Iterator[list[str]]:
 
 def _not_of_splits(paths: Sequence[str]) -> list[str]:
     """Return the paths without those of one split beside others, which are not to be divided."""
-    counts = Counter(map(split_name, paths))
-    return [path for path in paths if SPLIT not in split_name(path) or counts[split_name(path)] == 1]
+    own = [path for path in paths if len(kinds_of_splits(path)) < 2]  # not images of one split with masks of another
+    counts = Counter(map(split_name, own))
+    return [path for path in own if SPLIT not in split_name(path) or counts[split_name(path)] == 1]
 
 
 class _Layout(NamedTuple):
@@ -163,6 +167,8 @@ class _Layout(NamedTuple):
     source: MaskSource
     splits: tuple[str, str]
     """Names of the training and the validation split."""
+    image: Path = Path()
+    """The first training image."""
 
     def open(self, root: Path, more: Sequence[str]) -> list[SegmentationDataset]:
         return [Folder(root, split, **_arguments([*self.settings, *more])) for split in self.splits]
@@ -185,8 +191,8 @@ def _open(root: Path, words: list[str], given: Sequence[str]) -> _Layout:
         words = [f"{_PREFIX}annotations={source.path}", *words]
     layout = _Layout(words, source, (train, val))
     needs_classes = isinstance(source, MaskFolders) and "classes" not in arguments
-    layout.open(root, [TWO_CLASSES, *given] if needs_classes else given)
-    return layout
+    opened = layout.open(root, [TWO_CLASSES, *given] if needs_classes else given)
+    return layout._replace(image=opened[0].samples[0].image)
 
 
 def _with_classes(root: Path, layout: _Layout, given: Sequence[str]) -> Recognized:

@@ -73,6 +73,15 @@ def test_words(word, expected):
 
 def test_a_right_word_is_not_blamed_for_a_wrong_one():
     assert message("transforms.train.1.p=0.3", "trainer.max_epochs=abc").startswith("trainer.max_epochs=abc: ")
+    mappings = (
+        "data.dataset.label_map={0: 0, 255: ignore}",
+        "data.dataset={splits: {train: a.txt}}",
+        "+callbacks.x={_target_: a.B}",
+    )
+    for word in mappings:
+        assert message("data=folder", word, "optimizer.lrr=1").startswith(
+            "optimizer.lrr is not a setting; did you mean"
+        )
 
 
 @pytest.mark.parametrize(

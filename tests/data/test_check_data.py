@@ -276,7 +276,9 @@ def test_splits(photos):
 def test_a_missing_mask_of_a_release(photos):
     (photos / "masks/train/0.png").unlink()
     folders = [finding for finding in check(photos)[0] if finding.what == "image without a mask"]
-    releases = [finding for finding in check(photos, data=("data=camvid",))[0] if finding.what == "image without a mask"]
+    releases = [
+        finding for finding in check(photos, data=("data=camvid",))[0] if finding.what == "image without a mask"
+    ]
     for (found,), advice in (
         (folders, "data.dataset.mask_suffix"),
         (releases, "bring its mask, or take the image out"),

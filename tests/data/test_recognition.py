@@ -14,6 +14,7 @@ from segframe.cli.argv import quote_paths
 from segframe.config.instantiate import instantiate
 from segframe.data.base import open_split
 from segframe.data.recognition import recognize, typed
+from segframe.errors import UserError
 
 SMALL = (
     *("backbone=resnet18", "data.weights=null", "data.crop_size=32", "data.batch_size=2", "data.num_workers=0"),
@@ -219,12 +220,12 @@ def test_a_split_with_a_missing_file_is_not_replaced_by_another(tmp_path, run):
     (tmp_path / "a/train/_annotations.coco.json").write_text("{")
     check_error(lambda: recognize(tmp_path / "a"), "train/_annotations.coco.json cannot be read as JSON")
     for split in ("val", "test"):
-        put_pairs((tmp_path / f"b/{split}", tmp_path / f"b/{split}annot"), [[0, 1]])
+        put_pairs((tmp_path / f"b/{split}", tmp_path / f"b/{split}annot"), [0, 1, 2])
     check_error(lambda: recognize(tmp_path / "b"), "are test, val: none is for training")
 
 
 def test_a_data_set_elsewhere(tmp_path):
-    put_pairs((tmp_path / "x/y/SegNet/CamVid/train", tmp_path / "x/y/SegNet/CamVid/trainannot"), [[0, 1]])
+    put_pairs((tmp_path / "x/y/SegNet/CamVid/train", tmp_path / "x/y/SegNet/CamVid/trainannot"), [0, 1, 2])
     for part in ("train", "trainannot"):
         folder = tmp_path / "x/y/SegNet/CamVid" / part
         for path in folder.iterdir():
@@ -233,8 +234,33 @@ def test_a_data_set_elsewhere(tmp_path):
     assert recognize(home).settings == ["data=camvid"]
     for root in (tmp_path / "x", home / "CamVid/train"):
         check_error(lambda root=root: recognize(root), f"data.root={root}: ", "the data set camvid is in ")
-    check_error(lambda: recognize(tmp_path / "x"), f"type data.root={home}")
+    with pytest.raises(UserError) as error:
+        recognize(tmp_path / "x")
+    assert str(error.value).endswith(f", type data.root={home}")
     check_error(lambda: recognize(home / "CamVid/train/0001TP_0.jpg"), "it is a file; point data.root at its folder")
+
+
+def test_data_sets_beside_the_own_images(tmp_path):
+    for part in ("leftImg8bit", "gtFine"):
+        put_image(tmp_path / f"old/city/{part}/train/aachen/a.png", SIZE)
+    put_pairs((tmp_path / "images", tmp_path / "masks"), [0, 1, 2])
+    assert "data.dataset.val_ratio=0.2" in settings_of(tmp_path)
+    put_image(tmp_path / "old/mine/photos/0.jpg", SIZE)
+    check_error(lambda: recognize(tmp_path / "old/mine"), "photos (1 images), and no layout that is recognised")
+
+
+def test_training_images_beside_test_images_without_masks(tmp_path):
+    put_pairs((tmp_path / "train/images", tmp_path / "train/masks"), [0, 1, 2])
+    for k in range(5):
+        put_image(tmp_path / f"test/images/{k}.jpg", SIZE)
+    assert "data.dataset.images=train/images" in settings_of(tmp_path)
+
+
+def test_missing_masks_are_the_reason(tmp_path):
+    put_pairs((tmp_path / "images", tmp_path / "masks"), [0, 1, 2], count=1)
+    for k in range(1, 9):
+        put_image(tmp_path / f"images/{k}.jpg", SIZE)
+    check_error(lambda: recognize(tmp_path), "no layout that is recognised", "has no mask (7 of 8 have none)")
 
 
 def test_masks_of_instances_are_not_proposed(tmp_path):
