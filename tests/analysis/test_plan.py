@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -42,17 +43,22 @@ def test_objects_of_a_mask():
     mask[20:22, 50:52] = 255
     objects = find_objects(mask)
     block, pole = sorted(map(tuple, objects[objects[:, 0] == 1].tolist()))
-    assert block[:2] == (1.0, 100.0)
-    assert pole[:2] == (1.0, 120.0)
-    assert pole[2] == pytest.approx(4, rel=0.15)
+    assert block == (1.0, 100.0, 10.0)
+    assert pole == (1.0, 120.0, 4.0)
     assert set(objects[:, 0].tolist()) == {0.0, 1.0}
     (every_second,) = [row for row in find_objects(mask[::2, ::2], 2).tolist() if row[0] == 1 and row[2] < 5]
-    assert every_second[:2] == [1.0, 120.0]
-    assert every_second[2] == pytest.approx(4, rel=0.5)
+    assert every_second == [1.0, 120.0, 4.0]
     assert find_objects(np.full((4, 4), 255, np.uint8)).shape == (0, 3)
 
 
-@pytest.mark.parametrize("width", [1, 3, 5, 9])
+def test_the_width_of_a_diagonal():
+    line = cv2.line(np.zeros((200, 200), np.uint8), (20, 20), (180, 180), 1, 1)
+    line = cv2.dilate(line, np.ones((1, 4)))  # four pixels of a row are 2.8 across
+    ((_, _, width),) = [row for row in find_objects(line).tolist() if row[0] == 1]
+    assert width == pytest.approx(4 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 9])
 def test_the_width_of_thin_structures_is_theirs(width):
     net = np.zeros((256, 256), np.uint8)
     for at in range(16, 250, 32):
@@ -171,7 +177,7 @@ def test_a_plan_is_made_shown_and_followed(run, tmp_path):
     assert result.code == 0, result.out
     plan = written(tmp_path / "configs/experiment/plan_shapes.yaml")
     chosen = {key.removeprefix("override /"): value for line in plan["defaults"] for key, value in line.items()}
-    assert (chosen["data"], chosen["backbone"], chosen["head"]) == ("shapes", "unet", "unet")
+    assert (chosen["data"], chosen["backbone"], chosen["head"]) == ("shapes", "unet", "deeplabv3plus")
     assert plan["optimizer"]["weight_decay"] == 0.05
     assert plan["data"]["crop_size"] == [32, 32]
     assert plan["data"]["dataset"] == {"size": 32, "num_images": {"train": 12, "val": 3, "test": 2}}

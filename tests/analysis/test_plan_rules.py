@@ -175,7 +175,7 @@ def test_the_output_stride_leaves_cells():
 def inference_of(data=DATA, machine=CPU, crop=(192, 256), stride=4):
     step = STEP._replace(size=crop)
     step = step._replace(peak_bytes=STEP.peak_bytes * step.pixels // STEP.pixels)
-    return crop_rules.choose_inference(data, machine, step, stride)
+    return crop_rules.choose_inference(data, machine, step, stride, crop_rules.largest_scale(data, crop))
 
 
 def test_sliding_windows_for_images_far_larger_than_crops():
@@ -196,6 +196,7 @@ def test_enlarged_images_for_objects_narrower_than_the_logits():
     assert value_of(inference_of(crop=crop, stride=8), "inference") == "tta"
     # Crops of half an image are enlarged by a quarter at most in training.
     assert value_of(inference_of(narrow, crop=(192, 256)), "inference") == "whole"
+    assert value_of(inference_of(narrow, crop=(256, 320)), "inference") == "tta"  # by exactly a third
     fits = STEP.peak_bytes / STEP.pixels * 360 * 480 / 2 / crop_rules.MEMORY_SHARE
     for memory, expected in ((1.1 * fits, "whole"), (1.9 * fits, "tta")):
         assert value_of(inference_of(narrow, CPU._replace(device_bytes=memory), crop), "inference") == expected
@@ -227,7 +228,7 @@ def test_the_length_fits_into_the_budget():
     assert 0.98 * HOUR < used <= HOUR
     assert choose_length(DATA, 0.5, 8, WHOLE, 900.0, HOUR).every_reason == "1 validation of 900 s"
     quick = choose_length(DATA, 0.001, 8, WHOLE, 1.0, 10 * HOUR)
-    assert 0.99 * 50_000 <= quick.steps <= 50_000  # 1000 epochs
+    assert 0.99 * 50_000 <= quick.steps <= 50_000  # 1000 passes
     assert quick.steps // quick.every == run_rules.MOST_VALIDATIONS
     assert choose_length(DATA._replace(train_images=20), 0.001, 8, WHOLE, 1.0, HOUR).steps == 5000
     with pytest.raises(UserError, match=r"type budget=\d+m, or validate fewer images: .*=10$"):
@@ -254,11 +255,11 @@ def test_passes_count_pixels():
 
 
 def test_augmentation_grows_with_the_passes():
-    few, many = (run_rules.choose_augmentation(DATA, (192, 256), 400 * epochs) for epochs in (50, 100))
+    few, many = (run_rules.choose_augmentation(DATA, (192, 256), crops) for crops in (20_000, 40_000))
     assert (value_of(few, "transforms"), value_of(few, "transforms.scale")) == ("light", [0.5, 1.25])
     assert (value_of(many, "transforms"), value_of(many, "transforms.scale")) == ("standard", [0.5, 1.25])
-    few, many = (run_rules.choose_augmentation(DATA, (352, 480), 400 * epochs) for epochs in (5, 50))
-    assert [value_of(each, "transforms.scale") for each in (few, many)] == [[0.75, 1.5], [0.5, 2.0]]
+    few, many = (run_rules.choose_augmentation(DATA, (352, 480), crops) for crops in (2000, 20_000))
+    assert [value_of(each, "transforms.scale") for each in (few, many)] == [[0.75, 1.5], [0.5, 1.96]]
 
 
 def test_crops_around_rare_classes():

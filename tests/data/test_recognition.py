@@ -244,7 +244,7 @@ def test_data_sets_beside_the_own_images(tmp_path):
     for part in ("leftImg8bit", "gtFine"):
         put_image(tmp_path / f"old/city/{part}/train/aachen/a.png", SIZE)
     put_pairs((tmp_path / "images", tmp_path / "masks"), [0, 1, 2])
-    assert "data.dataset.val_ratio=0.2" in settings_of(tmp_path)
+    assert settings_of(tmp_path)[0] == "data=folder"
     put_image(tmp_path / "old/mine/photos/0.jpg", SIZE)
     check_error(lambda: recognize(tmp_path / "old/mine"), "photos (1 images), and no layout that is recognised")
 

@@ -101,11 +101,13 @@ def choose_rates(rates: Sequence[int] | None, stride: int, crop: Size) -> Decisi
     return Decision("head.rates", fitting, f"crops of {cells} cells at stride {stride}: {designed} would see padding")
 
 
-def choose_inference(data: DataFacts, machine: MachineFacts, step: StepFacts, stride: int) -> list[Decision]:
+def choose_inference(
+    data: DataFacts, machine: MachineFacts, step: StepFacts, stride: int, scale: float
+) -> list[Decision]:
     """Return sliding windows for images that are far larger than crops, or than memory; enlarged images for objects
     that are narrower than the logits' stride; else whole images.
 
-    `step`: with the plan's crops; `stride`: pixels per cell of the logits.
+    `step`: with the plan's crops; `stride`: pixels per cell of the logits; `scale`: the largest of training images.
     """
     ratio = max(image / side for image, side in zip(data.val_largest, step.size, strict=True))
     reason = f"images have up to {ratio:.1f} times the sides of the crops"
@@ -116,10 +118,10 @@ def choose_inference(data: DataFacts, machine: MachineFacts, step: StepFacts, st
     if needed > held:
         return [Decision("inference", "sliding_window", f"a whole image needs {needed / 1e9:.1f} GB")]
     narrow = narrower_than(data, stride)
-    if narrow and largest_scale(data, step.size) >= ENLARGED and needed * ENLARGED**2 <= held:
+    if narrow and scale >= ENLARGED and needed * ENLARGED**2 <= held:
         return [
             Decision("inference", "tta", f"objects narrower than the logits' stride of {stride} px: {narrow}"),
-            Decision("inference.scales", [ENLARGED], "images enlarged by a third: 1 point on CamVid"),
+            Decision("inference.scales", [ENLARGED], "images enlarged by a third: 1 to 2 points on CamVid"),
             Decision("inference.flip", False, "one run of the network"),
         ]
     return [Decision("inference", "whole", reason)]
@@ -127,11 +129,11 @@ def choose_inference(data: DataFacts, machine: MachineFacts, step: StepFacts, st
 
 def largest_scale(data: DataFacts, crop: Size) -> float:
     """Return the largest scale of training images: twice the crop's share of an image's side, 1.25 to 2."""
-    return min(LARGEST_SCALE, max(1.25, round(2 * share_of_image(data, crop), 1)))
+    return min(LARGEST_SCALE, max(1.25, 2 * share_of_image(data, crop)))
 
 
 def share_of_image(data: DataFacts, crop: Size) -> float:
-    """Return the crop's share of the median image's sides, the smaller one."""
+    """Return the smaller of the crop's shares of the median image's height and width."""
     return min(side / image for side, image in zip(crop, data.size, strict=True))
 
 

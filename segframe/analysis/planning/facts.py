@@ -24,7 +24,7 @@ class ClassFacts(NamedTuple):
     width: float
     """Width in pixels; objects narrower than it hold a quarter of the class's pixels. 0 if the class has no objects.
 
-    An object is a connected component; of one with branches the width is that of the branches.
+    An object is a connected component, its width as in measure_data.find_objects.
     """
     in_window: tuple[float, ...]
     """Probability that a random window of an image shows it, for each of WINDOW_SHARES."""

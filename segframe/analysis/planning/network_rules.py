@@ -42,7 +42,7 @@ def choose_normalization(data: DataFacts, variant: str, weights: str | None) -> 
     """Return what the weights were trained with, or the measured statistics of other channels than three."""
     lite = weights is not None and "efficientnet_lite" in variant
     why = "as its weights were trained" if lite else "mean and deviation of ImageNet"
-    why = why if data.channels == 3 else "its mean and deviation are replaced"
+    why = why if data.channels == 3 else "its mean and deviation are replaced by measured ones"
     decisions = [Decision("normalize", "efficientnet_lite" if lite else "imagenet", why)]
     if data.channels != 3:
         why = f"measured, {data.channels} channels"

@@ -100,8 +100,11 @@ class Planner:
 
     def decide_inference(self, stride: int) -> None:
         """Decide how images are read, unless the user has. `stride`: pixels per cell of the logits."""
-        if "inference" not in self.draft.given and "crop_size" in self.draft.config.transforms:
-            self.draft.add(*crop_rules.choose_inference(self.data, self.machine, self.step, stride))
+        transforms = self.draft.config.transforms
+        if "inference" not in self.draft.given and "crop_size" in transforms:
+            is_given = self.draft.is_given("transforms.scale")
+            scale = max(transforms.scale) if is_given else crop_rules.largest_scale(self.data, self.step.size)
+            self.draft.add(*crop_rules.choose_inference(self.data, self.machine, self.step, stride, scale))
 
     def decide_length(self) -> run_rules.Length:
         """Decide loading, length, learning rate and augmentation, by the time of a step of the plan's size."""

@@ -18,10 +18,10 @@ VALIDATION_SHARE, MOST_VALIDATIONS = 0.1, 20
 """Share of the budget for validations, and most of them."""
 START_SECONDS = 20.0
 """Time from the command to the first training step."""
-LEAST_STEPS, USEFUL_STEPS = 20, 100
+LEAST_STEPS, USEFUL_STEPS = MOST_VALIDATIONS, 100
 """Steps below which a budget is refused, and those of the budget that is then advised."""
 FEWER_IMAGES = 10
-"""Validation images that are advised where one validation takes most of the budget."""
+"""Validation images that are advised where one validation takes more than its share of the budget."""
 MOST_PASSES, FEW_IMAGES_STEPS = 1000, 5000
 """Most passes over the images' pixels, and steps that any data set may have."""
 MOST_STEPS = 160_000
@@ -82,7 +82,7 @@ class Length(NamedTuple):
 
 
 def count_passes(data: DataFacts, crop: Size, crops: float) -> float:
-    """Return how often so many crops show each pixel of the training images, on average."""
+    """Return how often a number of crops shows each pixel of the training images, on average."""
     share = min(1.0, crop[0] * crop[1] / (data.size[0] * data.size[1]))
     return crops * share / data.train_images
 
@@ -99,10 +99,11 @@ def choose_length(
     fitting, reason = int(left / step_seconds), f"{left:,.0f} s at {step_seconds:.3g} s per step with loading"
     if fitting < LEAST_STEPS:
         needed = ceil((START_SECONDS + validation + USEFUL_STEPS * step_seconds) / 60)
+        is_long = data.val_images > FEWER_IMAGES and validation > VALIDATION_SHARE * seconds
         fewer = f", or validate fewer images: +trainer.lightning.limit_val_batches={FEWER_IMAGES}"
         raise UserError(
             f"budget: a step takes {step_seconds:.2g} s and one validation {validation:.3g} s, so hardly a step fits; "
-            f"type budget={needed}m{fewer * (data.val_images > FEWER_IMAGES)}"
+            f"type budget={needed}m{fewer * is_long}"
         )
     longest = min(MOST_STEPS, max(FEW_IMAGES_STEPS, int(MOST_PASSES / count_passes(data, crop, images))))
     if fitting > longest:
@@ -153,7 +154,7 @@ def choose_augmentation(data: DataFacts, crop: Size, crops: float) -> list[Decis
     """Return transforms and the range of scales; `crops`: of the whole training."""
     passes = count_passes(data, crop, crops)
     ratio = share_of_image(data, crop)
-    smallest, largest = 0.5, largest_scale(data, crop)
+    smallest, largest = 0.5, round(largest_scale(data, crop), 2)
     option, reason = "standard", f"{passes:.2g} passes over the images: scale, flip and colour"
     if passes < WIDE_PASSES:
         option, reason = "light", f"{passes:.2g} passes over the images: too few to learn from colour jitter"
@@ -184,7 +185,7 @@ def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
 
 
 def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, length: Length) -> list[str]:
-    """Return warnings that no setting resolves: load, unread images, absent classes, narrow objects."""
+    """Return warnings of what settings do not cure: load, unread images, absent classes, narrow objects."""
     notes = []
     if machine.load > BUSY:
         notes.append(
