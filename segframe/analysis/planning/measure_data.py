@@ -56,8 +56,8 @@ def find_objects(mask: np.ndarray, step: int = 1) -> np.ndarray:
     """Return class, area and width of each connected component of a mask uint8 (H, W), float64 (n, 3).
 
     The width is the area over the length, which is estimated from the bounding box and the part of it that is filled;
-    for branched and hollow components, where that is more than twice as much, the width of a strip whose pixels have the
-    same mean distance to its outline. `step`: pixels between those of the mask.
+    for nets and rings, where that is more than twice as much, the width of a strip whose pixels have the same mean
+    distance to its outline. `step`: pixels between those of the mask.
     """
     found = [np.empty((0, 3))]
     for k in np.unique(mask[mask != IGNORE_INDEX]).tolist():
