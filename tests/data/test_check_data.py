@@ -275,14 +275,11 @@ def test_splits(photos):
 
 def test_a_missing_mask_of_a_release(photos):
     (photos / "masks/train/0.png").unlink()
-    folders = [finding for finding in check(photos)[0] if finding.what == "image without a mask"]
-    releases = [
-        finding for finding in check(photos, data=("data=camvid",))[0] if finding.what == "image without a mask"
-    ]
-    for (found,), advice in (
-        (folders, "data.dataset.mask_suffix"),
-        (releases, "bring its mask, or take the image out"),
+    for data, advice in (
+        (FOLDER, "data.dataset.mask_suffix"),
+        (("data=camvid",), "bring its mask, or take the image out"),
     ):
+        (found,) = [each for each in check(photos, data=data)[0] if each.what == "image without a mask"]
         assert found.files == [str(photos / "images/train/0.png")]
         assert advice in found.advice
 
