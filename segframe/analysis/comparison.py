@@ -11,7 +11,7 @@ from segframe.visualization.tables import fraction, print_table
 from segframe.visualization.text_tables import TextTable
 
 TEXT_METRICS = 5
-"""Number of the metrics of OVERALL, from the first, that the tables of text show."""
+"""How many of the metrics in OVERALL text tables show: the first ones."""
 
 
 class Difference(NamedTuple):

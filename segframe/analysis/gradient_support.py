@@ -98,7 +98,7 @@ def max_pool2d(
 def max_unpool2d(
     x: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
 ) -> Tensor:
-    """Replace F.max_unpool2d: each value is spread over its whole window."""
+    """Stand in for F.max_unpool2d with one that copies each value to all pixels of its pooling window."""
     height, width = F.max_unpool2d(x, indices, kernel_size, stride, padding, output_size).shape[-2:]
     kernel = window(*pair(kernel_size))
     y = F.conv_transpose2d(mean_channel(x), kernel, None, stride or kernel_size, padding)

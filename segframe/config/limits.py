@@ -11,13 +11,13 @@ from segframe.errors import UserError, check_range, range_in_words
 
 
 def number(lowest: float, highest: float = inf, default: Any = MISSING, above: bool = False) -> Any:
-    """A schema field for numbers from `lowest` to `highest`; `above` excludes `lowest` itself. null is not checked."""
+    """Dataclass field for a number from `lowest` to `highest`; `above` excludes `lowest`. null passes the check."""
     check = partial(check_range, lowest=lowest, highest=highest, above=above)
     return field(default=default, metadata={"check": check, "limits": range_in_words(lowest, highest, above)})
 
 
 def choice(*values: Any, default: Any = MISSING) -> Any:
-    """A schema field for one of some values, or null if that is the default."""
+    """Dataclass field for one of the given values; null is allowed too if it is the default."""
     known = (*values, None) if default is None else values
     check = partial(check_choice, values=known)
     return field(default=default, metadata={"check": check, "limits": choice_in_words(known)})

@@ -178,7 +178,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         return image, mask
 
     def check_pixels(self, image: np.ndarray, index: int) -> None:
-        """UserError where the image of a sample does not have the channels and bits of the config."""
+        """Raise UserError if an image has other channels or bits than data.channels and data.max_value say."""
         if image.shape[2:] != (self.pixels.channels,) or image.dtype != self.pixels.depth:
             found = f"{image.dtype} of shape {image.shape}, but data.channels={self.pixels.channels}"
             name = f"{type(self).__name__} {self.samples[index].name}"

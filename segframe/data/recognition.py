@@ -47,7 +47,7 @@ _PREFIX = "data.dataset."
 
 
 class _Named(NamedTuple):
-    """An option of data= and whether a folder looks like its data set."""
+    """An option of data= and the function that tests whether a folder holds its data set."""
 
     option: str
     looks_like: Callable[[Path], bool]
@@ -91,7 +91,7 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
 
 
 def _explain(root: Path, reasons: Sequence[tuple[list[str], str]], named: Sequence[_Named]) -> str:
-    """Return what there is in a folder without a recognised layout, and why it is none."""
+    """Return the error message for a folder that is not recognised: its contents and the likeliest reason."""
     images, annotations = count_images(root), find_annotations(root)
     there = ", ".join(f"{folder} ({count} images)" for folder, count in sorted(images.items())[:5]) or "no image"
     if others := annotations or find_json(root):
@@ -156,7 +156,7 @@ def _candidates(root: Path) -> Iterator[list[str]]:
 
 
 def _not_of_splits(paths: Sequence[str]) -> list[str]:
-    """Return the paths without those of one split beside others, which are not to be divided."""
+    """Return the paths that val_ratio may divide: not `test/images` where there is also `train/images`."""
     own = [path for path in paths if len(kinds_of_splits(path)) < 2]  # not images of one split with masks of another
     counts = Counter(map(split_name, own))
     return [path for path in own if SPLIT not in split_name(path) or counts[split_name(path)] == 1]
@@ -168,7 +168,7 @@ class _Layout(NamedTuple):
     splits: tuple[str, str]
     """Names of the training and the validation split."""
     image: Path = Path()
-    """The first training image."""
+    """Path of the first training image."""
 
     def open(self, root: Path, more: Sequence[str]) -> list[SegmentationDataset]:
         return [Folder(root, split, **_arguments([*self.settings, *more])) for split in self.splits]

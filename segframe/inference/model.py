@@ -100,7 +100,7 @@ class Model:
     """The colours (R, G, B) of the classes."""
     device: torch.device
     inference: Inference
-    """Whole images, sliding windows, ...: one of segframe.inference."""
+    """How images are run through the network: an object of segframe.inference, such as WholeImage or SlidingWindow."""
 
     def __init__(self, opened: OpenedNetwork, inference: Inference, trust: Collection[str] = ()) -> None:
         self.network, metadata, self.path = opened

@@ -57,7 +57,7 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
 
 @contextmanager
 def name_source(config: DictConfig, part: str) -> Iterator[None]:
-    """Add to a UserError about `<part>.<key>` the setting that the key refers to, such as head.output_stride."""
+    """Context that extends a UserError about `<part>.<key>` by the setting which that key interpolates in the YAML."""
     try:
         yield
     except UserError as error:

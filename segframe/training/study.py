@@ -160,7 +160,7 @@ class Heartbeat:
         self.path, self._last = path, 0.0
 
     def beat(self) -> None:
-        """Renew the time, at most every HEARTBEAT_SECONDS."""
+        """Update the file's modification time, at most every HEARTBEAT_SECONDS."""
         if monotonic() - self._last > HEARTBEAT_SECONDS:
             with suppress(OSError):
                 os.utime(self.path)

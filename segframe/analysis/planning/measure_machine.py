@@ -39,7 +39,7 @@ from segframe.training.performance import set_up_performance
 STEPS = 5
 """Timed steps of a measurement, after one that is not."""
 SECONDS = 20.0
-"""Time limit of a measurement, which then ends with fewer steps, at least one of them timed."""
+"""Seconds after which a measurement stops before STEPS timed steps; at least one step is timed."""
 ANY_LENGTH = RunLength(total_steps=1000, steps_per_epoch=1000, val_every_n_steps=1000)
 
 

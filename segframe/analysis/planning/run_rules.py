@@ -21,9 +21,9 @@ START_SECONDS = 20.0
 LEAST_STEPS, USEFUL_STEPS = MOST_VALIDATIONS, 100
 """Steps below which a budget is refused, and those of the budget that is then advised."""
 FEWER_IMAGES = 10
-"""Validation images that are advised where one validation takes more than its share of the budget."""
+"""Number of validation images to advise when one validation takes more than VALIDATION_SHARE of the budget."""
 MOST_PASSES, FEW_IMAGES_STEPS = 1000, 5000
-"""Most passes over the images' pixels, and steps that any data set may have."""
+"""A training has at most MOST_PASSES passes over the images' pixels, or FEW_IMAGES_STEPS steps if those are more."""
 MOST_STEPS = 160_000
 """mmsegmentation's longest schedule."""
 BUSY = 0.5
@@ -151,7 +151,7 @@ def round_to_two(value: float) -> float:
 
 
 def choose_augmentation(data: DataFacts, crop: Size, crops: float) -> list[Decision]:
-    """Return transforms and the range of scales; `crops`: of the whole training."""
+    """Choose the option of transforms and the range of scales; `crops`: number of crops in the whole training."""
     passes = count_passes(data, crop, crops)
     ratio = share_of_image(data, crop)
     smallest, largest = 0.5, round(largest_scale(data, crop), 2)
@@ -185,7 +185,7 @@ def choose_sampling(data: DataFacts, crop: Size, images: int) -> list[Decision]:
 
 
 def find_notes(data: DataFacts, machine: MachineFacts, crop: Size, stride: int, length: Length) -> list[str]:
-    """Return warnings of what settings do not cure: load, unread images, absent classes, narrow objects."""
+    """Return warnings: other load on the machine, unread images, absent classes, narrow or large objects, few steps."""
     notes = []
     if machine.load > BUSY:
         notes.append(

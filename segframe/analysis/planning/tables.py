@@ -83,7 +83,7 @@ def decisions_table(decisions: Sequence[Decision]) -> Table:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent with one decimal, and with one digit where that would be 0."""
+    """Format a fraction as percent with one decimal, or one significant digit if that would print 0.0."""
     return f"{100 * share:.1f}" if share >= 0.0005 or not share else f"{100 * share:.1g}"
 
 
