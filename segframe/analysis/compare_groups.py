@@ -44,7 +44,7 @@ def group_seeds(runs: Sequence[MeasuredRun]) -> list[list[MeasuredRun]]:
         settings = own_settings(run)
         seed = settings.pop("seed", None)
         key = tuple(sorted(settings.items()))
-        taken = {own_settings(other)["seed"] for other in found.get(key, [])}
+        taken = {own_settings(other).get("seed") for other in found.get(key, [])}
         alone = not run.config or seed in taken  # two checkpoints of one run are no two seeds
         found.setdefault(number if alone else key, []).append(run)
     return list(found.values())

@@ -76,7 +76,7 @@ def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> Meas
     counts, predictions = measure_split(evaluation, own)
     settings = {
         "split": evaluation.split,
-        "checkpoint": str(evaluation.path),
+        "checkpoint": str(evaluation.path.absolute()),
         "inference_in_words": str(evaluation.inference),
         "postprocess": HydraConfig.get().runtime.choices["postprocess"],
         "output_stride": config.output_stride,

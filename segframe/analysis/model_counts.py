@@ -68,8 +68,7 @@ def find_classes(config: DictConfig) -> tuple[tuple[str, ...], bool]:
     if dataset is None or (OmegaConf.is_dict(dataset) and "_target_" not in dataset):
         return tuple(map(str, range(ASSUMED_CLASSES))), True
     make_dataset = instantiate(dataset, "data.dataset")
-    # A class attribute of most datasets; the others read it from files.
-    classes = vars(make_dataset.func).get("classes")
+    classes = make_dataset.func.class_names(dataset)
     if classes is None:
         with error_context("data"):
             classes = make_dataset(root=config.data.root, split=config.data.val_split).classes

@@ -21,7 +21,7 @@ from segframe.config.validate import check_keys
 from segframe.errors import UserError
 from segframe.inference.build import pick_device
 from segframe.inference.prepare import prepare
-from segframe.models.from_checkpoint import restore
+from segframe.models.from_checkpoint import rebuild
 from segframe.models.losses.base import Loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
@@ -105,8 +105,9 @@ def find_file(path: Path) -> Path:
 
 def load_step(path: Path, trust: Collection[str] = ()) -> DivergedStep:
     """Read diverged.pt; its network and loss are built from segframe's parts and those below `trust`."""
-    segmenter, metadata, _ = restore(path, trust=trust, diverged=True)
-    content, config = checkpoint.load_file(path), metadata.config
+    content = checkpoint.load_file(path)
+    segmenter, metadata, _ = rebuild(*checkpoint.parse_run(content, path, trust), path, diverged=True)
+    config = metadata.config
     try:
         batch = content["batch"]
         image, mask, names = batch["image"], batch["mask"], [str(name) for name in batch["name"]]

@@ -1,6 +1,6 @@
 """Pictures of a report: per class the worst and best images, and the training images with the highest loss."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -167,20 +167,19 @@ def highest_losses(
 
     `limit`: as many images, drawn at random, instead of all.
     """
-    total = len(dataset)
-    if limit is not None and limit < total:
-        chosen = np.sort(np.random.default_rng(0).choice(total, limit, replace=False)).tolist()
-        dataset.samples = [dataset.samples[index] for index in chosen]
-    results = list(image_losses(evaluation, dataset, num_workers, trust))
+    chosen = list(range(len(dataset)))
+    if limit is not None and limit < len(dataset):
+        chosen = np.sort(np.random.default_rng(0).choice(len(dataset), limit, replace=False)).tolist()
+    results = list(image_losses(evaluation, dataset, chosen, num_workers, trust))
     losses = np.array([loss for loss, _, _ in results])
     highest = np.argsort(-losses, kind="stable")[:shown].tolist()
     return LossResult(
+        len(chosen),
         len(dataset),
-        total,
         float(losses.mean()),
         [
             draw_example(
-                dataset[k],
+                dataset[chosen[k]],
                 unpack(results[k][2]),
                 dataset,
                 f"loss {losses[k]:.3f}, {100 * results[k][1]:.1f} % wrong",
@@ -192,15 +191,19 @@ def highest_losses(
 
 
 def image_losses(
-    evaluation: Evaluation, dataset: SegmentationDataset, num_workers: int | None, trust: Collection[str]
+    evaluation: Evaluation,
+    dataset: SegmentationDataset,
+    indices: Sequence[int],
+    num_workers: int | None,
+    trust: Collection[str],
 ) -> Iterator[tuple[float, float, bytes]]:
-    """Yield for each image its loss, its share of wrong pixels, and its packed prediction."""
+    """Yield for each image at `indices` its loss, its share of wrong pixels, and its packed prediction."""
     config, device = evaluation.metadata.config, evaluation.network.device
     if not config.get("loss"):
         raise UserError("training_images: the checkpoint names no loss; set training_images=0")
     check_trust(config, trust, ["loss"])
     loss = instantiate(config["loss"], "loss").to(device)
-    for batch in image_loader(dataset, num_workers, pin_memory=device.type == "cuda"):
+    for batch in image_loader(dataset, num_workers, device.type == "cuda", indices):
         with torch.inference_mode():
             images, mask = batch["image"].to(device), batch["mask"].to(device)
             classes, logits = classes_and_logits(evaluation.inference(evaluation.network, images), images)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -14,10 +15,10 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 
 def read_command(folder: Path) -> str:
-    """The command line that a run was started with; empty where its environment.json does not say."""
+    """The command line that a run was started or last resumed with; empty where its environment.json does not say."""
     try:
         words = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"]
-        return " ".join(["python train.py", *words[1:]])
+        return shlex.join(["python", "train.py", *words[1:]])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 

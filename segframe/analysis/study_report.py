@@ -27,7 +27,8 @@ def describe_trial(trial: FrozenTrial, monitor: str) -> str:
     if trial.state is TrialState.FAIL:
         return f"failed: {trial.user_attrs.get('error', 'no reason is known')}"
     if trial.state is TrialState.PRUNED:
-        return f"pruned after validation {max(trial.intermediate_values, default=0)}: {value}"
+        pruned = f"pruned after validation {max(trial.intermediate_values, default=0)}"
+        return f"{pruned}: {value}" if value else pruned
     return value if trial.state is TrialState.COMPLETE else trial.state.name.lower()
 
 

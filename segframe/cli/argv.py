@@ -1,6 +1,7 @@
 """The words of a command line, before anything is composed."""
 
 import inspect
+import re
 import sys
 from pathlib import Path
 from shlex import quote
@@ -32,7 +33,10 @@ PATHS = (
     "backbone.weights",
     "hydra.sweep.dir",
 )
-"""Settings whose values are paths: Hydra's grammar would read `=`, commas and brackets in them as its own signs."""
+"""Settings whose values are paths, which Hydra's grammar may not read as they are."""
+
+PLAIN = re.compile(r"[\w/.+%*@?|$-]*", re.ASCII)
+"""Values that Hydra's grammar reads as they are."""
 
 FLAGS = (
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
@@ -108,7 +112,7 @@ def quote_paths(words: list[str], sweeps: bool = False) -> list[str]:
 
 def quoted(value: str) -> str:
     """A value in Hydra's quotes, unless it is plain or quoted already."""
-    if value == "null" or value[:1] in ("'", '"', "$") or not set(value) & set("=,()[]{}: '\""):
+    if value[:1] in ("'", '"', "$") or PLAIN.fullmatch(value):
         return value
     return "'" + value.replace("'", "\\'") + "'"
 

@@ -45,7 +45,9 @@ def first_line(error: Exception) -> str:
     if added := re.fullmatch(r"Could not append to config. An item is already at '(.*)'.", lines[0]):
         return f"+{added[1]}: there is such a setting already; change it without the +"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; choose a path that exists and may be used"
+        wrong_path = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError)
+        advice = "; choose a path that exists and may be used" if wrong_path else ""
+        return f"{error.filename}: {error.strerror}{advice}"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 

@@ -73,7 +73,8 @@ def file_words(node: Any, key: str) -> list[str]:
         return [word for name, child in node.items() for word in file_words(child, f"{key}.{name}".lstrip("."))]
     if node is None:
         return [f"{key}=null"] if key else []
-    return [f"{key}={','.join(map(str, node)) if isinstance(node, list) else node}"]
+    choices = ["null" if choice is None else str(choice) for choice in node] if isinstance(node, list) else [str(node)]
+    return [f"{key}={','.join(choices)}"]
 
 
 def distribution(override: Override) -> BaseDistribution:

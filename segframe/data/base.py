@@ -104,6 +104,11 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         return False
 
     @classmethod
+    def class_names(cls, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Return the classes with the settings of data.dataset; None if they are read from files."""
+        return getattr(cls, "classes", None)
+
+    @classmethod
     def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
         """Return the value of each class in the dataset's own masks, the inverse of the label map.
 

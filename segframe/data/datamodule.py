@@ -30,6 +30,7 @@ class StreamLoader(Loader):
     step_batches: int
     gpu: torch.device | None = None
     _stream: Iterator[Any] | None = None
+    _copies: torch.cuda.Stream | None = None
 
     def __len__(self) -> int:
         return self.epoch_batches
@@ -42,7 +43,11 @@ class StreamLoader(Loader):
         batches: Iterator[Any] = islice(self._stream, self.epoch_batches - first)
         if self.step_batches > 1 or distributed.world() > 1:
             batches = with_step_masks(batches, self.step_batches)
-        return batches if self.gpu is None else copied_ahead(batches, self.gpu)
+        if self.gpu is None:
+            return batches
+        # One for all epochs: memory that a stream has allocated and freed is reused by that stream alone.
+        self._copies = self._copies or torch.cuda.Stream(self.gpu)
+        return copied_ahead(batches, self.gpu, self._copies)
 
     def state_dict(self) -> dict[str, int]:
         """Return nothing: the position follows from the trainer's step. Without it Lightning warns at a resume."""
@@ -59,17 +64,23 @@ def with_step_masks(batches: Iterator[dict[str, Any]], count: int) -> Iterator[d
         yield from step
 
 
-def copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield batches whose copy to a GPU runs on a separate CUDA stream; call `wait_for_copy` on each before use.
+def copied_ahead(
+    batches: Iterator[dict[str, Any]], device: torch.device, stream: torch.cuda.Stream
+) -> Iterator[dict[str, Any]]:
+    """Yield batches whose copy to a GPU runs on a CUDA stream of its own; call `wait_for_copy` on each before use.
 
-    Lightning asks for a batch before the step on the last one: so copies and steps overlap.
+    Each batch is yielded after the next one's copy has started, so that copies and steps overlap.
     """
-    stream = torch.cuda.Stream(device)
+    last = None
     for batch in batches:
         with torch.cuda.stream(stream):
             moved = move_data_to_device(batch, device)
         moved[COPIED] = stream.record_event()
-        yield moved
+        if last is not None:
+            yield last
+        last = moved
+    if last is not None:
+        yield last
 
 
 def wait_for_copy(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -125,7 +136,8 @@ class DataModule(pl.LightningDataModule):
         loader = StreamLoader(self.train, batch_sampler=self.sampler, **settings)
         loader.epoch_batches, loader.step_batches = self.epoch_batches, self.step_batches
         if self.trainer is not None and self.trainer.strategy.root_device.type == "cuda":
-            loader.gpu = self.trainer.strategy.root_device
+            # For float64 Lightning converts a batch before its copy is awaited.
+            loader.gpu = self.trainer.strategy.root_device if self.trainer.precision != "64-true" else None
         return loader
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

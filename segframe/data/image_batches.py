@@ -101,9 +101,14 @@ def val_loader(trainer: pl.Trainer) -> ImageBatches:
     return loader
 
 
-def image_loader(dataset: SegmentationDataset, num_workers: int | None, pin_memory: bool = False) -> Loader:
-    """Return a loader of all images in order, each a batch of one at its original size."""
-    return Loader(dataset, batch_size=1, **loader_settings(num_workers, pin_memory))
+def image_loader(
+    dataset: SegmentationDataset,
+    num_workers: int | None,
+    pin_memory: bool = False,
+    indices: Sequence[int] | None = None,
+) -> Loader:
+    """Return a loader of all images in order, or of those at `indices`, each a batch of one at its original size."""
+    return Loader(dataset, batch_size=1, sampler=indices, **loader_settings(num_workers, pin_memory))
 
 
 def join_images(images: Sequence[dict[str, Any]], device: torch.device) -> dict[str, Any]:

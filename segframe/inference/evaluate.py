@@ -107,7 +107,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
         **({"missing_classes": missing} if missing else {}),
         "split": split,
         "images": len(dataset),
-        "checkpoint": str(path),
+        "checkpoint": str(path.absolute()),
         "inference": choices["inference"],
         "postprocess": choices["postprocess"],
         "output_stride": config.output_stride,

@@ -68,11 +68,14 @@ def open_configured(config: DictConfig) -> OpenedNetwork:
 
 
 def read_metadata(source: str | Path) -> CheckpointMetadata:
-    """Return the metadata of a run's folder, a checkpoint or an exported file, without building the network."""
+    """Return the metadata of a run's folder, a checkpoint, another project's known file, or an exported file."""
     path = checkpoint.find_checkpoint(source)
     if is_onnx(path):
         return onnx_network.session_metadata(onnx_network.open_file(path, onnx_network.CPU, optimize=False), path)
-    return checkpoint.load_run(path)[0]
+    content = checkpoint.load_file(path)
+    if checkpoint.KEY in content:
+        return checkpoint.parse_run(content, path)[0]
+    return restore_third_party(content, path).metadata
 
 
 def is_onnx(path: Path) -> bool:

@@ -26,17 +26,15 @@ class Restored(NamedTuple):
     path: Path
 
 
-def restore(
-    path: str | Path, output_stride: int | None = None, *, trust: Collection[str] = (), diverged: bool = False
-) -> Restored:
+def restore(path: str | Path, output_stride: int | None = None, *, trust: Collection[str] = ()) -> Restored:
     """Return the network of a checkpoint or a run's folder, built from that file alone.
 
     `output_stride`: another one for the backbone than the network was trained with, e.g. 8 instead of 16 for denser
-    logits. `trust`: the packages, modules or classes outside segframe that may be built. `diverged`: accept weights
-    that are NaN or infinite. UserError where the network cannot be built.
+    logits. `trust`: the packages, modules or classes outside segframe that may be built. UserError where the network
+    cannot be built.
     """
     path = checkpoint.find_checkpoint(path)
-    return rebuild(*checkpoint.load_run(path, trust), path, output_stride, diverged=diverged)
+    return rebuild(*checkpoint.load_run(path, trust), path, output_stride)
 
 
 def rebuild(
@@ -47,7 +45,10 @@ def rebuild(
     *,
     diverged: bool = False,
 ) -> Restored:
-    """Return the network of a checkpoint's metadata and state dict, whose config names trusted parts alone."""
+    """Return the network of a checkpoint's metadata and state dict, whose config names trusted parts alone.
+
+    `diverged`: accept weights that are NaN or infinite.
+    """
     config = metadata.config
     try:
         settings = config["backbone"] | ({"weights": None} if "weights" in config["backbone"] else {})

@@ -3,7 +3,9 @@
 import logging
 import os
 import shutil
+import sysconfig
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,7 +48,8 @@ def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset,
     finished.resume = finished.output_dir if resumes else None
     finish_trainer(finished.trainer)
     finish_devices(finished.trainer, finished.data.batch_size)
-    finish_compile(finished.trainer, measure_run(finished.trainer, len(train), finished.data.batch_size).total_steps)
+    steps = measure_run(finished.trainer, len(train), finished.data.batch_size).total_steps
+    finish_compile(finished.trainer, steps, "crop_size" in finished.transforms)
     finish_class_weights(finished.loss, train)
     finished.monitor_mode = find_monitor_mode(finished, train.classes)
     if resumes or weights is not None:
@@ -104,12 +107,26 @@ def finish_devices(settings: TrainerConfig, batch_size: int) -> None:
         settings.sync_batch_norm = batch_size <= FEW_IMAGES * devices
 
 
-def finish_compile(settings: TrainerConfig, steps: int) -> None:
-    """Resolve compile `auto` for this machine and a run of so many optimizer steps."""
+def finish_compile(settings: TrainerConfig, steps: int, one_size: bool) -> None:
+    """Resolve compile `auto` for this machine and a run of so many optimizer steps; `one_size`: of all its images."""
     if settings.compile == "auto":
-        on_gpu = distributed.uses_gpu(settings.accelerator) and find_spec("triton") is not None
-        has_compiler = "CXX" in os.environ or any(map(shutil.which, ("c++", "g++", "clang++")))
-        settings.compile = on_gpu and has_compiler and steps >= MANY_STEPS and not settings.activation_checkpointing
+        # nn.SyncBatchNorm breaks the graph in each layer, and so is activation checkpointing not traced.
+        is_traceable = not settings.activation_checkpointing and settings.sync_batch_norm is not True
+        settings.compile = (
+            distributed.uses_gpu(settings.accelerator)
+            and has_compilers()
+            and steps >= MANY_STEPS
+            and one_size
+            and is_traceable
+        )
+
+
+def has_compilers() -> bool:
+    """Whether torch.compile can build its code for a GPU: Triton with C and Python's headers, the rest with C++."""
+    has_cpp = "CXX" in os.environ or any(map(shutil.which, ("c++", "g++", "clang++")))
+    has_c = "CC" in os.environ or any(map(shutil.which, ("gcc", "clang")))
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return find_spec("triton") is not None and has_cpp and has_c and has_headers
 
 
 def has_fast_bfloat16(accelerator: str) -> bool:

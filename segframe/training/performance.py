@@ -26,7 +26,8 @@ def set_up_performance(config: DictConfig, segmenter: Segmenter) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
     training = segmenter.training
     prepare(segmenter, config).train(training)
-    torch.backends.cudnn.benchmark = not config.deterministic  # after `prepare`, which switches it off
+    # After `prepare`, which switches it off. For images of many sizes, each would be measured.
+    torch.backends.cudnn.benchmark = not config.deterministic and "crop_size" in config.transforms
     if settings.sync_batch_norm is True and distributed.world() > 1:
         synchronize(segmenter, distributed.uses_gpu(settings.accelerator))
     if settings.activation_checkpointing and settings.compile is True:

@@ -178,7 +178,9 @@ def test_the_highest_losses_are_those_of_single_images(monkeypatch):
     monkeypatch.setattr(
         report_images,
         "image_losses",
-        lambda *_: [(loss, 0.1, report_images.pack(np.zeros((4, 4), np.uint8))) for loss in losses],
+        lambda evaluation, data, indices, *_: [
+            (losses[k], 0.1, report_images.pack(np.zeros((4, 4), np.uint8))) for k in indices
+        ],
     )
     item = {"image": torch.zeros(3, 4, 4, dtype=torch.uint8), "mask": torch.zeros(4, 4, dtype=torch.uint8)}
 
@@ -189,3 +191,7 @@ def test_the_highest_losses_are_those_of_single_images(monkeypatch):
     found = report_images.highest_losses(SimpleNamespace(), data, None, 2, 0, ())
     assert [example.name for example in found.highest] == ["image1", "image3"]
     assert (found.mean, found.images, found.total) == (1.625, 4, 4)
+    drawn = report_images.highest_losses(SimpleNamespace(), data, 2, 2, 0, ())
+    assert (drawn.images, drawn.total) == (2, 4)
+    for example in drawn.highest:  # names and losses are of the images drawn
+        assert example.caption.startswith(f"loss {losses[int(example.name[-1])]:.3f}")

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 
 from segframe.analysis.gradient_support import GradientSupport
+from segframe.analysis.model_counts import find_classes
 from segframe.analysis.receptive_field import Field, diameter, effective, theoretical
 from segframe.analysis.summary import summarize
 from segframe.models.backbones.base import Backbone, Feature
@@ -132,6 +133,20 @@ def test_tables_and_picture(run, tmp_path):
     assert "effective" in result.out
     with Image.open(tmp_path / "out/summary.png") as picture:
         assert picture.height > picture.width > 500
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["data=oxford_pet"], 2),
+        (["data=oxford_pet", "data.dataset.task=trimap"], 3),
+        (["data=pascal_context"], 59),
+        (["data=pascal_context", "data.dataset.background=true"], 60),
+    ],
+)
+def test_classes_follow_from_settings_without_files(words, count):
+    classes, assumed = find_classes(composed(*words, "data.root=nowhere", name="summary"))
+    assert (len(classes), assumed) == (count, False)
 
 
 def test_data_and_overrides_are_used(run):

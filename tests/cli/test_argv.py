@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segframe.cli import argv
 from segframe.cli.resume_argv import given, resume_arguments
@@ -40,6 +41,8 @@ def test_paths_are_quoted_for_hydra():
     words = ["output_dir=a run (2)", "data.root=photos", "resume=it's", "input='quoted already'", "optimizer.lr=[1, 2]"]
     expected = ["output_dir='a run (2)'", "data.root=photos", r"resume='it\'s'", *words[3:]]
     assert argv.quote_paths(words) == expected
+    for path in ("jürgen/ü", "日本", "a#1", "~x", "a&b!", "a;b<c>", "a^b`c", "a b", "a=1,b", "plain/a-1.b", "a\\b"):
+        assert OverridesParser.create().parse_override(f"a={argv.quoted(path)}").value() == path
     assert argv.quote_paths(["output_dir=a b=1", "data.root=a=1,b"], sweeps=True) == [
         "output_dir='a b=1'",
         "data.root=a=1,b",

@@ -29,9 +29,11 @@ def test_ranges_in_the_grammar_of_hydra(word, ends):
 
 def test_the_words_of_a_file_and_of_the_command_line():
     file = {"backbone": ["resnet18", "resnet50"], "optimizer": {"lr": "interval(0.1, 0.2)"}, "head": "fcn"}
+    file["trainer"] = {"gradient_clip_val": [None, 1.0]}
     space = read_space(file, ["head=unet", "optimizer.lr=0.1"])
     assert sorted(space.fixed) == ["head=unet", "optimizer.lr=0.1"]
-    assert list(space.ranges) == ["backbone"]
+    assert list(space.ranges) == ["backbone", "trainer.gradient_clip_val"]
+    assert space.ranges["trainer.gradient_clip_val"].choices == ("null", "1.0")
 
 
 def test_metric_and_mode_come_from_the_trials_config():

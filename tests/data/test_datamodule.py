@@ -30,7 +30,6 @@ class Stream:
 def test_a_batch_is_waited_for_when_it_is_used(monkeypatch):
     log = []
     copies, computing = Stream(log, "copies"), Stream(log, "computing")
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: copies)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
     monkeypatch.setattr(
@@ -38,9 +37,11 @@ def test_a_batch_is_waited_for_when_it_is_used(monkeypatch):
     )
     monkeypatch.setattr(datamodule, "move_data_to_device", lambda batch, device: log.append("copy") or dict(batch))
     device = torch.device("cuda")
-    batches = copied_ahead(iter([{"image": torch.tensor(k), "name": ["a"]} for k in range(2)]), device)
-    first, second = next(batches), next(batches)
-    assert log == ["copies begins", "copy", "copies ends"] * 2
+    batches = copied_ahead(iter([{"image": torch.tensor(k), "name": ["a"]} for k in range(2)]), device, copies)
+    first = next(batches)
+    assert log == ["copies begins", "copy", "copies ends"] * 2  # the next one's copy has started
+    second = next(batches)
+    assert next(batches, None) is None
     log.clear()
     assert wait_for_copy(first, device) == {"image": torch.tensor(0), "name": ["a"]}
     assert log == ["computing waits for event 1", "computing has 0"]
@@ -52,5 +53,6 @@ def test_a_batch_is_waited_for_when_it_is_used(monkeypatch):
 def test_batches_arrive_on_the_gpu():
     images = [torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8).pin_memory() for _ in range(8)]
     device = torch.device("cuda:0")
-    for image, batch in zip(images, copied_ahead(({"image": image} for image in images), device), strict=True):
+    batches = copied_ahead(({"image": image} for image in images), device, torch.cuda.Stream(device))
+    for image, batch in zip(images, batches, strict=True):
         assert torch.equal(wait_for_copy(batch, device)["image"].cpu(), image)

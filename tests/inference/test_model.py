@@ -14,6 +14,7 @@ from small_networks import images, save_checkpoint, save_image
 
 import segframe
 from segframe.inference import SlidingWindow
+from segframe.inference.open_network import read_metadata
 
 
 def pixels(height, width):
@@ -171,3 +172,4 @@ def test_another_projects_file(tmp_path):
     found = model(array)
     np.testing.assert_allclose(found.probabilities(), expected.softmax(0), atol=1e-5)
     assert (found.classes == expected.argmax(0).numpy()).mean() > 0.999
+    assert read_metadata(tmp_path / "fcn.pth").classes == model.names  # from which evaluate takes its defaults

@@ -11,7 +11,7 @@ from torch import nn
 from segframe.config.run_schema import TrainerConfig
 from segframe.errors import UserError
 from segframe.models.build import build_segmenter
-from segframe.training.finish_config import finish_compile
+from segframe.training import finish_config
 from segframe.training.performance import for_any_size
 
 
@@ -66,15 +66,21 @@ def test_each_part_is_compiled_once_and_whole(monkeypatch, words):
 
 
 @pytest.mark.parametrize(
-    ("steps", "settings", "expected"),
-    [(20_000, {}, True), (19_999, {}, False), (20_000, {"activation_checkpointing": True}, False)],
+    ("steps", "one_size", "settings", "expected"),
+    [
+        (20_000, True, {}, True),
+        (19_999, True, {}, False),
+        (20_000, False, {}, False),
+        (20_000, True, {"activation_checkpointing": True}, False),
+        (20_000, True, {"sync_batch_norm": True}, False),
+    ],
 )
-def test_long_runs_on_a_gpu_are_compiled(monkeypatch, steps, settings, expected):
+def test_long_runs_on_a_gpu_are_compiled(monkeypatch, steps, one_size, settings, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("CXX", "g++")
+    monkeypatch.setattr(finish_config, "has_compilers", lambda: True)
     for accelerator, compiles in (("auto", expected), ("cpu", False)):
         found = OmegaConf.structured(TrainerConfig(compile="auto", accelerator=accelerator, **settings))
-        finish_compile(found, steps)
+        finish_config.finish_compile(found, steps, one_size)
         assert found.compile == compiles
 
 

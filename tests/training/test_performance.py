@@ -32,7 +32,8 @@ class NoHead(nn.Module):
 def optimized(network, **settings):
     """A copy of a network with only these settings on."""
     network = copy.deepcopy(network)
-    config = OmegaConf.create({"deterministic": False, "trainer": OmegaConf.structured(TrainerConfig(**settings))})
+    trainer = OmegaConf.structured(TrainerConfig(**settings))
+    config = OmegaConf.create({"deterministic": False, "trainer": trainer, "transforms": {}})
     performance.set_up_performance(config, network)
     return network
 
@@ -93,15 +94,14 @@ def test_memory_formats_agree():
         torch.testing.assert_close(last(images), first(images), rtol=1e-4, atol=1e-4)
 
 
-def test_cudnn_measures_kernels_in_training_alone():
+def test_cudnn_measures_kernels_for_crops_of_one_size_alone():
     network = build_segmenter(composed(*UNET), 3)
-    for deterministic in (False, True):
-        settings = {"deterministic": deterministic, "trainer": OmegaConf.structured(TrainerConfig())}
-        performance.set_up_performance(OmegaConf.create(settings), network)
-        assert torch.backends.cudnn.benchmark is not deterministic
+    for word, measures in (("seed=1", True), ("deterministic=true", False), ("transforms=whole", False)):
+        performance.set_up_performance(composed(word), network)
+        assert torch.backends.cudnn.benchmark is measures
         with for_any_size(compiled=False):
             assert not torch.backends.cudnn.benchmark
-        assert torch.backends.cudnn.benchmark is not deterministic
+        assert torch.backends.cudnn.benchmark is measures
     torch.use_deterministic_algorithms(False)
 
 

@@ -55,7 +55,7 @@ def measure_machine(accelerator: str, num_workers: int | None, folder: str | Non
         loader_processes=count_workers(num_workers, device.type == "cuda"),
         free_bytes=free_memory(),
         device_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(),
-        disk_bytes=shutil.disk_usage(folder or ".").free,
+        disk_bytes=shutil.disk_usage(Path(folder or ".").expanduser()).free,
         load=os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0,
         precisions=("bf16-mixed", "32-true") if has_fast_bfloat16(accelerator) else ("32-true",),
     )
@@ -84,12 +84,13 @@ class Trial:
 
     def __init__(self, config: DictConfig, train: SegmentationDataset) -> None:
         torch.manual_seed(config.seed)
+        config.trainer.compile = False  # takes minutes for each network and size
         config = finish_config(config, False, train, None)
         self.config, self.train = config, train
         self.device = pick_device(config.trainer.accelerator, "trainer.accelerator")
         segmenter = build_segmenter(config, len(train.classes)).to(self.device)
         set_up_performance(config, segmenter)
-        self.module = SegmentationModule(config, segmenter, train, ANY_LENGTH)
+        self.module = SegmentationModule(config, segmenter, train, ANY_LENGTH).to(self.device)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
     def measure_step(self) -> StepFacts:

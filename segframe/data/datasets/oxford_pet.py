@@ -61,10 +61,15 @@ class OxfordPet(SegmentationDataset):
                 f"data.dataset.border={border}: with task={task} it must be "
                 f"{'null' if task == 'trimap' else 'ignore, pet or background'}; leave it out"
             )
-        self.classes = TASKS[task]
+        self.classes = self.class_names({"task": task})
         self.palette = voc_palette(len(self.classes))
         self.label_map = {value: name if name in self.classes else border or IGNORE for name, value in VALUES.items()}
         super().__init__(root, split, transform, seed)
+
+    @classmethod
+    def class_names(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the classes of the task."""
+        return TASKS[settings.get("task", "binary")]
 
     @classmethod
     def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:

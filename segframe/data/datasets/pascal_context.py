@@ -50,11 +50,16 @@ class PascalContext(SegmentationDataset):
         *,
         background: bool = False,
     ) -> None:
+        self.classes = self.class_names({"background": background})
         if background:
-            self.classes = ("background", *self.classes)
             self.palette = ADE20K.palette[:60]
         self.label_map = _label_map(background)
         super().__init__(root, split, transform, seed)
+
+    @classmethod
+    def class_names(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the classes of the protocol."""
+        return ("background", *cls.classes) if settings.get("background") else cls.classes
 
     @classmethod
     def mask_values(cls, classes: Sequence[str], settings: Mapping[str, Any]) -> list[int]:

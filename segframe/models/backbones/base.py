@@ -78,22 +78,25 @@ class Backbone(nn.Module, ABC):
         """
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return block(x)
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._frozen_statistics()))
+        part = block if isinstance(block, nn.Module) else self
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), frozen_statistics(part)))
 
-    @contextmanager
-    def _frozen_statistics(self) -> Iterator[None]:
-        norms = [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        try:
-            yield
-        finally:
-            for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-                norm.momentum = momentum
-                if count is not None:
-                    norm.num_batches_tracked = count
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """A context in which batch norm layers leave their running statistics as they are."""
+    norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            if count is not None:
+                norm.num_batches_tracked = count
 
 
 def keep_in_evaluation(module: nn.Module) -> None:

@@ -18,6 +18,7 @@ from segframe.training.callbacks.training_curves import learning_rates
 ADVICE = "lower optimizer.lr, set scheduler.warmup_steps or trainer.gradient_clip_val, or trainer.precision=32-true"
 FILE = "diverged.pt"  # in a run's folder
 MAX_NAMES = 4  # of the batch's images in the message
+LAG = 2  # steps after which the losses of several GPUs are read
 
 
 class AsyncScalar:
@@ -86,9 +87,19 @@ class DivergenceStop(Callback):
     def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         self.check(trainer, module, wait=True)
 
+    def is_due(self, device: torch.device) -> bool:
+        """Whether the oldest loss is read now: one that has arrived; with several GPUs, that of LAG steps before.
+
+        A loss arrives at different times on each of several GPUs, but all processes must end at the same step: one that
+        ended earlier would wait for the others, and they for it in the next step's collectives.
+        """
+        if device.type == "cuda" and distributed.world() > 1:
+            return len(self._pending) > LAG
+        return self._pending[0][1].is_ready()
+
     def check(self, trainer: Trainer, module: Any, wait: bool = False) -> None:
         """UserError if a loss that has arrived is not finite; `wait`: for all of them, before weights are used."""
-        while self._pending and (wait or self._pending[0][1].is_ready()):
+        while self._pending and (wait or self.is_due(module.device)):
             step, scalar, own_loss = self._pending.popleft()
             loss = scalar.read()
             if not isfinite(loss):

@@ -57,7 +57,8 @@ class TrainingCurves(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += len(batch["image"])
         self._batches += 1
-        self._loss = self._loss.to(module.device) + module.batch_loss
+        # A zero of the CPU would make a GPU wait for its copy.
+        self._loss = self._loss.to(module.device) + module.batch_loss if self._batches > 1 else module.batch_loss
         if trainer.global_step != self._step and trainer.global_step % self.every_n_steps == 0:
             self._write(trainer, module)
         self._timer.end(module.device)

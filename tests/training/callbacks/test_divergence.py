@@ -1,10 +1,12 @@
 """A loss that is not finite ends the run, with what it was computed from, before any weights are used."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import UNET
 
-from segframe.models.from_checkpoint import restore
+from segframe.analysis.replay_divergence import load_step
 from segframe.models.losses.cross_entropy import CrossEntropy
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks import divergence
@@ -19,7 +21,7 @@ def test_a_run_that_diverges_keeps_its_batch(run, tmp_path):
     for text in ("images train_00", "learning rate backbone ", "lower optimizer.lr", "run/diverged.pt"):
         assert text in result.error
     assert content["batch"]["image"].shape == (4, 3, 32, 32)
-    assert restore(tmp_path / "run/diverged.pt", diverged=True).segmenter is not None
+    assert load_step(tmp_path / "run/diverged.pt").segmenter is not None
     assert not list((tmp_path / "run/checkpoints").glob("*.ckpt"))
 
 
@@ -67,6 +69,16 @@ def test_no_checkpoint_is_written_before_all_losses_have_arrived(run, tmp_path, 
     assert "error: the loss of step 2 is" in result.error
     assert (tmp_path / "run/diverged.pt").is_file()
     assert not list((tmp_path / "run/checkpoints").glob("*.ckpt"))
+
+
+def test_processes_on_several_gpus_read_the_loss_of_one_step(monkeypatch):
+    """Although it arrives at different times, else one process waits for the others, which have gone on."""
+    stop, gpu = divergence.DivergenceStop(), torch.device("cuda")
+    arrived = SimpleNamespace(is_ready=lambda: True)
+    monkeypatch.setattr(divergence.distributed, "world", lambda: 2)
+    for steps, due in ((1, False), (2, False), (3, True)):
+        stop._pending.append((None, arrived, None))
+        assert (len(stop._pending), stop.is_due(gpu), stop.is_due(torch.device("cpu"))) == (steps, due, True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
