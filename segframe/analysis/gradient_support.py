@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from segframe.models.heads.segnet import unpool
 from segframe.models.ops.atrous_conv import atrous_conv2d
+from segframe.models.ops.convolution import dense_conv2d
 from segframe.models.ops.depthwise_conv import depthwise_conv2d
 
 
@@ -125,6 +126,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     F.conv2d: conv2d,
     atrous_conv2d: lambda x, weight, bias, dilation, groups: conv2d(x, weight, bias, 1, dilation, dilation),
     depthwise_conv2d: conv2d,
+    dense_conv2d: conv2d,
     F.conv_transpose2d: conv_transpose2d,
     F.max_pool2d: max_pool2d,
     F.max_pool2d_with_indices: partial(max_pool2d, return_indices=True),

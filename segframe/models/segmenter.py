@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, keep_in_evaluation
 from segframe.models.heads.base import Head
 from segframe.models.logits import Logits, resize
+from segframe.models.ops.convolution import fast_convolutions
 
 
 class Segmenter(nn.Module):
@@ -94,9 +96,9 @@ class Segmenter(nn.Module):
         "main" is the prediction. In training there are also "aux" (with an auxiliary head) and, with input scales, the
         logits of each scale: "scale_100" (the image itself), "scale_75", ...
         """
-        if self.autocast_dtype is None or torch.is_autocast_enabled(images.device.type):
-            return self._outputs(images)
-        with torch.autocast(images.device.type, self.autocast_dtype):
+        device = images.device
+        casts = self.autocast_dtype is not None and not torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, self.autocast_dtype) if casts else nullcontext(), fast_convolutions(device):
             return self._outputs(images)
 
     def _outputs(self, images: Tensor) -> dict[str, Logits]:

@@ -5,16 +5,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segframe.models.backbones import TimmBackbone, Xception
-from segframe.models.backbones import timm as timm_backbone
-from segframe.models.ops.depthwise_conv import (
-    DepthwiseConv2d,
-    DepthwiseConvFunction,
-    FastDepthwiseConvs,
-    depthwise_conv2d,
-)
+from segframe.models.ops.convolution import FastConvolutions
+from segframe.models.ops.depthwise_conv import DepthwiseConvFunction, depthwise_conv2d
 
 
 def results(function, x, weight, bias):
@@ -83,15 +79,17 @@ def test_all_arguments_of_conv2d(settings):
     settings = {**settings, "weight": torch.randn(settings["weight"])}
     for values in (x, x[0]):
         expected = F.conv2d(values, **settings)
-        with FastDepthwiseConvs():
+        with FastConvolutions():
             torch.testing.assert_close(F.conv2d(values, **settings), expected)
 
 
 def test_other_padding_and_dtypes_are_pytorchs():
-    layer = DepthwiseConv2d(4, 4, 3, padding=2, dilation=2, groups=4, padding_mode="circular")
+    layer = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, padding_mode="circular")
     x = torch.randn(1, 4, 9, 9).contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(layer(x), F.conv2d(F.pad(x, (2,) * 4, mode="circular"), *layer.parameters(), 1, 0, 2, 4))
-    with torch.autocast("cpu", torch.bfloat16):
+    expected = F.conv2d(F.pad(x, (2,) * 4, mode="circular"), *layer.parameters(), 1, 0, 2, 4)
+    with FastConvolutions():
+        torch.testing.assert_close(layer(x), expected)
+    with FastConvolutions(), torch.autocast("cpu", torch.bfloat16):
         assert layer.double()(x.double()).dtype == torch.float64
 
 
@@ -113,38 +111,36 @@ class SlowGradients(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("make", "is_timms"),
+    "make",
     [
-        (lambda: TimmBackbone("tf_efficientnet_lite0", None, 32, 1.0), True),
-        (lambda: TimmBackbone("mobilenetv3_small_100", None, 16, 1.0), True),
-        (lambda: TimmBackbone("convnext_atto", None, 32, 1.0), True),
-        (lambda: Xception("xception41", None, 16, 1.0), False),
+        lambda: TimmBackbone("tf_efficientnet_lite0", None, 32, 1.0),
+        lambda: TimmBackbone("mobilenetv3_small_100", None, 16, 1.0),
+        lambda: TimmBackbone("convnext_atto", None, 32, 1.0),
+        lambda: Xception("xception41", None, 16, 1.0),
     ],
 )
-def test_networks_compute_no_slow_gradient(make, is_timms, monkeypatch):
+def test_networks_compute_no_slow_gradient(make):
     backbone = make().train().to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 96, 96).contiguous(memory_format=torch.channels_last)
 
-    def slow_gradients():
-        with SlowGradients() as slow, torch.autocast("cpu", torch.bfloat16):
+    def slow_gradients(mode):
+        with SlowGradients() as slow, torch.autocast("cpu", torch.bfloat16), mode:
             torch.stack([x.float().mean() for x in backbone(images).values()]).sum().backward()
         return slow.found
 
-    assert slow_gradients() == []
-    if is_timms:
-        monkeypatch.setattr(timm_backbone, "FastDepthwiseConvs", nullcontext)
-        assert len(slow_gradients()) >= 3
+    assert slow_gradients(FastConvolutions()) == []
+    assert len(slow_gradients(nullcontext())) >= 3
 
 
-def test_a_dilated_network_learns_as_before(monkeypatch):
+def test_a_dilated_network_learns_as_before():
     torch.manual_seed(0)
     backbone = TimmBackbone("tf_efficientnet_lite0", None, 8, 1.0).double().to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 64, 96, dtype=torch.double).contiguous(memory_format=torch.channels_last)
     gradients = []
-    for mode in (FastDepthwiseConvs, nullcontext):
-        monkeypatch.setattr(timm_backbone, "FastDepthwiseConvs", mode)
+    for mode in (FastConvolutions(), nullcontext()):
         backbone.zero_grad()
-        torch.stack([x.square().mean() for x in backbone(images).values()]).sum().backward()
+        with mode:
+            torch.stack([x.square().mean() for x in backbone(images).values()]).sum().backward()
         gradients.append([p.grad.clone() for p in backbone.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)

@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from segframe.errors import UserError
+from segframe.models.ops.convolution import fast_convolutions
 
 
 class Feature(NamedTuple):
@@ -79,19 +80,21 @@ class Backbone(nn.Module, ABC):
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return block(x)
         part = block if isinstance(block, nn.Module) else self
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), frozen_statistics(part)))
+        contexts = fast_convolutions(x.device), run_again(part, x.device)
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """A context in which batch norm layers leave their running statistics as they are."""
+def run_again(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """A context in which a module runs as before, but batch norm leaves its running statistics as they are."""
     norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
-        yield
+        with fast_convolutions(device):
+            yield
     finally:
         for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum

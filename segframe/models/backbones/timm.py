@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from segframe.errors import UserError
 from segframe.models.backbones.base import Backbone, Feature, map_norms, stage_strides
-from segframe.models.ops.depthwise_conv import FastDepthwiseConvs
 from segframe.models.weights.pretrained import difference, import_timm, load_strictly, timm_state
 
 
@@ -67,8 +65,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of `features` for images (N, C, H, W)."""
-        with FastDepthwiseConvs() if images.device.type == "cpu" else nullcontext():
-            maps = dict(zip(self.features, channels_first(self.net, images), strict=True))
+        maps = dict(zip(self.features, channels_first(self.net, images), strict=True))
         return maps if self.norms is None else {name: self.norms[name](x) for name, x in maps.items()}
 
 

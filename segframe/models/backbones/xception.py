@@ -6,7 +6,6 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from segframe.models.backbones.base import Backbone, Feature, stage_strides
-from segframe.models.ops.depthwise_conv import DepthwiseConv2d
 from segframe.models.weights.pretrained import load_strictly, require_variant, timm_state
 
 ENTRY = {  # channels and stride of the entry flow's blocks
@@ -116,7 +115,7 @@ def block_plan(variant: str) -> list[tuple[tuple[int, int, int], int]]:
 
 def separable(in_channels: int, out_channels: int, stride: int, dilation: int, relu: bool) -> nn.Sequential:
     """Return depthwise 3x3 and 1x1 convolution, each with batch norm and, if `relu`, ReLU."""
-    depthwise = DepthwiseConv2d(
+    depthwise = nn.Conv2d(
         in_channels, in_channels, 3, stride, padding=dilation, dilation=dilation, groups=in_channels, bias=False
     )
     layers = OrderedDict[str, nn.Module](conv_dw=depthwise, bn_dw=batch_norm(in_channels))

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from segframe.models.ops.depthwise_conv import cast_as_autocast, conv2d
+from segframe.models.ops.convolution import conv2d
+from segframe.models.ops.depthwise_conv import cast_as_autocast
 from segframe.models.ops.memory_format import memory_format
 
 TAPWISE_LIMIT = 0.45

@@ -1,59 +1,17 @@
 """Depthwise convolutions whose gradients are fast on a CPU."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode, wrap_torch_function
+from torch.overrides import wrap_torch_function
 
 SMALL_REACH = 4
 """Dilation times half the kernel size, up to which the forward pass of PyTorch's own convolution is fast on a CPU."""
 LARGEST_KERNEL = 7
 """Kernel size up to which the weight's gradient is faster if it is computed in parts of 3x3 taps."""
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise nn.Conv2d with faster gradients on a CPU; see depthwise_conv2d."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the same map (N, C, h, w) as nn.Conv2d."""
-        if self.padding_mode != "zeros":
-            return super().forward(x)
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-class FastDepthwiseConvs(TorchFunctionMode):
-    """Context manager that replaces calls of F.conv2d by conv2d, also inside the networks of other libraries."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Call `func`, or conv2d in place of F.conv2d."""
-        return (conv2d if func is F.conv2d else func)(*args, **(kwargs or {}))
-
-
-def conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | str | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """F.conv2d, computed by depthwise_conv2d if it is depthwise and its settings are the same for rows and columns."""
-    if groups == weight.shape[0] > 1 and weight.shape[1] == 1 and input.ndim == 4 and not isinstance(padding, str):
-        settings = [{value} if isinstance(value, int) else {*value} for value in (stride, padding, dilation)]
-        if weight.shape[2] == weight.shape[3] and all(len(values) == 1 for values in settings):
-            return depthwise_conv2d(input, weight, bias, *(values.pop() for values in settings))
-    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 @wrap_torch_function(lambda x, weight, bias, stride, padding, dilation: (x, weight))
