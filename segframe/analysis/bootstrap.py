@@ -14,9 +14,9 @@ BATCH = 250
 
 
 def resample(counts: ImageCounts, classes: tuple[str, ...], resamples: int) -> dict[str, Samples]:
-    """Return bootstrap samples of each metric: `resamples` times, over as many images drawn with replacement.
+    """Return `resamples` bootstrap samples of each metric, each over N draws with replacement from the N images.
 
-    The draws depend on the number of images alone, so that those of two networks on the same images are pairs.
+    The seed is fixed, so that networks evaluated on the same images get the same draws (a paired bootstrap).
     """
     generator = np.random.default_rng(0)
     images = len(counts.truth)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from segframe.analysis.compare_groups import compare
 from segframe.analysis.comparison import Comparison
 from segframe.analysis.comparison_files import write_comparison
-from segframe.analysis.measured_run import check_same_images, measure_run, read_evaluation
+from segframe.analysis.measured_run import check_same_images, evaluate_run, read_evaluation
 from segframe.config.schema import CompareConfig
 from segframe.config.validate import check_keys
 from segframe.errors import UserError
@@ -38,7 +38,7 @@ def measure_comparison(config: DictConfig) -> Comparison:
     stored, asked = stored_groups(), asked_settings(config)
     paths = [Path(path) for path in config.runs]
     results = [read_evaluation(path, asked) for path in paths]
-    runs = [result or measure_run(path, config, stored) for path, result in zip(paths, results, strict=True)]
+    runs = [result or evaluate_run(path, config, stored) for path, result in zip(paths, results, strict=True)]
     check_same_images(runs)
     comparison = compare(runs, config.resamples, Path(HydraConfig.get().runtime.output_dir))
     write_comparison(comparison, config.images)
@@ -46,7 +46,7 @@ def measure_comparison(config: DictConfig) -> Comparison:
 
 
 def asked_settings(config: DictConfig) -> dict[str, Any]:
-    """Return the settings that results must have which are not measured again; None: any."""
+    """Return the settings that stored results must match to be used; None matches any value."""
     names = ("split", "output_stride", "precision", "boundary_distance", "boundary_tolerance")
     choices = HydraConfig.get().runtime.choices
     parts = {group: choices[group] for group in ("inference", "postprocess")}

@@ -11,7 +11,7 @@ from segframe.visualization.tables import fraction, print_table
 from segframe.visualization.text_tables import TextTable
 
 TEXT_METRICS = 5
-"""How many of the metrics in OVERALL text tables show: the first ones."""
+"""Number of metrics in text tables: the first of OVERALL."""
 
 
 class Difference(NamedTuple):

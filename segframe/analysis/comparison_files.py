@@ -1,14 +1,13 @@
 """A comparison as tables of text, comparison.csv with all digits, and the page comparison.html."""
 
-import csv
-import io
 from math import isnan, nan
+from pathlib import Path
 from typing import Any
 
 from segframe.analysis.bootstrap import FEW_IMAGES
 from segframe.analysis.comparison import Comparison, Difference, Group, difference_text, value_text
-from segframe.analysis.comparison_images import image_pairs
-from segframe.files import write_text
+from segframe.analysis.comparison_images import most_changed_images
+from segframe.files import write_csv, write_text
 from segframe.inference.boundary_metrics import describe_distance
 from segframe.inference.image_counts import OVERALL
 from segframe.visualization.html import render
@@ -17,24 +16,22 @@ from segframe.visualization.html import render
 def write_comparison(comparison: Comparison, images: int) -> None:
     """Write the files of a comparison; `images`: those shown of each pair of groups, for better and for worse."""
     folder, tables = comparison.folder, comparison.tables()
-    write_text(folder / "comparison.csv", as_csv(comparison))
+    write_metrics(folder / "comparison.csv", comparison)
     write_text(folder / "comparison.md", "\n".join(table.markdown() for table in tables))
     write_text(folder / "comparison.tex", "\n".join(table.latex() for table in tables))
     write_text(folder / "comparison.html", page(comparison, images))
 
 
-def as_csv(comparison: Comparison) -> str:
-    """Return one row for each metric and group, all digits; empty cells for what does not exist."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["metric", "run", "runs", "mean", "deviation", "difference", "low", "high"])
+def write_metrics(path: Path, comparison: Comparison) -> None:
+    """Write one row for each metric and group, all digits; empty cells for what does not exist."""
+    rows = []
     for metric in comparison.groups[0].means:
         for group in comparison.groups:
             values = [group.means[metric], group.deviations.get(metric, nan)]
             values += group.differences.get(metric, Difference(nan, nan, nan))
             cells = ["" if isnan(value) else repr(value) for value in values]
-            writer.writerow([metric, group.name, len(group.runs), *cells])
-    return text.getvalue()
+            rows.append([metric, group.name, len(group.runs), *cells])
+    write_csv(path, ["metric", "run", "runs", "mean", "deviation", "difference", "low", "high"], rows)
 
 
 def page(comparison: Comparison, images: int) -> str:
@@ -60,7 +57,7 @@ def page(comparison: Comparison, images: int) -> str:
         boundary_distance=describe_distance(first.settings["boundary_distance"]),
         boundary_tolerance=describe_distance(first.settings["boundary_tolerance"]),
         classes=list(zip(comparison.classes, colors, strict=False)),  # none without predictions
-        pairs=[(group, *image_pairs(groups[0], group, images)) for group in groups[1:]] if images else [],
+        pairs=[(group, *most_changed_images(groups[0], group, images)) for group in groups[1:]] if images else [],
         numbers=numbers(comparison),
     )
 

@@ -29,8 +29,8 @@ CHANGE_COLORS: dict[int, Color] = {
 }
 
 
-def image_pairs(first: Group, other: Group, number: int) -> tuple[list[Example], list[Example]]:
-    """Return the images whose mIoU is higher by most in `other` than in `first`, and those in which it is lower.
+def most_changed_images(first: Group, other: Group, number: int) -> tuple[list[Example], list[Example]]:
+    """Return the images whose mIoU rises most from `first` to `other`, and those whose mIoU falls most.
 
     The predictions shown are those of each group's first run; none where they were not kept, as in evaluate's results.
     """

@@ -43,7 +43,7 @@ class MeasuredRun(NamedTuple):
 def read_evaluation(folder: Path, asked: Mapping[str, Any]) -> MeasuredRun | None:
     """Return the results that evaluate left in a folder; None if it left none there.
 
-    `asked`: the settings that they must have, by their names in metrics.json; None: any.
+    `asked`: the settings that they must match, by their names in metrics.json; None matches any value.
     """
     if not (folder / "images.npz").is_file():
         return None
@@ -63,7 +63,7 @@ def read_evaluation(folder: Path, asked: Mapping[str, Any]) -> MeasuredRun | Non
     return MeasuredRun(run_name(path, folder), config, classes, images, counts, settings)
 
 
-def measure_run(path: Path, config: DictConfig, stored: Collection[str]) -> MeasuredRun:
+def evaluate_run(path: Path, config: DictConfig, stored: Collection[str]) -> MeasuredRun:
     """Predict the split's images with the network of a run's folder or a checkpoint; `config`: a CompareConfig.
 
     `stored`: see open_evaluation; the inference is then each run's own, the data those of the first.

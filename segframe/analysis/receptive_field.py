@@ -15,7 +15,7 @@ EFFECTIVE_SHARE = 1 - 0.9545
 """Share of the largest gradient above which a pixel is in the effective field (Luo et al., section 4.1: 2 sigma)."""
 
 
-class Field(NamedTuple):
+class ReceptiveField(NamedTuple):
     """A theoretical receptive field in pixels, the side of a square."""
 
     side: int | None
@@ -24,7 +24,7 @@ class Field(NamedTuple):
     """Whether it is the whole image, because of a global pooling."""
 
 
-def theoretical(segmenter: Segmenter) -> dict[str, Field]:
+def theoretical(segmenter: Segmenter) -> dict[str, ReceptiveField]:
     """Return the fields of the centre cells of all feature maps and of the logits, by their names.
 
     Measured as the support of the centre cell's gradient in a network of the same layers with positive weights, on
@@ -38,7 +38,7 @@ def theoretical(segmenter: Segmenter) -> dict[str, Field]:
     fields = {}
     for name, (first, last) in local.items():
         fits = first > 0 and last < length - 1
-        fields[name] = Field(last - first + 1 if fits else None, entire[name] == (0, length - 1))
+        fields[name] = ReceptiveField(last - first + 1 if fits else None, entire[name] == (0, length - 1))
     return fields
 
 
@@ -86,7 +86,7 @@ def diameter(gradient: Tensor) -> int:
     return round(float((gradient > EFFECTIVE_SHARE * gradient.max()).sum()) ** 0.5)
 
 
-def format_field(field: Field) -> str:
+def format_field(field: ReceptiveField) -> str:
     """Return a theoretical field as text, in pixels."""
     if field.whole_image:
         return f"whole image (locally {field.side:,})" if field.side else "whole image"

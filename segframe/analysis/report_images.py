@@ -88,7 +88,7 @@ def unpack(packed: bytes) -> NDArray[np.uint8]:
 def class_examples(
     evaluation: Evaluation, counts: ImageCounts, predictions: list[bytes], ious: list[float], number: int
 ) -> list[ClassExamples]:
-    """Return the worst and best images of the classes, the lowest IoU first; fewer classes than MOST_EXAMPLES allow."""
+    """Return the worst and best images of the classes, lowest IoU first, as many as MOST_EXAMPLES allow."""
     dataset = evaluation.dataset
     order = [k for k in np.argsort(ious).tolist() if counts.truth[:, k].any()]
     found = []

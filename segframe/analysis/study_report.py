@@ -1,7 +1,5 @@
 """The results of a hyperparameter search: table, trials.csv, pictures of history and importances."""
 
-import csv
-import io
 import warnings
 from math import isfinite
 from pathlib import Path
@@ -12,12 +10,12 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from segframe.files import as_named, write_text
+from segframe.files import as_named, write_csv
 from segframe.visualization.charts import bar_chart, history_chart
 from segframe.visualization.overlays import save_png
 from segframe.visualization.tables import empty_table, print_table
 
-FEWEST = 5
+MIN_TRIALS = 5
 """Complete trials, from which on importances are worth showing."""
 
 
@@ -57,7 +55,7 @@ def report_study(study: optuna.Study, folder: Path, monitor: str) -> None:
             style="red" if trial.state is TrialState.FAIL else "",
         )
     print_table(table)
-    write_csv(folder / "trials.csv", trials, keys, monitor, folder)
+    write_trials(folder / "trials.csv", trials, keys, monitor, folder)
     files = [folder / "trials.csv"]
     points = [
         (t.number, t.value, t.state is TrialState.COMPLETE) for t in trials if t.value is not None and isfinite(t.value)
@@ -82,25 +80,23 @@ def duration(trial: FrozenTrial) -> float:
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 
-def write_csv(path: Path, trials: list[FrozenTrial], keys: list[str], monitor: str, folder: Path) -> None:
+def write_trials(path: Path, trials: list[FrozenTrial], keys: list[str], monitor: str, folder: Path) -> None:
     """Write one row per trial: its settings, value, state, validations, seconds, folder, error."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["trial", *keys, monitor, "state", "validations", "seconds", "folder", "error"])
+    rows = []
     for trial in trials:
         settings = [trial.params.get(key, "") for key in keys]
         value = "" if trial.value is None else trial.value
         state, seconds = trial.state.name.lower(), round(duration(trial), 1)
         place, error = as_named(folder / str(trial.number)), trial.user_attrs.get("error", "")
         validations = len(trial.intermediate_values)
-        writer.writerow([trial.number, *settings, value, state, validations, seconds, place, error])
-    write_text(path, text.getvalue())
+        rows.append([trial.number, *settings, value, state, validations, seconds, place, error])
+    write_csv(path, ["trial", *keys, monitor, "state", "validations", "seconds", "folder", "error"], rows)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
     """The settings' shares of the variance, largest first (PED-ANOVA, Watanabe et al., 2023); empty for few trials."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < FEWEST or np.ptp([trial.value or 0 for trial in complete]) == 0:
+    if len(complete) < MIN_TRIALS or np.ptp([trial.value or 0 for trial in complete]) == 0:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental; and settings of one value

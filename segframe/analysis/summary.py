@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from segframe.analysis.model_counts import Summary, find_classes, summarize
-from segframe.analysis.receptive_field import Field, diameter, effective, format_field, theoretical
+from segframe.analysis.receptive_field import ReceptiveField, diameter, effective, format_field, theoretical
 from segframe.analysis.summary_figure import summary_picture
 from segframe.config.resolvers import model_name
 from segframe.config.schema import SummaryConfig
@@ -91,7 +91,7 @@ def parameters_table(summary: Summary) -> Table:
     return table
 
 
-def maps_table(summary: Summary, fields: Mapping[str, Field]) -> Table:
+def maps_table(summary: Summary, fields: Mapping[str, ReceptiveField]) -> Table:
     """Return a table with a row per feature map, the logits last, and their receptive fields if given."""
     height, width = summary.size
     more = ["receptive field"] if fields else []

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from segframe.analysis.model_counts import Summary
-from segframe.analysis.receptive_field import EFFECTIVE_SHARE, Field, format_field
+from segframe.analysis.receptive_field import EFFECTIVE_SHARE, ReceptiveField, format_field
 from segframe.visualization.heatmaps import inferno
 from segframe.visualization.overlays import INK, Color, Picture, canvas, font
 
@@ -19,7 +19,7 @@ EFFECTIVE: Color = (96, 255, 128)
 
 
 def summary_picture(
-    name: str, summary: Summary, theoretical: Field, gradient: NDArray[np.float32], effective: int
+    name: str, summary: Summary, theoretical: ReceptiveField, gradient: NDArray[np.float32], effective: int
 ) -> Picture:
     """Draw the centre cell's gradient (size, size) as a heat map with both receptive fields of the logits."""
     side = theoretical.side

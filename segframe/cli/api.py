@@ -90,7 +90,7 @@ def run(name: str, function: str, settings: tuple[str, ...]) -> Any:
             raise UserError(f"{word}: settings are key=value; flags, such as those of a sweep, are the command line's")
     failed: list[tuple[Exception, str | None]] = []
     results: list[Any] = []
-    with process_as_it_was():
+    with restored_process_state():
         try:
             run_in_hydra(program, words, lambda config: results.append(run_job(program, config, failed)))
             if failed:
@@ -141,7 +141,7 @@ def run_job(program: Program, config: DictConfig, failed: list[tuple[Exception, 
 
 
 @contextmanager
-def process_as_it_was() -> Iterator[None]:
+def restored_process_state() -> Iterator[None]:
     """Undo at the end what programs change in their process: signal handlers, loggers, warnings, variables, torch."""
     import torch
 

@@ -123,7 +123,7 @@ def given_path(name: str, argv: list[str]) -> Path | None:
     return Path(values[-1]) if values and values[-1] not in ("", "null") else None
 
 
-def name_runs(argv: list[str]) -> list[str]:
+def collect_runs(argv: list[str]) -> list[str]:
     """argv with its paths as `runs=[...]`, and as `checkpoint=` the first that is not evaluate's results."""
     runs: list[str] = []
     others: list[str] = []
@@ -140,7 +140,7 @@ def name_runs(argv: list[str]) -> list[str]:
 
 def compare_arguments(argv: list[str]) -> list[str]:
     """argv with its runs named, and the data of the first offered as `data=checkpoint`."""
-    return offer_checkpoint(name_runs(argv))
+    return checkpoint_options(collect_runs(argv))
 
 
 def with_defaults(node: dict[str, object]) -> dict[str, object]:
@@ -153,7 +153,7 @@ def with_defaults(node: dict[str, object]) -> dict[str, object]:
     return defaults | node
 
 
-def offer_checkpoint(argv: list[str]) -> list[str]:
+def checkpoint_options(argv: list[str]) -> list[str]:
     """Register the options `data=checkpoint` and `inference=checkpoint`, those that `checkpoint=...` was trained with.
 
     argv stays as it is. No more data loading workers are started than this machine's default.

@@ -69,7 +69,7 @@ def launch(function: str, memory_advice: str, config: DictConfig, devices: int) 
     """Run a function of the config in so many processes on this machine; returns the result of rank 0.
 
     Processes that crash or are killed are started again, trainer.max_restarts times, to resume the run from its last
-    checkpoint. A mistake of the user would only be repeated, so torch's own restarts do not serve. UserError and
+    checkpoint. A UserError is not retried, which torch's own max_restarts would do. UserError and
     SystemExit are raised as if in this process.
     """
     max_restarts = config.trainer.max_restarts if "trainer" in config else 0
@@ -146,7 +146,7 @@ def report_signal(number: int, file: Path) -> None:
 
 
 def kill_workers(folder: Path) -> None:
-    """Kill the worker processes, each with its children, that files <process id>.pid in a folder name."""
+    """Kill the process group of every <process id>.pid file in a folder."""
     for path in folder.glob("*.pid"):
         with suppress(ProcessLookupError):
             os.killpg(int(path.stem), signal.SIGKILL)
@@ -154,7 +154,7 @@ def kill_workers(folder: Path) -> None:
 
 @contextmanager
 def restored_handlers() -> Iterator[None]:
-    """Give the signals back the handlers that they had."""
+    """Restore the signal handlers on exit."""
     others = (getattr(signal, name, signal.SIGTERM) for name in ("SIGHUP", "SIGQUIT"))  # Windows has neither
     handlers = {number: signal.getsignal(number) for number in (*preemption.SIGNALS, *others)}
     try:
@@ -166,7 +166,7 @@ def restored_handlers() -> Iterator[None]:
 
 @contextmanager
 def environment(devices: int) -> Iterator[None]:
-    """Let workers share the cores and import what this process can; afterwards variables are as they were."""
+    """Set the variables of worker processes (threads, parent, PYTHONPATH); restore the environment on exit."""
     before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // devices)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of lost connections

@@ -25,9 +25,9 @@ from segframe.cli import launch, membership
 from segframe.cli.argv import (
     check_data_arguments,
     check_values,
+    checkpoint_options,
     compare_arguments,
     expand_home,
-    offer_checkpoint,
     quote_paths,
     split_flags,
     take_config_dir,
@@ -64,21 +64,21 @@ PROGRAMS = {
         "segframe.inference.evaluate.evaluate_checkpoint",
         "evaluate",
         TO_PREDICT,
-        prepare=offer_checkpoint,
+        prepare=checkpoint_options,
         takes_devices=True,
     ),
     "predict": Program(
         "segframe.inference.predict.predict_images",
         "predict",
         TO_PREDICT,
-        prepare=offer_checkpoint,
+        prepare=checkpoint_options,
         takes_devices=True,
     ),
-    "export": Program("segframe.inference.export.export_checkpoint", "export", TO_PREDICT, prepare=offer_checkpoint),
+    "export": Program("segframe.inference.export.export_checkpoint", "export", TO_PREDICT, prepare=checkpoint_options),
     "check-data": Program("segframe.data.inspection.check.check_data", "check_data", prepare=check_data_arguments),
     "summary": Program("segframe.analysis.summary.summarize_model", "summary"),
     "replay": Program("segframe.analysis.replay_divergence.replay_step", "replay", "use accelerator=cpu"),
-    "report": Program("segframe.analysis.report.report_checkpoint", "report", TO_PREDICT, prepare=offer_checkpoint),
+    "report": Program("segframe.analysis.report.report_checkpoint", "report", TO_PREDICT, prepare=checkpoint_options),
     "compare": Program(
         "segframe.analysis.compare.compare_checkpoints", "compare", TO_PREDICT, prepare=compare_arguments
     ),
@@ -192,7 +192,7 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
 
 
 def run_launched_job(program: Program, config: DictConfig) -> Any:
-    """Run a sweep's job in a process that a launcher has started; a job that is started again goes on where it was."""
+    """Run a sweep's job in a process that a launcher has started; a requeued job resumes."""
     requeue = preemption.listen_in_job()
     folder = Path(HydraConfig.get().runtime.output_dir)
     if "resume" in config and read_row(folder).starts > 1:
@@ -203,7 +203,7 @@ def run_launched_job(program: Program, config: DictConfig) -> Any:
     except SystemExit as end:
         if requeue is None or end.code != preemption.EXIT_CODE:
             os._exit(int(end.code or 0))  # ends this process of a sweep, which would start the next job
-        requeue()  # ends the process too, unless the job is not to start again
+        requeue()  # exits, unless Slurm has cancelled the job
         raise UserError("ended by the scheduler; the same command with resume=auto continues it") from None
     finally:
         if requeue is not None:
@@ -211,7 +211,7 @@ def run_launched_job(program: Program, config: DictConfig) -> Any:
 
 
 def end_without_reader() -> NoReturn:
-    """End the program when nobody reads the rest of its output, as in `| head`."""
+    """Exit without a traceback on a broken pipe, as with `| head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 

@@ -54,14 +54,14 @@ def resume_arguments(argv: list[str]) -> list[str]:
         raise UserError(f"resume={folder}: {error}") from error
     check_same_parts(folder, groups)
     stored = OmegaConf.load(folder / "config.yaml")
-    words = [f"++{word}" if is_younger(word.partition("=")[0], stored) else word for word in words]
+    words = [f"++{word}" if is_newer_setting(word.partition("=")[0], stored) else word for word in words]
     own = [f"--config-path={folder.resolve()}", "--config-name=config.yaml"]
     logs = ["hydra.job_logging.formatters.simple.format='%(message)s'", "+hydra.job_logging.handlers.file.delay=true"]
     hydras = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.job.name=train", *logs]
     return [*own, *flags, *words, *hydras]
 
 
-def is_younger(key: str, stored: Any) -> bool:
+def is_newer_setting(key: str, stored: Any) -> bool:
     """Whether a setting was added after a run's config was stored, so that Hydra would not let it be changed."""
     config: Any = OmegaConf.structured(run_schema.TrainConfig)
     parent, _, name = key.rpartition(".")

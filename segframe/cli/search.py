@@ -1,8 +1,8 @@
 """The driver of a hyperparameter search: draws settings, runs trials as processes, and keeps their results.
 
 Several drivers may work on one study. A study's journal (Optuna's) and the trials' folders hold all there is to know,
-so that drivers and trials may be killed at any moment. What keeps a trial from being run twice is in
-segframe.training.study.
+so that drivers and trials may be killed at any moment. Leases (segframe.training.study) keep a trial from being run
+twice.
 """
 
 import shlex
@@ -27,10 +27,10 @@ from segframe.cli.trial_process import COMMAND, TrialProcess, environments
 from segframe.files import as_named
 from segframe.training.study import Lease, TrialAddress, locked, read_result
 
-POLL = 0.2
-"""Seconds between two looks at the trials' processes."""
-CLAIM = 1.0
-"""Seconds between two looks for trials that other drivers have left."""
+POLL_SECONDS = 0.2
+"""Interval at which the trials' processes are checked."""
+CLAIM_SECONDS = 1.0
+"""Interval at which trials that other drivers have left are looked for."""
 
 
 def search(config: DictConfig) -> None:
@@ -96,7 +96,7 @@ class Driver:
                 return
             for process in self.running.values():
                 process.lease.heartbeat.beat()
-            sleep(POLL)
+            sleep(POLL_SECONDS)
 
     def fill(self) -> bool:
         """Start trials in the free slots; returns whether nothing is left to do for this driver."""
@@ -104,7 +104,7 @@ class Driver:
             with self.lock():
                 trial, lease, over = self.claim()
             if trial is None or lease is None:
-                self.next_claim = monotonic() + CLAIM
+                self.next_claim = monotonic() + CLAIM_SECONDS
                 return over
             self.start(slot, trial, lease)
         return False
@@ -136,7 +136,7 @@ class Driver:
         return self.folder / str(number)
 
     def start(self, slot: int, trial: FrozenTrial, lease: Lease) -> None:
-        """Run a trial, unless its run had ended before its driver could say so."""
+        """Run a trial, unless its result is there: its driver was killed before recording it."""
         folder = self.trial_folder(trial.number)
         address = TrialAddress(str(self.folder.absolute()), trial.number, self.pruner)
         words = [*self.flags, *self.space.fixed, *setting_words(trial.params), f"output_dir={folder}", "resume=auto"]
@@ -154,7 +154,7 @@ class Driver:
             if (code := process.poll()) is None:
                 continue
             if read_result(process.folder) is None and self.signal is not None:
-                process.lease.release()  # whatever it died of, the next driver continues it
+                process.lease.release()  # the next driver continues it, whatever its exit code
                 del self.running[slot]
                 continue
             error = process.error(code)
@@ -201,7 +201,7 @@ class Driver:
         end = monotonic() + preemption.SECONDS
         while self.running and monotonic() < end:
             self.collect()
-            sleep(POLL)
+            sleep(POLL_SECONDS)
         preemption.end(number)
 
     def report(self) -> bool:

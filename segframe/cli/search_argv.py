@@ -9,7 +9,7 @@ from segframe.cli.argv import check_values, split_flags
 from segframe.config.schema import SearchConfig
 from segframe.errors import UserError
 
-OWN = {field.name for field in fields(SearchConfig)} - {"overrides"}
+PROGRAM_SETTINGS = {field.name for field in fields(SearchConfig)} - {"overrides"}
 
 
 def search_arguments(argv: list[str]) -> list[str]:
@@ -28,7 +28,7 @@ def search_arguments(argv: list[str]) -> list[str]:
         key = word.partition("=")[0]
         if key in ("output_dir", "resume"):
             raise UserError(f"{word}: the trials' folders lie in that of the study; set study=... alone")
-        is_own = key.partition(".")[0] in OWN or key.startswith("hydra")
+        is_own = key.partition(".")[0] in PROGRAM_SETTINGS or key.startswith("hydra")
         (own if is_own else overrides).append(word)
     ConfigStore.instance().store(name="search_schema", node=SearchConfig(overrides=overrides))
     return [*flags, *own]

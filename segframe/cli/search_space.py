@@ -24,7 +24,7 @@ from optuna.trial import Trial
 
 from segframe.cli.argv import quote_paths, quoted
 from segframe.cli.error_messages import explain
-from segframe.cli.search_argv import OWN
+from segframe.cli.search_argv import PROGRAM_SETTINGS
 from segframe.config import schema
 from segframe.config.validate import validate_config
 from segframe.errors import UserError, error_context
@@ -194,5 +194,5 @@ def compose_trial(words: list[str], config_dirs: list[str]) -> DictConfig:
 def with_own_names(message: str) -> str:
     """The message for an unknown setting, which may be a misspelt one of the search itself."""
     key, unknown, _ = message.partition(" is not a setting; ")
-    close = get_close_matches(key, OWN, n=1, cutoff=0.7) if unknown else []
+    close = get_close_matches(key, PROGRAM_SETTINGS, n=1, cutoff=0.7) if unknown else []
     return f"{key} is not a setting; did you mean {close[0]}?" if close else message

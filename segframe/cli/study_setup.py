@@ -33,7 +33,7 @@ def check_settings(config: DictConfig) -> None:
 
 
 class Sampling:
-    """Makes the sampler of each trial, and knows how many trials there can be."""
+    """Factory of the trials' samplers, which also limits the number of trials."""
 
     def __init__(self, config: DictConfig, space: Space) -> None:
         self._make = instantiate(config, "sampler")  # a functools.partial
@@ -53,7 +53,7 @@ class Sampling:
         sampler: optuna.samplers.BaseSampler
         with error_context("sampler"):
             if self._grid is not None:
-                sampler = self._make(search_space=self._grid)  # with one seed, it numbers the cells equally
+                sampler = self._make(search_space=self._grid)  # its fixed seed gives all drivers one order of the cells
             else:
                 seed = None if self._seed is None else (self._seed * 1_000_003 + number) % 2**32
                 sampler = self._make(seed=seed)

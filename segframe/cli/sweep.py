@@ -1,7 +1,5 @@
 """The table of a sweep: overrides, metrics, time and folder of each job, on the terminal and as CSV."""
 
-import csv
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segframe.cli.argv import quoted
 from segframe.cli.error_messages import first_line
-from segframe.files import as_named, write_text
+from segframe.files import as_named, write_csv, write_text
 
 JOB_FILE = "job.json"
 """The row of a job, in its folder."""
@@ -40,7 +38,7 @@ class SweepRow:
 
 
 class SweepTable(Callback):
-    """Makes each job of a sweep leave its row of the table in its folder, from where `finish_sweep` collects them.
+    """Hydra callback that writes each job's result to job.json in its folder; `finish_sweep` collects them.
 
     A job's result is a dict of metrics, or the value of the metric that `monitor` names. Launchers may run jobs in
     other processes, with copies of this object; of exceptions that it raises, Hydra makes warnings.
@@ -68,7 +66,7 @@ class SweepTable(Callback):
             path.unlink()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave a row that holds if the job's process is killed."""
+        """Write a row that marks the job as failed, which remains if its process is killed."""
         self.started = time.monotonic()
         if config.hydra.mode is RunMode.MULTIRUN:
             folder = Path(config.hydra.runtime.output_dir)
@@ -130,7 +128,7 @@ def finish_sweep() -> bool:
     rows = [replace(row, overrides={k: v for k, v in row.overrides.items() if (k, v) not in same}) for row in rows]
     mode = best_mode(config.monitor)
     print_table(sweep_table(rows, config.monitor, mode))
-    write_csv(folder / "sweep.csv", rows)
+    write_jobs(folder / "sweep.csv", rows)
     print(f"also in {folder / 'sweep.csv'}")
     (folder / "seeds.csv").unlink(missing_ok=True)
     if groups := group_seeds(rows):
@@ -140,17 +138,19 @@ def finish_sweep() -> bool:
     return not complete or any(row.error for row in rows)
 
 
-def write_csv(path: Path, rows: list[SweepRow]) -> None:
+def write_jobs(path: Path, rows: list[SweepRow]) -> None:
     """Write one row per job: its overrides, metrics, seconds, folder, error."""
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*keys, *names, "seconds", "folder", "error"])
-    for row in rows:
-        values = [row.overrides.get(key, "") for key in keys] + [row.metrics.get(name, "") for name in names]
-        writer.writerow([*values, row.seconds, row.folder, row.error])
-    write_text(path, text.getvalue())
+    cells = [
+        [
+            *(row.overrides.get(key, "") for key in keys),
+            *(row.metrics.get(name, "") for name in names),
+            *(row.seconds, row.folder, row.error),
+        ]
+        for row in rows
+    ]
+    write_csv(path, [*keys, *names, "seconds", "folder", "error"], cells)
 
 
 @dataclass(frozen=True)
@@ -193,12 +193,11 @@ def write_seeds(path: Path, groups: Sequence[SeedGroup]) -> None:
     """Write one row per group of seeds: overrides, means and standard deviations, numbers of jobs."""
     keys = list(dict.fromkeys(key for group in groups for key in group.overrides))
     names = list(dict.fromkeys(name for group in groups for name in group.means))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*keys, *(f"{name} {kind}" for name in names for kind in ("mean", "std")), "complete", "jobs"])
+    header = [*keys, *(f"{name} {kind}" for name in names for kind in ("mean", "std")), "complete", "jobs"]
+    rows = []
     for group in groups:
         values: list[str | float] = [group.overrides.get(key, "") for key in keys]
         for name in names:
             values += [group.means.get(name, ""), group.deviations.get(name, "")]
-        writer.writerow([*values, group.complete, group.jobs])
-    write_text(path, text.getvalue())
+        rows.append([*values, group.complete, group.jobs])
+    write_csv(path, header, rows)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from optuna.trial import FrozenTrial
 
+from segframe import preemption
 from segframe.config.machine import num_cores
 from segframe.training.study import Lease, TrialAddress, read_result
 
@@ -21,7 +22,7 @@ MAX_KILLS = 5
 
 
 class TrialProcess:
-    """A trial that is run by this driver, in one process after another if they are killed."""
+    """Runs a trial as a process, and starts it again when it is killed."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class TrialProcess:
         self._kills, self._checkpoint = 0, self._checkpoint_time()
 
     def start(self) -> None:
-        """Start the process, which keeps the lease locked too, so that it outlives this driver."""
+        """Start the process. It inherits the lease's lock, which so remains locked if this driver ends."""
         with (self.folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -67,7 +68,7 @@ class TrialProcess:
         """Why the ended trial failed, empty if it did not; None if it was interrupted and is to be started again."""
         if read_result(self.folder) is not None:
             return ""
-        if code >= 0 and code not in (75, 130):
+        if code >= 0 and code not in (preemption.EXIT_CODE, preemption.INTERRUPTED):
             return self._last_line() or f"it ended with exit code {code} and without a result"
         checkpoint = self._checkpoint_time()
         self._kills = 1 if checkpoint != self._checkpoint else self._kills + 1

@@ -50,7 +50,7 @@ class RunLength(NamedTuple):
     val_every_n_steps: int
 
 
-def measure_run(trainer: TrainerConfig, num_samples: int, batch_size: int) -> RunLength:
+def run_length(trainer: TrainerConfig, num_samples: int, batch_size: int) -> RunLength:
     """The length of a run, whether its config gives epochs or steps."""
     steps_per_epoch = max(1, num_samples // (batch_size * trainer.accumulate_grad_batches))
     total = trainer.max_steps if trainer.max_steps is not None else trainer.max_epochs * steps_per_epoch
@@ -79,7 +79,7 @@ def build_data_module(
     """Loaders of the training stream (the batches of the whole run) and of the validation images."""
     for warning in quick_check(train, val) if distributed.rank() == 0 else ():
         log.warning(warning)
-    length = measure_run(config.trainer, len(train), config.data.batch_size)
+    length = run_length(config.trainer, len(train), config.data.batch_size)
     check_shares(config.data.batch_size, len(val))
     data = DataModule(
         train,

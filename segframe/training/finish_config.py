@@ -16,7 +16,7 @@ from segframe.config.run_schema import TrainConfig, TrainerConfig
 from segframe.config.saved_run import computes
 from segframe.config.validate import did_you_mean, walk
 from segframe.data.base import SegmentationDataset, class_weights
-from segframe.data.build import measure_run
+from segframe.data.build import run_length
 from segframe.errors import UserError
 from segframe.inference.metrics import best_mode, compute_metrics
 from segframe.inference.prepare import PRECISIONS
@@ -48,7 +48,7 @@ def finish_config(config: DictConfig, resumes: bool, train: SegmentationDataset,
     finished.resume = finished.output_dir if resumes else None
     finish_trainer(finished.trainer)
     finish_devices(finished.trainer, finished.data.batch_size)
-    steps = measure_run(finished.trainer, len(train), finished.data.batch_size).total_steps
+    steps = run_length(finished.trainer, len(train), finished.data.batch_size).total_steps
     finish_compile(finished.trainer, steps, "crop_size" in finished.transforms)
     finish_class_weights(finished.loss, train)
     finished.monitor_mode = find_monitor_mode(finished, train.classes)

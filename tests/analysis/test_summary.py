@@ -8,7 +8,7 @@ from torch import nn
 
 from segframe.analysis.gradient_support import GradientSupport
 from segframe.analysis.model_counts import find_classes
-from segframe.analysis.receptive_field import Field, diameter, effective, theoretical
+from segframe.analysis.receptive_field import ReceptiveField, diameter, effective, theoretical
 from segframe.analysis.summary import summarize
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.build import build_segmenter
@@ -96,15 +96,17 @@ def test_global_pooling_sees_the_whole_image():
 
 def test_receptive_fields_of_single_layers():
     assert field(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU6(), nn.Conv2d(4, 1, 3, dilation=3, padding=3)).side == 11
-    assert field(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.Sigmoid()) == Field(1, False)
-    assert field(nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), nn.MaxPool2d(2)) == Field(5, False)
+    assert field(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.Sigmoid()) == ReceptiveField(1, False)
+    assert field(nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), nn.MaxPool2d(2)) == ReceptiveField(5, False)
     assert field(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ConvTranspose2d(4, 1, 4, stride=2, padding=1)).side == 5
-    assert field(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60))) == Field(121, False)  # nothing underflows
+    assert field(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60))) == ReceptiveField(
+        121, False
+    )  # nothing underflows
 
 
 def test_many_global_gates_neither_overflow_nor_hide_the_local_field():
     layers = [layer for _ in range(30) for layer in (nn.Conv2d(3, 3, 3, padding=1), Gate())]
-    assert field(*layers) == Field(61, True)
+    assert field(*layers) == ReceptiveField(61, True)
 
 
 def test_maximum_depends_on_all_inputs():

@@ -17,7 +17,7 @@ from PIL import Image
 from benchmark import accuracy_study, camvid_tables
 from benchmark import schema as benchmark_schema
 from segframe.cli import search_argv
-from segframe.cli.argv import name_runs, offer_checkpoint, quote_paths
+from segframe.cli.argv import checkpoint_options, collect_runs, quote_paths
 from segframe.cli.main import PROGRAMS
 from segframe.config import validate
 from segframe.config.instantiate import instantiate
@@ -51,12 +51,12 @@ def compose(name, words):
     flags = ("-m", "--cfg", "job", "--help")
     overrides = [word for word in words if word not in flags and not word.startswith("--config-dir")]
     if name == "compare":
-        overrides = name_runs(overrides)
+        overrides = collect_runs(overrides)
     if "-m" in words:
         overrides = [re.sub(r",[^\]=]*$", "", word) for word in overrides]
-    offer_checkpoint([])
+    checkpoint_options([])
     if name == "search":
-        own = [word for word in overrides if word.partition("=")[0] in search_argv.OWN]
+        own = [word for word in overrides if word.partition("=")[0] in search_argv.PROGRAM_SETTINGS]
         search_space = pytest.importorskip("segframe.cli.search_space", reason="needs pip install segframe[search]")
         space = search_space.read_space(
             OmegaConf.to_container(composed(*quote_paths(own), name=name))["search"],

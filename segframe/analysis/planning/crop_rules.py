@@ -10,7 +10,7 @@ from segframe.training.untrained_taps import LARGEST_RATE
 
 BATCH = {False: 8, True: 16}
 """Images per step by whether there is a GPU: 16 as in DeepLab v3 (Chen et al., 2017)."""
-BATCH_NORM = 8
+ACCUMULATED_BATCH = 8
 """Images per step whose gradients are accumulated if memory holds fewer."""
 SMALLEST_SIDE, SIDE_STEP = 192, 32
 """Smallest side of crops, and the multiple that sides are rounded to (the stride of the coarsest maps), in pixels."""
@@ -68,7 +68,7 @@ def choose_crop(data: DataFacts, machine: MachineFacts, step: StepFacts, seconds
     fits = wanted
     if machine.device_bytes and per_pixel and batch is None:
         fits = max(1, min(wanted, int(MEMORY_SHARE * machine.device_bytes / per_pixel / (size[0] * size[1]))))
-    accumulate = ceil(min(BATCH_NORM, wanted) / fits) if fits < wanted else 1
+    accumulate = ceil(min(ACCUMULATED_BATCH, wanted) / fits) if fits < wanted else 1
     why = "DeepLab v3's" if machine.is_gpu else "enough for batch norm's statistics"
     if fits < wanted:
         why = f"memory holds {fits} of {wanted}"

@@ -14,12 +14,12 @@ from segframe.analysis.planning.decision import Decision
 from segframe.config import schema
 from segframe.errors import UserError
 
-INSTEAD = {
+ALTERNATIVES = {
     "trainer.max_steps": ("trainer.max_epochs",),
     "trainer.val_every_n_steps": ("trainer.val_every_n_epochs",),
     "data.crop_size": ("transforms.crop_size",),
 }
-"""Settings that replace one: where the user has typed one of them, the plan has neither."""
+"""Alternatives to a setting: if the user has typed one of them, the plan leaves the setting out."""
 
 
 NOTHING = object()
@@ -74,7 +74,7 @@ class Draft:
     def is_given(self, key: str) -> bool:
         """Whether the user has typed a setting, one that replaces it, or a mapping that holds it."""
         parents = [name for name in self.given if key.startswith(f"{name}.") and name not in schema.groups()]
-        return bool(parents) or any(name in self.given for name in (key, *INSTEAD.get(key, ())))
+        return bool(parents) or any(name in self.given for name in (key, *ALTERNATIVES.get(key, ())))
 
     def all(self) -> list[Decision]:
         """Return what the user has typed and the decisions, options of groups before settings."""

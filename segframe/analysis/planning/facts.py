@@ -10,7 +10,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 WINDOW_SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
-"""Sides of the windows, as shares of the image's sides, in which classes are looked for."""
+"""Sizes of windows, as fractions of the image's sides, for which the frequency of classes is measured."""
 
 
 class ClassFacts(NamedTuple):
@@ -22,7 +22,7 @@ class ClassFacts(NamedTuple):
     images: float
     """Share of the images that show it."""
     width: float
-    """Width in pixels; objects narrower than it hold a quarter of the class's pixels. 0 if the class has no objects.
+    """Lower quartile of the widths of objects in pixels, weighted by their area; 0 without objects.
 
     An object is a connected component, its width as in measure_data.find_objects.
     """

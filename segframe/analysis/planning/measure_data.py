@@ -55,9 +55,9 @@ def examine_sample(dataset: SegmentationDataset, index: int) -> SampleFacts:
 def find_objects(mask: np.ndarray, step: int = 1) -> np.ndarray:
     """Return class, area and width of each connected component of a mask uint8 (H, W), float64 (n, 3).
 
-    The width is the area over the length, which is estimated from the bounding box and the part of it that is filled;
-    for nets and rings, where that is more than twice as much, the width of a strip whose pixels have the same mean
-    distance to its outline. `step`: pixels between those of the mask.
+    The width is the area over the length, which is estimated from the bounding box and the share of it that is filled.
+    That is too much for nets and rings: where it is more than twice the width of a strip whose pixels have the same
+    mean distance to its outline, the strip's width is returned. `step`: pixels between those of the mask.
     """
     found = [np.empty((0, 3))]
     for k in np.unique(mask[mask != IGNORE_INDEX]).tolist():

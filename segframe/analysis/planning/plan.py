@@ -21,7 +21,7 @@ from segframe.errors import UserError
 from segframe.files import as_named, write_text
 from segframe.visualization.tables import print_table
 
-OWN = ("budget", "output", "overwrite", "max_images")
+PROGRAM_SETTINGS = ("budget", "output", "overwrite", "max_images")
 """Settings of this program; all others are the training's."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -64,7 +64,9 @@ def measure_plan(config: DictConfig) -> Plan:
     validate.check_keys(config, PlanConfig)
     seconds = parse_time("budget", config.budget)
     file = find_file(config)
-    words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0].lstrip("+") not in OWN]
+    words = [
+        word for word in HydraConfig.get().overrides.task if word.partition("=")[0].lstrip("+") not in PROGRAM_SETTINGS
+    ]
     draft = Draft(words, HydraConfig.get().runtime.choices, searched_configs())
     planner = Planner(draft, seconds, config.max_images)
     planner.decide()

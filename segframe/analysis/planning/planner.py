@@ -9,7 +9,7 @@ from segframe.analysis.planning.draft import Draft
 from segframe.analysis.planning.measure_data import measure_data
 from segframe.analysis.planning.measure_machine import Trial, has_imagenet_weights, measure_machine
 from segframe.config import validate
-from segframe.data.build import build_datasets, measure_run
+from segframe.data.build import build_datasets, run_length
 from segframe.data.image_batches import limited
 from segframe.errors import height_width
 from segframe.inference.build import build_inference
@@ -17,7 +17,7 @@ from segframe.inference.network import logit_stride
 
 PROBE_SIDE = {False: 192, True: 384}
 PROBE_BATCH = {False: 4, True: 8}
-"""Crops of the first measurement, by whether there is a GPU, which is slow with few pixels."""
+"""Crops of the first measurement, without and with a GPU, which few pixels do not use fully."""
 
 
 class Planner:
@@ -99,7 +99,7 @@ class Planner:
             draft.add(crop_rules.choose_rates(head.rates, head.output_stride, size))
 
     def decide_inference(self, stride: int) -> None:
-        """Decide how images are read, unless the user has. `stride`: pixels per cell of the logits."""
+        """Choose the inference, unless the user has. `stride`: pixels per cell of the logits."""
         transforms = self.draft.config.transforms
         if "inference" not in self.draft.given and "crop_size" in transforms:
             is_given = self.draft.is_given("transforms.scale")
@@ -124,7 +124,7 @@ class Planner:
             Decision("trainer.max_steps", length.steps, length.reason),
             Decision("trainer.val_every_n_steps", length.every, length.every_reason),
         )
-        steps = measure_run(trainer, data.train_images, draft.config.data.batch_size).total_steps
+        steps = run_length(trainer, data.train_images, draft.config.data.batch_size).total_steps
         optimizer = draft.config.optimizer._target_.rpartition(".")[2].lower()
         draft.add(*run_rules.choose_learning_rate(optimizer, images, steps, self.pretrained))
         draft.add(*run_rules.choose_average(steps, self.pretrained))

@@ -19,12 +19,14 @@ MOST_CHARACTERS = 60
 def data_table(data: DataFacts) -> Table:
     """Return the facts of the data."""
     bits = 8 if data.max_value == 255 else 16
+    sizes = (data.val_size, data.val_largest, data.size, data.smallest, data.largest)
+    val_median, val_largest, median, smallest, largest = map(format_size, sizes)
     return facts_table(
         "data",
         {
             "training images": f"{data.train_images:,}, {data.examined:,} read",
-            "validation images": f"{data.val_images:,}, median {by(data.val_size)}, largest {by(data.val_largest)}",
-            "size": f"median {by(data.size)}, from {by(data.smallest)} to {by(data.largest)} (height x width)",
+            "validation images": f"{data.val_images:,}, median {val_median}, largest {val_largest}",
+            "size": f"median {median}, from {smallest} to {largest} (height x width)",
             "channels": f"{data.channels} of {bits} bits",
             "void": f"{data.void:.1%} of the pixels",
             "decoded": f"{data.decoded_bytes / 1e9:.2g} GB",
@@ -47,15 +49,16 @@ def classes_table(data: DataFacts) -> Table:
 
 def machine_table(machine: MachineFacts, step: StepFacts, validation: ValidationFacts) -> Table:
     """Return the facts of the machine, of the measured step and of a validation image."""
+    seconds, loading, reading = map(format_seconds, (step.seconds, step.sample_seconds, step.read_seconds))
     peak = "" if step.peak_bytes is None else f", {step.peak_bytes / 1e9:.2g} GB"
     return facts_table(
         "machine",
         {
             "device": machine.device,
             "memory": "unknown" if machine.device_bytes is None else f"{machine.device_bytes / 1e9:.3g} GB free",
-            "step": f"{step.batch} crops of {by(step.size)} in {step.precision}: {time(step.seconds)}{peak}",
-            "loading": f"{time(step.sample_seconds)} per crop, {time(step.read_seconds)} of it for reading",
-            "validation": f"{time(validation.seconds)} per image",
+            "step": f"{step.batch} crops of {format_size(step.size)} in {step.precision}: {seconds}{peak}",
+            "loading": f"{loading} per crop, {reading} of it for reading",
+            "validation": f"{format_seconds(validation.seconds)} per image",
         },
     )
 
@@ -87,11 +90,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}" if share >= 0.0005 or not share else f"{100 * share:.1g}"
 
 
-def by(size: Size) -> str:
+def format_size(size: Size) -> str:
     """Return a size as height x width."""
     return "{}x{}".format(*size)
 
 
-def time(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a time with three digits, in ms below a second."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
