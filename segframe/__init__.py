@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segframe.cli.api import check_data, compare, evaluate, plan, train
+    from segframe.cli.api import check_data, compare, evaluate, network, plan, train
     from segframe.errors import UserError
     from segframe.inference.model import load
 
@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "network",
     "plan",
     "train",
 ]
@@ -36,6 +37,7 @@ _LAZY = {
     "evaluate": "segframe.cli.api",
     "check_data": "segframe.cli.api",
     "compare": "segframe.cli.api",
+    "network": "segframe.cli.api",
     "plan": "segframe.cli.api",
     "UserError": "segframe.errors",
 }

@@ -87,4 +87,8 @@ def respond(model, body: bytes, answer: str) -> tuple[bytes, str]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(service(segframe.load(sys.argv[1])), host="127.0.0.1", port=8000, limit_concurrency=100)
+    try:
+        trained = segframe.load(sys.argv[1])
+    except segframe.UserError as error:
+        sys.exit(f"error: {error}")
+    uvicorn.run(service(trained), host="127.0.0.1", port=8000, limit_concurrency=100)

@@ -16,10 +16,8 @@ from segframe.analysis.summary_figure import summary_picture
 from segframe.config.resolvers import model_name
 from segframe.config.schema import SummaryConfig
 from segframe.config.validate import check_keys, check_targets
-from segframe.models.build import build_segmenter, load_initial_weights
-from segframe.models.segmenter import Segmenter
+from segframe.models.build import build_initialized
 from segframe.models.weights.checkpoint import find_checkpoint
-from segframe.models.weights.third_party import read_weights
 from segframe.visualization.overlays import save_png
 from segframe.visualization.tables import empty_table, print_table
 
@@ -52,7 +50,7 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
 def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple[str, ...]) -> dict[str, object]:
     """Measure both receptive fields, print them and write summary.png; return the columns of a sweep's table."""
     seed_everything(config.seed, verbose=False)
-    segmenter = initialized_segmenter(config, classes)
+    segmenter = build_initialized(config, classes).eval()
     fields = theoretical(segmenter)
     print_table(maps_table(summary, fields))
     size, num_images = config.effective_field.size, config.effective_field.num_images
@@ -67,17 +65,6 @@ def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple
     save_png(path, summary_picture(model_name(HydraConfig.get()), summary, fields["logits"], gradient.numpy(), side))
     print(f"also in {path}")
     return {"theoretical RF": field.partition(" (")[0], "effective RF": side}
-
-
-def initialized_segmenter(config: DictConfig, classes: tuple[str, ...]) -> Segmenter:
-    """Build the network in evaluation mode, with the weights of `init_from` if set."""
-    weights = read_weights(config.init_from) if config.init_from else None
-    if weights is not None and len(weights.normalize["mean"]) == config.data.channels:
-        config.normalize = weights.normalize
-    segmenter = build_segmenter(config, len(classes)).eval()
-    if weights is not None:
-        load_initial_weights(segmenter, weights, config, classes)
-    return segmenter
 
 
 def parameters_table(summary: Summary) -> Table:

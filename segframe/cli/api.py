@@ -16,10 +16,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import preemption
 from segframe.cli import launch, membership
-from segframe.cli.argv import check_values, expand_home, quote_paths, quoted, split_flags, take_config_dir, take_debug
+from segframe.cli.argv import check_values, expand_home, quote_paths, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain_missing, first_line
 from segframe.cli.main import PROGRAMS, Program, call, error_message, remove_empty_run_dir
 from segframe.config import schema
+from segframe.config.overrides import quoted
 from segframe.errors import UserError, translate_errors
 
 if TYPE_CHECKING:  # they import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # they import torch
     from segframe.analysis.planning.plan import Plan
     from segframe.data.inspection.check import DataReport
     from segframe.inference.evaluation_result import EvaluationResult
+    from segframe.models.segmenter import Segmenter
     from segframe.training.run import TrainingResult
 
 
@@ -37,6 +39,18 @@ def train(*settings: str) -> "TrainingResult":
     which train("resume=<folder>") continues.
     """
     result: TrainingResult = run("train", "segframe.training.run.run_training", settings)
+    return result
+
+
+def network(*settings: str, num_classes: int) -> "Segmenter":
+    """Return a network for a training loop of one's own: network("model=deeplabv3plus", num_classes=21).
+
+    `settings`: those of the command line for backbone, head and normalisation, and `init_from`. The network is in
+    training mode; of images (N, C, H, W) in 0 ... 255, uint8 or float, it returns logits (N, num_classes, H, W).
+    UserError for what the command line would refuse.
+    """
+    words = (*settings, f"num_classes={num_classes}", "hydra.run.dir=.")  # no folder of its own
+    result: Segmenter = run("summary", "segframe.models.build.build_untrained", words)
     return result
 
 
@@ -84,6 +98,10 @@ def run(name: str, function: str, settings: tuple[str, ...]) -> Any:
     program = PROGRAMS[name]._replace(function=function)
     if membership.is_member():
         raise UserError(f"segframe.{name}: this is one of several processes (RANK is set); type segframe {name} ...")
+    for setting in settings:
+        if not isinstance(setting, str | Path):
+            kind = type(setting).__name__
+            raise UserError(f"segframe.{name}: each setting is a text, not a {kind}; type segframe.{name}(*settings)")
     words = [expand_home(str(setting)) for setting in settings]
     for word in words:
         if word.startswith("-"):

@@ -1,7 +1,6 @@
 """The words of a command line, before anything is composed."""
 
 import inspect
-import re
 import sys
 from pathlib import Path
 from shlex import quote
@@ -9,6 +8,7 @@ from shlex import quote
 from hydra.core.config_store import ConfigStore
 
 from segframe.cli.error_messages import closest_setting
+from segframe.config.overrides import quoted
 from segframe.config.run_schema import DataConfig
 from segframe.config.schema import CONFIG_DIR
 from segframe.errors import UserError
@@ -34,9 +34,6 @@ PATHS = (
     "hydra.sweep.dir",
 )
 """Settings whose values are paths, which Hydra's grammar may not read as they are."""
-
-PLAIN = re.compile(r"[\w/.+%*@?|$-]*", re.ASCII)
-"""Values that Hydra's grammar reads as they are."""
 
 FLAGS = (
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
@@ -108,13 +105,6 @@ def quote_paths(words: list[str], sweeps: bool = False) -> list[str]:
         is_path = equals and key in PATHS and not (sweeps and "," in value)
         quoted_words.append(f"{key}={quoted(value)}" if is_path else word)
     return quoted_words
-
-
-def quoted(value: str) -> str:
-    """A value in Hydra's quotes, unless it is plain or quoted already."""
-    if value[:1] in ("'", '"', "$") or PLAIN.fullmatch(value):
-        return value
-    return "'" + value.replace("'", "\\'") + "'"
 
 
 def given_path(name: str, argv: list[str]) -> Path | None:

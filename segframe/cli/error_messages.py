@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe.config import run_schema, schema
+from segframe.config.overrides import quoted
 from segframe.config.validate import RESERVED, did_you_mean, nodes, sets_key
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "bool": "true or false"}
@@ -42,6 +43,8 @@ def first_line(error: Exception) -> str:
         return f"{ambiguous[1]}: a list is [a,b], a decimal has a point, and several values are a sweep, with -m"
     if lines[0].endswith("is not a ListConfig, list or tuple."):
         return f"{key}: it must be a list, {key}=[...]"
+    if removed := re.fullmatch(r"Could not delete from config. '(.*)' does not exist.", lines[0]):
+        return f"~{removed[1]}: it is null already; leave ~{removed[1]} out"
     if added := re.fullmatch(r"Could not append to config. An item is already at '(.*)'.", lines[0]):
         return f"+{added[1]}: there is such a setting already; change it without the +"
     if isinstance(error, OSError) and error.filename is not None:
@@ -115,7 +118,7 @@ def explain(error: Exception, argv: list[str], config_name: str, config_dir: Pat
     messages = [misspelt_option(override) for override in groups]
     text = f"{error} {error.__cause__}"
     # OmegaConf takes any key within a list for a number.
-    unknown = ("not in struct", "Could not override", "invalid literal for int()")
+    unknown = ("not in struct", "Could not override", "Could not delete", "invalid literal for int()")
     if not any(messages) and any(part in text for part in unknown):
         tree = compose_groups(groups, config_name, config_dir)
         settings = [override for override in overrides if override not in groups]
@@ -218,6 +221,7 @@ def compose_groups(
     """The config with the chosen groups but without any value of the command line; None where that fails too."""
     GlobalHydra.instance().clear()
     lines = [override.input_line or "" for override in groups if not override.is_sweep_override()]
+    lines += [f"hydra.searchpath=[{quoted(f'file://{folder.resolve()}')}]" for folder in schema.own_folders()]
     try:
         with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
             return hydra.compose(config_name, lines, return_hydra_config=return_hydra_config)

@@ -1,14 +1,16 @@
 """`resume=<folder>`: compose from that run's own config.yaml."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from segframe.cli.argv import given_path, quoted, split_flags
+from segframe.cli.argv import given_path, split_flags
 from segframe.config import run_schema, schema, validate
+from segframe.config.overrides import quoted
 from segframe.config.saved_run import check_same_parts, check_saved_run, holds_run
 from segframe.errors import UserError
 
@@ -42,6 +44,8 @@ def resume_arguments(argv: list[str]) -> list[str]:
         raise UserError(
             f"{groups[0]}: resume continues a run with its own parts; init_from={folder} starts another run"
         )
+    if given_path("init_from", words) is not None and given_path("resume", argv) != Path("auto"):
+        raise UserError("init_from: a resumed run has its own weights; leave out init_from or resume")
     if folder.suffix == ".ckpt":
         raise UserError(f"resume={folder}: give the run's folder, resume={folder.absolute().parent.parent}")
     if not holds_run(folder):

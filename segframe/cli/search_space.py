@@ -22,10 +22,11 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from segframe.cli.argv import quote_paths, quoted
+from segframe.cli.argv import quote_paths
 from segframe.cli.error_messages import explain
 from segframe.cli.search_argv import PROGRAM_SETTINGS
 from segframe.config import schema
+from segframe.config.overrides import quoted
 from segframe.config.validate import validate_config
 from segframe.errors import UserError, error_context
 from segframe.inference.metrics import best_mode

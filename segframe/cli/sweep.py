@@ -15,8 +15,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from segframe.cli.argv import quoted
 from segframe.cli.error_messages import first_line
+from segframe.config.overrides import quoted
 from segframe.files import as_named, write_csv, write_text
 
 JOB_FILE = "job.json"
@@ -49,8 +49,8 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir).absolute()
         if (folder / "sweep.csv").is_file() and "resume" in config and config.resume != "auto":
             raise SystemExit(
-                f"error: {as_named(folder)} already holds a sweep; continue it with resume=auto, or choose another "
-                "output_dir"
+                f"error: {as_named(folder)} already holds a sweep; continue it with output_dir={as_named(folder)} "
+                "resume=auto, or choose another output_dir"
             )
         # Each job composes its config anew, maybe elsewhere and later: fix the folder, and what is no part of its name.
         overrides = OverridesParser.create().parse_overrides(given_words(config))

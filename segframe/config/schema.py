@@ -196,6 +196,11 @@ def store_schemas() -> None:
     store.store(name="search_schema", node=SearchConfig)
 
 
+def own_folders() -> list[Path]:
+    """The folder of the user's own configs, if there is one."""
+    return _config_dirs[1:]
+
+
 def options(group: str) -> list[str]:
     """The options of a config group: its files without those that others build on, which begin with an underscore."""
     files = [path for folder in _config_dirs for path in (folder / group).glob("*.yaml")]

@@ -1,5 +1,6 @@
 """Import of the classes and functions that a config's `_target_` names."""
 
+import logging
 import sys
 import traceback
 from difflib import get_close_matches
@@ -8,6 +9,8 @@ from typing import Any
 from hydra.utils import get_object
 
 from segframe.errors import UserError
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it prints errors that are also raised
 
 
 def import_target(path: str, name: Any) -> Any:

@@ -53,6 +53,7 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
     check_callbacks_and_loggers(config)
     check_targets(config)
     check_lightning_arguments(config.trainer.lightning)
+    check_typed_lengths(config)
     check_checkpoints(config.callbacks)
     if not resumes:
         check_needs(config)
@@ -61,6 +62,18 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
         raise UserError("data.root must be given: data.root=..., the folder of the data")
     if config.transforms.train is None:
         raise UserError("transforms.train=null: it must be a list; [] trains on the images as they are")
+
+
+def check_typed_lengths(config: DictConfig) -> None:
+    """UserError where a length in epochs is typed, but one in steps is set, which replaces it."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    words = {word.lstrip("+").partition("=")[0]: word for word in typed}
+    for epochs in ("max_epochs", "val_every_n_epochs"):
+        steps = epochs.replace("epochs", "steps")
+        value = config.trainer[steps]
+        word = words.get(f"trainer.{epochs}", "=null")
+        if not word.endswith("=null") and f"trainer.{steps}" not in words and value is not None:
+            raise UserError(f"{word}: trainer.{steps}={value} replaces it; type trainer.{steps}=null too")
 
 
 def check_parts(config: DictConfig) -> None:

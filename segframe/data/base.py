@@ -68,6 +68,11 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         self.split = split
         self.transform = transform
         self.seed = seed
+        if len(self.palette) < len(self.classes):
+            raise UserError(
+                f"{type(self).__name__} has {len(self.classes)} classes and {len(self.palette)} colours; give its "
+                "palette one for each"
+            )
         palette = self.palette if self.palette_is_declared else ()
         self.labels = LabelTable(self.classes, self.label_map, palette, self.labels_are_settings)
         self._checked: set[int] = set()
@@ -196,7 +201,12 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends a plain `for item in dataset`
-        image, mask = self.read(index)
+        try:
+            image, mask = self.read(index)
+        except Exception as error:
+            if not isinstance(error, UserError):  # of a dataset of the user's own
+                error.add_note(f"data.dataset={type(self).__name__}: sample {index} ({self.samples[index].name})")
+            raise
         self.check_pixels(image, index)
         height, width = image.shape[:2]
         try:

@@ -38,6 +38,11 @@ def build_datasets(config: DictConfig) -> tuple[SegmentationDataset, Segmentatio
                 f"{data.train_split} and {data.val_split} have different classes ({different}): type them, "
                 f"data.dataset.classes=[{','.join(train.classes)}]"
             )
+        if data.train_split == data.val_split:
+            log.warning(
+                "data.val_split=%s: the training images are also those of the validation, whose figures are too good",
+                data.val_split,
+            )
         add_caches([train, val], data.cache, data.cache_dir, data.cache_limit)
         return train, val
 

@@ -1,11 +1,13 @@
 """Listing the files of a split and pairing images with masks; collection of problems with them."""
 
+import logging
 import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,7 +17,10 @@ from segframe.errors import UserError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".dng")
+"""Suffixes of images that are not read as images of a data set."""
 
+log = logging.getLogger(__name__)
 
 Files = dict[str, Path]
 """Files by name: their path below a folder, without suffix."""
@@ -146,10 +151,24 @@ def list_files(folder: Path, suffixes: Sequence[str], advice: str, ending: str =
 def _walk(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
     if files := [path for path in paths if path.suffix.lower() in suffixes]:
+        warn_of_unread(paths, folder, suffixes)
         return files
     top = folder.resolve()  # a link to a folder above would be walked for ever
     below = [path for path in paths if path.is_dir() and not top.is_relative_to(path.resolve())]
     return [file for path in below for file in _walk(path, suffixes)]
+
+
+def warn_of_unread(paths: Iterable[Path], folder: Path, suffixes: Sequence[str]) -> None:
+    """Log a warning, once for a folder, if images are left out because their suffix is none of those that are read."""
+    left_out = [path for path in paths if path.suffix.lower() in OTHER_SUFFIXES and path.suffix.lower() not in suffixes]
+    if left_out:
+        kinds = ", ".join(sorted({path.suffix for path in left_out}))
+        _log_once(f"{folder}: {len(left_out)} files are left out ({kinds}); convert them to PNG or JPEG")
+
+
+@cache
+def _log_once(message: str) -> None:
+    log.warning(message)
 
 
 def to_nfc(name: str) -> str:

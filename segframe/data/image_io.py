@@ -264,6 +264,8 @@ def _opened(path: Path, bands: bool = True) -> Iterator[ImageFile | BandFile]:
         if (stored := None if bands else mask_type(path)) is not None and isinstance(error, UnidentifiedImageError):
             raise UserError(f"{path} holds {stored}: {_MASK_BITS}") from None
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: there is no such file; correct the path") from None
         raise UserError(f"cannot read {path}, is the file damaged? ({reason})") from None
 
 

@@ -241,7 +241,10 @@ def _advise_on_colours(labels: LabelTable, present: set[int], ignored: Mapping[i
         if present <= {*(k * _GREY for k in range(num_classes)), _WHITE}:
             levels = ",".join(f"[{k},{k},{k}]" for k in range(num_classes))
             void = f", and {labels.format_label_map({format_colour(_WHITE): IGNORE})}" if _WHITE in present else ""
-            return f"if their levels are class indices, set 'data.dataset.palette=[{levels}]'{void}"
+            return (
+                f"if their levels are class indices, save them as grey images, or set 'data.dataset.palette=[{levels}]'"
+                f"{void}; predictions are then drawn in these colours"
+            )
         return f"set 'data.dataset.palette=[[r,g,b],...]', the colours of the {num_classes} classes in their order"
     if {int.from_bytes(colour.to_bytes(3, "big"), "little") for colour in ignored} <= set(labels.colours):
         return "data.dataset.palette seems to be in the order blue, green, red: write it as [red, green, blue]"

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import takewhile
 from pathlib import Path
 
-from segframe.data.file_listing import IMAGE_SUFFIXES
+from segframe.data.file_listing import IMAGE_SUFFIXES, warn_of_unread
 from segframe.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -41,6 +41,7 @@ def find_inputs(source: Path, output: Path) -> dict[Path, Path]:
         )
     files = {file for match in matches for file in ([match] if not match.is_dir() else match.rglob("*"))}
     paths = sorted(path for path in files if path.suffix.lower() in suffixes and not path.is_dir())
+    warn_of_unread(files, source, suffixes)
     excluded = os.path.realpath(output)
     paths = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(excluded)]
     if not paths:

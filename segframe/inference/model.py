@@ -27,8 +27,9 @@ from segframe.inference.prediction_files import Prediction
 from segframe.inference.submission import Submission
 from segframe.visualization.overlays import overlay
 
-ImageSource = str | Path | NDArray[Any] | Image.Image
-"""An image file's path, an array (H, W, C) or (H, W), uint8 or uint16 as the training images were, or a PIL image."""
+ImageSource = str | Path | NDArray[Any] | Image.Image | torch.Tensor
+"""An image file's path, an array (H, W, C) or (H, W), uint8 or uint16 as the training images were, a PIL image, or a
+tensor (C, H, W)."""
 
 
 class Result:
@@ -128,17 +129,34 @@ class Model:
         with translate_errors(TO_PREDICT, path):
             if path is not None:
                 pixels = read(path, self._pixels)
-            elif isinstance(image, np.ndarray | Image.Image):
-                pixels = self._pixels.scaled(as_values(image, self._pixels))
+            elif isinstance(image, np.ndarray | Image.Image | torch.Tensor):
+                pixels = self._pixels.scaled(as_values(as_array(image), self._pixels))
             else:
                 raise UserError(
-                    f"an image is a path, a NumPy array, a PIL image or a list of these, not a {type(image).__name__}"
+                    "an image is a path, a NumPy array, a PIL image, a tensor (C, H, W) or a list of these, not a "
+                    f"{type(image).__name__}"
                 )
             prediction = predict(self.network, pixels, self.inference, None)
         return Result(prediction, self.names, self.palette, self._make_submission)
 
     def __repr__(self) -> str:
         return f"<Model: {self.path}, {len(self.names)} classes, on {self.device}, {self.inference}>"
+
+
+def as_array(image: "NDArray[Any] | Image.Image | torch.Tensor") -> "NDArray[Any] | Image.Image":
+    """Return a tensor (C, H, W), as torchvision reads images, as an array (H, W, C); other images as they are."""
+    if not isinstance(image, torch.Tensor):
+        return image
+    if image.ndim != 3:
+        raise UserError(
+            f"the tensor has the shape {tuple(image.shape)}: give an image (C, H, W), or a batch as a list, list(batch)"
+        )
+    if image.is_floating_point():
+        raise UserError(
+            f"the tensor holds {image.dtype}: give the image's own values, uint8 (of 0 to 1: x.mul(255).round().byte())"
+        )
+    array: NDArray[Any] = image.permute(1, 2, 0).cpu().numpy()
+    return array
 
 
 def load(

@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe.config.instantiate import instantiate
 from segframe.config.run_schema import NormalizeConfig
-from segframe.config.validate import find_source
+from segframe.config.schema import SummaryConfig
+from segframe.config.validate import check_keys, check_targets, find_source
 from segframe.errors import UserError, error_context
 from segframe.models.backbones.base import Backbone
+from segframe.models.check_parts import check_attributes
 from segframe.models.heads.base import Head
 from segframe.models.segmenter import Normalize, Segmenter
 from segframe.models.weights.pretrained import COUNTERS, LEFTOVERS, difference
-from segframe.models.weights.third_party import Weights, load_what_fits
+from segframe.models.weights.third_party import Weights, load_what_fits, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,9 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     def build_head(name: str) -> Head:
         make_head = instantiate(config[name], name)
         with error_context(name, RuntimeError, ArithmeticError):
-            return make_head(features=backbone.features, num_classes=num_classes)
+            head: Head = make_head(features=backbone.features, num_classes=num_classes)
+        check_attributes(name, head, "lr_multiplier")
+        return head
 
     channels, mean, std = config.data.channels, config.normalize.mean, config.normalize.std
     if not len(mean) == len(std) == channels:
@@ -55,6 +60,25 @@ def build_segmenter(config: DictConfig, num_classes: int) -> Segmenter:
     return segmenter
 
 
+def build_initialized(config: DictConfig, classes: tuple[str, ...]) -> Segmenter:
+    """Return the network of a config for these classes, with the weights of `init_from` if set."""
+    weights = read_weights(config.init_from) if config.init_from else None
+    if weights is not None and len(weights.normalize["mean"]) == config.data.channels:
+        config.normalize = weights.normalize
+    segmenter = build_segmenter(config, len(classes))
+    if weights is not None:
+        load_initial_weights(segmenter, weights, config, classes)
+    return segmenter
+
+
+def build_untrained(config: DictConfig) -> Segmenter:
+    """Return the network of a SummaryConfig for its number of classes, in training mode, as `segframe.network` does."""
+    check_keys(config, SummaryConfig)
+    check_targets(config, without=("data", "transforms", "callbacks", "logger"))
+    segmenter = build_initialized(config, tuple(map(str, range(config.num_classes))))
+    return segmenter.to(memory_format=torch.channels_last)
+
+
 @contextmanager
 def name_source(config: DictConfig, part: str) -> Iterator[None]:
     """Context that extends a UserError about `<part>.<key>` by the setting which that key interpolates in the YAML."""
@@ -74,6 +98,7 @@ def build_backbone(config: DictConfig) -> Backbone:
     frozen = settings.pop("frozen", False)
     with name_source(config, "backbone"):
         backbone: Backbone = instantiate(settings, "backbone")
+    check_attributes("backbone", backbone, "features", "lr_multiplier")
     if frozen:
         backbone.freeze(frozen, settings.get("in_channels", 3))
     return backbone

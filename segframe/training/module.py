@@ -88,7 +88,7 @@ class SegmentationModule(pl.LightningModule):
         if "step_masks" in batch:
             self.step_masks = gather_masks(batch["step_masks"])
         masks = (batch["mask"], self.step_masks) if self.step_masks else (batch["mask"],)
-        losses = [self.output_weights[name] * self.loss(logits, *masks) for name, logits in outputs.items()]
+        losses = [self.output_weights[name] * scalar(self.loss, logits, *masks) for name, logits in outputs.items()]
         # Lightning divides the losses of a step's batches by their number, and DDP their gradients by that of devices.
         loss = reduce(torch.add, losses)  # torch.stack(losses).sum() would cost six operations where there is one loss
         if self.step_masks:
@@ -163,6 +163,19 @@ class SegmentationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Refuse the checkpoint of another network or optimizer before Lightning loads it."""
         check_fits(self, checkpoint_)
+
+
+def scalar(loss: Loss, *arguments: Any) -> Tensor:
+    """Return a loss; UserError if it is not a scalar tensor that gradients flow through."""
+    value = loss(*arguments)
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        kind = f"a {type(value).__name__}"
+        if isinstance(value, Tensor):
+            kind = f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a scalar without a gradient"
+        raise UserError(
+            f"loss={type(loss).__name__}: forward returns {kind}; return a scalar tensor computed from the logits"
+        )
+    return value
 
 
 def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:

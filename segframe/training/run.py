@@ -13,6 +13,7 @@ from segframe.config.validate import validate_config
 from segframe.data.build import build_data_module, build_datasets
 from segframe.distributed import first_of_machine_first, on_rank_zero
 from segframe.models.build import build_segmenter, load_initial_weights
+from segframe.models.check_parts import check_parts, has_own_parts
 from segframe.models.weights.third_party import read_weights
 from segframe.training.callbacks.trial_report import pruned_after
 from segframe.training.checkpoint_io import find_resume_checkpoint
@@ -22,7 +23,7 @@ from segframe.training.performance import set_up_performance
 from segframe.training.run_dir import find_run_dir, lock_run_dir, write_result, write_start
 from segframe.training.start_report import print_start
 from segframe.training.study import PRUNED
-from segframe.training.trainer import best_score, build_trainer
+from segframe.training.trainer import best_score, build_trainer, warn_of_long_averages
 from segframe.training.untrained_taps import warn_of_untrained_taps
 
 
@@ -63,6 +64,9 @@ def run_training(config: DictConfig) -> TrainingResult:
         segmenter = build_segmenter(config, len(train_set.classes))
         if weights is not None:
             load_initial_weights(segmenter, weights, config, train_set.classes)
+        if has_own_parts(config):
+            check_parts(segmenter, train_set[0]["image"], len(train_set.classes))
+        warn_of_long_averages(config, length.total_steps)
         module = SegmentationModule(config, segmenter, train_set, length)
         warn_of_untrained_taps(config, segmenter, module.inference, train_set, val_set)
         set_up_performance(config, segmenter)

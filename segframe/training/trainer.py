@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import PassThroughProfiler
@@ -37,6 +37,12 @@ IGNORED_WARNINGS = (
     ".*callbacks used to create the checkpoint need.*",  # a resumed run with another monitor finds its best anew
     ".*sync_dist=True.*",  # metrics are those of all devices already
 )
+
+
+log = logging.getLogger(__name__)
+
+MOST_OF_START = 0.1
+"""Largest share that the first weights of a moving average may have in its last ones."""
 
 
 class NoProfiler(PassThroughProfiler):
@@ -74,6 +80,23 @@ REFUSED = {
     "a finished run",
 }
 """Lightning's callbacks that would make a run wrong, and what to set instead."""
+
+
+def warn_of_long_averages(config: DictConfig, steps: int) -> None:
+    """Log a warning if a run is too short for the decay of its moving average of the weights."""
+    for name, node in config.callbacks.items():
+        decay = OmegaConf.select(node, "decay") if node is not None else None
+        if not isinstance(decay, float):
+            continue
+        updates = steps - (OmegaConf.select(node, "update_starting_at_step") or 0)
+        share = decay ** max(1, updates)
+        if share > MOST_OF_START:
+            start, shorter = steps // 10, max(0.5, 1 - 10 / steps)
+            log.warning(
+                "callbacks.%s.decay=%g: after %d steps the average is still %.0f %% of its first weights; set "
+                "callbacks.%s.decay=%.3f callbacks.%s.update_starting_at_step=%d",
+                *(name, decay, steps, 100 * share, name, shorter, name, start),
+            )
 
 
 def check_callbacks(callbacks: dict[str, pl.Callback]) -> None:

@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_import_is_light_and_lists_the_public_names():
-    names = {"load", "train", "evaluate", "compare", "plan"}
+    names = {"load", "train", "evaluate", "compare", "network", "plan"}
     code = f"import segframe, sys; assert {names} <= set(dir(segframe)); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -54,6 +54,25 @@ def test_import_is_light_and_lists_the_public_names():
         _ = segframe.lead
     for name in segframe.__all__:
         assert getattr(segframe, name) is not None
+
+
+def test_a_network_for_a_loop_of_ones_own(folder):
+    before = process_state()
+    network = segframe.network("backbone=resnet18", "head=fcn", "data.weights=null", num_classes=5)
+    assert process_state() == before
+    assert list(folder.iterdir()) == []
+    images = torch.zeros(2, 3, 40, 64, dtype=torch.uint8)
+    assert network.training
+    assert network(images).shape == (2, 5, 40, 64)
+    with pytest.raises(segframe.UserError, match=r"head.rates is a setting of head="):
+        segframe.network("backbone=resnet18", "head=fcn", "head.rates=[1]", num_classes=5)
+    with pytest.raises(segframe.UserError, match="num_classes=0: it must be 1 or more"):
+        segframe.network(num_classes=0)
+
+
+def test_settings_are_texts(folder):
+    with pytest.raises(segframe.UserError, match=r"a text, not a list; type segframe.train\(\*settings\)"):
+        segframe.train(["model=fcn8s"])
 
 
 def test_training_and_evaluation(run, folder, capfd, monkeypatch):

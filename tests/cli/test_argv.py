@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segframe.cli import argv
 from segframe.cli.resume_argv import given, resume_arguments
+from segframe.config.overrides import quoted
 from segframe.config.saved_run import check_same_parts
 from segframe.errors import UserError
 
@@ -42,7 +43,7 @@ def test_paths_are_quoted_for_hydra():
     expected = ["output_dir='a run (2)'", "data.root=photos", r"resume='it\'s'", *words[3:]]
     assert argv.quote_paths(words) == expected
     for path in ("jürgen/ü", "日本", "a#1", "~x", "a&b!", "a;b<c>", "a^b`c", "a b", "a=1,b", "plain/a-1.b", "a\\b"):
-        assert OverridesParser.create().parse_override(f"a={argv.quoted(path)}").value() == path
+        assert OverridesParser.create().parse_override(f"a={quoted(path)}").value() == path
     assert argv.quote_paths(["output_dir=a b=1", "data.root=a=1,b"], sweeps=True) == [
         "output_dir='a b=1'",
         "data.root=a=1,b",

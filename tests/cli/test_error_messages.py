@@ -162,12 +162,27 @@ def test_a_callback_of_which_a_preset_sets_settings_alone(run):
         ),
         ("data=folder data.dataset.classes=[a,b] data.root=~/nowhere", f"{Path.home()}/nowhere does not exist"),
         ("output_dir=/proc/x", "/proc/x: No such file or directory; choose a path that exists and may be used"),
+        ("~callbacks.imges", "callbacks.imges is not a setting; did you mean callbacks.images?"),
+        ("~loss.class_weights", "~loss.class_weights: it is null already; leave ~loss.class_weights out"),
+        (
+            "experiment=camvid_scratch data.root=. trainer.max_epochs=2",
+            "trainer.max_epochs=2: trainer.max_steps=2200 replaces it; type trainer.max_steps=null too",
+        ),
         ("trainer.precision=fp16", "trainer.precision=fp16: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
         ("trainer.accelerator=gpu0", "trainer.accelerator=gpu0: unknown; choose auto, cpu or gpu"),
     ],
 )
 def test_command_lines(run, words, expected):
     assert run("train.py", *words.split()).error.startswith(f"error: {expected}")
+
+
+def test_misspelt_settings_beside_parts_of_ones_own(run, tmp_path):
+    (tmp_path / "own/head").mkdir(parents=True)
+    (tmp_path / "own/head/mine.yaml").write_text("defaults: [fcn, _self_]\n")
+    words = (f"--config-dir={tmp_path / 'own'}", "head=mine")
+    for word, meant in (("optimizer.lrr=1", "optimizer.lr"), ("head.dropou=0", "head.dropout")):
+        error = f"error: {word.partition('=')[0]} is not a setting; did you mean {meant}?"
+        assert run("train.py", *words, word).error == error
 
 
 def test_a_missing_checkpoint(run):

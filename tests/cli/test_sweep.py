@@ -32,7 +32,7 @@ def test_a_sweep_ends_with_a_table_and_continues(run, tmp_path):
     assert "optimizer.lr" in result.out
     assert "Traceback" not in result.out
 
-    assert "sweep already holds a sweep; continue it with resume=auto" in run("train.py", *sweep).error
+    assert "sweep already holds a sweep; continue it with output_dir=sweep resume=auto" in run("train.py", *sweep).error
     assert rows(tmp_path / "sweep/sweep.csv") == table
     last = tmp_path / table[2]["folder"]
     shutil.rmtree(last)  # as if the sweep had been killed

@@ -124,7 +124,7 @@ def test_changed_files_are_read_again(root, kind, size):
         assert torch.equal(dataset[1]["image"], before[1])
     assert same(make(root, kind, transform=False)[0], item)
     os.remove(root / "masks/train/0.png")
-    check_error(lambda: dataset[0], "0.png", "No such file")
+    check_error(lambda: dataset[0], "0.png", "there is no such file")
 
 
 def test_damaged_cache_files_are_replaced(root):

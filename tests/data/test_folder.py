@@ -9,6 +9,7 @@ from dataset_files import SIZE, check_error, names, put_image, put_lines, put_ma
 from PIL import Image
 
 from segframe.data import CamVid, Folder, class_weights
+from segframe.data.file_listing import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
 
 TWO = {"classes": ["x", "y"]}
 
@@ -168,3 +169,12 @@ def test_class_weights_of_camvid_are_close_to_segnets():
     # Published for other masks than those released: sign_symbol is 2.7 times rarer there.
     rest = np.delete(ratio, dataset.classes.index("sign_symbol"))
     assert rest / np.median(rest) == pytest.approx(np.ones(10), abs=0.13)
+
+
+def test_images_of_other_types_are_named(tmp_path, caplog):
+    for name in ("a.png", "b.heic", "c.gif", "d.txt"):
+        (tmp_path / name).touch()
+    for _ in range(2):  # each split and check lists its folder
+        assert list(list_files(tmp_path, IMAGE_SUFFIXES, "")) == ["a"]
+    assert caplog.messages == [f"{tmp_path}: 2 files are left out (.gif, .heic); convert them to PNG or JPEG"]
+    assert list(list_files(tmp_path, MASK_SUFFIXES, "")) == ["a", "c"]

@@ -1,11 +1,14 @@
 """A dataset whose images are in files that only its own `read` knows."""
 
 import re
+import traceback
 
 import numpy as np
 import pytest
 from conftest import RUN
 
+from segframe.data import Shapes
+from segframe.data.image_batches import image_loader
 from segframe.errors import UserError
 
 MODULE = """
@@ -57,6 +60,20 @@ def test_it_trains_and_is_checked(run, words):
     assert result.code == 0, result.out
     assert re.search(r"train.*\b8\b", result.out)
     assert "cannot be read" not in result.out
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_exceptions_of_its_own_name_the_sample(workers):
+    class Broken(Shapes):
+        def read(self, index):
+            return super().read(index) if index != 5 else {}["frame"]
+
+    dataset = Broken(None, "train", size=32, num_images={"train": 8})
+    with pytest.raises(KeyError) as error:
+        list(image_loader(dataset, workers))
+    text = "".join(traceback.format_exception(error.value))
+    assert "'frame'" in text
+    assert "data.dataset=Broken: sample 5 (train_0005)" in text
 
 
 def test_its_mistakes_are_findings(run, words, tmp_path):

@@ -104,8 +104,21 @@ def test_images_of_other_kinds(network):
     assert result._repr_png_() == before
 
 
+def test_tensors_are_images_of_torchvision(network):
+    model, rgb = segframe.load(network, device="cpu"), pixels(45, 61)
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+    assert np.array_equal(model(tensor).classes, model(rgb).classes)
+    assert [result.classes.shape for result in model(list(torch.stack([tensor, tensor])))] == [(45, 61)] * 2
+
+
 WRONG_IMAGES = [
-    (3, "an image is a path, a NumPy array, a PIL image or a list of these, not a int"),
+    (
+        torch.zeros(1, 3, 4, 5),
+        r"has the shape \(1, 3, 4, 5\): give an image \(C, H, W\), or a batch as a list",
+    ),
+    (torch.zeros(3, 4, 5), "the tensor holds torch.float32: give the image's own values, uint8"),
+    ("nowhere.png", "nowhere.png: there is no such file; correct the path"),
+    (3, r"a NumPy array, a PIL image, a tensor \(C, H, W\) or a list of these, not a int"),
     (np.zeros((4, 5, 3)), "the image holds float64: save its values as uint8 or uint16"),
     (np.zeros((2, 4, 5, 3), np.uint8), r"the array has the shape \(2, 4, 5, 3\): give an image as"),
     (np.zeros((0, 5, 3), np.uint8), "the array has the shape"),

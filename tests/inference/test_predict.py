@@ -173,7 +173,7 @@ def test_images_that_cannot_be_predicted_are_skipped(run, tmp_path):
     result = run("scripts/predict.py", "checkpoint=x.ckpt", "input=in", "output=in/out")
     assert result.code == 1
     assert "skipped: in/a.png: the images are too small for this network (" in result.out
-    assert "skipped: cannot read in/c.png" in result.out
+    assert "skipped: in/c.png: there is no such file" in result.out
     assert "in/e.png" in result.out
     assert "1 of 4 images predicted" in result.out
 

@@ -93,6 +93,20 @@ def test_a_logger_whose_package_is_missing(refused, name):
     assert package in refused(f"+logger.mine={{_target_: pytorch_lightning.loggers.{name}}}").lower()
 
 
+def test_averages_that_are_too_long_for_a_run(caplog):
+    config = composed("callbacks=ema")
+    trainer.warn_of_long_averages(config, 4000)
+    assert not caplog.messages
+    trainer.warn_of_long_averages(config, 1000)
+    assert caplog.messages == [
+        "callbacks.average.decay=0.999: after 1000 steps the average is still 37 % of its first weights; set "
+        "callbacks.average.decay=0.990 callbacks.average.update_starting_at_step=100"
+    ]
+    config.callbacks.average.update({"decay": 0.99, "update_starting_at_step": 100})
+    trainer.warn_of_long_averages(config, 1000)
+    assert len(caplog.messages) == 1
+
+
 def test_the_best_score_of_a_metric_without_values():
     checkpoint = ModelCheckpoint(monitor="val/iou/boat")
     for score, best in ((None, None), (torch.tensor(float("-inf")), None), (torch.tensor(0.5), 0.5)):
