@@ -84,6 +84,16 @@ def test_long_runs_on_a_gpu_are_compiled(monkeypatch, steps, one_size, settings,
         assert found.compile == compiles
 
 
+def test_compiling_for_a_gpu_needs_c_and_pythons_headers(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setenv("CXX", "g++")
+    monkeypatch.setattr(finish_config, "find_spec", lambda name: True)
+    monkeypatch.setattr(finish_config.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert not finish_config.has_compilers()
+    (tmp_path / "Python.h").touch()
+    assert finish_config.has_compilers()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, which hides it
 def test_compiled_networks_train_as_others_do(tmp_path, monkeypatch):
