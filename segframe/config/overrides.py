@@ -1,4 +1,4 @@
-"""Words of Hydra's command line grammar."""
+"""Quoting for Hydra's override grammar."""
 
 import re
 

@@ -65,7 +65,7 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
 
 
 def check_typed_lengths(config: DictConfig) -> None:
-    """UserError where a length in epochs is typed, but one in steps is set, which replaces it."""
+    """UserError if a length in epochs is typed while one in steps, which takes precedence, is set."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     words = {word.lstrip("+").partition("=")[0]: word for word in typed}
     for epochs in ("max_epochs", "val_every_n_epochs"):
@@ -73,7 +73,7 @@ def check_typed_lengths(config: DictConfig) -> None:
         value = config.trainer[steps]
         word = words.get(f"trainer.{epochs}", "=null")
         if not word.endswith("=null") and f"trainer.{steps}" not in words and value is not None:
-            raise UserError(f"{word}: trainer.{steps}={value} replaces it; type trainer.{steps}=null too")
+            raise UserError(f"{word}: trainer.{steps}={value} takes precedence; type trainer.{steps}=null too")
 
 
 def check_parts(config: DictConfig) -> None:

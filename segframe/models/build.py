@@ -72,7 +72,7 @@ def build_initialized(config: DictConfig, classes: tuple[str, ...]) -> Segmenter
 
 
 def build_untrained(config: DictConfig) -> Segmenter:
-    """Return the network of a SummaryConfig for its number of classes, in training mode, as `segframe.network` does."""
+    """Return the network of a SummaryConfig for `num_classes` classes, in training mode, for `segframe.network`."""
     check_keys(config, SummaryConfig)
     check_targets(config, without=("data", "transforms", "callbacks", "logger"))
     segmenter = build_initialized(config, tuple(map(str, range(config.num_classes))))

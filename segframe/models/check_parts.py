@@ -1,4 +1,4 @@
-"""Checks that a backbone and heads keep to their interfaces, for parts that are not segframe's own."""
+"""Checks of custom backbones and heads against their interfaces."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from segframe.models.logits import Logits
 from segframe.models.segmenter import Segmenter
 
 ROUNDING = 1.5
-"""Largest ratio between a map's size and the image's size over its stride: small maps are rounded up or down."""
+"""Tolerance factor of a map's size relative to image size / stride, since the sizes of small maps are rounded."""
 
 
 def check_attributes(name: str, part: nn.Module, *attributes: str) -> None:

@@ -108,9 +108,12 @@ def finish_devices(settings: TrainerConfig, batch_size: int) -> None:
 
 
 def finish_compile(settings: TrainerConfig, steps: int, one_size: bool) -> None:
-    """Resolve compile `auto` for this machine and a run of so many optimizer steps; `one_size`: of all its images."""
+    """Resolve compile `auto` for this machine and a run of so many optimizer steps.
+
+    `one_size`: whether all training images have one size.
+    """
     if settings.compile == "auto":
-        # nn.SyncBatchNorm breaks the graph in each layer, and so is activation checkpointing not traced.
+        # torch.compile cannot trace activation checkpointing, and nn.SyncBatchNorm breaks the graph in every layer.
         is_traceable = not settings.activation_checkpointing and settings.sync_batch_norm is not True
         settings.compile = (
             distributed.uses_gpu(settings.accelerator)

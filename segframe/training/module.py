@@ -166,7 +166,7 @@ class SegmentationModule(pl.LightningModule):
 
 
 def scalar(loss: Loss, *arguments: Any) -> Tensor:
-    """Return a loss; UserError if it is not a scalar tensor that gradients flow through."""
+    """Return the value of a loss; UserError if it is not a scalar tensor with a gradient."""
     value = loss(*arguments)
     if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
         kind = f"a {type(value).__name__}"

@@ -42,7 +42,7 @@ IGNORED_WARNINGS = (
 log = logging.getLogger(__name__)
 
 MOST_OF_START = 0.1
-"""Largest share that the first weights of a moving average may have in its last ones."""
+"""Maximum share of a moving average's first weights in the average at the end of a run."""
 
 
 class NoProfiler(PassThroughProfiler):

@@ -166,7 +166,7 @@ def test_a_callback_of_which_a_preset_sets_settings_alone(run):
         ("~loss.class_weights", "~loss.class_weights: it is null already; leave ~loss.class_weights out"),
         (
             "experiment=camvid_scratch data.root=. trainer.max_epochs=2",
-            "trainer.max_epochs=2: trainer.max_steps=2200 replaces it; type trainer.max_steps=null too",
+            "trainer.max_epochs=2: trainer.max_steps=2200 takes precedence; type trainer.max_steps=null too",
         ),
         ("trainer.precision=fp16", "trainer.precision=fp16: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
         ("trainer.accelerator=gpu0", "trainer.accelerator=gpu0: unknown; choose auto, cpu or gpu"),

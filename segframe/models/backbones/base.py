@@ -80,13 +80,13 @@ class Backbone(nn.Module, ABC):
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return block(x)
         part = block if isinstance(block, nn.Module) else self
-        contexts = fast_convolutions(x.device), run_again(part, x.device)
+        contexts = fast_convolutions(x.device), recomputation(part, x.device)
         return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @contextmanager
-def run_again(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """A context in which a module runs as before, but batch norm leaves its running statistics as they are."""
+def recomputation(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Context of a module's second forward pass, in which batch norm leaves its running statistics as they are."""
     norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]

@@ -1,4 +1,4 @@
-"""Convolutions whose gradients are fast on a CPU, in place of F.conv2d in any network."""
+"""Replacements of F.conv2d with faster gradients on a CPU."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ from torch.overrides import TorchFunctionMode, wrap_torch_function
 from segframe.models.ops.depthwise_conv import depthwise_conv2d
 
 WIDE = 64
-"""Columns and channels from which on the weight's gradient is slow in channels-last memory without AVX-512."""
+"""Width and number of channels from which the weight gradient is slow in channels-last memory without AVX-512."""
 
 
 def fast_convolutions(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which F.conv2d is `conv2d` on a CPU, also inside the networks of other libraries."""
+    """Return a context manager that replaces F.conv2d by `conv2d` on a CPU, also in the modules of other libraries."""
     return FastConvolutions() if device.type == "cpu" and not is_traced() else nullcontext()
 
 
 def is_traced() -> bool:
-    """Whether a graph is being recorded, for which PyTorch's own convolutions are meant."""
+    """Whether a graph is being traced, which keeps PyTorch's own convolutions."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -65,7 +65,7 @@ def conv2d(
 
 
 def has_slow_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Whether PyTorch takes long for the gradient of the weight of a convolution with stride 1."""
+    """Whether PyTorch computes the weight gradient of a convolution of stride 1 slowly."""
     return (
         weight.shape[2] > 1
         and min(x.shape[3], *weight.shape[:2]) >= WIDE
@@ -94,9 +94,9 @@ def dense_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -
 
 
 class DenseConvFunction(torch.autograd.Function):
-    """Convolution whose weight's gradient is computed from contiguous copies of a channels-last map and its gradient.
+    """Convolution that computes its weight gradient from contiguous copies of a channels-last map and its gradient.
 
-    Image by image, so that the copies take little memory.
+    One image at a time, so that the copies take little memory.
     """
 
     @staticmethod

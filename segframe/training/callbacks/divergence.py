@@ -18,7 +18,7 @@ from segframe.training.callbacks.training_curves import learning_rates
 ADVICE = "lower optimizer.lr, set scheduler.warmup_steps or trainer.gradient_clip_val, or trainer.precision=32-true"
 FILE = "diverged.pt"  # in a run's folder
 MAX_NAMES = 4  # of the batch's images in the message
-LAG = 2  # steps after which the losses of several GPUs are read
+LAG = 2  # steps after which the loss is read on several GPUs
 
 
 class AsyncScalar:
@@ -88,7 +88,7 @@ class DivergenceStop(Callback):
         self.check(trainer, module, wait=True)
 
     def is_due(self, device: torch.device) -> bool:
-        """Whether the oldest loss is read now: one that has arrived; with several GPUs, that of LAG steps before.
+        """Whether to read the oldest pending loss: once it has arrived or, with several GPUs, LAG steps after its own.
 
         A loss arrives at different times on each of several GPUs, but all processes must end at the same step: one that
         ended earlier would wait for the others, and they for it in the next step's collectives.
