@@ -46,7 +46,7 @@ def measure_comparison(config: DictConfig) -> Comparison:
 
 
 def asked_settings(config: DictConfig) -> dict[str, Any]:
-    """Return the settings that stored results must match to be used; None matches any value."""
+    """Return the evaluation settings that stored results must match to be reused; None matches any value."""
     names = ("split", "output_stride", "precision", "boundary_distance", "boundary_tolerance")
     choices = HydraConfig.get().runtime.choices
     parts = {group: choices[group] for group in ("inference", "postprocess")}

@@ -11,7 +11,7 @@ from segframe.visualization.tables import fraction, print_table
 from segframe.visualization.text_tables import TextTable
 
 TEXT_METRICS = 5
-"""Number of metrics in text tables: the first of OVERALL."""
+"""Number of metrics shown in text tables: the first entries of OVERALL."""
 
 
 class Difference(NamedTuple):

@@ -15,7 +15,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 
 def read_command(folder: Path) -> str:
-    """The command line that a run was started or last resumed with; empty where its environment.json does not say."""
+    """Return the command that started or last resumed a run; empty if environment.json is missing or invalid."""
     try:
         words = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"]
         return shlex.join(["python", "train.py", *words[1:]])

@@ -43,7 +43,7 @@ def train(*settings: str) -> "TrainingResult":
 
 
 def network(*settings: str, num_classes: int) -> "Segmenter":
-    """Return a network for a training loop of one's own: network("model=deeplabv3plus", num_classes=21).
+    """Return a network for a custom training loop: network("model=deeplabv3plus", num_classes=21).
 
     `settings`: those of the command line for backbone, head and normalisation, and `init_from`. The network is in
     training mode; of images (N, C, H, W) in 0 ... 255, uint8 or float, it returns logits (N, num_classes, H, W).

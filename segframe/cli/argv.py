@@ -33,7 +33,7 @@ PATHS = (
     "backbone.weights",
     "hydra.sweep.dir",
 )
-"""Settings whose values are paths, which Hydra's grammar may not read as they are."""
+"""Settings whose values are paths; they are quoted, since Hydra's grammar does not accept every character of a path."""
 
 FLAGS = (
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),

@@ -145,7 +145,7 @@ def misspelt_option(override: Override) -> str | None:
 
 
 def inner_keys(override: Override, tree: Any) -> Iterator[str]:
-    """The keys within an override's value, as far as the config has mappings there."""
+    """Yield the dotted keys of mappings in an override's value, as deep as the config has mappings there too."""
 
     def walk(value: Any, known: Any, path: str) -> Iterator[str]:
         if isinstance(value, dict) and isinstance(known, dict):

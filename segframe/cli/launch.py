@@ -166,7 +166,7 @@ def restored_handlers() -> Iterator[None]:
 
 @contextmanager
 def environment(devices: int) -> Iterator[None]:
-    """Set the variables of worker processes (threads, parent, PYTHONPATH); restore the environment on exit."""
+    """Set environment variables for worker processes (threads, parent process, PYTHONPATH); restore them on exit."""
     before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // devices)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of lost connections

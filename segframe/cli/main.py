@@ -192,7 +192,7 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
 
 
 def run_launched_job(program: Program, config: DictConfig) -> Any:
-    """Run a sweep's job in a process that a launcher has started; a requeued job resumes."""
+    """Run a job of a sweep in a process started by a Hydra launcher; resume it if it was requeued."""
     requeue = preemption.listen_in_job()
     folder = Path(HydraConfig.get().runtime.output_dir)
     if "resume" in config and read_row(folder).starts > 1:

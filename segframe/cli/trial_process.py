@@ -22,7 +22,7 @@ MAX_KILLS = 5
 
 
 class TrialProcess:
-    """Runs a trial as a process, and starts it again when it is killed."""
+    """Runs a trial in a subprocess and restarts it when it is killed."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class TrialProcess:
         self._kills, self._checkpoint = 0, self._checkpoint_time()
 
     def start(self) -> None:
-        """Start the process. It inherits the lease's lock, which so remains locked if this driver ends."""
+        """Start the process. It inherits the lease's lock, so the trial stays locked if this driver exits."""
         with (self.folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(

@@ -47,7 +47,7 @@ _PREFIX = "data.dataset."
 
 
 class _Named(NamedTuple):
-    """An option of data= and the function that tests whether a folder holds its data set."""
+    """A config option, data=<option>, and a predicate that recognizes its data set in a folder."""
 
     option: str
     looks_like: Callable[[Path], bool]

@@ -29,9 +29,9 @@ def has_own_parts(config: Mapping[str, Any]) -> bool:
 
 @torch.no_grad()
 def check_parts(segmenter: Segmenter, image: Tensor, num_classes: int) -> None:
-    """Run the network on an image (C, H, W).
+    """Check the backbone's maps and the heads' logits for an image (C, H, W).
 
-    UserError if maps are not as the backbone's `features` say, or a head's logits not those of the classes.
+    UserError if a map differs from the backbone's `features`, or logits have another number of channels than classes.
     """
     training = segmenter.training
     segmenter.eval()
@@ -55,7 +55,7 @@ def check_parts(segmenter: Segmenter, image: Tensor, num_classes: int) -> None:
 
 
 def check_maps(segmenter: Segmenter, maps: Any, size: tuple[int, int]) -> None:
-    """UserError if a backbone's maps for an image of `size` are not as its `features` say."""
+    """UserError if keys, channels or strides of the maps of an image (H, W) differ from the backbone's `features`."""
     features, setting = segmenter.backbone.features, f"backbone={type(segmenter.backbone).__name__}"
     if not isinstance(maps, dict) or maps.keys() != features.keys():
         got = f"the maps {', '.join(maps)}" if isinstance(maps, dict) else f"a {type(maps).__name__}"

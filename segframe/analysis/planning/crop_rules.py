@@ -25,7 +25,7 @@ FINE_STRIDE, FEWEST_CELLS = 8, 6
 LARGEST_RATIO = 3.0
 """Side of an image over that of a crop, above which images are read in sliding windows."""
 LARGEST_SCALE = 2.0
-"""Largest scale factor for augmentation; DeepLab draws factors from 0.5 to 2."""
+"""Upper limit of scale augmentation; DeepLab scales images by 0.5 to 2."""
 ENLARGED = 1.3333
 """Scale of images with narrow objects at inference, that of experiment=camvid."""
 

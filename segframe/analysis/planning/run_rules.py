@@ -21,9 +21,9 @@ START_SECONDS = 20.0
 LEAST_STEPS, USEFUL_STEPS = MOST_VALIDATIONS, 100
 """Steps below which a budget is refused, and those of the budget that is then advised."""
 FEWER_IMAGES = 10
-"""Number of validation images to advise when one validation takes more than VALIDATION_SHARE of the budget."""
+"""Number of validation images that a plan recommends if one validation takes over VALIDATION_SHARE of the budget."""
 MOST_PASSES, FEW_IMAGES_STEPS = 1000, 5000
-"""A training has at most MOST_PASSES passes over the images' pixels, or FEW_IMAGES_STEPS steps if those are more."""
+"""Upper limit of a planned training: MOST_PASSES passes over all pixels, or FEW_IMAGES_STEPS steps if that is more."""
 MOST_STEPS = 160_000
 """mmsegmentation's longest schedule."""
 BUSY = 0.5

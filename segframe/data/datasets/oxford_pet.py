@@ -68,7 +68,7 @@ class OxfordPet(SegmentationDataset):
 
     @classmethod
     def class_names(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the classes of the task."""
+        """Return the class names of `task`, binary or trimap."""
         return TASKS[settings.get("task", "binary")]
 
     @classmethod

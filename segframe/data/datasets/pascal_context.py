@@ -58,7 +58,7 @@ class PascalContext(SegmentationDataset):
 
     @classmethod
     def class_names(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the classes of the protocol."""
+        """Return the 59 class names, or 60 with `background`."""
         return ("background", *cls.classes) if settings.get("background") else cls.classes
 
     @classmethod

@@ -86,7 +86,7 @@ class Backbone(nn.Module, ABC):
 
 @contextmanager
 def recomputation(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Context of a module's second forward pass, in which batch norm leaves its running statistics as they are."""
+    """Context manager to recompute a module's forward pass without updating batch norm's running statistics again."""
     norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]

@@ -22,7 +22,7 @@ def fast_convolutions(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def is_traced() -> bool:
-    """Whether a graph is being traced, which keeps PyTorch's own convolutions."""
+    """Whether torch.compile, torch.export or TorchScript is tracing; F.conv2d is not replaced then."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -49,9 +49,9 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """F.conv2d, computed by depthwise_conv2d or dense_conv2d where these are faster.
+    """Return F.conv2d of these arguments, computed by depthwise_conv2d or dense_conv2d where they are faster.
 
-    Both need the same settings for rows and columns.
+    They require square kernels and the same stride, padding and dilation for rows and columns.
     """
     if input.ndim == 4 and weight.shape[2] == weight.shape[3] and not isinstance(padding, str):
         settings = [{value} if isinstance(value, int) else {*value} for value in (stride, padding, dilation)]
@@ -88,7 +88,7 @@ def lacks_avx512() -> bool:
 
 @wrap_torch_function(lambda x, weight, bias, padding: (x, weight))
 def dense_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Return F.conv2d(x, weight, bias, padding=padding) for x (N, C, h, w); see DenseConvFunction."""
+    """Return F.conv2d(x, weight, bias, padding=padding) for x (N, C, h, w), by DenseConvFunction."""
     result: Tensor = DenseConvFunction.apply(x, weight, bias, padding)
     return result
 
@@ -101,14 +101,14 @@ class DenseConvFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-        """x (N, C, h, w), weight (C', C, k, k), bias (C')."""
+        """Return the convolution of x (N, C, h, w) with weight (C', C, k, k) and bias (C')."""
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
         return F.conv2d(x, weight, bias, padding=padding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias."""
+        """Return the gradients of x, weight and bias; None for those that are not needed."""
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         return (
