@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segframe.analysis.compare_groups import compare
 from segframe.analysis.comparison import Comparison
 from segframe.analysis.comparison_files import write_comparison
 from segframe.analysis.measured_run import check_same_images, evaluate_run, read_evaluation
+from segframe.config.composition import chosen_options, output_folder
 from segframe.config.schema import CompareConfig
 from segframe.config.validate import check_keys
 from segframe.errors import UserError
@@ -40,7 +40,7 @@ def measure_comparison(config: DictConfig) -> Comparison:
     results = [read_evaluation(path, asked) for path in paths]
     runs = [result or evaluate_run(path, config, stored) for path, result in zip(paths, results, strict=True)]
     check_same_images(runs)
-    comparison = compare(runs, config.resamples, Path(HydraConfig.get().runtime.output_dir))
+    comparison = compare(runs, config.resamples, output_folder())
     write_comparison(comparison, config.images)
     return comparison
 
@@ -48,7 +48,7 @@ def measure_comparison(config: DictConfig) -> Comparison:
 def asked_settings(config: DictConfig) -> dict[str, Any]:
     """Return the evaluation settings that stored results must match to be reused; None matches any value."""
     names = ("split", "output_stride", "precision", "boundary_distance", "boundary_tolerance")
-    choices = HydraConfig.get().runtime.choices
+    choices = chosen_options()
     parts = {group: choices[group] for group in ("inference", "postprocess")}
     chosen = {group: None if option in ("checkpoint", "none") else option for group, option in parts.items()}
     return {name: config[name] for name in names} | chosen

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.analysis.report import measure_split
 from segframe.analysis.run_records import run_folder
+from segframe.config.composition import chosen_options
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError
 from segframe.inference.evaluate import open_evaluation
@@ -78,7 +78,7 @@ def evaluate_run(path: Path, config: DictConfig, stored: Collection[str]) -> Mea
         "split": evaluation.split,
         "checkpoint": str(evaluation.path.absolute()),
         "inference_in_words": str(evaluation.inference),
-        "postprocess": HydraConfig.get().runtime.choices["postprocess"],
+        "postprocess": chosen_options()["postprocess"],
         "output_stride": config.output_stride,
         "boundary_distance": config.boundary_distance,
         "boundary_tolerance": config.boundary_tolerance,

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from segframe import IGNORE_INDEX
+from segframe.config.composition import output_folder
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import ReplayConfig
 from segframe.config.trust import check_trust
@@ -89,7 +89,7 @@ def replay_step(config: DictConfig) -> None:
     ]
     print_table(plain_table(rows, str(path)))
     print(diagnose(result))
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = output_folder()
     for k, name in enumerate(diverged.step.batch["name"]):
         save_png(folder / f"{k:02}_{Path(name).stem}.png", draw_image(diverged, k))
     print(f"images and masks as the network got them: {folder}")

@@ -2,9 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from rich.progress import track
@@ -13,7 +11,7 @@ from rich.table import Table
 from segframe.analysis.model_counts import Summary, find_classes, summarize
 from segframe.analysis.receptive_field import ReceptiveField, diameter, effective, format_field, theoretical
 from segframe.analysis.summary_figure import summary_picture
-from segframe.config.resolvers import model_name
+from segframe.config.composition import network_name, output_folder
 from segframe.config.schema import SummaryConfig
 from segframe.config.validate import check_keys, check_targets
 from segframe.models.build import build_initialized
@@ -31,7 +29,7 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
     classes, assumed = find_classes(config)
     summary = summarize(config, len(classes))
     note = " (assumed; data=... or num_classes=... change it)" if assumed else ""
-    print(f"{model_name(HydraConfig.get())}, {len(classes)} classes{note}")
+    print(f"{network_name()}, {len(classes)} classes{note}")
     print_table(parameters_table(summary))
     height, width = summary.size
     print(f"{summary.flops / 1e9:,.1f} GFLOPs for an image of {height}x{width}, without aux_head:")
@@ -61,8 +59,8 @@ def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple
     print("receptive field of the logits at the image's centre, side of a square in pixels:")
     print(f"  theoretical {field}")
     print(f"  effective   {side} (on {num_images} images of noise of {size}x{size})")
-    path = Path(HydraConfig.get().runtime.output_dir) / "summary.png"
-    save_png(path, summary_picture(model_name(HydraConfig.get()), summary, fields["logits"], gradient.numpy(), side))
+    path = output_folder() / "summary.png"
+    save_png(path, summary_picture(network_name(), summary, fields["logits"], gradient.numpy(), side))
     print(f"also in {path}")
     return {"theoretical RF": field.partition(" (")[0], "effective RF": side}
 

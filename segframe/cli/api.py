@@ -20,7 +20,7 @@ from segframe.cli.argv import check_values, expand_home, quote_paths, split_flag
 from segframe.cli.error_messages import explain_missing, first_line
 from segframe.cli.main import PROGRAMS, Program, call, error_message, remove_empty_run_dir
 from segframe.config import schema
-from segframe.config.overrides import quoted
+from segframe.config.composition import search_path
 from segframe.errors import UserError, translate_errors
 
 if TYPE_CHECKING:  # they import torch
@@ -130,14 +130,11 @@ def run(name: str, function: str, settings: tuple[str, ...]) -> Any:
 def run_in_hydra(program: Program, words: list[str], job: Callable[[DictConfig], None]) -> None:
     """Compose a config and run a job of it as hydra.main does, without logs, and with words instead of sys.argv."""
     take_debug(words)
-    own_configs = take_config_dir(words)
-    schema.register(own_configs)
+    schema.register(take_config_dir(words))
     flags, words = split_flags(program.prepare(words), program.config)
     places = dict(flag.lstrip("-").split("=", 1) for flag in flags)
     check_values(words)
-    words = quote_paths(words)
-    if own_configs is not None:
-        words.append(f"hydra.searchpath=[{quoted(f'file://{own_configs.resolve()}')}]")
+    words = [*quote_paths(words), *search_path()]
     folder, config = places.get("config-path", str(program.config_dir)), places.get("config-name", program.config)
     with hydra.initialize_config_dir(folder, job_name=program.config, version_base="1.3"):
         composer = GlobalHydra.instance().hydra

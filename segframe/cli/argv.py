@@ -1,13 +1,13 @@
 """The words of a command line, before anything is composed."""
 
 import inspect
-import sys
 from pathlib import Path
 from shlex import quote
 
 from hydra.core.config_store import ConfigStore
 
 from segframe.cli.error_messages import closest_setting
+from segframe.config.composition import train_command
 from segframe.config.overrides import quoted
 from segframe.config.run_schema import DataConfig
 from segframe.config.schema import CONFIG_DIR
@@ -36,12 +36,13 @@ PATHS = (
 """Settings whose values are paths; they are quoted, since Hydra's grammar does not accept every character of a path."""
 
 FLAGS = (
-    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
     *("--shell-completion", "-sc", "--experimental-rerun"),
 )
 """Hydra's flags without a value, or with one that belongs to their word."""
 FLAGS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--info", "-i"),
 )
 """Hydra's flags whose value may be the next word."""
 
@@ -183,6 +184,5 @@ def check_data_arguments(argv: list[str]) -> list[str]:
     what, settings = recognize(Path(root), given)
     own = [word for word in argv if word.startswith("data.")]
     words = [settings[0], *own, *settings[1:]]
-    program = "segframe train" if Path(sys.argv[0]).stem == "segframe" else "python train.py"
-    print(f"{root}: {what}\nto train on it:\n  {program} {' '.join(map(quote, words))}\n", flush=True)
+    print(f"{root}: {what}\nto train on it:\n  {train_command()} {' '.join(map(quote, words))}\n", flush=True)
     return [*words, *(word for word in argv if word not in own)]

@@ -6,9 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -16,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe.config import run_schema, schema
-from segframe.config.overrides import quoted
+from segframe.config.composition import compose
 from segframe.config.validate import RESERVED, did_you_mean, nodes, sets_key
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "bool": "true or false"}
@@ -219,12 +217,9 @@ def compose_groups(
     groups: list[Override], config_name: str, config_dir: Path, return_hydra_config: bool = False
 ) -> DictConfig | None:
     """The config with the chosen groups but without any value of the command line; None where that fails too."""
-    GlobalHydra.instance().clear()
     lines = [override.input_line or "" for override in groups if not override.is_sweep_override()]
-    lines += [f"hydra.searchpath=[{quoted(f'file://{folder.resolve()}')}]" for folder in schema.own_folders()]
     try:
-        with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-            return hydra.compose(config_name, lines, return_hydra_config=return_hydra_config)
+        return compose(config_name, lines, config_dir, return_hydra_config)
     except (HydraException, OmegaConfBaseException):
         return None
 

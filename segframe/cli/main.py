@@ -39,6 +39,8 @@ from segframe.cli.resume_argv import resume_arguments
 from segframe.cli.search_argv import search_arguments
 from segframe.cli.sweep import finish_sweep, read_row, unfinished
 from segframe.config import schema
+from segframe.config.composition import compose, output_folder, typed_overrides
+from segframe.config.overrides import key_of
 from segframe.errors import TO_PREDICT, TO_TRAIN, UserError, raised_in, shorten, translate_errors
 
 
@@ -140,7 +142,7 @@ def run_program(program: Program) -> None:
         check_values(words)
         sweeps = bool({"-m", "--multirun"} & set(flags))
         check_launcher(words, sweeps)
-        sys.argv[1:] = quote_paths(sys.argv[1:], sweeps)
+        sys.argv[1:] = [*quote_paths(words, sweeps), *flags]  # Hydra refuses settings on both sides of a flag
         if {"-h", "--help"} & set(flags):
             print(help_text(program, words), flush=True)
         else:
@@ -194,7 +196,7 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
 def run_launched_job(program: Program, config: DictConfig) -> Any:
     """Run a job of a sweep in a process started by a Hydra launcher; resume it if it was requeued."""
     requeue = preemption.listen_in_job()
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = output_folder()
     if "resume" in config and read_row(folder).starts > 1:
         config.resume = str(folder)
     try:
@@ -248,8 +250,8 @@ def error_message(error: Exception, words: list[str], program: Program) -> str |
 
 def remove_empty_run_dir() -> None:
     """Remove the folder that Hydra made for a run which failed before writing anything, unless the user named it."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    named = any(word.startswith("output_dir=") for word in HydraConfig.get().overrides.task)
+    folder = output_folder()
+    named = "output_dir" in map(key_of, typed_overrides())
     if not named and folder != Path.cwd() and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -259,8 +261,7 @@ def help_text(program: Program, words: list[str]) -> str:
 
     Hydra's own --help lists every config group twice more, which takes longer than all else together.
     """
-    with hydra.initialize_config_dir(str(program.config_dir), version_base="1.3"):
-        config = hydra.compose(program.config, words, return_hydra_config=True)
+    config = compose(program.config, words, program.config_dir, return_hydra_config=True)
     template = string.Template(config.hydra.help.template)
     with open_dict(config):
         del config["hydra"]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from segframe.cli.argv import given_path, split_flags
 from segframe.config import run_schema, schema, validate
-from segframe.config.overrides import quoted
+from segframe.config.overrides import key_of, quoted
 from segframe.config.saved_run import check_same_parts, check_saved_run, holds_run
 from segframe.errors import UserError
 
@@ -27,7 +27,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
     sweeps = {"-m", "--multirun"} & set(flags)
     if folder is None or {"-h", "--help"} & set(flags):
         return argv
-    groups = [word for word in words if word.lstrip("+~").partition("=")[0] in schema.groups()]
+    groups = [word for word in words if key_of(word) in schema.groups()]
     if str(folder) == "auto":
         if output is None:
             raise UserError("resume=auto: it needs the folder whose run continues or starts; add output_dir=...")
@@ -35,7 +35,7 @@ def resume_arguments(argv: list[str]) -> list[str]:
             return argv
         folder = output
         plain = [word for word in words if word[0] != "~" and word not in groups]
-        words = [word for word in plain if word.partition("=")[0] not in ("resume", "output_dir")]
+        words = [word for word in plain if key_of(word) not in ("resume", "output_dir")]
         words = [f"++{word.lstrip('+')}" if word[0] == "+" else word for word in words]
         words.append(f"resume={quoted(str(folder))}")
     elif sweeps:

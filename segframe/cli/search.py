@@ -15,7 +15,6 @@ from time import monotonic, sleep
 from typing import Any
 
 import optuna
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -24,6 +23,7 @@ from segframe.analysis.study_report import describe_trial, report_study
 from segframe.cli.search_space import Space, read_space, setting_words, suggest
 from segframe.cli.study_setup import LOCK, Sampling, check_settings, open_study
 from segframe.cli.trial_process import COMMAND, TrialProcess, environments
+from segframe.config.composition import config_dir_flags, train_command
 from segframe.files import as_named
 from segframe.training.study import Lease, TrialAddress, locked, read_result
 
@@ -40,9 +40,7 @@ def search(config: DictConfig) -> None:
     check_settings(config)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     space = read_space(plain["search"], plain["overrides"])
-    sources = HydraConfig.get().runtime.config_sources
-    config_dirs = [source.path for source in sources if source.provider == "command-line"]
-    driver = Driver(config, space, config_dirs)
+    driver = Driver(config, space)
     try:
         driver.run()
     except Exception:
@@ -55,13 +53,13 @@ def search(config: DictConfig) -> None:
 class Driver:
     """Runs trials of a study until all are finished; several drivers may work on one study."""
 
-    def __init__(self, config: DictConfig, space: Space, config_dirs: list[str]) -> None:
+    def __init__(self, config: DictConfig, space: Space) -> None:
         self.folder, self.space = Path(config.study), space
         self.pruner: Any = OmegaConf.to_container(config.pruner, resolve=True)
         self.sampling = Sampling(config.sampler, space)
         self.limit = self.sampling.limit(config.trials)
-        self.flags = [f"--config-dir={place}" for place in config_dirs]
-        self.study, self.journal, facts = open_study(self.folder, space, config_dirs)
+        self.flags = config_dir_flags()
+        self.study, self.journal, facts = open_study(self.folder, space)
         self.monitor = facts.monitor
         self.end = monotonic() + 60 * config.timeout if config.timeout is not None else float("inf")
         self.slots = environments(config.workers, facts.devices)
@@ -206,7 +204,6 @@ class Driver:
 
     def report(self) -> bool:
         """Show and write the study's results; returns whether one failed or none is complete."""
-        program = "python train.py" if Path(sys.argv[0]).suffix == ".py" else "segframe train"
         trials = self.study.get_trials(deepcopy=False)
         complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         with self.lock():
@@ -214,6 +211,8 @@ class Driver:
         if complete:
             best = self.study.best_trial
             command = shlex.join([*self.flags, *self.space.fixed, *setting_words(best.params)])
-            print(f"best: trial {best.number}, {self.monitor} {best.value:.4f}, again with\n{program} {command}")
+            print(
+                f"best: trial {best.number}, {self.monitor} {best.value:.4f}, again with\n{train_command()} {command}"
+            )
         print(f"watch: tensorboard --logdir {self.folder}", flush=True)
         return not complete or any(trial.state is TrialState.FAIL for trial in trials)

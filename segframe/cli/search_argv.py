@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from hydra.core.config_store import ConfigStore
 
 from segframe.cli.argv import check_values, split_flags
+from segframe.config.overrides import key_of
 from segframe.config.schema import SearchConfig
 from segframe.errors import UserError
 
@@ -25,7 +26,7 @@ def search_arguments(argv: list[str]) -> list[str]:
     own: list[str] = []
     overrides: list[str] = []
     for word in words:
-        key = word.partition("=")[0]
+        key = key_of(word)
         if key in ("output_dir", "resume"):
             raise UserError(f"{word}: the trials' folders lie in that of the study; set study=... alone")
         is_own = key.partition(".")[0] in PROGRAM_SETTINGS or key.startswith("hydra")

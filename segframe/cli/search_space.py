@@ -3,11 +3,8 @@
 from decimal import Decimal
 from difflib import get_close_matches
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
@@ -26,7 +23,7 @@ from segframe.cli.argv import quote_paths
 from segframe.cli.error_messages import explain
 from segframe.cli.search_argv import PROGRAM_SETTINGS
 from segframe.config import schema
-from segframe.config.overrides import quoted
+from segframe.config.composition import compose
 from segframe.config.validate import validate_config
 from segframe.errors import UserError, error_context
 from segframe.inference.metrics import best_mode
@@ -162,24 +159,20 @@ class TrialFacts(NamedTuple):
     """trainer.devices of a trial."""
 
 
-def check_space(space: Space, config_dirs: list[str]) -> TrialFacts:
+def check_space(space: Space) -> TrialFacts:
     """Compose and validate the trials' config with every choice, and both ends of every range, once."""
     first = {key: ends(kind)[0] for key, kind in space.ranges.items()}
     samples = [first, *({**first, key: value} for key, kind in space.ranges.items() for value in ends(kind)[1:])]
-    configs = [compose_trial([*space.fixed, *setting_words(sample)], config_dirs) for sample in samples]
+    configs = [compose_trial([*space.fixed, *setting_words(sample)]) for sample in samples]
     monitor = str(configs[0].monitor)
     return TrialFacts(monitor, best_mode(monitor), configs[0].trainer.devices)
 
 
-def compose_trial(words: list[str], config_dirs: list[str]) -> DictConfig:
+def compose_trial(words: list[str]) -> DictConfig:
     """A trial's validated config; UserError where it cannot be composed."""
-    GlobalHydra.instance().clear()
-    path = [f"hydra.searchpath=[{','.join(quoted(f'file://{Path(place).absolute()}') for place in config_dirs)}]"]
     of_search = HydraConfig.instance().cfg
     try:
-        with hydra.initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
-            overrides = [*quote_paths(words), *(path if config_dirs else [])]
-            config = hydra.compose("train", overrides, return_hydra_config=True)
+        config = compose("train", quote_paths(words), return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # messages name the trial's presets
         with open_dict(config):
             del config.hydra

@@ -60,7 +60,7 @@ class Sampling:
         return sampler
 
 
-def open_study(folder: Path, space: Space, config_dirs: list[str]) -> tuple[optuna.Study, Any, TrialFacts]:
+def open_study(folder: Path, space: Space) -> tuple[optuna.Study, Any, TrialFacts]:
     """Begin a study if its space is sound, or open it; returns study, journal, and what its trials have in common.
 
     UserError where it was begun with another space.
@@ -70,7 +70,7 @@ def open_study(folder: Path, space: Space, config_dirs: list[str]) -> tuple[optu
         others = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
         if others and not path.is_file():  # no other driver has begun the study meanwhile
             raise UserError(f"study={folder}: the folder holds other files ({others[0].name}); choose another")
-        facts = check_space(space, config_dirs)
+        facts = check_space(space)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK):
             if not path.is_file():

@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from segframe.cli.error_messages import first_line
-from segframe.config.overrides import quoted
+from segframe.config.overrides import overrides_of, quoted
 from segframe.files import as_named, write_csv, write_text
 
 JOB_FILE = "job.json"
@@ -53,7 +53,7 @@ class SweepTable(Callback):
                 "resume=auto, or choose another output_dir"
             )
         # Each job composes its config anew, maybe elsewhere and later: fix the folder, and what is no part of its name.
-        overrides = OverridesParser.create().parse_overrides(given_words(config))
+        overrides = OverridesParser.create().parse_overrides(overrides_of(config.hydra))
         same = [override.key_or_group for override in overrides if not override.is_sweep_override()]
         with open_dict(config):
             config.hydra.sweep.dir = str(folder)
@@ -86,7 +86,7 @@ class SweepTable(Callback):
 
     def write_row(self, config: DictConfig, metrics: Mapping[str, Any], seconds: float, error: str) -> None:
         """Write a job's row into its folder."""
-        overrides = dict(word.split("=", 1) for word in given_words(config) if "=" in word)
+        overrides = dict(word.split("=", 1) for word in overrides_of(config.hydra) if "=" in word)
         folder = Path(config.hydra.runtime.output_dir)
         known = {name: value for name, value in metrics.items() if not isinstance(value, float) or isfinite(value)}
         row = SweepRow(overrides, known, seconds, str(as_named(folder)), error, config.hydra.job.num, self.starts)
@@ -95,13 +95,6 @@ class SweepTable(Callback):
 
 unfinished: list[DictConfig] = []
 """The config of the sweep that has begun in this process."""
-
-
-def given_words(config: DictConfig) -> list[str]:
-    """The overrides of a sweep or of its job, with their references as they were typed."""
-    words = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    assert isinstance(words, list)
-    return words
 
 
 def read_row(folder: Path) -> SweepRow:

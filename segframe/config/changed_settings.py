@@ -5,12 +5,11 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.config import schema
+from segframe.config.composition import compose, typed_overrides
+from segframe.config.overrides import key_of
 
 PLACES = ("output_dir", "resume", "trust")
 """Settings for file locations and trust; they do not change what is trained."""
@@ -39,9 +38,7 @@ def compared_settings(config: DictConfig) -> dict[str, str | float]:
     A sweep types the same settings in all of its jobs, the default values among them. Left out are those that only
     repeat another setting, and those that only the chosen part has; a part chosen by its option's name has that name.
     """
-    # Unresolved: words may refer to settings, which are not part of Hydra's config.
-    typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    options = dict(word.lstrip("+").split("=", 1) for word in typed if "=" in word)
+    options = {key_of(word): word.partition("=")[2] for word in typed_overrides() if "=" in word}
     changed = changed_settings(plain(config, resolve=True))
     names = {name for name, _, default in changed if default != "-"} | options.keys()
     found: dict[str, str | float] = {}
@@ -62,14 +59,8 @@ def plain(config: DictConfig, resolve: bool) -> dict[str, Any]:
 @cache
 def default_config() -> DictConfig:
     """The config of `python train.py`, composed also while Hydra runs a program with another one."""
-    running = GlobalHydra.instance().hydra
     schema.store_schemas()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
-            return compose("train")
-    finally:
-        GlobalHydra.instance().hydra = running
+    return compose("train")
 
 
 def flatten(node: Any, path: str = "") -> dict[str, str]:

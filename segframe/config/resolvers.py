@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from segframe.config.overrides import key_of, overrides_of
+
 
 def run_dir(*, _root_: DictConfig) -> str:
     """A run's folder: `output_dir`, or outputs/<date>/<time>_<model>_<data>."""
@@ -21,7 +23,7 @@ def run_dir(*, _root_: DictConfig) -> str:
 def model_name(hydra: Any) -> str:
     """The name of a composed network: its preset, or backbone and head where either was chosen beside it."""
     choices = hydra.runtime.choices
-    chosen = {override.partition("=")[0] for override in hydra.overrides.task}
+    chosen = {key_of(override) for override in overrides_of(hydra)}
     preset = choices.model if not chosen & {"backbone", "head"} else None
     return preset or f"{choices.backbone}_{choices.head}"
 
@@ -48,5 +50,5 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 def sweep_subdir(*, _root_: DictConfig) -> str:
     """A job's folder within its sweep: its number and its values of the swept settings, as a plain file name."""
     same = _root_.hydra.job.config.override_dirname.exclude_keys  # set by cli.sweep.SweepTable
-    values = [word for word in _root_.hydra.overrides.task if word.partition("=")[0].lstrip("+~") not in same]
+    values = [override for override in overrides_of(_root_.hydra) if key_of(override) not in same]
     return re.sub(r"[^\w.+-]+", "-", f"{_root_.hydra.job.num}_{'_'.join(values)}")[:100].rstrip("-_")

@@ -7,13 +7,14 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from segframe.config.argument_types import accepts, annotation, describe_type, entries
+from segframe.config.composition import chosen_options, typed_overrides
 from segframe.config.limits import check_limits
 from segframe.config.old_names import current_name
+from segframe.config.overrides import key_of
 from segframe.config.run_schema import TrainConfig
 from segframe.config.schema import yaml_files
 from segframe.config.targets import import_target
@@ -66,8 +67,7 @@ def validate_config(config: DictConfig, resumes: bool = False) -> None:
 
 def check_typed_lengths(config: DictConfig) -> None:
     """UserError if a length in epochs is typed while one in steps, which takes precedence, is set."""
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    words = {word.lstrip("+").partition("=")[0]: word for word in typed}
+    words = {key_of(word): word for word in typed_overrides()}
     for epochs in ("max_epochs", "val_every_n_epochs"):
         steps = epochs.replace("epochs", "steps")
         value = config.trainer[steps]
@@ -131,7 +131,7 @@ def unknown_argument(path: str, target: str, known: Iterable[str]) -> str:
 def cure_of_preset(path: str) -> str:
     """Return the end of a message: which experiment or model sets a key, and how to remove it; "" if none does."""
     for group in ("experiment", "model"):
-        option = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+        option = chosen_options().get(group)
         if option and sets_key(group, option, path):
             return f"; {group}={option} sets it, and ~{path} removes it"
     return ""
@@ -220,7 +220,7 @@ def check_needs(config: DictConfig) -> None:
 
 def explain_need(key: str) -> str:
     """A recipe's description and an example of a setting that it needs, from the comment at the top of its file."""
-    option = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    option = chosen_options().get("experiment")
     for file in (file for file in yaml_files() if (file.parent.name, file.stem) == ("experiment", option)):
         lines = file.read_text(encoding="utf-8").splitlines()
         comment = [line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line]

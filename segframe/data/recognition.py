@@ -14,6 +14,7 @@ import yaml
 from hydra.utils import get_method
 
 from segframe.config import schema
+from segframe.config.overrides import key_of
 from segframe.data.annotations import open_masks
 from segframe.data.annotations.coco import Coco
 from segframe.data.annotations.find import find_annotations, find_json
@@ -73,8 +74,8 @@ def recognize(root: Path, given: Sequence[str] = ()) -> Recognized:
         more = f" (there is {' and '.join(options[1:])} too: choose it by data=...)" if options[1:] else ""
         return Recognized(f"the data set {options[0]}{more}", [f"data={options[0]}"])
     reasons: list[tuple[list[str], str]] = []
-    keys = {word.partition("=")[0] for word in given}
-    candidates = [[word for word in words if word.partition("=")[0] not in keys] for words in _candidates(root)]
+    keys = {key_of(word) for word in given}
+    candidates = [[word for word in words if key_of(word) not in keys] for words in _candidates(root)]
     for problems in (nullcontext, collect_problems):  # files are missing, if nothing fits without problems
         for words in candidates:
             with problems():

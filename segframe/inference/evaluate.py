@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.progress import track
 from torch import Tensor
 
 from segframe import distributed
+from segframe.config.composition import chosen_options, output_folder
 from segframe.config.schema import EvaluateConfig
 from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
@@ -74,7 +74,7 @@ def check_distances(config: DictConfig) -> tuple[float, float]:
 
 def stored_groups() -> list[str]:
     """The config groups whose settings the program's command line takes from the checkpoint."""
-    return [group for group, option in HydraConfig.get().runtime.choices.items() if option == "checkpoint"]
+    return [group for group, option in chosen_options().items() if option == "checkpoint"]
 
 
 def evaluate_checkpoint(config: DictConfig) -> None:
@@ -93,10 +93,10 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     check_keys(config, EvaluateConfig)
     distances = check_distances(config)
     network, _, path, split, dataset, inference, postprocess = open_evaluation(config, stored_groups())
-    choices = HydraConfig.get().runtime.choices
+    choices = chosen_options()
     counts = evaluate(network, dataset, inference, postprocess, config.data.num_workers, distances)
 
-    metrics, folder = counts.metrics(split), Path(HydraConfig.get().runtime.output_dir)
+    metrics, folder = counts.metrics(split), output_folder()
     missing = describe_missing(counts.matrix, dataset.classes, split)
     result = EvaluationResult(folder, metrics, counts, dataset.classes, split, path, missing, str(inference))
     if distributed.rank() > 0:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe import __version__
+from segframe.config.composition import chosen_options
 from segframe.config.schema import ExportConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.pixel_format import PixelFormat
@@ -82,7 +82,7 @@ def quantized(
     config: DictConfig, restored: Restored, proto: Any, metadata: dict[str, Any], network: Run
 ) -> tuple[Any, bytes, Run]:
     """Return a graph in int8, its file's bytes and how to run it, after its check on validation images."""
-    trust = config.trust if HydraConfig.get().runtime.choices["data"] == "checkpoint" else None
+    trust = config.trust if chosen_options()["data"] == "checkpoint" else None
     classes = restored.metadata.classes
     train, val = (
         build_dataset(config.data, split, classes, trust) for split in (config.data.train_split, config.data.val_split)

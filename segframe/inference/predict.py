@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
 from segframe import distributed
+from segframe.config.composition import chosen_options
 from segframe.config.schema import PredictConfig
 from segframe.config.validate import check_keys, did_you_mean
 from segframe.data.image_io import read_image
@@ -53,7 +53,7 @@ def predict_images(config: DictConfig) -> None:
     network, metadata, path = open_configured(config)
     if config.feature_maps and not isinstance(network, Segmenter):
         raise UserError(f"feature_maps=true: {path} is an exported file, which has none; give the checkpoint")
-    trust = config.trust if HydraConfig.get().runtime.choices["inference"] == "checkpoint" else None
+    trust = config.trust if chosen_options()["inference"] == "checkpoint" else None
     inference = build_inference(config.inference, metadata.config, trust)
     heatmap_classes = choose_classes(config.heatmaps, metadata.classes)
     check_scores(network, inference, {"postprocess": postprocess is not None, "heatmaps": bool(heatmap_classes)})

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +17,7 @@ from pytorch_lightning import Trainer
 
 from segframe import distributed
 from segframe.config import schema
+from segframe.config.composition import chosen_options, output_folder, typed_overrides
 from segframe.config.saved_run import check_same_parts, holds_run, started_with
 from segframe.errors import UserError
 from segframe.files import as_named, remove_temporary_files, write_text
@@ -30,11 +30,11 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 
 def find_run_dir(config: DictConfig) -> tuple[Path, bool]:
     """The run's folder, which Hydra has made, and whether the run in it continues; UserError where it is another."""
-    folder = as_named(Path(HydraConfig.get().runtime.output_dir))
+    folder = as_named(output_folder())
     if config.resume not in (None, "auto") and Path(config.resume).resolve() != folder.resolve():
         raise UserError(f"resume={config.resume}: give it on the command line as resume=..., where it is read first")
     if config.resume and holds_run(folder):
-        check_same_parts(folder, HydraConfig.get().overrides.task)  # of a sweep's job, which is composed anew
+        check_same_parts(folder, typed_overrides())  # of a sweep's job, which is composed anew
         return folder, True
     own_config = folder / "config.yaml"
     if any((folder / "checkpoints").glob("*.ckpt")):
@@ -83,9 +83,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
         return
     for place in (folder, folder / "checkpoints"):
         remove_temporary_files(place)
-    hydra = HydraConfig.get()
-    words: Any = OmegaConf.to_container(hydra.overrides.task)  # unresolved: they may refer to settings
-    chosen = {group: option for group, option in hydra.runtime.choices.items() if group in schema.groups()}
+    chosen = {group: option for group, option in chosen_options().items() if group in schema.groups()}
     environment = {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -93,7 +91,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
         "device": str(trainer.strategy.root_device),
         "devices": distributed.world(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "command": [hydra.job.name, *words],
+        "command": [HydraConfig.get().job.name, *typed_overrides()],
         "parts": started_with(folder) if config.resume else chosen,
     }
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")

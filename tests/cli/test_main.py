@@ -50,6 +50,21 @@ def test_every_script_has_help(run, name):
     assert f"python scripts/{name.replace('-', '_')}.py" in result.out
 
 
+def test_flags_between_settings(run):
+    result = run("train.py", "backbone=unet", "--cfg", "job", "head=unet", "--package", "head", "seed=1")
+    assert (result.code, "heads.UNet" in result.out) == (0, True), result.error
+    result = run("train.py", "backbone=unet", "--info", "config", "head=unet")
+    assert (result.code, "heads.UNet" in result.out) == (0, True), result.error
+
+
+def test_help_with_configs_of_ones_own(run, tmp_path):
+    (tmp_path / "mine/data").mkdir(parents=True)
+    (tmp_path / "mine/data/own.yaml").write_text("defaults: [shapes]\nbatch_size: 3\n")
+    result = run("train.py", "data=own", "--config-dir=mine", "--help")
+    assert result.code == 0, result.error
+    assert ", own, " in result.out
+
+
 def test_the_console_command(monkeypatch, capsys):
     for words in ([], ["--help"]):
         monkeypatch.setattr(sys, "argv", ["segframe", *words])

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from hydra import compose
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from segframe.analysis.planning.decision import Decision
-from segframe.config import schema
+from segframe.config import composition, schema
 from segframe.errors import UserError
 
 ALTERNATIVES = {
@@ -32,14 +30,14 @@ class Draft:
     `config` is the training's with all of them.
     """
 
-    def __init__(self, words: Sequence[str], choices: Mapping[str, Any], search_path: Sequence[str] = ()) -> None:
-        self.words, self.search_path = list(words), list(search_path)
+    def __init__(self, words: Sequence[str], choices: Mapping[str, Any]) -> None:
+        self.words = list(words)
         self.choices = choices
         self.decisions: list[Decision] = []
         self.given = read_words(words)
         if "model" in self.given:  # an experiment names what a preset chooses
             del self.given["model"]
-            default = compose("train", self.search_path, return_hydra_config=True).hydra.runtime.choices
+            default = composition.compose("train", return_hydra_config=True).hydra.runtime.choices
             groups = [group for group in schema.groups() if group in default and group != "model"]
             self.given |= {group: choices[group] for group in groups if choices[group] != default[group]}
         self.config = self.compose()
@@ -47,7 +45,7 @@ class Draft:
     def compose(self) -> DictConfig:
         """Return the training's config."""
         words = [f"{decision.key}={as_word(decision.value)}" for decision in self.decisions]
-        config = compose("train", [*words, *self.words, *self.search_path])
+        config = composition.compose("train", [*words, *self.words])
         config.output_dir = config.output_dir or "outputs"  # callbacks and loggers refer to it
         return config
 
@@ -100,8 +98,3 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
 def as_word(value: Any) -> str:
     """Return a decision's value as the command line spells it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def searched_configs() -> list[str]:
-    """Return the hydra.searchpath overrides of this job, with which compose() finds the user's own configs too."""
-    return [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]

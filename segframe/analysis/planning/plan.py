@@ -6,17 +6,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segframe.analysis.planning.decision import Decision
-from segframe.analysis.planning.draft import Draft, searched_configs
+from segframe.analysis.planning.draft import Draft
 from segframe.analysis.planning.experiment_file import experiment_text
 from segframe.analysis.planning.facts import DataFacts, MachineFacts, StepFacts, ValidationFacts
 from segframe.analysis.planning.planner import Planner
 from segframe.analysis.planning.tables import classes_table, data_table, decisions_table, machine_table
 from segframe.config import validate
-from segframe.config.schema import CONFIG_DIR, PlanConfig
+from segframe.config.composition import chosen_options, train_command, typed_overrides
+from segframe.config.overrides import key_of
+from segframe.config.schema import CONFIG_DIR, PlanConfig, own_folders
 from segframe.errors import UserError
 from segframe.files import as_named, write_text
 from segframe.visualization.tables import print_table
@@ -54,9 +55,8 @@ def write_plan(config: DictConfig) -> None:
         print_table(table, highlight=False, width=width)
     for note in plan.notes:
         print(f"note: {note}")
-    program = "python train.py" if Path(sys.argv[0]).suffix == ".py" else "segframe train"
     print(f"measured in {perf_counter() - start:.0f} s; written to {plan.file}; to train:")
-    print(f"  {' '.join([program, *plan.train_words])}")
+    print(f"  {' '.join([train_command(), *plan.train_words])}")
 
 
 def measure_plan(config: DictConfig) -> Plan:
@@ -64,10 +64,8 @@ def measure_plan(config: DictConfig) -> Plan:
     validate.check_keys(config, PlanConfig)
     seconds = parse_time("budget", config.budget)
     file = find_file(config)
-    words = [
-        word for word in HydraConfig.get().overrides.task if word.partition("=")[0].lstrip("+") not in PROGRAM_SETTINGS
-    ]
-    draft = Draft(words, HydraConfig.get().runtime.choices, searched_configs())
+    words = [word for word in typed_overrides() if key_of(word) not in PROGRAM_SETTINGS]
+    draft = Draft(words, chosen_options())
     planner = Planner(draft, seconds, config.max_images)
     planner.decide()
     decisions = planner.draft.all()
@@ -100,7 +98,7 @@ def parse_time(name: str, text: str) -> float:
 
 def find_file(config: DictConfig) -> Path:
     """Return the experiment file to write; UserError where Hydra would not find it, or where there is one."""
-    file = Path(config.output or own_configs() / f"experiment/plan_{HydraConfig.get().runtime.choices['data']}.yaml")
+    file = Path(config.output or own_configs() / f"experiment/plan_{chosen_options()['data']}.yaml")
     if file.parent.name != "experiment" or file.suffix != ".yaml":
         raise UserError(
             f"output={file}: an experiment is a file <folder>/experiment/<name>.yaml; type "
@@ -114,9 +112,7 @@ def find_file(config: DictConfig) -> Path:
 
 def own_configs() -> Path:
     """Return the folder of the user's own configs: that of --config-dir, or ./configs."""
-    sources = HydraConfig.get().runtime.config_sources
-    found = [source.path for source in sources if source.provider == "command-line"]
-    return Path(found[0]) if found else Path("configs")
+    return next(iter(own_folders()), Path("configs"))
 
 
 def train_words(file: Path) -> list[str]:

@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segframe.config import validate
+from segframe.config.composition import output_folder, typed_overrides
 from segframe.config.instantiate import instantiate
 from segframe.config.schema import CheckDataConfig
 from segframe.data.inspection import report, splits
@@ -48,7 +48,7 @@ def report_data(config: DictConfig) -> DataReport:
     count = splits.examine_all(found.splits, config.data.num_workers)
     seconds = time.perf_counter() - start
     findings = report.all_findings(found, config.data.train_split, config.data.val_split)
-    path = Path(HydraConfig.get().runtime.output_dir) / "check_data.json"
+    path = output_folder() / "check_data.json"
     for target in (path, *([Path(config.json)] if config.json else [])):
         report.write_json(target, found, findings)
     # Wide enough for paths if the output is a file.
@@ -63,5 +63,4 @@ def report_data(config: DictConfig) -> DataReport:
     counts = {kind: sum(finding.severity == kind for finding in findings) for kind in (ERROR, WARNING, NOTE)}
     summary = ", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in counts.items())
     print(f"{summary}; {count:,} images and masks in {seconds:.1f} s; all files in {path}")
-    words = HydraConfig.get().overrides.task
-    return DataReport(findings, [word for word in words if word.startswith(("data=", "data."))], path)
+    return DataReport(findings, [word for word in typed_overrides() if word.startswith(("data=", "data."))], path)
