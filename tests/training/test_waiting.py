@@ -2,6 +2,7 @@
 
 import traceback
 
+import pytest
 import torch
 from conftest import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +25,8 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_value_is_read_in_a_step(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("callbacks", ["default", "ema"])
+def test_no_value_is_read_in_a_step(run, tmp_path, monkeypatch, callbacks):
     lines = []  # by step; from one forward pass to the next
     reads, training_step = Reads(), SegmentationModule.training_step
 
@@ -40,6 +42,7 @@ def test_no_value_is_read_in_a_step(run, tmp_path, monkeypatch):
         "trainer.val_every_n_steps=8",
         "callbacks.curves.every_n_steps=4",
         "trainer.gradient_clip_val=1",
+        f"callbacks={callbacks}",
     )
     with reads:
         assert run("train.py", *TINY, *words, "output_dir=run").code == 0

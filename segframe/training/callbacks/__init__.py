@@ -6,10 +6,12 @@ from segframe.training.callbacks.hparams import HParams
 from segframe.training.callbacks.progress_bar import ProgressBar
 from segframe.training.callbacks.training_curves import TrainingCurves
 from segframe.training.callbacks.validation_images import ConfusionMatrixPicture, ValidationImages
+from segframe.training.callbacks.weight_averaging import EMAWeightAveraging
 
 __all__ = [
     "ConfusionMatrixPicture",
     "DataloaderReport",
+    "EMAWeightAveraging",
     "FinalReport",
     "HParams",
     "ProgressBar",

@@ -2,18 +2,51 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning
 import torch
 from conftest import UNET
 
 from segframe.models.weights import checkpoint
+from segframe.training.callbacks import EMAWeightAveraging
 from segframe.training.callbacks.preemption_checkpoint import PreemptionCheckpoint
 
 WORDS = (
     *(*UNET, "callbacks=ema", "callbacks.average.decay=0.5", "trainer.max_steps=6", "trainer.val_every_n_steps=3"),
     *("trainer.checkpoint_every=1", "logger=none", "resume=auto", "~callbacks.report"),
 )
+
+
+def test_the_average_is_lightnings():
+    """Of both callbacks on the same steps, from the second step on, every other step."""
+    torch.manual_seed(0)
+    module = pytorch_lightning.LightningModule()
+    module.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 1))
+    words = {"decay": 0.9, "update_starting_at_step": 2, "update_every_n_steps": 2}
+    found = [cls(**words) for cls in (EMAWeightAveraging, pytorch_lightning.callbacks.EMAWeightAveraging)]
+    trainer = SimpleNamespace(global_step=0)
+    for callback in found:
+        callback.setup(trainer, module, "fit")
+    for step in range(9):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += torch.randn_like(parameter)
+            module.layers(torch.randn(2, 3, 8, 8))
+        trainer.global_step = step + 1
+        for callback in found:
+            callback.on_train_batch_end(trainer, module, None, None, 0)
+            callback.on_train_batch_end(trainer, module, None, None, 0)  # a batch without a step changes nothing
+    checkpoints = [{"state_dict": module.state_dict()} for _ in found]
+    for callback, saved in zip(found, checkpoints, strict=True):
+        callback.on_save_checkpoint(trainer, module, saved)
+    ours, theirs = checkpoints
+    assert ours["averaging_state"] == theirs["averaging_state"] == {"n_averaged": torch.tensor(4)}
+    assert ours["state_dict"].pop("layers.1.num_batches_tracked") == 9
+    del theirs["state_dict"]["layers.1.num_batches_tracked"]  # a mean, cut off
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-5, atol=1e-6)
+    assert found[0].state_dict() == found[1].state_dict() == {"latest_update_step": 9}
 
 
 def test_the_average_is_validated_saved_evaluated_and_resumed(run, tmp_path, monkeypatch):
