@@ -148,14 +148,16 @@ def sets_key(group: str, option: str, path: str) -> bool:
 
 
 def check_callbacks_and_loggers(config: DictConfig) -> None:
-    """Raise UserError if a callback or logger has no `_target_`.
+    """Raise UserError if a callback or logger is no mapping with a `_target_`, nor null, which removes it.
 
     An experiment may set its arguments while the command line chooses another option, in which it does not exist.
     """
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():
             path = f"{group}.{name!s}"
-            if OmegaConf.is_dict(node) and "_target_" not in node:
+            if node is not None and not OmegaConf.is_dict(node):
+                raise UserError(f"{path}={node}: a mapping is expected; type '+{path}={{_target_: <its class>}}'")
+            if node is not None and "_target_" not in node:
                 cure = cure_of_preset(path) or f"; give it one, or remove it with ~{path}"
                 raise UserError(f"{path}: it has no _target_ with this option of {group}{cure}")
 

@@ -120,8 +120,12 @@ def test_the_best_loss_is_the_lowest(run, tmp_path):
         ({"normalize.std": [1.0, -1.0, 1.0]}, "std above 0"),
         ({"head.reads": ["c7"]}, "c7"),
         ({"callbacks.mine": {"a": 1}}, "callbacks.mine: it has no _target_ with this option of callbacks"),
+        (
+            {"callbacks.mine": 1},
+            "callbacks.mine=1: a mapping is expected; type '+callbacks.mine={_target_: <its class>}'",
+        ),
         ({"callbacks.mine": {"_target_": "torch.nn.ReLU"}}, "callbacks.mine: it makes a ReLU, not a Callback"),
-        ({"logger.mine": 1}, "logger.mine"),
+        ({"logger.mine": 1}, "logger.mine=1: a mapping is expected"),
         ({"trainer.precision": "17"}, "trainer.precision=17: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
         # evaluate would compute such a network in float32, so its figures would not be the run's.
         ({"trainer.precision": "bf16-true"}, "trainer.precision=bf16-true: unknown; choose auto, 32-true"),

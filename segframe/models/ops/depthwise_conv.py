@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 from torch.overrides import wrap_torch_function
 
 SMALL_REACH = 4
@@ -124,7 +125,7 @@ def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, pad
     """Return the gradient of the weight (C, 1, k, k), computed in parts of 3x3 taps if k is larger than 3."""
     kernel = weight.shape[-1]
     if kernel <= 3:
-        return native_gradient_of_weight(grad, x, weight, stride, padding)
+        return conv2d_weight(x, weight.shape, grad, stride, padding, groups=len(weight))
     x = F.pad(x, (padding,) * 4)
     result = torch.empty_like(weight)
     height, width = ((cells - 1) * stride + 3 for cells in grad.shape[2:])
@@ -133,24 +134,5 @@ def gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, pad
             top, left = min(i, kernel - 3), min(j, kernel - 3)
             taps = (..., slice(top, top + 3), slice(left, left + 3))
             part = x[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
-            result[taps] = native_gradient_of_weight(grad, part, weight[taps], stride, 0)
-    return result
-
-
-def native_gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient of the weight, computed by PyTorch's convolution_backward."""
-    gradients = torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        weight,
-        None,
-        [stride, stride],
-        [padding, padding],
-        [1, 1],
-        False,
-        [0, 0],
-        len(weight),
-        [False, True, False],
-    )
-    result: Tensor = gradients[1]
+            result[taps] = conv2d_weight(part, weight[taps].shape, grad, stride, groups=len(weight))
     return result
