@@ -23,6 +23,7 @@ from segframe.inference.build import pick_device
 from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import rebuild
 from segframe.models.losses.base import Loss
+from segframe.models.losses.combined import total_loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.divergence import FILE, Step
@@ -143,11 +144,8 @@ def replay(diverged: DivergedStep, device: torch.device, precision: str | None) 
     outputs = segmenter.outputs(images)
 
     def weighted_loss(part: slice) -> Tensor:
-        losses = [
-            diverged.output_weights[name] * loss(logits._replace(values=logits.values[part]), masks[part])
-            for name, logits in outputs.items()
-        ]
-        return torch.stack(losses).sum()
+        parts = {name: logits._replace(values=logits.values[part]) for name, logits in outputs.items()}
+        return total_loss(loss, diverged.output_weights, parts, masks[part])
 
     total = weighted_loss(slice(None))
     void = (masks == IGNORE_INDEX).float().mean((1, 2)).tolist()

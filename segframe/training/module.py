@@ -3,7 +3,6 @@
 import inspect
 import logging
 from collections.abc import Callable
-from functools import reduce
 from math import fsum
 from typing import Any
 
@@ -25,6 +24,7 @@ from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.build import build_inference
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics, describe_missing
 from segframe.models.losses.base import Loss
+from segframe.models.losses.combined import total_loss
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights import checkpoint
 from segframe.training.ddp import average_statistics, gather_masks
@@ -88,9 +88,8 @@ class SegmentationModule(pl.LightningModule):
         if "step_masks" in batch:
             self.step_masks = gather_masks(batch["step_masks"])
         masks = (batch["mask"], self.step_masks) if self.step_masks else (batch["mask"],)
-        losses = [self.output_weights[name] * scalar(self.loss, logits, *masks) for name, logits in outputs.items()]
+        loss = total_loss(self.loss, self.output_weights, outputs, *masks)
         # Lightning divides the losses of a step's batches by their number, and DDP their gradients by that of devices.
-        loss = reduce(torch.add, losses)  # torch.stack(losses).sum() would cost six operations where there is one loss
         if self.step_masks:
             loss = loss * len(self.step_masks)
         self.batch_loss = distributed.total(loss.detach()) / distributed.world()
@@ -163,19 +162,6 @@ class SegmentationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Refuse the checkpoint of another network or optimizer before Lightning loads it."""
         check_fits(self, checkpoint_)
-
-
-def scalar(loss: Loss, *arguments: Any) -> Tensor:
-    """Return the value of a loss; UserError if it is not a scalar tensor with a gradient."""
-    value = loss(*arguments)
-    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
-        kind = f"a {type(value).__name__}"
-        if isinstance(value, Tensor):
-            kind = f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a scalar without a gradient"
-        raise UserError(
-            f"loss={type(loss).__name__}: forward returns {kind}; return a scalar tensor computed from the logits"
-        )
-    return value
 
 
 def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:

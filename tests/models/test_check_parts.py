@@ -11,7 +11,7 @@ from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.build import build_segmenter
 from segframe.models.check_parts import check_parts, has_own_parts
 from segframe.models.heads.base import Head
-from segframe.training.module import scalar
+from segframe.models.losses.combined import scalar
 
 
 class Own(Backbone):

@@ -18,6 +18,7 @@ def run(settings: Settings, folder: Path) -> Part:
     part = Part("fuzz", settings)
     examples, report = EXAMPLES[settings.quick], folder / "report.xml"
     command = f"-m pytest -q tests/robustness/test_fuzz.py --hypothesis-seed={settings.seed} -p no:cacheprovider"
+    command += " -o faulthandler_timeout=3600"  # of all examples of a property
     part.log(f"{examples} examples of each property")
     done = subprocess.run(
         [sys.executable, *command.split(), f"--junitxml={report}"],

@@ -31,6 +31,7 @@ from segframe.inference.banded_scores import classes_and_logits
 from segframe.inference.base import Inference
 from segframe.inference.build import pick_device
 from segframe.models.build import build_segmenter
+from segframe.models.losses.combined import total_loss
 from segframe.models.weights.packaged import is_packaged
 from segframe.training.finish_config import finish_config, has_fast_bfloat16
 from segframe.training.module import SegmentationModule
@@ -128,9 +129,7 @@ class Trial:
     def step(self, images: Tensor, masks: Tensor) -> None:
         """Make an optimizer step of a batch."""
         module = self.module
-        outputs = module.segmenter.outputs(images)
-        losses = [module.output_weights[name] * module.loss(logits, masks) for name, logits in outputs.items()]
-        torch.stack(losses).sum().backward()
+        total_loss(module.loss, module.output_weights, module.segmenter.outputs(images), masks).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -1,7 +1,10 @@
-"""Weighted sum of losses."""
+"""Weighted sums of losses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from segframe.errors import UserError, check_range
@@ -30,3 +33,25 @@ class WeightedSum(Loss):
         masks = (mask, step_masks) if step_masks else (mask,)
         parts = [self.weights[name] * term(logits, *masks) for name, term in self.terms.items()]
         return sum(parts[1:], parts[0])
+
+
+def total_loss(loss: Loss, weights: Mapping[str, float], outputs: Mapping[str, Logits], *masks: Any) -> Tensor:
+    """Return the sum of the losses of a network's outputs, each times its entry in `weights`; `masks`: see Loss.
+
+    UserError where a loss is not a scalar tensor with a gradient.
+    """
+    terms = [weights[name] * scalar(loss, logits, *masks) for name, logits in outputs.items()]
+    return reduce(torch.add, terms)  # torch.stack(terms).sum() would cost six operations where there is one term
+
+
+def scalar(loss: Loss, *arguments: Any) -> Tensor:
+    """Return the value of a loss; UserError if it is not a scalar tensor with a gradient."""
+    value = loss(*arguments)
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        kind = f"a {type(value).__name__}"
+        if isinstance(value, Tensor):
+            kind = f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a scalar without a gradient"
+        raise UserError(
+            f"loss={type(loss).__name__}: forward returns {kind}; return a scalar tensor computed from the logits"
+        )
+    return value

@@ -30,7 +30,8 @@ class PreemptionCheckpoint(Callback):
         self.steps, self.seconds = (float("inf"), float("inf")) if every is None else parse_interval(every)
         self._step = 0  # of the last checkpoint
         self._moment = monotonic()
-        self._asked: int | None = None
+        self._asked: int | None = None  # the signal that this rank has received
+        self._ending: int | None = None  # the one that all ranks have agreed to end for
         self._images_left = 0  # validation images after which a rank may have none left
 
     def on_sanity_check_start(self, trainer: Trainer, module: Any) -> None:
@@ -67,9 +68,9 @@ class PreemptionCheckpoint(Callback):
         for _ in range(min(len(batch["index"]), self._images_left)):  # batches of devices differ in length
             self._images_left -= 1
             self._agree(False)
-            if self._asked is not None:
+            if self._ending is not None:
                 break
-        if self._asked is not None:
+        if self._ending is not None:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # a checkpoint holds average and weights, swapped here
                     callback.on_validation_epoch_end(trainer, module)
@@ -84,20 +85,23 @@ class PreemptionCheckpoint(Callback):
         self._asked = number
 
     def _agree(self, due: bool) -> bool:
-        """Share a received signal with all ranks; returns whether rank 0 is due to write a checkpoint."""
+        """Agree with all ranks on a received signal; returns whether rank 0 is due to write a checkpoint.
+
+        A signal that arrives later, maybe on one rank before another, counts from the next time on.
+        """
         asked, write = distributed.largest(self._asked or 0, int(due and distributed.rank() == 0))
-        self._asked = asked or None
+        self._ending = asked or None
         return bool(write)
 
     def _end_if_asked(self, trainer: Trainer, module: Any) -> None:
-        if self._asked is None:
+        if self._ending is None:
             return
         written = not trainer.sanity_checking and self._write(trainer, module)
-        name, step, folder = signal_name(self._asked), trainer.global_step, self.path.parent.parent
+        name, step, folder = signal_name(self._ending), trainer.global_step, self.path.parent.parent
         with suppress(OSError):  # Ctrl-C ends the reader of `| tee log` too
             saved = "in" if written else "not in"
             print(f"{name}: step {step} is {saved} {self.path}; continue with resume={folder}", flush=True)
-        end(self._asked)
+        end(self._ending)
 
     def _write(self, trainer: Trainer, module: Any) -> bool:
         # Lightning would not validate a run that is resumed at its end.

@@ -112,6 +112,26 @@ def test_asked_to_end(run, whole, handlers, tmp_path, monkeypatch, number, hook,
     check_resumed(run, whole, tmp_path / "parts", workers, kept)
 
 
+def test_a_signal_after_the_ranks_have_agreed_ends_the_run_one_step_later(handlers, capsys):
+    """Otherwise a rank that it reaches first would end while the others go on and wait for it."""
+    callback = PreemptionCheckpoint("run/checkpoints/last.ckpt", 1)
+    module = SimpleNamespace(length=SimpleNamespace(total_steps=9))
+    written = []
+
+    def save_checkpoint(path):
+        written.append(trainer.global_step)
+        callback._on_signal(signal.SIGTERM, None)
+
+    trainer = SimpleNamespace(global_step=1, sanity_checking=False, save_checkpoint=save_checkpoint)
+    callback.on_train_epoch_end(trainer, module)
+    assert written == [1]
+    trainer.global_step = 2
+    with pytest.raises(SystemExit) as end:
+        callback.on_train_epoch_end(trainer, module)
+    assert end.value.code == 75
+    assert "SIGTERM: step 2 is in run/checkpoints/last.ckpt" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("hook", "step", "workers", "kept"),
     [
