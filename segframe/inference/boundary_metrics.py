@@ -71,13 +71,16 @@ def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_clas
     """Return the pixels per class, (C,) each: of the truth's contours, those of them within `tolerance` pixels of the
     prediction's contour of the class, of the prediction's contours, those of them near the truth's.
 
-    `prediction`: void where the truth is.
+    `prediction`: void where the truth is. Void lines of up to twice the tolerance are closed, see `void_lines`.
     """
     margin = int(tolerance)
-    edges = [
-        np.pad(np.where(contours(labels), labels, np.uint8(IGNORE_INDEX)), margin, constant_values=IGNORE_INDEX)
-        for labels in (truth, prediction)
-    ]
+    lines, known = void_lines(truth, 2 * margin)
+    edges = []
+    for labels in (truth, prediction):
+        closed = labels.copy()
+        closed.ravel()[lines] = labels.ravel()[known]
+        edge = np.where(contours(closed), closed, np.uint8(IGNORE_INDEX))
+        edges.append(np.pad(edge, margin, constant_values=IGNORE_INDEX))
     steps = [row * edges[0].shape[1] + column for row, column in disk(tolerance)]
     counts = []
     for edge, other in (edges, edges[::-1]):
@@ -89,6 +92,24 @@ def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_clas
             places, labels = places[far], labels[far]
         counts += [everywhere, everywhere - count(labels, num_classes)]
     return counts
+
+
+def void_lines(truth: Labels, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the flat indices of the void pixels in lines of up to `width` pixels, and the nearest known pixel of each.
+
+    Such lines are drawn along boundaries, in VOC around every object; where their pixels have the class of the nearest
+    known pixel, the boundary is in their middle.
+    """
+    void = (truth == IGNORE_INDEX).astype(np.uint8)
+    areas = cv2.morphologyEx(void, cv2.MORPH_OPEN, np.ones((width + 1, width + 1), np.uint8))
+    lines = np.flatnonzero(void > areas)
+    if not len(lines):
+        return lines, lines
+    _, numbers = cv2.distanceTransformWithLabels(void, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    numbers, known = numbers.ravel(), np.flatnonzero(void == 0)  # each known pixel has a number of its own
+    numbered = np.zeros(numbers.max() + 1, np.int64)
+    numbered[numbers[known]] = known
+    return lines, numbered[numbers[lines]]
 
 
 def disk(radius: float) -> list[tuple[int, int]]:

@@ -71,8 +71,9 @@ def plain_boundaries(pairs, k, width, tolerance):
 
 @pytest.mark.parametrize(("width", "tolerance"), [(1, 1), (3, 2.5)])
 def test_boundaries_agree_with_a_plain_implementation(width, tolerance):
-    pairs = [(blobs((31, 40), seed), blobs((31, 40), seed + 50, void=0.05)) for seed in range(3)]
+    pairs = [(blobs((31, 40), seed), blobs((31, 40), seed + 50)) for seed in range(3)]
     for seed, (prediction, truth) in enumerate(pairs):
+        truth[5:14, 10 * seed : 10 * seed + 17] = 255
         close = np.random.default_rng(seed).random(truth.shape) < 0.8
         prediction[close & (truth != 255)] = truth[close & (truth != 255)]
         prediction[prediction == 3] = 0  # a class that is never predicted
@@ -129,6 +130,25 @@ def test_void_is_no_boundary():
     assert metrics["val/boundary_iou/a"] == 1
     assert np.isnan(metrics["val/boundary_f/a"])  # no contour at all
     assert np.isnan(metrics["val/precision/b"])
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9])
+def test_boundary_f_across_void_lines(width):
+    """As VOC draws them: without closing them there would be no boundary in the truth. Wider void stays void."""
+    truth = np.zeros((30, 40), np.uint8)
+    truth[:, 20:] = 1
+    prediction = np.roll(truth, 3, 1)
+    prediction[:, :3] = 0
+    truth[:, 20 - width // 2 : 20 + (width + 1) // 2] = 255
+    truth[20:, 30:] = 255  # an area: what is predicted in it is not compared
+    prediction[22:, 32:] = 0
+    found = {}
+    for tolerance in (4, 1):
+        counts = SplitCounts(("a", "b"), 1, tolerance)
+        counts.update("image", prediction, truth)
+        found[tolerance] = [counts.metrics("val")[f"val/boundary_f/{name}"] for name in "ab"]
+    assert found[4] == pytest.approx([1, 1] if width <= 8 else [np.nan, np.nan], nan_ok=True)
+    assert found[1] == pytest.approx([0, 0] if width <= 2 else [np.nan, np.nan], nan_ok=True)
 
 
 def test_all_other_metrics_are_those_of_one_confusion_matrix():
