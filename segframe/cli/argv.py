@@ -73,11 +73,13 @@ def take_debug(argv: list[str]) -> None:
 
 def take_config_dir(argv: list[str]) -> Path | None:
     """The folder of the user's own configs: that of --config-dir, else ./configs, which is then added as a flag."""
-    for before, word in zip(["", *argv], argv, strict=False):
-        if before in ("--config-dir", "-cd"):
-            return Path(word)
-        if word.startswith("--config-dir="):
-            return Path(word.partition("=")[2])
+    names = ("--config-dir", "-cd")
+    given = [word for before, word in zip(argv, argv[1:], strict=False) if before in names]
+    given += [word.partition("=")[2] for word in argv if word.startswith(tuple(f"{name}=" for name in names))]
+    if given:
+        if not Path(given[0]).is_dir():
+            raise UserError(f"--config-dir={given[0]}: there is no such folder; give that of your own configs")
+        return Path(given[0])
     own = Path("configs")
     if not own.is_dir() or own.resolve() == CONFIG_DIR:
         return None

@@ -35,6 +35,9 @@ def test_the_users_own_configs(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     assert argv.take_config_dir(words) == Path("configs")
     assert words == ["--config-dir=configs"]
+    with pytest.raises(UserError, match="--config-dir=own: there is no such folder; give that of your own configs"):
+        argv.take_config_dir(["--config-dir", "own", "model=unet"])
+    (tmp_path / "own").mkdir()
     assert argv.take_config_dir(["--config-dir", "own"]) == argv.take_config_dir(["--config-dir=own"]) == Path("own")
 
 
