@@ -1,6 +1,7 @@
 """The words of a command line, before anything is composed."""
 
 import inspect
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 
@@ -74,7 +75,7 @@ def take_debug(argv: list[str]) -> None:
 def take_config_dir(argv: list[str]) -> Path | None:
     """The folder of the user's own configs: that of --config-dir, else ./configs, which is then added as a flag."""
     names = ("--config-dir", "-cd")
-    given = [word for before, word in zip(argv, argv[1:], strict=False) if before in names]
+    given = [word for before, word in pairwise(argv) if before in names]
     given += [word.partition("=")[2] for word in argv if word.startswith(tuple(f"{name}=" for name in names))]
     if given:
         if not Path(given[0]).is_dir():
