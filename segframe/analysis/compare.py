@@ -23,6 +23,8 @@ def compare_checkpoints(config: DictConfig) -> None:
     comparison = measure_comparison(config)
     for table in comparison.tables():
         print_table(table.for_terminal())
+    if comparison.note:
+        print(comparison.note)
     print(
         f"{len(comparison.images)} images of {comparison.split}; *: the 95 % interval (paired bootstrap) leaves out 0"
     )

@@ -75,6 +75,15 @@ class Comparison(NamedTuple):
         ]
         return tables if settings else tables[1:]
 
+    @property
+    def note(self) -> str:
+        """A sentence where the groups' mIoUs are means over different numbers of classes; else empty."""
+        counted = [sum(not isnan(group.means[f"iou/{name}"]) for name in self.classes) for group in self.groups]
+        if len({*counted}) == 1:
+            return ""
+        numbers = ", ".join(f"{number} ({group.name})" for number, group in zip(counted, self.groups, strict=True))
+        return f"numbers of classes in the mean IoU: {numbers}; a class without truth counts, as 0, if it is predicted"
+
     def __repr__(self) -> str:
         text = io.StringIO()
         for table in self.tables():

@@ -99,7 +99,7 @@ def class_examples(
 
         def draw(index: int, k: int = k, iou: NDArray[np.float64] = iou) -> Example:
             share = counts.truth[index, k] / counts.truth[index].sum()
-            text = f"IoU {iou[index]:.4f}, {100 * share:.1f} % of the image"
+            text = f"IoU {iou[index]:.4f}, {100 * share:.1f} % of its labelled pixels"
             return draw_example(dataset[index], unpack(predictions[index]), dataset, text, k)
 
         found.append(ClassExamples(dataset.classes[k], ious[k], [draw(i) for i in worst], [draw(i) for i in best]))

@@ -32,17 +32,23 @@ def summarize_model(config: DictConfig) -> dict[str, object]:
     print(f"{network_name()}, {len(classes)} classes{note}")
     print_table(parameters_table(summary))
     height, width = summary.size
-    print(f"{summary.flops / 1e9:,.1f} GFLOPs for an image of {height}x{width}, without aux_head:")
+    print(f"{gflops(summary)} GFLOPs for an image of {height}x{width}, without aux_head:")
     print("2 x the multiply-accumulates of convolutions and matrix products")
     metrics: dict[str, object] = {
         "parameters": summary.total,
-        "GFLOPs": f"{summary.flops / 1e9:.1f}",
+        "GFLOPs": gflops(summary),
         "stride": summary.maps[-1].stride,
     }
     if config.receptive_field:
         return metrics | measure_receptive_field(config, summary, classes)
     print_table(maps_table(summary, {}))
     return metrics
+
+
+def gflops(summary: Summary) -> str:
+    """Return the FLOPs in units of 1e9, at least two digits."""
+    value = summary.flops / 1e9
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple[str, ...]) -> dict[str, object]:

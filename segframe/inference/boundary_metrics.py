@@ -11,6 +11,8 @@ from segframe.errors import UserError
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+VOID_LINE = 16
+"""Width in pixels up to which void is a line along boundaries, such as VOC draws around every object, not an area."""
 
 
 def check_distance(setting: str, value: float) -> None:
@@ -60,9 +62,9 @@ def contours(labels: Labels) -> Mask:
 def count_bands(prediction: Labels, truth: Labels, width: int, num_classes: int) -> list[NDArray[np.int64]]:
     """Return the pixels per class, (C,) each, of both boundary bands at once, of the truth's, and of the prediction's.
 
-    `prediction`: void where the truth is.
+    `prediction`: void where the truth is. Bands are those of the maps with closed void lines; void is not counted.
     """
-    ours, theirs = boundary_band(prediction, width), boundary_band(truth, width)
+    theirs, ours = (boundary_band(labels, width) for labels in close_void_lines(truth, prediction))
     both = ours & theirs & (prediction == truth)
     return [count(labels, num_classes) for labels in (truth[both], truth[theirs], prediction[ours])]
 
@@ -71,16 +73,13 @@ def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_clas
     """Return the pixels per class, (C,) each: of the truth's contours, those of them within `tolerance` pixels of the
     prediction's contour of the class, of the prediction's contours, those of them near the truth's.
 
-    `prediction`: void where the truth is. Void lines of up to twice the tolerance are closed, see `void_lines`.
+    `prediction`: void where the truth is. Contours are those of the maps with closed void lines.
     """
     margin = int(tolerance)
-    lines, known = void_lines(truth, 2 * margin)
-    edges = []
-    for labels in (truth, prediction):
-        closed = labels.copy()
-        closed.ravel()[lines] = labels.ravel()[known]
-        edge = np.where(contours(closed), closed, np.uint8(IGNORE_INDEX))
-        edges.append(np.pad(edge, margin, constant_values=IGNORE_INDEX))
+    edges = [
+        np.pad(np.where(contours(labels), labels, np.uint8(IGNORE_INDEX)), margin, constant_values=IGNORE_INDEX)
+        for labels in close_void_lines(truth, prediction)
+    ]
     steps = [row * edges[0].shape[1] + column for row, column in disk(tolerance)]
     counts = []
     for edge, other in (edges, edges[::-1]):
@@ -94,22 +93,25 @@ def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_clas
     return counts
 
 
-def void_lines(truth: Labels, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the flat indices of the void pixels in lines of up to `width` pixels, and the nearest known pixel of each.
+def close_void_lines(truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
+    """Return both maps (H, W) with void lines closed: their pixels have the class of the nearest known pixel.
 
-    Such lines are drawn along boundaries, in VOC around every object; where their pixels have the class of the nearest
-    known pixel, the boundary is in their middle.
+    A boundary under a void line is then in its middle. `prediction`: void where the truth is.
     """
     void = (truth == IGNORE_INDEX).astype(np.uint8)
-    areas = cv2.morphologyEx(void, cv2.MORPH_OPEN, np.ones((width + 1, width + 1), np.uint8))
+    areas = cv2.morphologyEx(void, cv2.MORPH_OPEN, np.ones((VOID_LINE + 1, VOID_LINE + 1), np.uint8))
     lines = np.flatnonzero(void > areas)
     if not len(lines):
-        return lines, lines
+        return truth, prediction
     _, numbers = cv2.distanceTransformWithLabels(void, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     numbers, known = numbers.ravel(), np.flatnonzero(void == 0)  # each known pixel has a number of its own
     numbered = np.zeros(numbers.max() + 1, np.int64)
     numbered[numbers[known]] = known
-    return lines, numbered[numbers[lines]]
+    sources = numbered[numbers[lines]]
+    truth, prediction = truth.copy(), prediction.copy()
+    for labels in (truth, prediction):
+        labels.ravel()[lines] = labels.ravel()[sources]
+    return truth, prediction
 
 
 def disk(radius: float) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from segframe import distributed
+from segframe import IGNORE_INDEX, distributed
 from segframe.config.instantiate import instantiate
 from segframe.config.run_schema import TrainerConfig
 from segframe.config.validate import did_you_mean
@@ -65,6 +65,7 @@ class SegmentationModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}
         self.warned = False  # of missing classes
         self.val_losses: list[Tensor] = []  # of the images of this device
+        self.val_labelled: list[Tensor] = []  # whether the image has any pixel that is not void
         check_step_masks(self.loss, config.trainer)
         check_output_weights(config.output_weights, segmenter.output_names)
         self.configure_optimizers()  # refuses wrong settings before a logger writes; Lightning makes its own later
@@ -118,6 +119,7 @@ class SegmentationModule(pl.LightningModule):
         average_statistics(self.segmenter)
         self.confusion.to(self.device).reset()
         self.val_losses = []
+        self.val_labelled = []
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Count a batch at its original size; returns the predicted classes (N, H, W)."""
@@ -127,12 +129,14 @@ class SegmentationModule(pl.LightningModule):
             classes, logits = classes_and_logits(self.inference(self.segmenter, images), images)
         for values, mask in zip(logits.values.split(1), batch["mask"].split(1), strict=True):
             self.val_losses.append(self.loss(logits._replace(values=values), mask))
+            self.val_labelled.append((mask != IGNORE_INDEX).any())
         self.confusion.update(classes, batch["mask"])
         return {"classes": classes}
 
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics for checkpoints and early stopping, and log them beside their step."""
-        losses = [loss for share in distributed.gather(torch.stack(self.val_losses).tolist()) for loss in share]
+        own = torch.stack(self.val_losses)[torch.stack(self.val_labelled)].tolist()
+        losses = [loss for share in distributed.gather(own) for loss in share] or [0.0]  # all images are void alone
         self.confusion.matrix = distributed.total(self.confusion.matrix)
         mean_loss = fsum(losses) / len(losses)  # exact, hence the same for any number of devices
         self.metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}

@@ -37,14 +37,14 @@ def test_the_words_of_a_file_and_of_the_command_line():
 
 
 def test_metric_and_mode_come_from_the_trials_config():
-    assert check_space(read_space(None, [LR, "monitor=val/loss"]), []) == ("val/loss", "min", 1)
+    assert check_space(read_space(None, [LR, "monitor=val/loss"])) == ("val/loss", "min", 1)
 
 
 @pytest.mark.parametrize("option", options("search"))
 def test_the_files_of_ranges(option):
     file = OmegaConf.to_container(composed(f"search={option}", "study=s", name="search"))["search"]
     space = read_space(file, [])
-    assert check_space(space, []) == ("val/miou", "max", 1)
+    assert check_space(space) == ("val/miou", "max", 1)
 
 
 @pytest.mark.parametrize(

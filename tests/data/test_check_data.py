@@ -7,9 +7,7 @@ from dataset_files import put_lines
 from PIL import Image
 
 from segframe.config.instantiate import instantiate
-from segframe.data.image_io import pack
 from segframe.data.inspection import report, splits
-from segframe.data.inspection.facts import count_values
 from segframe.data.inspection.finding import ERROR, NOTE, WARNING
 
 FOLDER = ("data=folder", "data.root=photos", "data.dataset.classes=[ground,tree,car]")
@@ -291,9 +289,3 @@ def test_split_without_masks(photos):
     assert "is empty: JPEG changes the values; save the masks as PNG; " in advice
     assert f"image without a mask: {photos / 'images/train/0.png'} and 5 more" in advice
     assert f"mask stored as JPEG: {photos / 'masks/train/0.jpg'} and 5 more" in advice
-
-
-def test_count_values():
-    for raw in (pack(photo(0)), mask_of(1).astype(np.uint16) * 999):
-        for found, expected in zip(count_values(raw), np.unique(raw, return_counts=True), strict=True):
-            assert (found == expected).all()

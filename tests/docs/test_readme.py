@@ -62,7 +62,7 @@ def compose(name, words):
             OmegaConf.to_container(composed(*quote_paths(own), name=name))["search"],
             [word for word in overrides if word not in own and word != "..."],
         )
-        search_space.check_space(space, [])
+        search_space.check_space(space)
         return
     config = composed(*quote_paths(overrides), name=name)
     if name == "train":

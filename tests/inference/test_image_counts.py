@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from segframe.errors import UserError
-from segframe.inference.boundary_metrics import boundary_band, check_distance, contours, describe_distance, in_pixels
+from segframe.inference.boundary_metrics import (
+    boundary_band,
+    check_distance,
+    close_void_lines,
+    contours,
+    describe_distance,
+    in_pixels,
+)
 from segframe.inference.image_counts import ImageCounts, SplitCounts
 from segframe.inference.metrics import ConfusionMatrix, compute_metrics
 
@@ -73,7 +80,7 @@ def plain_boundaries(pairs, k, width, tolerance):
 def test_boundaries_agree_with_a_plain_implementation(width, tolerance):
     pairs = [(blobs((31, 40), seed), blobs((31, 40), seed + 50)) for seed in range(3)]
     for seed, (prediction, truth) in enumerate(pairs):
-        truth[5:14, 10 * seed : 10 * seed + 17] = 255
+        truth[5:22, 10 * seed : 10 * seed + 17] = 255  # an area, not a line
         close = np.random.default_rng(seed).random(truth.shape) < 0.8
         prediction[close & (truth != 255)] = truth[close & (truth != 255)]
         prediction[prediction == 3] = 0  # a class that is never predicted
@@ -132,23 +139,26 @@ def test_void_is_no_boundary():
     assert np.isnan(metrics["val/precision/b"])
 
 
-@pytest.mark.parametrize("width", [1, 2, 7, 8, 9])
-def test_boundary_f_across_void_lines(width):
+@pytest.mark.parametrize("width", [1, 2, 4, 5, 16, 17])
+def test_boundaries_under_void_lines(width):
     """As VOC draws them: without closing them there would be no boundary in the truth. Wider void stays void."""
-    truth = np.zeros((30, 40), np.uint8)
+    truth = np.zeros((40, 40), np.uint8)
     truth[:, 20:] = 1
     prediction = np.roll(truth, 3, 1)
     prediction[:, :3] = 0
     truth[:, 20 - width // 2 : 20 + (width + 1) // 2] = 255
-    truth[20:, 30:] = 255  # an area: what is predicted in it is not compared
-    prediction[22:, 32:] = 0
     found = {}
     for tolerance in (4, 1):
-        counts = SplitCounts(("a", "b"), 1, tolerance)
+        counts = SplitCounts(("a", "b"), 4, tolerance)
         counts.update("image", prediction, truth)
         found[tolerance] = [counts.metrics("val")[f"val/boundary_f/{name}"] for name in "ab"]
-    assert found[4] == pytest.approx([1, 1] if width <= 8 else [np.nan, np.nan], nan_ok=True)
-    assert found[1] == pytest.approx([0, 0] if width <= 2 else [np.nan, np.nan], nan_ok=True)
+    assert found[4] == pytest.approx([1, 1] if width < 17 else [np.nan, np.nan], nan_ok=True)
+    is_hidden = width > 4  # the wrong columns
+    assert found[1] == pytest.approx([0, 0] if not is_hidden else found[4], nan_ok=True)
+    inner = np.zeros_like(truth, bool)
+    inner[4:-4, 4:-4] = True  # without the image's border
+    bands = boundary_band(close_void_lines(truth, truth)[0], 4) & inner & (truth != 255)
+    assert bands.any(0).sum() == max(0, 8 - width) if width < 8 else not bands.any()
 
 
 def test_all_other_metrics_are_those_of_one_confusion_matrix():

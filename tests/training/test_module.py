@@ -1,6 +1,7 @@
 """The module: one training step, seeds, and the description of its network."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,3 +126,21 @@ def test_a_validation_counts_what_evaluate_counts_with_any_inference(words):
     counts = evaluate(segmenter, val_set, build_inference(config.inference, config), None, 0)
     assert (module.confusion.matrix.numpy() == counts.matrix).all()
     assert sum(module.val_losses).item() == pytest.approx(loss, rel=1e-4)
+
+
+def test_an_image_that_is_void_everywhere_has_no_loss(monkeypatch):
+    config = composed("backbone=resnet18", "head=fcn", *IMAGES)
+    train_set, _ = build_datasets(config)
+    module = SegmentationModule(config, build_segmenter(config, 8).eval(), train_set, RunLength(1, 1, 1))
+    monkeypatch.setattr(SegmentationModule, "trainer", SimpleNamespace(sanity_checking=True))
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    masks = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    masks[1] = 255
+    with torch.inference_mode():
+        for kept in ([0, 1, 2], [1]):
+            module.on_validation_epoch_start()
+            module.validation_step({"image": torch.full((len(kept), 3, 32, 32), 99.0), "mask": masks[kept]}, 0)
+            module.on_validation_epoch_end()
+            alone = module.val_losses[0].item()
+            assert module.metrics["val/loss"] == pytest.approx(alone)
+    assert alone == 0

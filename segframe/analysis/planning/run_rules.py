@@ -153,13 +153,14 @@ def round_to_two(value: float) -> float:
 def choose_augmentation(data: DataFacts, crop: Size, crops: float) -> list[Decision]:
     """Choose the option of transforms and the range of scales; `crops`: number of crops in the whole training."""
     passes = count_passes(data, crop, crops)
+    number = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
     ratio = share_of_image(data, crop)
     smallest, largest = 0.5, round(largest_scale(data, crop), 2)
-    option, reason = "standard", f"{passes:.2g} passes over the images: scale, flip and colour"
+    option, reason = "standard", f"{number} passes over the images: scale, flip and colour"
     if passes < WIDE_PASSES:
-        option, reason = "light", f"{passes:.2g} passes over the images: too few to learn from colour jitter"
+        option, reason = "light", f"{number} passes over the images: too few to learn from colour jitter"
         smallest, largest = 0.75 if ratio >= WHOLE_IMAGE else 0.5, min(1.5, largest)
-    share = f"crops are {ratio:.2f} of an image's side, {passes:.2g} passes; DeepLab's range is 0.5 to 2"
+    share = f"crops are {ratio:.2f} of an image's side, {number} passes; DeepLab's range is 0.5 to 2"
     return [Decision("transforms", option, reason), Decision("transforms.scale", [smallest, largest], share)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from segframe.data.base import SegmentationDataset
 from segframe.data.file_listing import Problem, Sample, collect_problems
 from segframe.data.image_io import COLOURS, Header, has_alpha, read_header
+from segframe.data.label_map import LabelTable
 from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
@@ -46,9 +47,11 @@ class MaskFacts(NamedTuple):
     header: Header
     size: tuple[int, int]
     values: np.ndarray
-    """Unique raw values, uint8, uint16 or colours, sorted."""
+    """Unique raw values, uint8, uint16 or colours, sorted; of more than MAX_VALUES the most frequent ones."""
     counts: np.ndarray
     """Pixels of each value, int64."""
+    class_counts: np.ndarray
+    """Pixels of each class, of all values, int64 (256,): void at 255, invalid values at NO_CLASS."""
     has_alpha: bool = False
     """Whether it has an alpha channel that is not constant."""
 
@@ -84,7 +87,7 @@ def _examine_pair(dataset: SegmentationDataset, index: int) -> tuple[ImageFacts,
     height, width, bands = image.shape
     header = Header("", f"{bands} bands of {image.dtype}", height, width, 1)
     found = _examine_image(image, dataset.pixels, np.ascontiguousarray(image).data, header)
-    return found, _examine_mask(mask, header)
+    return found, _examine_mask(mask, header, dataset.labels)
 
 
 def _read_and_examine(dataset: SegmentationDataset, path: Path) -> ImageFacts:
@@ -95,7 +98,7 @@ def _read_and_examine_mask(dataset: SegmentationDataset, sample: Sample) -> Mask
     raw, header = dataset.raw_mask(sample), _read_mask_header(sample.mask)
     if raw.dtype == COLOURS:
         _ = dataset.labels.colours  # raises if two classes have the same colour
-    return _examine_mask(raw, header)._replace(has_alpha=has_alpha(sample.mask, header))
+    return _examine_mask(raw, header, dataset.labels)._replace(has_alpha=has_alpha(sample.mask, header))
 
 
 def _or_message(read: Callable[[], T]) -> T | str:
@@ -134,13 +137,14 @@ def mean_and_std(areas: Sequence[int], moments: Sequence[np.ndarray]) -> tuple[n
     return mean.round(3), np.where(std < 5e-4, 1, std).round(3)
 
 
-def _examine_mask(raw: np.ndarray, header: Header) -> MaskFacts:
+def _examine_mask(raw: np.ndarray, header: Header, labels: LabelTable) -> MaskFacts:
     values, counts = count_values(raw)
+    of_classes = np.bincount(labels.map_values(values), weights=counts, minlength=256).astype(np.int64)
     if len(values) > MAX_VALUES:
         kept = np.sort(np.argsort(counts)[-MAX_VALUES:])
         values, counts = values[kept], counts[kept]
     digest = sha1(np.ascontiguousarray(raw).data).digest()
-    return MaskFacts(digest, header, raw.shape, values, counts)
+    return MaskFacts(digest, header, raw.shape, values, counts, of_classes)
 
 
 def count_values(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

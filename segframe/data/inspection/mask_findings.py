@@ -29,11 +29,6 @@ def check_masks(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
         yield from _check_void_classes(splits)
 
 
-def class_counts(labels: LabelTable, mask: MaskFacts) -> np.ndarray:
-    """Return the pixels of each class, int64 (256,): void at 255, invalid values at NO_CLASS."""
-    return np.bincount(labels.map_values(mask.values), weights=mask.counts, minlength=256).astype(np.int64)
-
-
 def _check_values(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
     labels = split.dataset.labels
     for is_colour in (False, True):  # advice differs for colours and indices
@@ -129,7 +124,7 @@ def _check_palettes(split: Split) -> Iterator[Finding]:
 
 def _check_contents(split: Split) -> Iterator[Finding]:
     labels = split.dataset.labels
-    counts = [(path, class_counts(labels, mask)) for path, mask in split.masks]
+    counts = [(path, mask.class_counts) for path, mask in split.masks]
     if not counts:
         return
     void = [path for path, found in counts if found[IGNORE_INDEX] == found.sum()]
@@ -188,7 +183,7 @@ def _classes_without(labels: LabelTable, never: Sequence[str]) -> str:
 def check_absent_classes(split: Split, trains: bool) -> Iterator[Finding]:
     """Find classes that do not occur in the split, of which all samples are examined."""
     labels = split.dataset.labels
-    known = sum((class_counts(labels, mask) for _, mask in split.masks), start=np.zeros(256))[: len(labels.classes)]
+    known = sum((mask.class_counts for _, mask in split.masks), start=np.zeros(256))[: len(labels.classes)]
     absent = [name for name, count in zip(labels.classes, known, strict=True) if not count and known.any()]
     if never := [name for name in absent if not _VOID_NAME.fullmatch(name)]:
         advice = "it cannot be learned" if trains else "it has no IoU, and the mean is over the others"

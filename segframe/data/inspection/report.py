@@ -16,7 +16,7 @@ from segframe.data.inspection import duplicates
 from segframe.data.inspection.facts import mean_and_std
 from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
 from segframe.data.inspection.findings import check_class_files, check_split
-from segframe.data.inspection.mask_findings import check_absent_classes, class_counts, encoding
+from segframe.data.inspection.mask_findings import check_absent_classes, encoding
 from segframe.data.inspection.splits import FoundSplits, Split
 from segframe.data.label_map import NO_CLASS
 from segframe.files import write_text
@@ -37,7 +37,7 @@ def table_rows(classes: Sequence[str]) -> dict[str, int]:
 
 def summarize(split: Split) -> dict[str, Any]:
     """Count images, masks and classes over the files of a split that can be read, as written to JSON."""
-    counts = [class_counts(split.dataset.labels, mask) for _, mask in split.masks]
+    counts = [mask.class_counts for _, mask in split.masks]
     pixels = np.sum([np.zeros(256), *counts], axis=0)
     masks_with = np.sum([np.zeros(256), *(count > 0 for count in counts)], axis=0)
     return {
