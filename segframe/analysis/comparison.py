@@ -11,7 +11,7 @@ from segframe.visualization.tables import fraction, print_table
 from segframe.visualization.text_tables import TextTable
 
 TEXT_METRICS = 5
-"""Number of metrics shown in text tables: the first entries of OVERALL."""
+"""Text tables show this many metrics, the first entries of OVERALL."""
 
 
 class Difference(NamedTuple):
@@ -77,7 +77,7 @@ class Comparison(NamedTuple):
 
     @property
     def note(self) -> str:
-        """A sentence where the groups' mIoUs are means over different numbers of classes; else empty."""
+        """A warning if the mean IoUs of the groups are over different numbers of classes; else an empty string."""
         counted = [sum(not isnan(group.means[f"iou/{name}"]) for name in self.classes) for group in self.groups]
         if len({*counted}) == 1:
             return ""

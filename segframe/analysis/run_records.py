@@ -15,7 +15,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 
 def read_command(folder: Path) -> str:
-    """Return the command that started or last resumed a run; empty if environment.json is missing or invalid."""
+    """Return the command line of a run from its environment.json; an empty string if that is missing or invalid."""
     try:
         words = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"]
         return shlex.join(["python", "train.py", *words[1:]])

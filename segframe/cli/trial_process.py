@@ -41,7 +41,7 @@ class TrialProcess:
         self._kills, self._checkpoint = 0, self._checkpoint_time()
 
     def start(self) -> None:
-        """Start the process. It inherits the lease's lock, so the trial stays locked if this driver exits."""
+        """Start the process. It inherits the lock on the trial, which therefore stays locked if this driver exits."""
         with (self.folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What Hydra has composed for the running program, and other configs composed beside it."""
+"""Access to the config that Hydra has composed for the running program, and composing of other configs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ def chosen_options() -> Mapping[str, str | None]:
 
 
 def network_name() -> str:
-    """The name of the program's network: its preset, or backbone and head where either was chosen beside it."""
+    """The name of the configured network: `fcn8s` for model=fcn8s, `<backbone>_<head>` if either was chosen alone."""
     return model_name(HydraConfig.get())
 
 
 def search_path() -> list[str]:
-    """The override of hydra.searchpath that adds the user's own configs; none where there are none."""
+    """The override of hydra.searchpath for the user's own config folder as a list; empty if there is no such folder."""
     return [f"hydra.searchpath=[{quoted(f'file://{folder.resolve()}')}]" for folder in schema.own_folders()]
 
 
@@ -59,12 +59,12 @@ def compose(
 
 
 def config_dir_flags() -> list[str]:
-    """The flag for the folder of the user's own configs; none where it is ./configs, which is found without."""
+    """`--config-dir=<folder>` for the user's own configs as a list; empty if it is ./configs, which is the default."""
     is_found = Path("configs").resolve()
     return [f"--config-dir={folder}" for folder in schema.own_folders() if folder.resolve() != is_found]
 
 
 def train_command() -> str:
-    """The beginning of a command that trains, as this program was started: by a checkout's script, or by `segframe`."""
+    """`python train.py` if this program is one of scripts/, else `segframe train`; for commands that are printed."""
     is_script = Path(sys.argv[0]).resolve().parent == schema.CONFIG_DIR.with_name("scripts")
     return "python train.py" if is_script else "segframe train"

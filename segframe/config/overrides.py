@@ -1,4 +1,4 @@
-"""Overrides of a config, as words of Hydra's grammar."""
+"""Quoting and parsing of Hydra overrides such as `optimizer.lr=0.1`."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 PLAIN = re.compile(r"[\w/.+%*@?|$-]*", re.ASCII)
-"""Values that the grammar reads as they are."""
+"""Values that need no quotes in Hydra's grammar."""
 
 
 def quoted(value: str) -> str:
@@ -22,6 +22,6 @@ def key_of(override: str) -> str:
 
 
 def overrides_of(hydra: Any) -> list[str]:
-    """Return the overrides of a job from Hydra's own config, as they were typed: they may refer to settings."""
+    """Return a job's overrides from Hydra's own config, as typed: interpolations such as ${seed} are not resolved."""
     words: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     return words

@@ -21,7 +21,7 @@ def run_dir(*, _root_: DictConfig) -> str:
 
 
 def model_name(hydra: Any) -> str:
-    """The name of a composed network: its preset, or backbone and head where either was chosen beside it."""
+    """The name of a configured network: `fcn8s` for model=fcn8s, `<backbone>_<head>` if either was chosen alone."""
     choices = hydra.runtime.choices
     chosen = {key_of(override) for override in overrides_of(hydra)}
     preset = choices.model if not chosen & {"backbone", "head"} else None

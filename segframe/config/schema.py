@@ -197,7 +197,7 @@ def store_schemas() -> None:
 
 
 def own_folders() -> list[Path]:
-    """The folder of the user's own configs, if there is one."""
+    """The user's own config folder as a list of one path; empty if there is none."""
     return _config_dirs[1:]
 
 

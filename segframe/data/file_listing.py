@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".n
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".dng")
-"""Suffixes of images that are not read as images of a data set."""
+"""Suffixes of image files that datasets do not read; a warning counts such files."""
 
 log = logging.getLogger(__name__)
 

@@ -48,7 +48,7 @@ _PREFIX = "data.dataset."
 
 
 class _Named(NamedTuple):
-    """A config option, data=<option>, and a predicate that recognizes its data set in a folder."""
+    """An option of `data=`, and a function that tells whether a folder holds the dataset of that option."""
 
     option: str
     looks_like: Callable[[Path], bool]

@@ -59,12 +59,14 @@ def contours(labels: Labels) -> Mask:
     return found
 
 
-def count_bands(prediction: Labels, truth: Labels, width: int, num_classes: int) -> list[NDArray[np.int64]]:
+def count_bands(
+    prediction: Labels, truth: Labels, counted: Mask, width: int, num_classes: int
+) -> list[NDArray[np.int64]]:
     """Return the pixels per class, (C,) each, of both boundary bands at once, of the truth's, and of the prediction's.
 
-    `prediction`: void where the truth is. Bands are those of the maps with closed void lines; void is not counted.
+    `prediction` and `truth`: from `close_void_lines`; `counted`: the pixels (H, W) that are not void without it.
     """
-    theirs, ours = (boundary_band(labels, width) for labels in close_void_lines(truth, prediction))
+    ours, theirs = boundary_band(prediction, width) & counted, boundary_band(truth, width) & counted
     both = ours & theirs & (prediction == truth)
     return [count(labels, num_classes) for labels in (truth[both], truth[theirs], prediction[ours])]
 
@@ -73,12 +75,12 @@ def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_clas
     """Return the pixels per class, (C,) each: of the truth's contours, those of them within `tolerance` pixels of the
     prediction's contour of the class, of the prediction's contours, those of them near the truth's.
 
-    `prediction`: void where the truth is. Contours are those of the maps with closed void lines.
+    `prediction` and `truth`: from `close_void_lines`.
     """
     margin = int(tolerance)
     edges = [
         np.pad(np.where(contours(labels), labels, np.uint8(IGNORE_INDEX)), margin, constant_values=IGNORE_INDEX)
-        for labels in close_void_lines(truth, prediction)
+        for labels in (truth, prediction)
     ]
     steps = [row * edges[0].shape[1] + column for row, column in disk(tolerance)]
     counts = []
@@ -94,10 +96,11 @@ def count_contours(prediction: Labels, truth: Labels, tolerance: float, num_clas
 
 
 def close_void_lines(truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
-    """Return both maps (H, W) with void lines closed: their pixels have the class of the nearest known pixel.
+    """Return truth and prediction (H, W), in which void lines have the class of the nearest pixel that is not void.
 
-    A boundary under a void line is then in its middle. `prediction`: void where the truth is.
+    A boundary under a void line is then in its middle. Other void pixels of the truth are void in both.
     """
+    prediction = np.where(truth == IGNORE_INDEX, np.uint8(IGNORE_INDEX), prediction)
     void = (truth == IGNORE_INDEX).astype(np.uint8)
     areas = cv2.morphologyEx(void, cv2.MORPH_OPEN, np.ones((VOID_LINE + 1, VOID_LINE + 1), np.uint8))
     lines = np.flatnonzero(void > areas)

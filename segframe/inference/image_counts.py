@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from segframe import IGNORE_INDEX, distributed
 from segframe.data.image_batches import device_share
 from segframe.files import atomic_write
-from segframe.inference.boundary_metrics import Labels, count_bands, count_contours, in_pixels
+from segframe.inference.boundary_metrics import Labels, close_void_lines, count_bands, count_contours, in_pixels
 from segframe.inference.metrics import ConfusionMatrix, Counts, iou_metrics, mean_of_known, per_class, ratio
 
 CLASS_METRICS = ("iou", "dice", "precision", "recall", "boundary_iou", "boundary_f")
@@ -104,7 +104,7 @@ class SplitCounts:
         confusion.update(torch.from_numpy(prediction), torch.from_numpy(truth))
         matrix = confusion.matrix.numpy()
         distance, tolerance = (in_pixels(value, (height, width)) for value in self.distances)
-        known = np.where(truth == IGNORE_INDEX, np.uint8(IGNORE_INDEX), prediction)
+        closed_truth, closed = close_void_lines(truth, prediction)
         self.matrix += matrix
         self.names.append(name)
         self._rows.append(
@@ -112,8 +112,8 @@ class SplitCounts:
                 matrix.diagonal(),
                 matrix.sum(1),
                 matrix.sum(0),
-                *count_bands(known, truth, round(distance), num_classes),
-                *count_contours(known, truth, tolerance, num_classes),
+                *count_bands(closed, closed_truth, truth != IGNORE_INDEX, round(distance), num_classes),
+                *count_contours(closed, closed_truth, tolerance, num_classes),
             ]
         )
 

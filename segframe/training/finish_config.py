@@ -108,7 +108,7 @@ def finish_devices(settings: TrainerConfig, batch_size: int) -> None:
 
 
 def finish_compile(settings: TrainerConfig, steps: int, one_size: bool) -> None:
-    """Resolve compile `auto` for this machine and a run of so many optimizer steps.
+    """Replace `trainer.compile=auto` by true or false, for this machine and the number of optimizer steps.
 
     `one_size`: whether all training images have one size.
     """

@@ -42,7 +42,7 @@ IGNORED_WARNINGS = (
 log = logging.getLogger(__name__)
 
 MOST_OF_START = 0.1
-"""Maximum share of a moving average's first weights in the average at the end of a run."""
+"""Largest share of the initial weights in the final weight average for which no warning is logged."""
 
 
 class NoProfiler(PassThroughProfiler):
@@ -83,7 +83,7 @@ REFUSED = {
 
 
 def warn_of_long_averages(config: DictConfig, steps: int) -> None:
-    """Log a warning if a run is too short for the decay of its moving average of the weights."""
+    """Log a warning if the weight average of a run is dominated by its first weights, because the run is short."""
     for name, node in config.callbacks.items():
         decay = OmegaConf.select(node, "decay") if node is not None else None
         if not isinstance(decay, float):

@@ -51,7 +51,7 @@ class MaskFacts(NamedTuple):
     counts: np.ndarray
     """Pixels of each value, int64."""
     class_counts: np.ndarray
-    """Pixels of each class, of all values, int64 (256,): void at 255, invalid values at NO_CLASS."""
+    """Number of pixels per class, int64 (256,), over all values; index 255 is void, index NO_CLASS invalid values."""
     has_alpha: bool = False
     """Whether it has an alpha channel that is not constant."""
 

@@ -38,14 +38,14 @@ class WeightedSum(Loss):
 def total_loss(loss: Loss, weights: Mapping[str, float], outputs: Mapping[str, Logits], *masks: Any) -> Tensor:
     """Return the sum of the losses of a network's outputs, each times its entry in `weights`; `masks`: see Loss.
 
-    UserError where a loss is not a scalar tensor with a gradient.
+    UserError where a loss is not a scalar tensor that requires a gradient.
     """
     terms = [weights[name] * scalar(loss, logits, *masks) for name, logits in outputs.items()]
     return reduce(torch.add, terms)  # torch.stack(terms).sum() would cost six operations where there is one term
 
 
 def scalar(loss: Loss, *arguments: Any) -> Tensor:
-    """Return the value of a loss; UserError if it is not a scalar tensor with a gradient."""
+    """Return loss(*arguments); UserError if it is not a scalar tensor that requires a gradient."""
     value = loss(*arguments)
     if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
         kind = f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Replacements of F.conv2d with faster gradients on a CPU."""
+"""F.conv2d with faster gradients on a CPU."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,9 +50,9 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Return F.conv2d of these arguments, computed by depthwise_conv2d or dense_conv2d where they are faster.
+    """F.conv2d, computed by depthwise_conv2d or dense_conv2d where they are faster.
 
-    They require square kernels and the same stride, padding and dilation for rows and columns.
+    These two are used for square kernels with the same stride, padding and dilation in both dimensions.
     """
     if input.ndim == 4 and weight.shape[2] == weight.shape[3] and not isinstance(padding, str):
         settings = [{value} if isinstance(value, int) else {*value} for value in (stride, padding, dilation)]
@@ -109,7 +109,7 @@ class DenseConvFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, weight and bias; None for those that are not needed."""
+        """Return the gradients of x, weight and bias; None for each that does not require a gradient."""
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         return (

@@ -85,9 +85,9 @@ class PreemptionCheckpoint(Callback):
         self._asked = number
 
     def _agree(self, due: bool) -> bool:
-        """Agree with all ranks on a received signal; returns whether rank 0 is due to write a checkpoint.
+        """Set `_ending` on all ranks if any has received a signal; return whether rank 0 wants to write a checkpoint.
 
-        A signal that arrives later, maybe on one rank before another, counts from the next time on.
+        A signal received after this call takes effect at the next call: ranks may receive it at different steps.
         """
         asked, write = distributed.largest(self._asked or 0, int(due and distributed.rank() == 0))
         self._ending = asked or None
