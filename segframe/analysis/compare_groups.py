@@ -1,6 +1,7 @@
 """Runs in groups of seeds, their means, and the differences of groups with paired intervals."""
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def compare(runs: Sequence[MeasuredRun], resamples: int, folder: Path) -> Compar
             for metric, value in (means.items() if groups else ())
         }
         reference = reference or samples
-        several = means if len(members) > 1 else ()
+        several = [metric for metric, mean in means.items() if len(members) > 1 and not isnan(mean)]
         deviations = {metric: float(np.std([value[metric] for value in values], ddof=1)) for metric in several}
         groups.append(Group(name, members, means, deviations, differences))
     return Comparison(groups, first.classes, differing_settings(groups), first.images, first.split, folder)

@@ -35,7 +35,7 @@ class Group(NamedTuple):
     means: dict[str, float]
     """Each metric's mean over the runs, without the split's name: `miou`, `iou/<class>`, ..."""
     deviations: dict[str, float]
-    """Sample standard deviations over the runs (n - 1); empty for a single run."""
+    """Sample standard deviations over the runs (n - 1), of metrics that no run has as NaN; empty for a single run."""
     differences: dict[str, Difference]
     """Each metric's difference to the first group's mean; empty for the first group."""
 

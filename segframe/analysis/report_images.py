@@ -1,6 +1,7 @@
 """Pictures of a report: per class the worst and best images, and the training images with the highest loss."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import nan
 from typing import Any, NamedTuple
 
 import cv2
@@ -58,7 +59,10 @@ class ClassExamples(NamedTuple):
 
 
 class LossResult(NamedTuple):
-    """Training images whose loss was measured: their number, the mean, and those with the highest."""
+    """Training images whose loss was measured: their number, the mean, and those with the highest.
+
+    Images that are void everywhere enter the number alone.
+    """
 
     images: int
     total: int
@@ -172,11 +176,12 @@ def highest_losses(
         chosen = np.sort(np.random.default_rng(0).choice(len(dataset), limit, replace=False)).tolist()
     results = list(image_losses(evaluation, dataset, chosen, num_workers, trust))
     losses = np.array([loss for loss, _, _ in results])
-    highest = np.argsort(-losses, kind="stable")[:shown].tolist()
+    labelled = np.count_nonzero(~np.isnan(losses))
+    highest = np.argsort(-losses, kind="stable")[: min(shown, labelled)].tolist()  # NaN is last
     return LossResult(
         len(chosen),
         len(dataset),
-        float(losses.mean()),
+        float(np.nanmean(losses)) if labelled else nan,
         [
             draw_example(
                 dataset[chosen[k]],
@@ -197,7 +202,7 @@ def image_losses(
     num_workers: int | None,
     trust: Collection[str],
 ) -> Iterator[tuple[float, float, bytes]]:
-    """Yield for each image at `indices` its loss, its share of wrong pixels, and its packed prediction."""
+    """Yield for each image at `indices` its loss (NaN if all is void), share of wrong pixels and packed prediction."""
     config, device = evaluation.metadata.config, evaluation.network.device
     if not config.get("loss"):
         raise UserError("training_images: the checkpoint names no loss; set training_images=0")
@@ -210,5 +215,5 @@ def image_losses(
             counted = mask != IGNORE_INDEX
             wrong = (classes != mask) & counted
             share = int(wrong.sum()) / max(int(counted.sum()), 1)
-            value = float(loss(logits, mask))
+            value = float(loss(logits, mask)) if counted.any() else nan
         yield value, share, pack(classes[0].cpu().numpy())

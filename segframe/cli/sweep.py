@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -153,7 +153,7 @@ class SeedGroup:
     overrides: Mapping[str, str]
     means: Mapping[str, float]
     deviations: Mapping[str, float]
-    """Sample standard deviations, of n - 1; without metrics that fewer than two jobs have."""
+    """Sample standard deviations, of n - 1; without metrics that are NaN in a job, or that fewer than two jobs have."""
     complete: int
     """The number of jobs that means and deviations are of."""
     jobs: int
@@ -176,8 +176,8 @@ def group_seeds(rows: Sequence[SweepRow]) -> list[SeedGroup]:
                 if isinstance(value, int | float):
                     values.setdefault(name, []).append(value)
         overrides = {key: value for key, value in group[0].overrides.items() if key != "seed"}
-        deviations = {name: stdev(found) for name, found in values.items() if len(found) > 1}
         means = {name: mean(map(float, found)) for name, found in values.items()}
+        deviations = {name: stdev(values[name]) for name in means if len(values[name]) > 1 and not isnan(means[name])}
         groups.append(SeedGroup(overrides, means, deviations, len(complete), len(group)))
     return groups
 

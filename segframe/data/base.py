@@ -181,7 +181,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         sample = self.samples[index]
         image, mask = self.load_image(sample.image), self.read_mask(index)
         if image.shape[:2] != mask.shape:
-            sizes = "{1}x{0}, its mask {path} {3}x{2}".format(
+            sizes = "{}x{}, its mask {path} {}x{}".format(
                 *image.shape[:2], *mask.shape, path=self.describe_mask(sample)
             )
             raise UserError(f"{sample.image} is {sizes} pixels: both must have the same size, was only one resized?")
@@ -217,7 +217,7 @@ class SegmentationDataset(Dataset[dict[str, Any]], ABC):
         except UserError as error:
             sample = self.samples[index]
             where = sample.image if sample.image != Path() else f"{type(self).__name__} {sample.name}"
-            raise UserError(f"{where} ({width}x{height} pixels, sample {index}): {error}") from error
+            raise UserError(f"{where} ({height}x{width} pixels, sample {index}): {error}") from error
         return {
             "image": torch.from_numpy(np.require(self.pixels.scaled(image), requirements="W")).permute(2, 0, 1),
             "mask": torch.from_numpy(np.require(mask, requirements="W")),

@@ -273,5 +273,5 @@ def _check_size(path: Path, height: int, width: int, pixel_bytes: int = 1) -> No
     if not height * width * pixel_bytes:
         raise UserError(f"cannot read {path}, is the file damaged? (it has no pixels)")
     if height * width > MAX_PIXELS or height * width * pixel_bytes > MAX_BYTES:
-        size = f"{width}x{height} pixels, more than {MAX_PIXELS:,}"
+        size = f"{height}x{width} pixels, more than {MAX_PIXELS:,}"
         raise UserError(f"{path} has {size}: cut image and mask into tiles")

@@ -89,7 +89,7 @@ class Result:
         pixels = np.bincount(self.classes.ravel(), minlength=len(self.names))
         shares = [f"{self.names[k]} {pixels[k] / self.classes.size:.1%}" for k in np.argsort(-pixels) if pixels[k]]
         height, width = self.classes.shape
-        return f"<Result: {width}x{height} pixels; {', '.join(shares)}>"
+        return f"<Result: {height}x{width} pixels; {', '.join(shares)}>"
 
 
 class Model:

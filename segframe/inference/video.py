@@ -80,7 +80,7 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[Picture], None]]:
             if not writer.open(str(unfinished.absolute()), cv2.CAP_FFMPEG, code, rate, size):
                 raise UserError(f"cannot write {path}: the folder must be writable, and frames larger than 16 pixels")
         if (height, width) != first:
-            raise ImageError(f"{path.stem} has frames of {first[1]}x{first[0]} and of {width}x{height} pixels")
+            raise ImageError(f"{path.stem} has frames of {first[0]}x{first[1]} and of {height}x{width} pixels")
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         writer.write(cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE))
         written += 1

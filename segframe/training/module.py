@@ -31,6 +31,7 @@ from segframe.training.ddp import average_statistics, gather_masks
 from segframe.training.parameter_groups import group_parameters
 from segframe.training.performance import for_any_size
 from segframe.training.resume import check_fits
+from segframe.training.step_timer import moment
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class SegmentationModule(pl.LightningModule):
         self.first_seed = int(config.seed)
         self.compiled = config.trainer.compile is True
         self.step_masks: list[Tensor] = []  # of the current optimizer step, see Loss.forward
+        self.idle_since: Any = None  # the moment at which the last batch, or a validation after it, ended
         self.batch_loss = torch.zeros(())  # of the last training batch, on all devices
         self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
@@ -114,6 +116,14 @@ class SegmentationModule(pl.LightningModule):
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Do nothing; `optimizer_step` has done it."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note from when on the next batch is waited for: called after all callbacks, which may have saved files."""
+        self.idle_since = moment(self.device)
+
+    def on_validation_end(self) -> None:
+        """Note from when on the next batch is waited for, as after a training batch."""
+        self.idle_since = moment(self.device)
 
     def on_validation_epoch_start(self) -> None:
         average_statistics(self.segmenter)

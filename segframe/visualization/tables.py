@@ -115,7 +115,7 @@ def seeds_table(groups: Sequence[Any], metric: str, mode: str) -> Table:
 
     def sort_key(group: Any) -> float:
         mean = group.means.get(metric)
-        return inf if mean is None else -mean if mode == "max" else mean
+        return inf if mean is None or isnan(mean) else -mean if mode == "max" else mean
 
     for group in sorted(groups, key=sort_key):
         cells = []

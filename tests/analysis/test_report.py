@@ -191,6 +191,11 @@ def test_the_highest_losses_are_those_of_single_images(monkeypatch):
     found = report_images.highest_losses(SimpleNamespace(), data, None, 2, 0, ())
     assert [example.name for example in found.highest] == ["image1", "image3"]
     assert (found.mean, found.images, found.total) == (1.625, 4, 4)
+    losses[1:3] = [float("nan")] * 2  # void everywhere
+    found = report_images.highest_losses(SimpleNamespace(), data, None, 3, 0, ())
+    assert [example.name for example in found.highest] == ["image3", "image0"]
+    assert found.mean == 1.25
+    losses[1:3] = [3.0, 1.0]
     drawn = report_images.highest_losses(SimpleNamespace(), data, 2, 2, 0, ())
     assert (drawn.images, drawn.total) == (2, 4)
     for example in drawn.highest:  # names and losses are of the images drawn

@@ -185,10 +185,10 @@ def test_sizes_that_are_not_given_are_those_of_the_images(tmp_path):
     assert open_one(tmp_path)[0]["mask"].shape == SIZE
     content["images"][0] |= {"height": 20, "width": 30}
     put_json(tmp_path / "a.json", content)
-    check_error(lambda: open_one(tmp_path)[0], "a.json: x.jpg 30x20 pixels: both must have the same size")
+    check_error(lambda: open_one(tmp_path)[0], "a.json: x.jpg 20x30 pixels: both must have the same size")
     content["images"][0] |= {"height": 1 << 20, "width": 1 << 20}
     put_json(tmp_path / "a.json", content)
-    check_error(lambda: open_one(tmp_path)[0], "correct width and height")
+    check_error(lambda: open_one(tmp_path)[0], "correct its height and width")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_versions_and_sizes(tmp_path):
     np.testing.assert_array_equal(mask_of(tmp_path, old, lineColor=[0, 255, 0, 128], version="3.6"), expected)
     for more in ({"imageHeight": None, "imageWidth": None}, {"imageData": "AAAA"}, {"imagePath": "../other/y.png"}):
         np.testing.assert_array_equal(mask_of(tmp_path, shape(), **more), expected)
-    check_error(lambda: mask_of(tmp_path, shape(), imageHeight=20, imageWidth=30), "30x20 pixels: both must have")
+    check_error(lambda: mask_of(tmp_path, shape(), imageHeight=20, imageWidth=30), "20x30 pixels: both must have")
 
 
 def test_layouts(tmp_path):

@@ -127,7 +127,7 @@ def test_wrong_files(tmp_path):
     put_mask(tmp_path / "masks/train/c.png", 0, size=(12, 15))
     dataset = Folder(tmp_path, "train", **TWO)
     check_error(lambda: dataset[1], "b.png", "value 5 (192 pixels)")
-    check_error(lambda: dataset[2], "c.jpg", "16x12", "c.png 15x12")
+    check_error(lambda: dataset[2], "c.jpg", "12x16", "c.png 12x15")
     put_image(tmp_path / "images/train/a.png")
     check_error(lambda: Folder(tmp_path, "train", **TWO), "a.png", "share a name")
 

@@ -146,7 +146,7 @@ def test_wrong_masks_from_a_transform_are_refused(tmp_path, change, part):
     put_image(tmp_path / "images/train/a.png")
     put_mask(tmp_path / "masks/train/a.png", [0] * 8 + [1] * 8)
     dataset = Folder(tmp_path, "train", Transform([Lossy(change)]), classes=["x", "y"])
-    check_error(lambda: dataset[0], "images/train/a.png (16x12 pixels, sample 0): ", part)
+    check_error(lambda: dataset[0], "images/train/a.png (12x16 pixels, sample 0): ", part)
 
 
 def test_masks_are_interpolated_by_nearest_only():
@@ -165,7 +165,7 @@ def test_masks_of_a_data_set_of_ones_own(tmp_path):
     put_mask(tmp_path / "masks/train/a.png")
     dataset = OwnMasks(tmp_path, "train", classes=["x", "y"])
     check_error(
-        lambda: dataset[0], "images/train/a.png (16x12 pixels, sample 0): the mask holds 7, and a class is 0 to 1"
+        lambda: dataset[0], "images/train/a.png (12x16 pixels, sample 0): the mask holds 7, and a class is 0 to 1"
     )
 
 

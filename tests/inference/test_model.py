@@ -96,7 +96,7 @@ def test_images_of_other_kinds(network):
     turned = Image.fromarray(rgb)
     turned.getexif()[0x0112] = 6
     assert model(turned).classes.shape == (61, 45)
-    assert re.fullmatch(r"<Result: 61x45 pixels; k\d \d+\.\d%(, k\d \d+\.\d%)*>", repr(model(rgb)))
+    assert re.fullmatch(r"<Result: 45x61 pixels; k\d \d+\.\d%(, k\d \d+\.\d%)*>", repr(model(rgb)))
     assert model([]) == []
     result = model(rgb)
     before = result._repr_png_()

@@ -39,7 +39,7 @@ def classes_table(data: DataFacts) -> Table:
     ordered = sorted(data.classes, key=lambda each: -each.share)
     hidden = len(ordered) - MOST_CLASSES
     title = f"classes, the {MOST_CLASSES} rarest of {len(ordered)}" if hidden > 0 else "classes"
-    header = ("class", "pixels %", "images %", "in windows of 1/2 %", "of 1/4 %", "small objects, px wide")
+    header = ("class", "labelled pixels %", "images %", "in windows of 1/2 %", "of 1/4 %", "small objects, px wide")
     table = empty_table(header, title)
     for each in ordered[max(0, hidden) :]:
         shares = (each.share, each.images, each.seen(0.5), each.seen(0.25))

@@ -39,7 +39,7 @@ def paint(size: tuple[int, int], regions: Iterable[Region], value: int) -> np.nd
 def check_size(where: str, height: int, width: int) -> tuple[int, int]:
     """Return height and width; UserError if there are more pixels than an image may have, or none."""
     if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
-        raise UserError(f"{where}: its image has {width}x{height} pixels; correct width and height there")
+        raise UserError(f"{where}: its image has {height}x{width} pixels; correct its height and width there")
     return height, width
 
 

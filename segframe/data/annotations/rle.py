@@ -44,7 +44,7 @@ def decode(counts: bytes, height: int, width: int) -> tuple[int, int, np.ndarray
     """
     ends = np.cumsum(run_lengths(counts))
     if not len(ends) or ends[-1] != height * width or (np.diff(ends, prepend=0) < 0).any():
-        raise ValueError(f"its runs do not cover {width}x{height} pixels")
+        raise ValueError(f"its runs do not cover {height}x{width} pixels")
     starts, stops = ends[: len(ends) // 2 * 2].reshape(-1, 2).T  # of the runs of 1
     is_empty = starts == stops
     starts, stops = starts[~is_empty], stops[~is_empty]

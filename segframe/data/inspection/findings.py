@@ -112,7 +112,7 @@ def _check_sizes(split: Split) -> Iterator[Finding]:
             if max(orientations) > SAME_SIZE_ORIENTATIONS[-1] and image.size == mask.size[::-1]:
                 rotated.append(facts.image_path)
             else:
-                other[facts.image_path] = "{1}x{0} and {3}x{2}".format(*image.size, *mask.size)
+                other[facts.image_path] = "{}x{} and {}x{}".format(*image.size, *mask.size)
         elif orientations[0] != orientations[1] and (
             orientations[0] in SAME_SIZE_ORIENTATIONS or image.size[0] == image.size[1]
         ):

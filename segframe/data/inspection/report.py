@@ -44,7 +44,7 @@ def summarize(split: Split) -> dict[str, Any]:
         "samples": len(split.dataset),
         "images_read": len(split.images),
         "masks_read": len(counts),
-        "sizes": dict(Counter("{1}x{0}".format(*image.size) for _, image in split.images).most_common()),
+        "sizes": dict(Counter("{}x{}".format(*image.size) for _, image in split.images).most_common()),
         "normalize": _mean_and_std(split),
         "image_modes": dict(Counter(image.header.mode for _, image in split.images)),
         "mask_encodings": dict(Counter(encoding(mask) for _, mask in split.masks).most_common()),

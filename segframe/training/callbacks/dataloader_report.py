@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, Trainer
 
 from segframe import distributed
 from segframe.config.machine import num_cores
-from segframe.training.callbacks.step_timer import StepTimer
+from segframe.training.step_timer import StepTimer
 
 
 class DataloaderReport(Callback):
@@ -20,14 +20,13 @@ class DataloaderReport(Callback):
         self._timer = StepTimer()
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        self._timer.start(module.device)
+        self._timer.start(module.device, module.idle_since)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._timer.end(module.device)
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches
         if accumulates or trainer.global_step % module.length.steps_per_epoch:
             return
-        share, _ = self._timer.take()
+        share, _ = self._timer.take(module.device)
         if share > self.tolerated and trainer.is_global_zero and not self._reported:
             self._reported = True
             loader: Any = trainer.train_dataloader
@@ -39,7 +38,7 @@ class DataloaderReport(Callback):
             )
 
     def on_validation_start(self, trainer: Trainer, module: Any) -> None:
-        self._timer.pause()
+        self._timer.pause(module.device)
 
 
 def advice(loader: Any) -> str:

@@ -19,12 +19,13 @@ CURVES |= {f"watch/speed/{name}" for name in ("images_per_second", "data_wait")}
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_curves_images_and_lines(run, tmp_path, monkeypatch, accumulate):
-    losses, written = [], [2, 3, 4, 6]
+    losses, rates, written = [], [], [2, 3, 4, 6]
     training_step = SegmentationModule.training_step
 
     def noted_step(self, batch, batch_idx):
         loss = training_step(self, batch, batch_idx)
         losses.append(loss.item())
+        rates.append(self.optimizers().param_groups[-1]["lr"])
         return loss
 
     monkeypatch.setattr(SegmentationModule, "training_step", noted_step)
@@ -36,6 +37,7 @@ def test_curves_images_and_lines(run, tmp_path, monkeypatch, accumulate):
     assert [int(row["step"]) for row in table] == written
     assert [int(row["step"]) for row in table if row["val/miou"]] == [3, 6]
     slices = zip([0, *written[:-1]], written, strict=True)
+    assert [float(row["lr/head"]) for row in table] == pytest.approx([rates[n * accumulate - 1] for n in written], 1e-4)
     means = [sum(losses[a * accumulate : b * accumulate]) / ((b - a) * accumulate) for a, b in slices]
     assert [float(row["train/loss"]) for row in table] == pytest.approx(means, rel=1e-4)
     assert all(0 <= float(row["speed/data_wait"]) <= 1 for row in table)

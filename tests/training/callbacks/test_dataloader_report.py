@@ -10,8 +10,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from segframe.training.callbacks import step_timer
+from segframe.training import step_timer
+from segframe.training.callbacks import TrainingCurves
 from segframe.training.callbacks.dataloader_report import DataloaderReport, advice
+from segframe.training.module import SegmentationModule
 
 
 class SlowDataset(Dataset[Tensor]):
@@ -39,6 +41,10 @@ class Model(LightningModule):
         super().__init__()
         self.layer = nn.Linear(1, 1)
         self.seconds = seconds
+
+    idle_since = None
+    on_train_batch_end = SegmentationModule.on_train_batch_end
+    on_validation_end = SegmentationModule.on_validation_end
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         time.sleep(self.seconds)
@@ -92,21 +98,52 @@ def test_on_a_gpu_only_an_empty_queue_is_waiting(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     step_clock, gpu, program = step_timer.StepTimer(), torch.device("cuda"), 0.0
+    idle_since = None
 
     def steps(seconds_to_load: float, seconds_to_train: float) -> None:
-        nonlocal program
+        nonlocal program, idle_since
         for _ in range(10):
             program += seconds_to_load
-            step_clock.start(gpu)
+            step_clock.start(gpu, idle_since)
             Queue.done = max(Queue.done, program) + seconds_to_train
-            step_clock.end(gpu)
+            idle_since = step_timer.moment(gpu)
 
     steps(0.1, 0.3)
-    assert step_clock.take() == pytest.approx((0.0, 3.0))
+    assert step_clock.take(gpu) == pytest.approx((0.0, 3.0))
     program = Queue.done
     steps(0.3, 0.1)
-    share, _ = step_clock.take()
+    share, _ = step_clock.take(gpu)
     assert share == pytest.approx(0.72, abs=0.06)
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(step_timer, "perf_counter", lambda: self.now)
+
+
+def test_loading_after_a_validation_is_waiting_the_validation_is_not(monkeypatch):
+    clock, cpu = Clock(monkeypatch), torch.device("cpu")
+    module = SimpleNamespace(device=cpu, length=SimpleNamespace(steps_per_epoch=10), batch_loss=torch.ones(()))
+    module.idle_since = None
+    trainer = SimpleNamespace(global_step=0, sanity_checking=False, world_size=1, loggers=[])
+    trainer.optimizers = [torch.optim.SGD([{"params": [torch.ones(1)], "name": "head"}], 0.1)]
+    curves, batch = TrainingCurves(every_n_steps=100), {"image": torch.zeros(8, 3, 2, 2)}
+    for step in range(1, 5):
+        clock.now += 3.0  # loading
+        curves.on_train_batch_start(trainer, module, batch, step)
+        clock.now += 1.0  # the step
+        trainer.global_step = step
+        curves.on_train_batch_end(trainer, module, None, batch, step)
+        clock.now += 0.5  # a checkpoint is written
+        SegmentationModule.on_train_batch_end(module, None, batch, step)
+        curves.on_validation_start(trainer, module)
+        assert curves.last["speed/images_per_second"] == pytest.approx(8 / (1.5 if step == 1 else 4.5))
+        assert curves.last["speed/data_wait"] == pytest.approx(0 if step == 1 else 3 / 4.5)
+        clock.now += 100.0  # the validation
+        SegmentationModule.on_validation_end(module)
 
 
 class Reading(SlowDataset):

@@ -8,7 +8,7 @@ import torch
 
 
 class StepTimer:
-    """Divides the time between batches' starts and ends into waiting for data and computing.
+    """Divides the training time into waiting for data and work on the batches.
 
     GPU work is asynchronous, so moments are CUDA events there: a batch that arrives late, but before the GPU's queue is
     empty, delays nothing. Nothing is synchronized before `take`.
@@ -18,21 +18,22 @@ class StepTimer:
         self._moments: list[tuple[str, Any]] = []  # each with the name of the time that it ends
         self._paused = False
 
-    def start(self, device: torch.device) -> None:
-        """Note that a batch has arrived."""
-        self._end_time("pause" if self._paused else "wait", device)
+    def start(self, device: torch.device, idle_since: Any) -> None:
+        """Note that a batch has arrived, whose loading was waited for since the moment `idle_since`."""
+        if self._moments:
+            self._moments.append(("pause" if self._paused else "work", idle_since))
+        self._moments.append(("wait", moment(device)))
         self._paused = False
 
-    def end(self, device: torch.device) -> None:
-        """Note that the work on the batch has been launched."""
-        self._end_time("work", device)
+    def pause(self, device: torch.device) -> None:
+        """The time until the next start's `idle_since` counts as neither."""
+        if self._moments:
+            self._moments.append(("work", moment(device)))
+            self._paused = True
 
-    def pause(self) -> None:
-        """The time until the next start counts as neither."""
-        self._paused = True
-
-    def take(self) -> tuple[float, float]:
+    def take(self, device: torch.device) -> tuple[float, float]:
         """The share of the time spent waiting (0 ... 1), and all the time in seconds, since the last call."""
+        self._moments.append(("pause" if self._paused else "work", moment(device)))
         spent = {"wait": 0.0, "work": 0.0, "pause": 0.0}
         for (_, first), (name, second) in pairwise(self._moments):
             spent[name] += seconds(first, second)
@@ -40,12 +41,14 @@ class StepTimer:
         total = spent["wait"] + spent["work"] or 1e-9
         return spent["wait"] / total, total
 
-    def _end_time(self, name: str, device: torch.device) -> None:
-        moment: Any = perf_counter()
-        if device.type == "cuda":  # the moment at which it has finished what was launched so far
-            moment = torch.cuda.Event(enable_timing=True)
-            moment.record()
-        self._moments.append((name, moment))
+
+def moment(device: torch.device) -> Any:
+    """Now, or the CUDA event at which `device` has finished what was launched so far."""
+    if device.type != "cuda":
+        return perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
 def seconds(first: Any, second: Any) -> float:
