@@ -28,6 +28,11 @@ def shorten(message: str) -> str:
     return f"{message[: MOST_CHARACTERS // 2]} ... {message[5 - MOST_CHARACTERS // 2 :]}"
 
 
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class UserError(ValueError):
     """A user's mistake, described in one sentence; the command line prints it without a traceback."""
 
@@ -41,7 +46,7 @@ class UserError(ValueError):
 def error_context(part: str, *more: type[Exception], settings: Any = None) -> Iterator[None]:
     """Turn a library's ValueError, TypeError or `more` into a UserError that names the part of the config.
 
-    `settings`: those of the part, of which the error names the ones whose number the library's message holds.
+    `settings`: the part's settings; the error names those whose value the library's message contains.
     """
     reasons: tuple[type[Exception], ...] = (ValueError, TypeError, *more)
     try:

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from segframe.errors import UserError
 
@@ -55,6 +57,20 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of JSON atomically, with null for NaN."""
+    write_text(path, json.dumps(without_nan(content), indent=2) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """Nested dicts and lists with None for NaN, which JSON lacks."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and isnan(content) else content
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

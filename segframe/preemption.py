@@ -21,7 +21,7 @@ SECONDS = 60
 INTERRUPTED = 130
 """The shell's exit code of a program ended by Ctrl-C."""
 PARENT = "SEGFRAME_PARENT"
-"""The environment variable with the process id of the program without which a process shall not go on."""
+"""Environment variable with the process id of the parent, at whose end a process ends too."""
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 

@@ -1,5 +1,6 @@
 """A comparison as tables of text, comparison.csv with all digits, and the page comparison.html."""
 
+from collections.abc import Mapping
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -73,18 +74,15 @@ def largest_difference(groups: list[Group], metrics: list[str]) -> float:
 def numbers(comparison: Comparison) -> dict[str, Any]:
     """Return the page's numbers with all digits, which it holds as JSON; the values are those of metrics.json."""
 
-    def plain(values: dict[str, float]) -> dict[str, float | None]:
-        return {f"{comparison.split}/{name}": None if isnan(value) else value for name, value in values.items()}
+    def of_split(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{comparison.split}/{name}": value for name, value in values.items()}
 
     return {
         group.name: {
             "checkpoints": [run.settings["checkpoint"] for run in group.runs],
-            "means": plain(group.means),
-            "deviations": plain(group.deviations),
-            "differences": {
-                f"{comparison.split}/{name}": None if isnan(found.value) else list(found)
-                for name, found in group.differences.items()
-            },
+            "means": of_split(group.means),
+            "deviations": of_split(group.deviations),
+            "differences": of_split(group.differences),
         }
         for group in comparison.groups
     }

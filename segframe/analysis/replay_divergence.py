@@ -18,7 +18,7 @@ from segframe.config.instantiate import instantiate
 from segframe.config.schema import ReplayConfig
 from segframe.config.trust import check_trust
 from segframe.config.validate import check_keys
-from segframe.errors import UserError
+from segframe.errors import UserError, first_names
 from segframe.inference.build import pick_device
 from segframe.inference.prepare import prepare
 from segframe.models.from_checkpoint import rebuild
@@ -171,8 +171,7 @@ def record_non_finite(first_layers: dict[int, str], name: str, layer: nn.Module,
 def diagnose(result: ReplayResult) -> str:
     """Return one sentence that names the first thing that is not finite."""
     if result.weights:
-        more = f" and {len(result.weights) - 1} more" if len(result.weights) > 1 else ""
-        return f"the weights were not finite before this step: {result.weights[0]}{more}"
+        return f"the weights were not finite before this step: {first_names(result.weights, 1)}"
     if result.layer:
         return f"the weights are finite; the first output that is not finite is that of {result.layer}"
     if not isfinite(result.loss):

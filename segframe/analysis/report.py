@@ -1,7 +1,6 @@
 """report.html of a run: one page with its settings, curves, metrics with intervals, and images."""
 
 from collections.abc import Collection
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -203,9 +202,9 @@ def numbers(
     path: str,
 ) -> dict[str, Any]:
     """Return the page's numbers with all digits, which it holds as JSON; the metrics are those of metrics.json."""
-    bounds = {f"{split}/{name}": None if isnan(low) else [low, high] for name, (low, high) in found.items()}
+    bounds = {f"{split}/{name}": bounds for name, bounds in found.items()}
     return {
-        "metrics": {name: None if isnan(value) else value for name, value in metrics.items()},
+        "metrics": metrics,
         "intervals": bounds,
         "confusion_matrix": counts.matrix.tolist(),
         "boundaries": {

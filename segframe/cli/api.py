@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import preemption
-from segframe.cli import launch, membership
+from segframe.cli import launch, process_group
 from segframe.cli.argv import check_values, expand_home, quote_paths, split_flags, take_config_dir, take_debug
 from segframe.cli.error_messages import explain_missing, first_line
 from segframe.cli.main import PROGRAMS, Program, call, error_message, remove_empty_run_dir
@@ -96,7 +96,7 @@ def plan(*settings: str) -> "Plan":
 def run(name: str, function: str, settings: tuple[str, ...]) -> Any:
     """Return the result of a function of the config that a program's settings compose."""
     program = PROGRAMS[name]._replace(function=function)
-    if membership.is_member():
+    if process_group.is_distributed():
         raise UserError(f"segframe.{name}: this is one of several processes (RANK is set); type segframe {name} ...")
     for setting in settings:
         if not isinstance(setting, str | Path):

@@ -165,7 +165,7 @@ def misspelt_key(key: str, is_add: bool, tree: DictConfig, own_groups: Collectio
     if key == "checkpoint" and "backbone" in known:
         uses = "model=, backbone= and head= choose a network; "
         if "receptive_field" in known:
-            return f"checkpoint is not a setting; {uses}weights change nothing that summary shows"
+            return f"checkpoint is not a setting; {uses}what summary shows does not depend on weights"
         return (
             f"checkpoint is not a setting; {uses}resume=<run> continues a run, init_from=<run> starts from its weights"
         )

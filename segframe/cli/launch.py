@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from omegaconf import DictConfig
 
 from segframe import preemption
-from segframe.cli.membership import hydra_config, is_member
+from segframe.cli.process_group import hydra_config, is_distributed
 from segframe.config.machine import num_cores
 from segframe.errors import UserError
 
@@ -40,8 +40,8 @@ class WorkerError(Exception):
 
 
 def count_devices(config: DictConfig) -> int:
-    """The number of processes that a program's settings ask for on this machine; 1 in a process of several."""
-    if is_member():
+    """The processes that a program's settings ask for on this machine; 1 in a process of a distributed job."""
+    if is_distributed():
         return 1
     settings = config.get("trainer") or config
     devices = settings.get("devices", 1)

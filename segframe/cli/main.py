@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segframe import preemption
-from segframe.cli import launch, membership
+from segframe.cli import launch, process_group
 from segframe.cli.argv import (
     check_data_arguments,
     check_values,
@@ -113,18 +113,18 @@ def run(name: str) -> None:
         preemption.listen()
     preemption.end_with_parent()
     if program.takes_devices:
-        membership.use_slurm_variables()
-    if not (program.takes_devices and membership.is_member()):
+        process_group.use_slurm_variables()
+    if not (program.takes_devices and process_group.is_distributed()):
         run_program(program)
         return
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of lost connections
-    with membership.membership():
+    with process_group.joined():
         if {"-m", "--multirun"} & set(sys.argv):
             sys.exit("error: -m: a sweep's jobs start processes themselves; type trainer.devices=... without torchrun")
         if os.environ["RANK"] == "0":
             run_program(program)
         else:
-            run_job(program, "debug=true" in sys.argv, membership.receive_config())
+            run_job(program, "debug=true" in sys.argv, process_group.receive_config())
 
 
 def run_program(program: Program) -> None:
@@ -171,12 +171,12 @@ def run_job(program: Program, debug: bool, config: DictConfig) -> Any:
         if sweeps and not unfinished:
             return run_launched_job(program, config)
         with translate_errors(program.memory_advice):
-            if program.takes_devices and membership.is_member() and os.environ["RANK"] == "0":
-                membership.send_config(config)
+            if program.takes_devices and process_group.is_distributed() and os.environ["RANK"] == "0":
+                process_group.send_config(config)
             return call(program, config)
     except Exception as error:
         remove_empty_run_dir()
-        if membership.is_member() and membership.is_lost_connection(error):
+        if process_group.is_distributed() and process_group.is_lost_connection(error):
             sys.exit("error: another process of this job ended without a message; was it killed for lack of memory?")
         expected = isinstance(error, UserError | OmegaConfBaseException | OSError) and not debug
         if isinstance(error, launch.WorkerError):  # its own traceback, not that of the process which waited for it

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite, isnan, nan
+from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from segframe.cli.error_messages import first_line
 from segframe.config.overrides import overrides_of, quoted
-from segframe.files import as_named, write_csv, write_text
+from segframe.files import as_named, write_csv, write_json
 
 JOB_FILE = "job.json"
 """The row of a job, in its folder."""
@@ -90,7 +90,7 @@ class SweepTable(Callback):
         folder = Path(config.hydra.runtime.output_dir)
         known = {name: value for name, value in metrics.items() if not isinstance(value, float) or isfinite(value)}
         row = SweepRow(overrides, known, seconds, str(as_named(folder)), error, config.hydra.job.num, self.starts)
-        write_text(folder / JOB_FILE, json.dumps(asdict(row), indent=2) + "\n")
+        write_json(folder / JOB_FILE, asdict(row))
 
 
 unfinished: list[DictConfig] = []
@@ -152,8 +152,9 @@ class SeedGroup:
 
     overrides: Mapping[str, str]
     means: Mapping[str, float]
+    """Of the metrics that all complete jobs have."""
     deviations: Mapping[str, float]
-    """Sample standard deviations, of n - 1; without metrics that are NaN in a job, or that fewer than two jobs have."""
+    """Sample standard deviations, of n - 1; empty for a single job."""
     complete: int
     """The number of jobs that means and deviations are of."""
     jobs: int
@@ -170,14 +171,13 @@ def group_seeds(rows: Sequence[SweepRow]) -> list[SeedGroup]:
     groups = []
     for group in members.values():
         complete = [row for row in group if row.metrics and not row.error]
-        values: dict[str, list[float]] = {}
-        for row in complete:
-            for name, value in row.metrics.items():
-                if isinstance(value, int | float):
-                    values.setdefault(name, []).append(value)
+        values = {name: [row.metrics.get(name) for row in complete] for row in complete for name in row.metrics}
+        numbers: dict[str, list[Any]] = {
+            name: found for name, found in values.items() if all(isinstance(value, int | float) for value in found)
+        }
         overrides = {key: value for key, value in group[0].overrides.items() if key != "seed"}
-        means = {name: mean(map(float, found)) for name, found in values.items()}
-        deviations = {name: stdev(values[name]) for name in means if len(values[name]) > 1 and not isnan(means[name])}
+        means = {name: mean(found) for name, found in numbers.items()}
+        deviations = {name: stdev(found) for name, found in numbers.items() if len(complete) > 1}
         groups.append(SeedGroup(overrides, means, deviations, len(complete), len(group)))
     return groups
 

@@ -163,7 +163,7 @@ def check_callbacks_and_loggers(config: DictConfig) -> None:
 
 
 def find_source(config: DictConfig, path: str) -> str:
-    """The setting that a value comes from: the one that `path` refers to, if it is only a reference."""
+    """The setting that `path` interpolates (`${...}`), however indirectly; `path` itself if it holds a value."""
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index, call-overload]

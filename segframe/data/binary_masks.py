@@ -21,8 +21,8 @@ _WHITE_BLACK = bytes([255, 255, 255, 0, 0, 0])
 def threshold(raw: np.ndarray, path: Path) -> np.ndarray:
     """Return the classes of a raw mask (H, W), grey, RGB or palette, as uint8: 0 below THRESHOLD, else 1.
 
-    A mask of 0 and 1 alone is returned as it is, unless it is a JPEG. UserError for colours, for many grey pixels, if
-    no pixel is white but not all are black, and for a palette that shows class 0 in white and class 1 in black.
+    A mask of 0 and 1 alone is returned as it is, unless it is a JPEG. UserError for colours, for many grey pixels,
+    for dark pixels without a white one, and for a palette that shows class 0 in white and class 1 in black.
     """
     if raw.dtype == COLOURS:
         channels = np.stack([raw >> 16, raw >> 8 & 255, raw & 255])

@@ -20,7 +20,7 @@ from segframe.data.file_listing import (
     list_files,
     to_nfc,
 )
-from segframe.errors import UserError
+from segframe.errors import UserError, first_names
 
 SPLIT = "{split}"
 """Stands for the name of the split in the path of a folder."""
@@ -79,7 +79,7 @@ def choose_layout(top: Path, images: str | None, masks: str | None, by_split: bo
         splits = [*find_split_lists(top)[:1], "data.dataset.val_ratio=0.2"]
         settings = [f"{each} {split}" for split in splits for each in flat][: 2 if len(splits) > 1 else 4]
     folders = [f"{path} ({count} files)" for path, count in sorted(count_images(top).items())]
-    there = ", ".join(folders[:8]) + f" and {len(folders) - 8} more" * (len(folders) > 8) or "no image or mask"
+    there = first_names(folders, 8) or "no image or mask"
     cure = (
         " or ".join(settings[:4]) or "data.dataset.images=... and data.dataset.masks=..., folders of photos and masks"
     )

@@ -19,10 +19,10 @@ from segframe.data.label_map import (
     pack_colour,
     voc_palette,
 )
-from segframe.errors import UserError
+from segframe.errors import UserError, first_names
 
 BLACK_AND_WHITE = "mask of 0 and 255 only, and 255 is void"
-OTHER_ORDER = "mask whose colours are those of other classes"
+PALETTE_MISMATCH = "mask whose colours are those of other classes"
 TRAIN_IDS = "labelTrainIds"
 """End of the names of masks that hold class indices beside the release's own, in Cityscapes and mmsegmentation."""
 GREY_RAMP = bytes(level for level in range(256) for _ in range(3))
@@ -143,7 +143,7 @@ def check_palette(labels: LabelTable, raw: np.ndarray, path: Path) -> None:
         palette = read_palette(path) or GREY_RAMP
         used = np.flatnonzero(cv2.calcHist([raw], [0], None, [256], [0, 256]))
         if conflicts := palette_conflicts(labels, palette, used.tolist()):
-            what = f"{OTHER_ORDER} ({describe_conflicts(labels, conflicts, palette)})"
+            what = f"{PALETTE_MISMATCH} ({describe_conflicts(labels, conflicts, palette)})"
             raise UserError(f"{path}: {what}; {advise_on_conflicts(labels, conflicts)}")
 
 
@@ -182,11 +182,8 @@ def advise_on_conflicts(labels: LabelTable, conflicts: Mapping[int, int]) -> str
 
 def _describe_invalid(labels: LabelTable, values: np.ndarray, counts: np.ndarray) -> str:
     invalid = labels.map_values(values) == NO_CLASS
-    shown = ", ".join(
-        f"{format_value(value)} ({count} pixels)"
-        for value, count in zip(values[invalid][:5], counts[invalid][:5], strict=True)
-    )
-    more = f" and {invalid.sum() - 5} more" if invalid.sum() > 5 else ""
+    found = zip(values[invalid], counts[invalid], strict=True)
+    shown = first_names([f"{format_value(value)} ({count} pixels)" for value, count in found])
     num_classes, kind = len(labels.classes), "colour" if values.dtype == COLOURS else "value"
     if kind == "value":
         problem = f"but there are {num_classes} classes (0-{num_classes - 1}; void: 255)"
@@ -194,7 +191,7 @@ def _describe_invalid(labels: LabelTable, values: np.ndarray, counts: np.ndarray
         problem = f"which the palette gives to none of the {num_classes} classes"
     else:
         problem = "and data.dataset.palette is not set"
-    return f"holds the {kind} {shown}{more}, {problem}: {advise(labels, values)}"
+    return f"holds the {kind} {shown}, {problem}: {advise(labels, values)}"
 
 
 def advise(labels: LabelTable, values: np.ndarray) -> str:

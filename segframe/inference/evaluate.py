@@ -1,10 +1,8 @@
 """Evaluation of a checkpoint on a split of a dataset."""
 
-import json
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +18,7 @@ from segframe.config.validate import check_keys
 from segframe.data.base import SegmentationDataset
 from segframe.data.image_batches import AtOnce, image_batches, join_tensors, one_by_one
 from segframe.errors import UserError
-from segframe.files import write_text
+from segframe.files import write_json
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.boundary_metrics import check_distance
 from segframe.inference.build import build_dataset, build_inference, build_postprocess
@@ -30,6 +28,7 @@ from segframe.inference.metrics import describe_missing
 from segframe.inference.network import Network
 from segframe.inference.onnx_network import check_scores
 from segframe.inference.open_network import open_configured
+from segframe.models.ops.host_copy import HostCopy
 from segframe.models.segmenter import Segmenter
 from segframe.models.weights.checkpoint import CheckpointMetadata
 from segframe.visualization.tables import console, print_table
@@ -101,8 +100,6 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
     result = EvaluationResult(folder, metrics, counts, dataset.classes, split, path, missing, str(inference))
     if distributed.rank() > 0:
         return result
-    # NaN (a class that does not occur), which JSON lacks, becomes null.
-    values = {name: None if isnan(value) else value for name, value in metrics.items()}
     settings = {
         **({"missing_classes": missing} if missing else {}),
         "split": split,
@@ -117,7 +114,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
         "boundary_tolerance": config.boundary_tolerance,
     }
     counts.write(folder / "images.npz")
-    write_text(folder / "metrics.json", json.dumps({**values, **settings}, indent=2) + "\n")
+    write_json(folder / "metrics.json", {**metrics, **settings})
     return result
 
 
@@ -182,20 +179,6 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
         yield from last
         last = [item]
     yield from last
-
-
-class HostCopy:
-    """Asynchronous copy of a tensor to the CPU."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)
-        self._done = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
-
-    def wait(self) -> Tensor:
-        """Return the copy when it is there."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._copy
 
 
 def shows_progress() -> bool:

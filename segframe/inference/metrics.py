@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segframe.errors import first_names
 from segframe.models.ops.pixelwise import count_pairs
 
 Counts = NDArray[Any]
@@ -88,16 +89,11 @@ def describe_missing(matrix: Tensor | Counts, classes: tuple[str, ...], prefix: 
     if not absent:
         return f"{prefix}/miou is the IoU of one class, {classes[0]}" if len(classes) == 1 else ""
     counted = len(classes) - sum(not predicted[k] for k in absent)
-    text = f"{prefix}/miou is a mean over {counted} of {len(classes)} classes: {shorten([classes[k] for k in absent])} "
+    names = first_names([classes[k] for k in absent])
+    text = f"{prefix}/miou is a mean over {counted} of {len(classes)} classes: {names} "
     text += "never occurs in the truth" if len(absent) == 1 else "never occur in the truth"
     false = [classes[k] for k in absent if predicted[k]]
-    return f"{text} (IoU 0, since predicted: {shorten(false)})" if false else text
-
-
-def shorten(names: list[str]) -> str:
-    """Return the names as a list of at most five."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return f"{text} (IoU 0, since predicted: {first_names(false)})" if false else text
 
 
 def best_mode(metric: str) -> str:

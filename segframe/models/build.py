@@ -134,7 +134,7 @@ def load_initial_weights(segmenter: Segmenter, weights: Weights, config: DictCon
         state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{part}.")}
         log.info("  %s: %s", part, f"it starts at random: {problem}" if mine else "left out, this network has none")
     other_classes = scores if weights.classes not in (None, classes) else ()
-    left_out, _ = load_what_fits(segmenter, state, other_classes)
+    left_out = load_what_fits(segmenter, state, other_classes)
     log.info("  %d tensors copied", len(state) - len(left_out))
     for line in left_out:
         if line.startswith(scores):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from segframe.config import schema
+from segframe.config.composition import compose
 from segframe.data.datasets.cityscapes import Cityscapes
 from segframe.data.datasets.voc import VOC
 from segframe.data.label_map import Palette, voc_palette
@@ -66,8 +66,7 @@ def restore_third_party(content: dict[str, Any], path: Path, output_stride: int 
 def compose_network(settings: str) -> DictConfig:
     """Return the config of a network, composed as the command line would."""
     schema.register()
-    with initialize_config_dir(str(schema.CONFIG_DIR), version_base="1.3"):
-        config = compose("train", settings.split())
+    config = compose("train", settings.split())
     if "weights" in config.backbone:
         config.backbone.weights = None
     return config

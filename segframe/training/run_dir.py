@@ -1,6 +1,5 @@
 """A run's folder: config.yaml, environment.json, result.json beside checkpoints, TensorBoard events and metrics.csv."""
 
-import json
 import os
 import platform
 import shutil
@@ -20,7 +19,7 @@ from segframe.config import schema
 from segframe.config.composition import chosen_options, output_folder, typed_overrides
 from segframe.config.saved_run import check_same_parts, holds_run, started_with
 from segframe.errors import UserError
-from segframe.files import as_named, remove_temporary_files, write_text
+from segframe.files import as_named, remove_temporary_files, write_json, write_text
 
 if sys.platform != "win32":
     import fcntl
@@ -94,7 +93,7 @@ def write_start(folder: Path, config: DictConfig, trainer: Trainer) -> None:
         "command": [HydraConfig.get().job.name, *typed_overrides()],
         "parts": started_with(folder) if config.resume else chosen,
     }
-    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    write_json(folder / "environment.json", environment)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
 
 
@@ -113,5 +112,5 @@ def write_result(folder: Path, best: float | None, monitor: str, pruned: int | N
     """
     result = {"monitor": monitor, "best": best} | ({} if pruned is None else {"pruned": pruned})
     if distributed.rank() == 0:
-        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+        write_json(folder / "result.json", result)
     return float("nan") if best is None else best

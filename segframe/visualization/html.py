@@ -12,6 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from segframe.files import without_nan
 from segframe.visualization.overlays import Color, Picture
 from segframe.visualization.tables import fraction
 
@@ -30,7 +31,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fraction": fraction, "percent": percent, "count": count}
+    environment.filters |= {"fraction": fraction, "percent": percent, "count": count, "without_nan": without_nan}
     return environment.get_template(template).render(values)
 
 

@@ -213,7 +213,7 @@ def test_a_missing_checkpoint(run):
         (
             "summary",
             "checkpoint=first",
-            "checkpoint is not a setting; model=, backbone= and head= choose a network; we",
+            "checkpoint is not a setting; model=, backbone= and head= choose a network; what summary",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from processes import fork
 from torch import distributed as dist
 
 from segframe import distributed
-from segframe.cli import launch, main, membership
+from segframe.cli import launch, main, process_group
 from segframe.errors import UserError
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -41,7 +41,7 @@ def numbers_of(monkeypatch: pytest.MonkeyPatch, **changes: str) -> dict[str, str
     with monkeypatch.context() as patch:
         environ = {**SLURM, **changes}
         patch.setattr("os.environ", environ)
-        membership.use_slurm_variables()
+        process_group.use_slurm_variables()
         return {name: environ.get(name) for name in NUMBERS}
 
 
@@ -69,8 +69,8 @@ def test_a_users_port_and_torchruns_variables_stay(monkeypatch: pytest.MonkeyPat
 def test_a_single_task_is_an_ordinary_process(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]) -> None:
     # A batch script without srun has SLURM_NTASKS and SLURM_PROCID, but no step.
     monkeypatch.setattr("os.environ", {"SLURM_PROCID": "0", "SLURM_JOB_ID": "1", **changes})
-    membership.use_slurm_variables()
-    assert not membership.is_member()
+    process_group.use_slurm_variables()
+    assert not process_group.is_distributed()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_single_task_is_an_ordinary_process(monkeypatch: pytest.MonkeyPatch, c
     [("vm", "vm"), ("a1,a2", "a1"), ("gpu[07-09,12],login", "gpu07"), ("n-a[3]", "n-a3"), ("r[1-2]n[01-04]", "r1n01")],
 )
 def test_the_first_machine_of_slurms_list(names: str, first: str) -> None:
-    assert membership.first_node(names) == first
+    assert process_group.first_node(names) == first
 
 
 @pytest.mark.parametrize("devices", [0, -1, 1.0, 1.5, "abc", None, True, [0, 1]])
@@ -104,7 +104,7 @@ def test_processes_that_do_not_meet_end_in_a_sentence(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(SystemExit, match=r"^error: process 0 .* gpu07:1234: .* listen; .* MASTER_PORT"),
-        membership.membership(),
+        process_group.joined(),
     ):
         pass
 
@@ -167,7 +167,7 @@ def join_late() -> None:
 
     if os.environ["RANK"] == "1":
         dist.init_process_group = slowly
-    with membership.membership():
+    with process_group.joined():
         sys.exit("error: a wrong setting")
 
 

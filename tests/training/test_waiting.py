@@ -1,6 +1,7 @@
 """Training steps queue work for a GPU without waiting for its results."""
 
 import traceback
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def test_no_value_is_read_in_a_step(run, tmp_path, monkeypatch, callbacks):
         return training_step(self, batch, batch_idx)
 
     monkeypatch.setattr(SegmentationModule, "training_step", step)
-    monkeypatch.setattr(divergence.AsyncScalar, "read", lambda self: 0.0)  # on a GPU a copy that has arrived
+    arrived = SimpleNamespace(item=float)  # as a copy that has arrived from a GPU
+    monkeypatch.setattr(divergence.HostCopy, "wait", lambda self: arrived)
     words = (
         "trainer.max_steps=8",
         "trainer.val_every_n_steps=8",

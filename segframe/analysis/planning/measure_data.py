@@ -56,8 +56,8 @@ def find_objects(mask: np.ndarray, step: int = 1) -> np.ndarray:
     """Return class, area and width of each connected component of a mask uint8 (H, W), float64 (n, 3).
 
     The width is the area over the length, which is estimated from the bounding box and the share of it that is filled.
-    That is too much for nets and rings: where it is more than twice the width of a strip whose pixels have the same
-    mean distance to its outline, the strip's width is returned. `step`: pixels between those of the mask.
+    For nets and rings that is too much: where it exceeds twice the width that follows from the pixels' mean distance to
+    the outline, the latter is returned. `step`: pixels between those of the mask.
     """
     found = [np.empty((0, 3))]
     for k in np.unique(mask[mask != IGNORE_INDEX]).tolist():

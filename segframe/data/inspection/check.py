@@ -50,7 +50,7 @@ def report_data(config: DictConfig) -> DataReport:
     findings = report.all_findings(found, config.data.train_split, config.data.val_split)
     path = output_folder() / "check_data.json"
     for target in (path, *([Path(config.json)] if config.json else [])):
-        report.write_json(target, found, findings)
+        report.write_findings(target, found, findings)
     # Wide enough for paths if the output is a file.
     width = None if sys.stdout.isatty() else 120
     for split in found.splits:

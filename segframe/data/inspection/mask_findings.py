@@ -13,6 +13,7 @@ from segframe.data.inspection.facts import MaskFacts
 from segframe.data.inspection.finding import ERROR, NOTE, WARNING, Finding
 from segframe.data.inspection.splits import Split
 from segframe.data.label_map import IGNORE, NO_CLASS, LabelTable, format_value
+from segframe.errors import first_names
 
 MAX_VOID_SHARE = 0.5
 _VOID_NAME = re.compile(r"\W*(void|ignored?|un-?labell?ed|un-?annotated|don'?t.?care|undefined)\W*", re.IGNORECASE)
@@ -43,15 +44,14 @@ def _check_values(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
         if not pixels:
             continue
         ranked = [value for value, _ in pixels.most_common()]
-        shown = ", ".join(
-            f"{format_value(value)} ({pixels[value]:,} pixels, {_files(files_of[value])})" for value in ranked[:5]
+        shown = first_names(
+            [f"{format_value(value)} ({pixels[value]:,} pixels, {_files(files_of[value])})" for value in ranked]
         )
-        more = f" and {len(ranked) - 5} more" if len(ranked) > 5 else ""
         paths = list(dict.fromkeys(path for value in ranked for path in files_of[value]))
         kind = "colour" if is_colour else "value"
-        what = f"mask with a {kind} that is none of the {len(labels.classes)} classes: {shown}{more}"
+        what = f"mask with a {kind} that is none of the {len(labels.classes)} classes: {shown}"
         if is_colour and not labels.palette:
-            what = f"mask of colours, and data.dataset.palette is not set: {shown}{more}"
+            what = f"mask of colours, and data.dataset.palette is not set: {shown}"
         masks = [mask.values for other in (split, *splits) for _, mask in other.masks]
         seen = np.concatenate([values for values in masks if (values.dtype == COLOURS) == is_colour])
         yield Finding(ERROR, split.name, what, paths, mask_checks.advise(labels, np.unique(seen)))
@@ -117,7 +117,7 @@ def _check_palettes(split: Split) -> Iterator[Finding]:
     if wrong:
         # Colours that nobody has declared may be those of other classes by coincidence.
         severity = ERROR if labels.declares_colours else WARNING
-        what = f"{mask_checks.OTHER_ORDER} ({next(iter(wrong.values()))})"
+        what = f"{mask_checks.PALETTE_MISMATCH} ({next(iter(wrong.values()))})"
         advice = mask_checks.advise_on_conflicts(labels, {} if differing else conflicts)
         yield Finding(severity, split.name, what, list(wrong), advice)
 

@@ -1,6 +1,5 @@
 """Report of check_data as tables and JSON."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from segframe.data.inspection.findings import check_class_files, check_split
 from segframe.data.inspection.mask_findings import check_absent_classes, encoding
 from segframe.data.inspection.splits import FoundSplits, Split
 from segframe.data.label_map import NO_CLASS
-from segframe.files import write_text
+from segframe.files import write_json
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "dim"}
 """By severity, the highest first."""
@@ -128,7 +127,7 @@ def _format_sizes(sizes: Iterable[str]) -> str:
     return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]} ({len(ordered)} sizes)"
 
 
-def write_json(path: Path, found: FoundSplits, findings: Sequence[Finding]) -> None:
+def write_findings(path: Path, found: FoundSplits, findings: Sequence[Finding]) -> None:
     """Write the contents of the tables, and all files of every finding."""
     splits = {split.name: summarize(split) for split in found.splits}
-    write_text(path, json.dumps({"splits": splits, "findings": [asdict(each) for each in findings]}, indent=2) + "\n")
+    write_json(path, {"splits": splits, "findings": [asdict(each) for each in findings]})

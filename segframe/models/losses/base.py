@@ -15,7 +15,6 @@ class Loss(nn.Module, ABC):
     def forward(self, logits: Logits, mask: Tensor, step_masks: Sequence[Tensor] = ()) -> Tensor:
         """Return the scalar to minimise.
 
-        `step_masks`: the masks of all batches of an optimizer step, on all devices. The losses of these batches then
-        add up to the loss of one batch of all their images, so that the sum of their gradients is that of the large
-        batch.
+        `step_masks`: the masks of all batches of an optimizer step, on all devices. With them a loss divides by the
+        pixels of the whole step, so that the batches' gradients add up to those of one large batch.
         """

@@ -205,8 +205,8 @@ def normalization(option: str) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    """Copy every tensor of equal name and shape; return descriptions of those left out, and the net's others.
+def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ...] = ()) -> list[str]:
+    """Copy every tensor of equal name and shape; return descriptions of those left out.
 
     The weights of the first convolution are adapted to the network's number of channels.
 
@@ -227,4 +227,4 @@ def load_what_fits(net: nn.Module, state: State, of_other_classes: tuple[str, ..
         else:
             fits[name] = tensor
     net.load_state_dict(fits, strict=False)
-    return left_out, [name for name in own if name not in fits and not name.startswith("normalize.")]
+    return left_out

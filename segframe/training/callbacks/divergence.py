@@ -10,8 +10,9 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from segframe import distributed
-from segframe.errors import UserError
+from segframe.errors import UserError, first_names
 from segframe.files import atomic_write
+from segframe.models.ops.host_copy import HostCopy
 from segframe.models.weights import checkpoint
 from segframe.training.callbacks.training_curves import learning_rates
 
@@ -19,25 +20,6 @@ ADVICE = "lower optimizer.lr, set scheduler.warmup_steps or trainer.gradient_cli
 FILE = "diverged.pt"  # in a run's folder
 MAX_NAMES = 4  # of the batch's images in the message
 LAG = 2  # steps after which the loss is read on several GPUs
-
-
-class AsyncScalar:
-    """A scalar on a device, to be read without waiting until it has been copied to the CPU."""
-
-    def __init__(self, scalar: Tensor) -> None:
-        self._scalar, self._event = scalar, None
-        if scalar.is_cuda:
-            self._scalar = torch.empty((), dtype=scalar.dtype, pin_memory=True).copy_(scalar, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def is_ready(self) -> bool:
-        return self._event is None or self._event.query()
-
-    def read(self) -> float:
-        if self._event is not None:
-            self._event.synchronize()
-        return self._scalar.item()
 
 
 class Step(NamedTuple):
@@ -57,7 +39,7 @@ class DivergenceStop(Callback):
     """
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[Step, AsyncScalar, Tensor]] = deque()
+        self._pending: deque[tuple[Step, HostCopy, Tensor]] = deque()
         self._step: Step | None = None
         self._found_inf: Tensor | None = None
         self._one = torch.ones(())
@@ -75,7 +57,7 @@ class DivergenceStop(Callback):
     def on_before_backward(self, trainer: Trainer, module: Any, loss: Tensor) -> None:
         assert self._step is not None
         # That of all devices decides, so that they end at the same step.
-        self._pending.append((self._step, AsyncScalar(module.batch_loss), loss.detach()))
+        self._pending.append((self._step, HostCopy(module.batch_loss), loss.detach()))
         self.check(trainer, module)
         if self._found_inf is not None:
             # torch.amp.GradScaler's kernel, which sets the flag and multiplies by 1; public operators take seven.
@@ -100,8 +82,8 @@ class DivergenceStop(Callback):
     def check(self, trainer: Trainer, module: Any, wait: bool = False) -> None:
         """UserError if a loss that has arrived is not finite; `wait`: for all of them, before weights are used."""
         while self._pending and (wait or self.is_due(module.device)):
-            step, scalar, own_loss = self._pending.popleft()
-            loss = scalar.read()
+            step, copy, own_loss = self._pending.popleft()
+            loss = copy.wait().item()
             if not isfinite(loss):
                 own = not isfinite(own_loss.item())
                 first = distributed.gather(own).index(True) if distributed.world() > 1 else 0
@@ -121,13 +103,12 @@ def diverged(path: Path, module: Any, step: Step, loss: float) -> UserError:
     content |= {"loss": loss, "learning_rates": step.rates, "seed": step.seed}
     with atomic_write(path) as file:
         torch.save(content, file)
-    names = step.batch["name"]
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     parameters = module.segmenter.named_parameters()
     broken = next((name for name, parameter in parameters if not parameter.isfinite().all()), "")
     since = f"; {broken} is not finite since the step before" if broken else ""
+    names = first_names(step.batch["name"], MAX_NAMES)
     rates = ", ".join(f"{part} {rate:g}" for part, rate in step.rates.items())
     return UserError(
-        f"the loss of step {step.number} is {loss}{since} (images {', '.join(names[:MAX_NAMES])}{more}; learning rate "
-        f"{rates}): {ADVICE}; python scripts/replay.py checkpoint={path} shows what it was computed from"
+        f"the loss of step {step.number} is {loss}{since} (images {names}; learning rate {rates}): "
+        f"{ADVICE}; python scripts/replay.py checkpoint={path} shows what it was computed from"
     )

@@ -60,13 +60,13 @@ class ResumeState(Callback):
         for logger in trainer.loggers:
             logger.save()  # what was logged up to here must not be lost while the steps are kept
         step = checkpoint["global_step"]
-        validates = step % module.length.val_every_n_steps == 0 and step != self._validated_at
-        checkpoint.setdefault(KEY, {})["validates"] = validates
+        pending = step % module.length.val_every_n_steps == 0 and step != self._validated_at
+        checkpoint.setdefault(KEY, {})["validates"] = pending
 
     def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        step, total, validates = checkpoint["global_step"], module.length.total_steps, checkpoint[KEY].get("validates")
-        self._validated_at = 0 if validates else step
-        discard_after(step - bool(validates), trainer.loggers)
+        step, total, pending = checkpoint["global_step"], module.length.total_steps, checkpoint[KEY].get("validates")
+        self._validated_at = 0 if pending else step
+        discard_after(step - bool(pending), trainer.loggers)
         if step >= total:
             why = "the run had ended, trainer.max_steps=... makes it longer"
             log.info("resuming at step %d of %d (%s): %s", step, total, trainer.ckpt_path, why)
@@ -78,30 +78,30 @@ class ResumeState(Callback):
                 move_checkpoints(state, str(callback.dirpath))
             if isinstance(callback, EarlyStopping) and state:
                 state["patience"] = callback.patience
-        validated = step >= total or step % module.length.val_every_n_steps == 0
+        has_validation = step >= total or step % module.length.val_every_n_steps == 0
         sizes = module.length.steps_per_epoch, trainer.accumulate_grad_batches
-        set_progress(checkpoint["loops"]["fit_loop"], min(step, total), *sizes, validated, bool(validates))
+        set_progress(checkpoint["loops"]["fit_loop"], min(step, total), *sizes, has_validation, bool(pending))
 
 
 def set_progress(
-    loop: dict[str, Any], step: int, epoch_steps: int, step_batches: int, validated: bool, validates: bool
+    loop: dict[str, Any], step: int, epoch_steps: int, step_batches: int, has_validation: bool, validation_pending: bool
 ) -> None:
     """Set the progress of Lightning's loops, as a checkpoint stores it, to so many finished steps.
 
     Lightning counts batches, whose number per step and per epoch may have changed; there is no public way to set them.
-    `validated`: the step is one with a validation; `validates`: which is still to be made. The last batch of a step
-    without one is not completed: so Lightning stores it, and completes it when it resumes.
+    `has_validation`: whether the step ends with a validation; `validation_pending`: whether that one is still to run.
+    The last batch of a step without one is not completed: so Lightning stores it, and completes it when it resumes.
     """
     epoch, steps = divmod(step, epoch_steps)
     current = loop["epoch_progress"]["current"]
     if epoch and not steps and current["processed"] == current["completed"]:  # the epoch's end is still to come
         epoch, steps = epoch - 1, epoch_steps
     loop["epoch_progress"] |= counts(epoch + (steps > 0), epoch, epoch)
-    open_batches = int(steps > 0 and not validated)
+    open_batches = int(steps > 0 and not has_validation)
     batches, total = (counts(n, n, n - open_batches)["total"] for n in (steps * step_batches, step * step_batches))
     progress = {"current": batches, "total": total, "is_last_batch": steps == epoch_steps}
     loop["epoch_loop.batch_progress"] |= progress
-    if validates:  # as if only its first image had been begun
+    if validation_pending:  # as if only its first image had been begun
         loop["epoch_loop.val_loop.batch_progress"] |= counts(1, 0, 0)
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from segframe.errors import UserError
-from segframe.files import write_text
+from segframe.files import write_json
 
 
 class SentSteps:
@@ -37,7 +37,7 @@ class SentSteps:
         if step is not None:
             self._steps |= dict.fromkeys(names, step)
         self.id = run_id
-        write_text(self.path, json.dumps({"id": run_id, "steps": self._steps}, indent=2) + "\n")
+        write_json(self.path, {"id": run_id, "steps": self._steps})
 
 
 def require(package: str) -> None:

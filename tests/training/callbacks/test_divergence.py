@@ -37,7 +37,7 @@ def test_weights_are_protected_until_a_late_loss_arrives(run, tmp_path, monkeypa
         loss = healthy(self, logits, mask)
         return loss * float("nan") if len(calls) == 3 else loss
 
-    class Late(divergence.AsyncScalar):
+    class Late(divergence.HostCopy):
         def __init__(self, scalar):
             super().__init__(scalar)
             self.step = len(calls)
@@ -49,7 +49,7 @@ def test_weights_are_protected_until_a_late_loss_arrives(run, tmp_path, monkeypa
         self._found_inf = trainer.optimizers[0].found_inf = torch.zeros(())
 
     monkeypatch.setattr(CrossEntropy, "forward", forward)
-    monkeypatch.setattr(divergence, "AsyncScalar", Late)
+    monkeypatch.setattr(divergence, "HostCopy", Late)
     monkeypatch.setattr(divergence.DivergenceStop, "on_train_start", on_train_start)
     result = run("train.py", *LONG, "callbacks=none", "output_dir=run")
     assert "the loss of step 3 is nan (images " in result.error
@@ -63,7 +63,7 @@ def test_weights_are_protected_until_a_late_loss_arrives(run, tmp_path, monkeypa
 
 @pytest.mark.parametrize("callbacks", ["default", "none"])
 def test_no_checkpoint_is_written_before_all_losses_have_arrived(run, tmp_path, monkeypatch, callbacks):
-    monkeypatch.setattr(divergence.AsyncScalar, "is_ready", lambda self: False)
+    monkeypatch.setattr(divergence.HostCopy, "is_ready", lambda self: False)
     words = ("trainer.max_steps=3", "trainer.val_every_n_steps=3", f"callbacks={callbacks}")
     result = run("train.py", *LONG, *words, "optimizer.lr=1e30", "output_dir=run")
     assert "error: the loss of step 2 is" in result.error
@@ -83,6 +83,6 @@ def test_processes_on_several_gpus_read_the_loss_of_one_step(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_reading_a_gpus_scalar():
-    scalar = divergence.AsyncScalar(torch.ones((), device="cuda"))
-    assert scalar.read() == 1
+    scalar = divergence.HostCopy(torch.ones((), device="cuda"))
+    assert scalar.wait().item() == 1
     assert scalar.is_ready()

@@ -1,4 +1,4 @@
-"""One of several processes that torchrun, Slurm or segframe's launcher has started."""
+"""Joining the process group of a job that torchrun, Slurm or segframe's launcher has started."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 
-def is_member() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several that torchrun, Slurm or `launch` has started."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
@@ -39,7 +39,7 @@ def first_node(names: str) -> str:
 
 
 @contextmanager
-def membership() -> Iterator[None]:
+def joined() -> Iterator[None]:
     """Join the process group; if the job fails, one process prints the error."""
     from segframe import distributed
 
