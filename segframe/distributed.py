@@ -44,27 +44,22 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Destroy the process group at a job's end."""
     dist.destroy_process_group()
 
 
 def world() -> int:
-    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process, 0 ... world() - 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def local_world() -> int:
-    """The number of processes on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_initialized() else 1
 
 
 def local_rank() -> int:
-    """The number of this process on this machine."""
     return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0
 
 
@@ -74,7 +69,6 @@ def device_index() -> int:
 
 
 def uses_gpu(accelerator: str) -> bool:
-    """Whether an `accelerator` setting chooses this process's GPU."""
     return accelerator != "cpu" and torch.cuda.is_available()
 
 

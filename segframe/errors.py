@@ -71,7 +71,6 @@ def check_range(name: str, value: float, lowest: float, highest: float = inf, ab
 
 
 def range_in_words(lowest: float, highest: float = inf, above: bool = False) -> str:
-    """The limits of a setting's value, for messages and the documentation."""
     if highest == inf:
         return f"above {lowest}" if above else f"{lowest} or more"
     return f"between {lowest} and {highest}"
@@ -138,5 +137,4 @@ def explain_runtime_error(error: Exception, less: str) -> str | None:
 
 
 def raised_in(error: Exception) -> str:
-    """The source file that raised the error."""
     return traceback.extract_tb(error.__traceback__)[-1].filename

@@ -104,5 +104,4 @@ def system_error(error: BaseException) -> str | None:
 
 
 def as_named(folder: Path) -> Path:
-    """A folder relative to the working directory if it lies below it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -73,12 +73,10 @@ def _slurm_decides() -> bool:
 
 
 def exit_code(number: int) -> int:
-    """The exit code of a program that a signal ended."""
     return INTERRUPTED if number == signal.SIGINT else EXIT_CODE
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, for messages."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 

@@ -39,5 +39,4 @@ def interval(samples: Samples) -> Interval:
 
 
 def intervals(counts: ImageCounts, classes: tuple[str, ...], resamples: int = 1000) -> dict[str, Interval]:
-    """Return the 95 % interval of each metric."""
     return {name: interval(samples) for name, samples in resample(counts, classes, resamples).items()}

@@ -44,12 +44,10 @@ def mean_channel(x: Tensor) -> Tensor:
 
 
 def window(height: int, width: int) -> Tensor:
-    """Return a kernel of equal weights."""
     return torch.full((1, 1, height, width), 1 / (height * width))
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return (height, width) of a size that may be one number."""
     return (size, size) if isinstance(size, int) else size
 
 
@@ -71,7 +69,6 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    """Replace F.conv_transpose2d by a transposed mean."""
     kernel = window(*weight.shape[-2:])
     y = F.conv_transpose2d(mean_channel(x), kernel, None, stride, padding, output_padding, 1, dilation)
     return y.repeat(1, weight.shape[1] * groups, 1, 1)
@@ -108,7 +105,6 @@ def max_unpool2d(
 
 
 def unchanged(x: Tensor, *settings: Any, **options: Any) -> Tensor:
-    """Return the input."""
     return x
 
 

@@ -96,7 +96,6 @@ def evaluate_run(path: Path, config: DictConfig, stored: Collection[str]) -> Mea
 
 
 def run_name(path: Path, given: Path) -> str:
-    """The name of the run's folder that a checkpoint is in; if it is in none, the file name without suffix."""
     folder = run_folder(path)
     return folder.name if folder else given.stem
 

@@ -102,7 +102,6 @@ def cells(values: Tensor) -> tuple[int, int]:
 
 
 def count_parameters(segmenter: Segmenter) -> dict[str, Parameters]:
-    """Count the parameters of each part."""
     return {
         name: Parameters(
             sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad),

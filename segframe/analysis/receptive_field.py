@@ -87,7 +87,6 @@ def diameter(gradient: Tensor) -> int:
 
 
 def format_field(field: ReceptiveField) -> str:
-    """Return a theoretical field as text, in pixels."""
     if field.whole_image:
         return f"whole image (locally {field.side:,})" if field.side else "whole image"
     return f"{field.side:,}" if field.side else "larger than 8,000"

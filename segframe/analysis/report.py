@@ -33,7 +33,6 @@ MOST_PAIRS = 12
 
 
 def report_checkpoint(config: DictConfig) -> None:
-    """Write the page about a checkpoint."""
     check_keys(config, ReportConfig)
     print(f"report: {as_named(make_report(config, stored_groups()))}")
 
@@ -113,7 +112,6 @@ def measure_split(
 
 
 def draw_curves(curves: Curves) -> list[Markup]:
-    """Return the charts of loss, IoU and learning rates."""
     rates: Curves = {}
     for name, points in curves.items():
         if name.startswith("lr/"):  # parts with equal rates share a line
@@ -134,7 +132,6 @@ def class_rows(
     split: str,
     palette: Collection[tuple[int, int, int]],
 ) -> list[dict[str, Any]]:
-    """Return the rows of the table of classes."""
     truth, images = counts.matrix.sum(1), (counts.images.truth > 0).sum(0)
     return [
         {

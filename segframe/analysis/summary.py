@@ -72,7 +72,6 @@ def measure_receptive_field(config: DictConfig, summary: Summary, classes: tuple
 
 
 def parameters_table(summary: Summary) -> Table:
-    """Return a table with a row per part, and their sum."""
     table = empty_table(("part", "parameters", "trained", "fixed"))
     for name, (trained, fixed) in summary.parameters.items():
         table.add_row(name, f"{trained + fixed:,}", f"{trained:,}", f"{fixed:,}")

@@ -67,7 +67,6 @@ def draw_axes(draw: ImageDraw.ImageDraw, view: int) -> None:
 
 
 def draw_colour_bar(image: Image.Image, draw: ImageDraw.ImageDraw) -> None:
-    """Draw the colour bar right of the heat map."""
     left = LEFT + SIDE + GAP
     ramp = np.linspace(1, 0, SIDE, dtype=np.float32)[:, None].repeat(14, axis=1)
     image.paste(Image.fromarray(inferno(ramp)), (left, TOP))

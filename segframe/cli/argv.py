@@ -133,7 +133,6 @@ def collect_runs(argv: list[str]) -> list[str]:
 
 
 def compare_arguments(argv: list[str]) -> list[str]:
-    """argv with its runs named, and the data of the first offered as `data=checkpoint`."""
     return checkpoint_options(collect_runs(argv))
 
 

@@ -208,7 +208,6 @@ def closest_setting(key: str, config_name: str) -> str:
 
 
 def program_groups(config_name: str, config_dir: Path) -> list[str]:
-    """The config groups of a program."""
     tree = compose_groups([], config_name, config_dir, return_hydra_config=True)
     return [] if tree is None else [str(group) for group in tree.hydra.runtime.choices]
 

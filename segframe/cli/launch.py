@@ -146,7 +146,6 @@ def report_signal(number: int, file: Path) -> None:
 
 
 def kill_workers(folder: Path) -> None:
-    """Kill the process group of every <process id>.pid file in a folder."""
     for path in folder.glob("*.pid"):
         with suppress(ProcessLookupError):
             os.killpg(int(path.stem), signal.SIGKILL)
@@ -154,7 +153,6 @@ def kill_workers(folder: Path) -> None:
 
 @contextmanager
 def restored_handlers() -> Iterator[None]:
-    """Restore the signal handlers on exit."""
     others = (getattr(signal, name, signal.SIGTERM) for name in ("SIGHUP", "SIGQUIT"))  # Windows has neither
     handlers = {number: signal.getsignal(number) for number in (*preemption.SIGNALS, *others)}
     try:

@@ -67,14 +67,12 @@ def joined() -> Iterator[None]:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether an error only says that another process has gone."""
     from segframe import distributed
 
     return distributed.is_lost_connection(error)
 
 
 def send_config(config: DictConfig) -> None:
-    """Send the config that rank 0 has composed, with Hydra's own, to the other ranks."""
     from segframe.distributed import on_rank_zero
 
     on_rank_zero(lambda: (config, hydra_config()))
@@ -87,7 +85,6 @@ def hydra_config() -> DictConfig:
 
 
 def receive_config() -> DictConfig:
-    """Receive what rank 0 sends."""
     from segframe.distributed import on_rank_zero
 
     received: tuple[DictConfig, Any] = on_rank_zero(tuple)

@@ -76,7 +76,6 @@ def file_words(node: Any, key: str) -> list[str]:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """The distribution of a swept setting."""
     value = override.value()
     with error_context(str(override.input_line)):
         if isinstance(value, IntervalSweep):
@@ -145,7 +144,6 @@ def ends(kind: BaseDistribution) -> list[Any]:
 
 
 def setting_words(params: dict[str, Any]) -> list[str]:
-    """Drawn settings as words of a command line."""
     return [f"{key}={value}" for key, value in params.items()]
 
 

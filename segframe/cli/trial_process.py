@@ -54,7 +54,6 @@ class TrialProcess:
             )
 
     def poll(self) -> int | None:
-        """The exit code; None while the process runs."""
         code: int | None = self._process.poll()
         return code
 

@@ -50,7 +50,6 @@ def compared_settings(config: DictConfig) -> dict[str, str | float]:
 
 
 def plain(config: DictConfig, resolve: bool) -> dict[str, Any]:
-    """A config as nested dicts and lists."""
     container = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

@@ -15,7 +15,6 @@ from segframe.config.resolvers import model_name
 
 
 def output_folder() -> Path:
-    """The folder of the program's results, which Hydra has made."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
@@ -30,7 +29,6 @@ def chosen_options() -> Mapping[str, str | None]:
 
 
 def network_name() -> str:
-    """The name of the configured network: `fcn8s` for model=fcn8s, `<backbone>_<head>` if either was chosen alone."""
     return model_name(HydraConfig.get())
 
 

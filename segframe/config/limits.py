@@ -30,13 +30,11 @@ def check_choice(name: str, value: Any, values: tuple[Any, ...]) -> None:
 
 
 def choice_in_words(values: tuple[Any, ...]) -> str:
-    """The values of a choice, for messages and the documentation."""
     *first, last = map(in_yaml, values)
     return f"{', '.join(first)} or {last}"
 
 
 def in_yaml(value: Any) -> str:
-    """A value as it is typed: true, false, null, or text."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -17,7 +17,6 @@ def quoted(value: str) -> str:
 
 
 def key_of(override: str) -> str:
-    """Return the setting or config group that an override names, without + or ~."""
     return override.partition("=")[0].lstrip("+~")
 
 

@@ -28,7 +28,6 @@ READ_ERRORS = (
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run has written a checkpoint in this folder."""
     return (folder / "config.yaml").is_file() and any((folder / "checkpoints").glob("*.ckpt"))
 
 

@@ -213,7 +213,6 @@ def groups() -> list[str]:
 
 
 def yaml_files() -> list[Path]:
-    """All files of the config folders."""
     return [path for folder in _config_dirs for path in folder.rglob("*.yaml")]
 
 

@@ -78,19 +78,16 @@ def foreign_parts(config: Any) -> dict[str, Any]:
 
 
 def top_key(path: str) -> str:
-    """The first key of a dotted path."""
     return re.split(r"[.\[]", path)[0]
 
 
 @cache
 def own_parts() -> frozenset[str]:
-    """The classes and functions that segframe's configs name."""
     texts = (path.read_text(encoding="utf-8") for path in CONFIG_DIR.rglob("*.yaml"))
     return frozenset(name for text in texts for name in re.findall(r"\b_target_: *([\w.]+)", text))
 
 
 def is_below(name: str, trust: Collection[str]) -> bool:
-    """Whether a dotted name is one of the trusted names or below one."""
     return any(name == trusted or name.startswith(f"{trusted}.") for trusted in trust)
 
 

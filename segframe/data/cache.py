@@ -92,6 +92,5 @@ class Cache:
 
 
 def open_cache(file: Path, num_samples: int, pixels: PixelFormat) -> Cache:
-    """Open the cache in a file."""
     with file.open("r+b") as opened:
         return Cache(mmap.mmap(opened.fileno(), 0), num_samples, pixels, file)

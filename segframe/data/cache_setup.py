@@ -120,7 +120,6 @@ class Store:
         return self.size - 512 * file.stat().st_blocks if self.is_in(file) else self.size
 
     def create(self, file: Path) -> None:
-        """Create the file if necessary."""
         if not self.is_in(file):
             # Written under another name, so that no run opens a partial header.
             unfinished = file.with_suffix(f".{uuid4().hex}")

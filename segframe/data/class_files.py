@@ -50,7 +50,6 @@ class ClassFile(NamedTuple):
 
 
 def find_class_files(root: Path) -> list[Path]:
-    """Return the files of FILE_NAMES in a folder and its sub-folders."""
     return [path for name in FILE_NAMES for place in (name, f"*/{name}") for path in sorted(root.glob(place))]
 
 

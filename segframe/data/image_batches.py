@@ -56,7 +56,6 @@ class ImageBatches(Loader):
 
     @property
     def indices(self) -> list[int]:
-        """The indices of this device's images, in order."""
         return list(self.sampler)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:  # type: ignore[override]
@@ -95,7 +94,6 @@ def image_batches(
 
 
 def val_loader(trainer: pl.Trainer) -> ImageBatches:
-    """Return the loader of a run's validation."""
     loader = trainer.val_dataloaders
     assert isinstance(loader, ImageBatches)
     return loader
@@ -118,7 +116,6 @@ def join_images(images: Sequence[dict[str, Any]], device: torch.device) -> dict[
 
 
 def join_tensors(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Concatenate batches of one image on a device."""
     # Elsewhere than on CUDA a copy that nobody waits for may be read too early (PyTorch's issue 83015).
     moved = [tensor.to(device, non_blocking=device.type == "cuda") for tensor in tensors]
     return moved[0] if len(moved) == 1 else torch.cat(moved)

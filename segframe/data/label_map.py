@@ -82,7 +82,6 @@ class LabelTable:
 
     @property
     def declares_colours(self) -> bool:
-        """Whether colours have classes: of the palette, or of the label map."""
         return bool(self.palette or self.listed_colours)
 
     @cached_property
@@ -144,7 +143,6 @@ def pack_colour(colour: tuple[int, int, int]) -> int:
 
 
 def format_colour(colour: int) -> str:
-    """Return #rrggbb."""
     return f"#{colour:06x}"
 
 

@@ -142,7 +142,6 @@ def find_shared_folders(top: Path, by_split: bool) -> list[str]:
 
 
 def split_name(path: str) -> str:
-    """Return a path with SPLIT in place of the word for a split."""
     return _SPLIT_WORD.sub(SPLIT, path)
 
 

@@ -135,7 +135,6 @@ def _is_pair(image: str, mask: str) -> bool:
 
 
 def parse_name(line: str) -> str:
-    """Return the sample name in a line or path."""
     path = PurePosixPath(to_nfc(line).replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 

@@ -17,7 +17,6 @@ ROWS = 16
 
 
 def band_rows(channels: int, width: int) -> int:
-    """Return the number of rows per band for scores of so many channels and columns."""
     return min(max(1, ELEMENTS // (channels * width)), ROWS)
 
 

@@ -27,7 +27,6 @@ def in_pixels(distance: float, size: tuple[int, int]) -> float:
 
 
 def describe_distance(distance: float) -> str:
-    """Return a distance in words."""
     return f"{distance:g} pixels" if distance >= 1 else f"{100 * distance:g} % of the image's diagonal"
 
 

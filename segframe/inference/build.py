@@ -64,7 +64,6 @@ def build_inference(
 
 
 def build_postprocess(node: DictConfig | None) -> Postprocess | None:
-    """Return the post-processing of a config node; None without one."""
     check_targets(OmegaConf.create({"postprocess": node}))
     return instantiate(node, "postprocess") if node else None
 

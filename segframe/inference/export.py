@@ -116,7 +116,6 @@ def describe(restored: Restored, pixels: PixelFormat, config: DictConfig) -> dic
 
 
 def run_torch(network: torch.nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-    """Return classes and scores of a network of torch."""
     with torch.inference_mode():
         classes, scores = network(images)
     return classes, scores
@@ -135,7 +134,6 @@ def save_program(program: Any, metadata: dict[str, Any]) -> tuple[bytes, Run]:
 
 
 def print_parity(parity: list[Parity]) -> None:
-    """Print the agreement at each size."""
     table = empty_table(["images", "equal classes", "difference / range", "ties"], "float32 against the network")
     for (batch, height, width), agreement, difference, ties in parity:
         table.add_row(f"{batch} x {height} x {width}", f"{agreement:.5f}", f"{difference:.1e}", str(ties))

@@ -36,7 +36,6 @@ class Deployed(nn.Module):
         self.segmenter.autocast_dtype = None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return classes and scores of images (N, C, H, W)."""
         scores = self.segmenter(images)
         return scores.argmax(1).to(torch.uint8), scores
 
@@ -77,7 +76,6 @@ def trace(network: Deployed, images: Tensor, setting: str) -> Any:
 
 
 def refused(network: Deployed, setting: str, error: Exception) -> UserError:
-    """Return the error for a network that cannot be exported."""
     parts = " with ".join(type(part).__name__ for part in (network.segmenter.backbone, network.segmenter.head))
     lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
     reason = f"{type(error).__name__}: {lines[0].strip()[:200] if lines else 'no reason given'}"

@@ -13,7 +13,6 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 

@@ -50,7 +50,6 @@ class Network(Hashable, Protocol):
 
 
 def no_scores(path: Path) -> UserError:
-    """Return the error for the use of scores that a file lacks."""
     return UserError(f"{path}: this file has no scores; export it with scores=true")
 
 

@@ -79,7 +79,6 @@ def read_metadata(source: str | Path) -> CheckpointMetadata:
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether a file is an exported one by its suffix."""
     return path.suffix.lower() == ".onnx"
 
 

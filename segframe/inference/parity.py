@@ -38,7 +38,6 @@ class Parity(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the runs are the same within rounding."""
         return self.agreement >= MIN_AGREEMENT and self.difference <= MAX_DIFFERENCE
 
 

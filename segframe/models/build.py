@@ -105,7 +105,6 @@ def build_backbone(config: DictConfig) -> Backbone:
 
 
 def build_normalize(config: NormalizeConfig) -> Normalize:
-    """Return the network's first layer."""
     return Normalize(list(config.mean), list(config.std), config.bgr)
 
 

@@ -22,7 +22,6 @@ def check_attributes(name: str, part: nn.Module, *attributes: str) -> None:
 
 
 def has_own_parts(config: Mapping[str, Any]) -> bool:
-    """Whether a config's backbone, head or auxiliary head is a class from outside segframe."""
     parts = [config[name] for name in ("backbone", "head", "aux_head") if config.get(name)]
     return not all(str(part["_target_"]).startswith("segframe.") for part in parts)
 

@@ -19,7 +19,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint plugin with atomic writes and weights_only reads; UserError where the disk is full."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replace the file at `path`."""
         assert storage_options is None
         with atomic_write(Path(path), "free some space and continue with resume=") as file:
             torch.save(checkpoint, file)

@@ -42,7 +42,6 @@ class TrialAddress:
     pruner: dict[str, Any]
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that a driver gives to the trial's process."""
         return {TRIAL: json.dumps(asdict(self)), PARENT: str(os.getpid())}
 
 
@@ -108,7 +107,6 @@ class JournalLock:
 
 
 def read_at(file: Any, position: int, length: int) -> bytes:
-    """Bytes of an open file."""
     file.seek(position)
     return bytes(file.read(length))
 

@@ -30,7 +30,6 @@ class Layer(NamedTuple):
 
     @property
     def dilation(self) -> int:
-        """The larger one of both axes."""
         return max(self.conv.dilation)
 
 

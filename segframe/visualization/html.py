@@ -36,24 +36,20 @@ def render(template: str, **values: Any) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as percent; "-" for NaN."""
     return "-" if isnan(value) else f"{100 * value:.1f} %"
 
 
 def count(value: int) -> str:
-    """A number with commas."""
     return f"{value:,}"
 
 
 def photo_uri(picture: Picture) -> str:
-    """Return a picture as a JPEG in a data URI."""
     file = BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def picture_uri(picture: Picture) -> str:
-    """Return a drawing as a PNG in a data URI."""
     return _png_uri(Image.fromarray(picture))
 
 

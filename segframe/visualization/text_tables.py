@@ -20,7 +20,6 @@ class TextTable(NamedTuple):
     rows: Sequence[Sequence[str]]
 
     def for_terminal(self) -> Table:
-        """Return the table for rich's console."""
         table = empty_table(self.header, self.title)
         for row in self.rows:
             table.add_row(*row)
@@ -41,5 +40,4 @@ class TextTable(NamedTuple):
 
 
 def latex(text: str) -> str:
-    """Return a text as LaTeX shows it."""
     return "".join(LATEX_SIGNS.get(sign, sign) for sign in text)

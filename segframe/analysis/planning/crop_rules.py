@@ -128,12 +128,10 @@ def choose_inference(
 
 
 def largest_scale(data: DataFacts, crop: Size) -> float:
-    """Return the largest scale of training images: twice the crop's share of an image's side, 1.25 to 2."""
     return min(LARGEST_SCALE, max(1.25, 2 * share_of_image(data, crop)))
 
 
 def share_of_image(data: DataFacts, crop: Size) -> float:
-    """Return the smaller of the crop's shares of the median image's height and width."""
     return min(side / image for side, image in zip(crop, data.size, strict=True))
 
 

@@ -43,14 +43,12 @@ class Draft:
         self.config = self.compose()
 
     def compose(self) -> DictConfig:
-        """Return the training's config."""
         words = [f"{decision.key}={as_word(decision.value)}" for decision in self.decisions]
         config = composition.compose("train", [*words, *self.words])
         config.output_dir = config.output_dir or "outputs"  # callbacks and loggers refer to it
         return config
 
     def with_settings(self, settings: Mapping[str, Any]) -> DictConfig:
-        """Return a copy of the config with other settings."""
         config = deepcopy(self.config)
         for key, value in settings.items():
             OmegaConf.update(config, key, value)

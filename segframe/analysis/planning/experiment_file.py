@@ -37,7 +37,6 @@ def nested(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def mapping(tree: dict[str, Any], indent: str) -> Iterator[str]:
-    """Yield the lines of a mapping."""
     for key, node in tree.items():
         if isinstance(node, Decision):
             yield from commented(f"{indent}{key}: {as_yaml(node.value)}", node.reason)
@@ -57,5 +56,4 @@ def commented(line: str, reason: str) -> Iterator[str]:
 
 
 def as_yaml(value: Any) -> str:
-    """Return a value on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n...\n").rstrip("\n")

@@ -161,6 +161,5 @@ def read_size(dataset: SegmentationDataset, index: int) -> Size:
 
 
 def median(sizes: list[Size]) -> Size:
-    """Return the median height and the median width."""
     height, width = np.median(sizes, axis=0).round().astype(int).tolist()
     return height, width

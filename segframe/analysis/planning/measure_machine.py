@@ -63,7 +63,6 @@ def measure_machine(accelerator: str, num_workers: int | None, folder: str | Non
 
 
 def cpu_name() -> str:
-    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -95,7 +94,6 @@ class Trial:
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
     def measure_step(self) -> StepFacts:
-        """Return the facts of the config's training step."""
         self.train.transform = Transform(instantiate(self.config.transforms.train, "transforms"))
         items: list[dict[str, Any]] = []
         read_seconds: list[float] = []
@@ -127,7 +125,6 @@ class Trial:
         )
 
     def step(self, images: Tensor, masks: Tensor) -> None:
-        """Make an optimizer step of a batch."""
         module = self.module
         total_loss(module.loss, module.output_weights, module.segmenter.outputs(images), masks).backward()
         self.optimizer.step()

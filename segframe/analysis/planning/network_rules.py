@@ -83,7 +83,6 @@ def choose_loss(data: DataFacts, pretrained: bool) -> Decision:
 
 
 def choose_precision(steps: Sequence[StepFacts]) -> Decision:
-    """Return the precision of the fastest step."""
     best = min(steps, key=lambda step: step.seconds)
     times = ", ".join(f"{step.precision} {step.seconds:.2g} s" for step in steps)
     size = "{}x{}".format(*best.size)

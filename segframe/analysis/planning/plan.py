@@ -111,7 +111,6 @@ def find_file(config: DictConfig) -> Path:
 
 
 def own_configs() -> Path:
-    """Return the folder of the user's own configs: that of --config-dir, or ./configs."""
     return next(iter(own_folders()), Path("configs"))
 
 

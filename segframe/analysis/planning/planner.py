@@ -34,7 +34,6 @@ class Planner:
         self.notes: list[str] = []
 
     def decide(self) -> None:
-        """Make all decisions, each from facts and earlier decisions."""
         self.decide_network()
         self.decide_crops()
         trial = self.trial()

@@ -146,7 +146,6 @@ def choose_average(steps: int, pretrained: bool) -> list[Decision]:
 
 
 def round_to_two(value: float) -> float:
-    """Return a number with two significant digits."""
     return float(f"{value:.2g}")
 
 

@@ -17,7 +17,6 @@ MOST_CHARACTERS = 60
 
 
 def data_table(data: DataFacts) -> Table:
-    """Return the facts of the data."""
     bits = 8 if data.max_value == 255 else 16
     sizes = (data.val_size, data.val_largest, data.size, data.smallest, data.largest)
     val_median, val_largest, median, smallest, largest = map(format_size, sizes)
@@ -48,7 +47,6 @@ def classes_table(data: DataFacts) -> Table:
 
 
 def machine_table(machine: MachineFacts, step: StepFacts, validation: ValidationFacts) -> Table:
-    """Return the facts of the machine, of the measured step and of a validation image."""
     seconds, loading, reading = map(format_seconds, (step.seconds, step.sample_seconds, step.read_seconds))
     peak = "" if step.peak_bytes is None else f", {step.peak_bytes / 1e9:.2g} GB"
     return facts_table(
@@ -74,7 +72,6 @@ def facts_table(title: str, facts: dict[str, str]) -> Table:
 
 
 def decisions_table(decisions: Sequence[Decision]) -> Table:
-    """Return settings, values and reasons."""
     table = empty_table(("setting", "value", "reason"), "plan")
     for column in table.columns:
         column.justify = "left"
@@ -91,10 +88,8 @@ def percent(share: float) -> str:
 
 
 def format_size(size: Size) -> str:
-    """Return a size as height x width."""
     return "{}x{}".format(*size)
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a time with three digits, in ms below a second."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

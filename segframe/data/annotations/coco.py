@@ -37,7 +37,6 @@ class Coco(Annotations):
 
     @cached_property
     def file(self) -> CocoFile:
-        """The file of the split."""
         if not self.place.exists():
             raise UserError(f"data.dataset.annotations={self.path}: {self.place} does not exist; correct the path")
         return open_coco(self.place, file_stamp(self.place))
@@ -76,7 +75,6 @@ class Coco(Annotations):
         return {name: path for name, path in found.items() if path}, dict.fromkeys(found, self.place)
 
     def names(self) -> list[str]:
-        """Return the names of the images that the file lists."""
         report_problem(UNUSED_ANNOTATION, [self.place] * min(1, self.file.num_without_image))
         is_empty = np.diff(self.file.first_of_image) == 0
         report_problem(NOTHING_ON_IT, (f"{self.place}: {name}" for name, k in self._listed.items() if is_empty[k]))
@@ -134,7 +132,6 @@ class Coco(Annotations):
         yield Region(value, *found)
 
     def describe(self, sample: Sample) -> str:
-        """Return the file and the image in it."""
         return f"{self.place}: {self.file.image_names[self._number[sample.image]]}"
 
     def stamp(self, sample: Sample) -> tuple[int, int]:

@@ -49,7 +49,6 @@ class Labelme(Annotations):
 
     @property
     def pattern(self) -> str:
-        """The path, with a folder for each split in it if there are such."""
         inner = f"{self.path}/{SPLIT}"
         return inner if SPLIT not in self.path and split_paths(self.root / inner) else self.path
 
@@ -77,7 +76,6 @@ class Labelme(Annotations):
 
     @cached_property
     def files(self) -> tuple[Files, Files]:
-        """The images with annotations and the JSON files of all, by name."""
         found = {}
         for name, path in self._json_files.items():
             image = self.image_files.find(name, path.parent)

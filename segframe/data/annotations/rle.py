@@ -17,7 +17,6 @@ def _library() -> Any:
 
 
 def compress(lengths: Sequence[int], height: int, width: int) -> bytes:
-    """Return the compressed form of run lengths."""
     found: bytes = _library().frPyObjects({"counts": lengths, "size": [height, width]}, height, width)["counts"]
     return found
 

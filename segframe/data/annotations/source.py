@@ -65,22 +65,18 @@ class Annotations(MaskSource):
 
     @property
     def paths_of_split(self) -> str:
-        """The setting of the annotations if it has {split}."""
         return f"data.dataset.annotations={self.path}" if SPLIT in self.path else ""
 
     @property
     def place(self) -> Path:
-        """The file or folder of the annotations."""
         path = self.pattern if self.by_split else self.path
         return self.root / path.replace(SPLIT, self.split)
 
     def divide(self) -> str:
-        """Return the settings that split the only split into training and validation images."""
         only = self.pattern.replace(SPLIT, self.splits[0])
         return f"data.dataset.annotations={only} data.dataset.val_ratio=0.2"
 
     def explain_missing(self, name: str) -> str:
-        """Return what is missing of an image that a list names."""
         return f"{self.place} has no annotations of it; take the line out, or annotate the image"
 
     def find_classes(self) -> ClassFile:

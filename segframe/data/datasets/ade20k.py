@@ -58,7 +58,6 @@ class ADE20K(SegmentationDataset):
     )
 
     def find(self) -> list[Sample]:
-        """Return the samples of the split's folders."""
         part = FOLDERS[self.split]
         images = require_folder(self.root, f"images/{part}", advice=self.source)
         masks = require_folder(self.root, f"annotations/{part}", advice=self.source)

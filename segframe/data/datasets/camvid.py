@@ -36,7 +36,6 @@ class CamVid(SegmentationDataset):
     label_map = {11: "ignore", "#000000": "ignore"}  # noqa: RUF012
 
     def find(self) -> list[Sample]:
-        """Return the samples of the split's folders."""
         return [sample for part in PARTS[self.split] for sample in self._part(part)]
 
     def _part(self, part: str) -> list[Sample]:

@@ -41,7 +41,6 @@ class Cityscapes(SegmentationDataset):
     )
 
     def find(self) -> list[Sample]:
-        """Return the samples of the split's cities."""
         if self.split == "test":
             images = find_folder(self.root, "leftImg8bit/test") or self.root / "leftImg8bit/test"
             raise UserError(

@@ -71,7 +71,6 @@ class COCOStuff(SegmentationDataset):
     )
 
     def find(self) -> list[Sample]:
-        """Return the samples of the split's folders."""
         part = f"{self.split}2017"
         image_folder = require_folder(self.root, *_paths(IMAGES, part), advice=self.source, suffixes=(".jpg",))
         mask_folder = require_folder(self.root, *_paths(MASKS, part), advice=self.source, suffixes=(".png",))

@@ -67,7 +67,6 @@ class PascalContext(SegmentationDataset):
         return LabelTable(classes, _label_map(bool(settings.get("background"))), ()).mask_values()
 
     def find(self) -> list[Sample]:
-        """Return the samples of the split's list."""
         if (folder := find_year(self.root, 2010)) is None:
             raise UserError(f"no VOC2010/JPEGImages under {self.root}: {self.source}")
         names = read_list(folder / "ImageSets" / "SegmentationContext" / f"{self.split}.txt", self.source)

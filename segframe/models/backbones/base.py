@@ -125,12 +125,10 @@ class MapNorm(nn.LayerNorm):
     """LayerNorm (Ba et al., 2016) over the channels of maps (N, C, h, w)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised maps, of the same shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def map_norms(features: Mapping[str, Feature]) -> nn.ModuleDict:
-    """Return a norm for each map of a backbone."""
     return nn.ModuleDict({name: MapNorm(feature.channels) for name, feature in features.items()})
 
 

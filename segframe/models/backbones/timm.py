@@ -109,7 +109,6 @@ def create(variant: str, output_stride: int, in_channels: int = 3) -> Any:
 
 
 def cannot_dilate(variant: str, output_stride: int) -> UserError:
-    """Return the error for a stride that a model does not support."""
     return UserError(
         f"backbone.output_stride={output_stride}: timm cannot dilate {variant} to this stride; "
         "set backbone.output_stride=32, or another stride"

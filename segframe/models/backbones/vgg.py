@@ -128,7 +128,6 @@ def trunk(variant: str, in_channels: int) -> nn.Sequential:
 
 
 def load_trunk(layers: nn.Sequential, state: dict[str, Tensor], weights: str) -> None:
-    """Load the trunk from a state dict of torchvision's classifier."""
     load_strictly(nn.ModuleDict({"features": layers}), state, weights, VARIANTS, get_model)
 
 
@@ -188,7 +187,6 @@ def run_stages(layers: nn.Sequential, x: Tensor, run: Callable[[nn.Module, Tenso
 
 
 def without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the part of a state dict under `prefix`."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 

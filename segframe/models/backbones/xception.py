@@ -129,7 +129,6 @@ def separable(in_channels: int, out_channels: int, stride: int, dilation: int, r
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Return a 3x3 convolution of the stem."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=batch_norm(out_channels), act=nn.ReLU(inplace=True)))
 

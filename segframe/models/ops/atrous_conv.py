@@ -88,7 +88,6 @@ class TapwiseConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Gradients of x and weight."""
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=memory_format(x))
         depthwise = weight.shape[1] != x.shape[1]

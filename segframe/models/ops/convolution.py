@@ -37,7 +37,6 @@ class FastConvolutions(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call `func`, or conv2d in place of F.conv2d."""
         return (conv2d if func is F.conv2d else func)(*args, **(kwargs or {}))
 
 

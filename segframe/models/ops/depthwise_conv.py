@@ -94,7 +94,6 @@ class DepthwiseConvFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias."""
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         of_x, of_weight, of_bias, *_ = ctx.needs_input_grad

@@ -30,11 +30,9 @@ class InterpolationMatrix(NamedTuple):
         return cls(bilinear.matrix(pixels, cells, aligned_stride, device), low.tolist(), high.tolist())
 
     def mirrored(self) -> "InterpolationMatrix":
-        """Return the matrix with the pixels in reverse order."""
         return InterpolationMatrix(self.weights.flip(0), self.first[::-1], self.last[::-1])
 
     def at(self, pixels: list[int]) -> "InterpolationMatrix":
-        """Return the interpolation matrix for a selection of the pixels."""
         chosen = torch.tensor(pixels, device=self.weights.device)
         return InterpolationMatrix(
             self.weights[chosen], [self.first[p] for p in pixels], [self.last[p] for p in pixels]

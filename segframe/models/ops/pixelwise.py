@@ -57,7 +57,6 @@ def count_pairs(prediction: Tensor, truth: Tensor, matrix: Tensor) -> None:
 
 
 def kernels_for(x: Tensor) -> ModuleType | None:
-    """Return `ops.kernels` if they take a tensor of this device and type, else None."""
     return _kernels(x.device) if x.device.type == "cuda" and x.dtype != torch.float64 else None
 
 

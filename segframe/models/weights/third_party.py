@@ -199,7 +199,6 @@ def translate(state: State, names: Names) -> State:
 
 
 def normalization(option: str) -> dict[str, Any]:
-    """Return the content of one of configs/normalize."""
     node = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "normalize" / f"{option}.yaml"))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}

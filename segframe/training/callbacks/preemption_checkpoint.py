@@ -41,7 +41,6 @@ class PreemptionCheckpoint(Callback):
                 signal.signal(number, self._on_signal)
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Count from here."""
         self.on_sanity_check_start(trainer, module)  # there may have been none
         self._step, self._moment = trainer.global_step, monotonic()
 

@@ -57,5 +57,4 @@ def update_average(average: nn.Module, model: nn.Module, weight: float) -> None:
 
 
 def tensors(module: nn.Module) -> chain[Tensor]:
-    """A module's parameters and buffers."""
     return chain(module.parameters(), module.buffers())

@@ -31,7 +31,6 @@ class PictureLogger(Protocol):
 
 
 def picture_loggers(trainer: Trainer) -> list[PictureLogger]:
-    """The loggers for pictures: none during the sanity check, or on other ranks than 0."""
     if trainer.sanity_checking or not trainer.is_global_zero:
         return []
     return [logger for logger in trainer.loggers if isinstance(logger, PictureLogger)]

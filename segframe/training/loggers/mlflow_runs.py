@@ -130,7 +130,6 @@ class MLflow(Logger):
 
 
 def valid(name: str) -> str:
-    """A name as MLflow allows it."""
     return re.sub(r"[^\w/. -]+", "_", name.replace("[", ".").replace("]", ""), flags=re.ASCII)
 
 

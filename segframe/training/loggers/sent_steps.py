@@ -29,11 +29,9 @@ class SentSteps:
             raise UserError(f"{path} is damaged ({error}): move it away, and a new run begins there") from None
 
     def lacks(self, name: str, step: int | None) -> bool:
-        """Whether a curve's value or a picture at this step has not been sent yet."""
         return step is None or step > self._steps.get(name, -1)
 
     def add(self, run_id: str | None, names: Iterable[str] = (), step: int | None = None) -> None:
-        """Note what has been sent."""
         if step is not None:
             self._steps |= dict.fromkeys(names, step)
         self.id = run_id
@@ -47,5 +45,4 @@ def require(package: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
     return str(error).partition("\n")[0]

@@ -20,7 +20,6 @@ def mean_weight_of(weights_ptr, classes, smoothing: tl.constexpr):
 
 @triton.jit
 def is_valid(label, inside, classes):
-    """Return which pixels are not void."""
     return inside & (label >= 0) & (label < classes)
 
 
