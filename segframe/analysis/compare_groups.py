@@ -67,10 +67,12 @@ def own_settings(run: MeasuredRun) -> dict[str, str]:
     }
     measured = {
         "evaluated by": "inference_in_words",
-        "post-processing": "postprocess",
+        "post-processing": "postprocess_in_words",
         "at output_stride": "output_stride",
+        "in precision": "precision",
     }
-    return trained | {title: str(run.settings.get(name)) for title, name in measured.items()}
+    found = {title: run.settings.get(name) for title, name in measured.items()}
+    return trained | {title: "as trained" if value is None else str(value) for title, value in found.items()}
 
 
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:

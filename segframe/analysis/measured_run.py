@@ -14,6 +14,7 @@ from segframe.analysis.run_records import run_folder
 from segframe.config.composition import chosen_options
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError
+from segframe.inference.build import describe_postprocess
 from segframe.inference.evaluate import open_evaluation
 from segframe.inference.image_counts import ImageCounts
 from segframe.inference.open_network import read_metadata
@@ -79,7 +80,9 @@ def evaluate_run(path: Path, config: DictConfig, stored: Collection[str]) -> Mea
         "checkpoint": str(evaluation.path.absolute()),
         "inference_in_words": str(evaluation.inference),
         "postprocess": chosen_options()["postprocess"],
+        "postprocess_in_words": describe_postprocess(config.postprocess),
         "output_stride": config.output_stride,
+        "precision": config.precision,
         "boundary_distance": config.boundary_distance,
         "boundary_tolerance": config.boundary_tolerance,
     }

@@ -19,7 +19,7 @@ from segframe.config.validate import check_keys
 from segframe.errors import UserError
 from segframe.files import as_named, write_text
 from segframe.inference.boundary_metrics import describe_distance
-from segframe.inference.build import build_dataset
+from segframe.inference.build import build_dataset, describe_postprocess
 from segframe.inference.evaluate import Evaluation, check_distances, open_evaluation, predict_split, stored_groups
 from segframe.inference.image_counts import CLASS_METRICS, OVERALL, SplitCounts
 from segframe.inference.metrics import describe_missing
@@ -58,7 +58,7 @@ def make_report(config: DictConfig, stored: Collection[str]) -> Path:
         checkpoint=str(path),
         split=split,
         inference=str(evaluation.inference),
-        postprocess=None if evaluation.postprocess is None else type(evaluation.postprocess).__name__,
+        postprocess=describe_postprocess(config.postprocess),
         images=len(dataset),
         few=len(dataset) < FEW_IMAGES,
         command=read_command(folder) if folder else "",

@@ -9,7 +9,6 @@ import shlex
 import signal
 import sys
 import warnings
-from math import isfinite, nan
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -171,11 +170,9 @@ class Driver:
             if error:
                 self.journal.set_trial_user_attr(id_, "error", error)
                 self.journal.set_trial_state_values(id_, TrialState.FAIL)
-            elif result is not None and result.pruned is not None:
-                value = self.journal.get_trial(id_).intermediate_values.get(result.pruned, nan)
-                self.journal.set_trial_state_values(id_, TrialState.PRUNED, [value] if isfinite(value) else None)
-            elif result is not None and result.best is not None:
-                self.journal.set_trial_state_values(id_, TrialState.COMPLETE, [result.best])
+            elif result is not None:
+                state = TrialState.COMPLETE if result.pruned is None else TrialState.PRUNED
+                self.journal.set_trial_state_values(id_, state, None if result.best is None else [result.best])
         finally:
             process.lease.release()
         trials = self.study.get_trials(deepcopy=False)

@@ -68,6 +68,14 @@ def build_postprocess(node: DictConfig | None) -> Postprocess | None:
     return instantiate(node, "postprocess") if node else None
 
 
+def describe_postprocess(node: DictConfig | None) -> str:
+    """Return a post-processing's class and settings in words."""
+    if not node:
+        return "none"
+    settings = ", ".join(f"{key!s}={value}" for key, value in node.items() if key != "_target_")
+    return f"{str(node['_target_']).rpartition('.')[2]}: {settings}"
+
+
 def pick_device(accelerator: str = "auto", setting: str = "accelerator") -> torch.device:
     """Return the device of an `accelerator` setting; auto: the GPU if there is one, else the CPU."""
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):

@@ -21,7 +21,7 @@ from segframe.errors import UserError
 from segframe.files import write_json
 from segframe.inference.base import Inference, Postprocess, classify
 from segframe.inference.boundary_metrics import check_distance
-from segframe.inference.build import build_dataset, build_inference, build_postprocess
+from segframe.inference.build import build_dataset, build_inference, build_postprocess, describe_postprocess
 from segframe.inference.evaluation_result import EvaluationResult
 from segframe.inference.image_counts import SplitCounts
 from segframe.inference.metrics import describe_missing
@@ -107,6 +107,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
         "checkpoint": str(path.absolute()),
         "inference": choices["inference"],
         "postprocess": choices["postprocess"],
+        "postprocess_in_words": describe_postprocess(config.postprocess),
         "output_stride": config.output_stride,
         "precision": config.precision,
         "inference_in_words": str(inference),

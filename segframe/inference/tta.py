@@ -12,6 +12,7 @@ from segframe.errors import UserError
 from segframe.inference.banded_scores import BandedScores, band_rows
 from segframe.inference.base import Inference, Scores, check_settings
 from segframe.inference.network import Network, main_logits
+from segframe.inference.onnx_network import OnnxNetwork
 from segframe.models.logits import Logits
 from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
 
@@ -30,10 +31,10 @@ class TTA(Inference):
     """The mean of the probabilities of the image at each of `scales` and, with `flip`, mirrored too.
 
     Multi-scale and flipped inference as in published results (Chen et al., 2017, DeepLabV3, section 4), computed as by
-    mmsegmentation's `SegTTAModel` and PaddleSeg's `aug_inference`: logits are resized to the image's size, then softmax
-    and mean. Images are resized bilinearly without antialiasing, as by OpenCV there, but not rounded back to bytes;
-    their sides are rounded to the nearest pixel and to no less than 32. An image and its mirror image run together, at
-    most `batch_size` images at a time.
+    mmsegmentation's `SegTTAModel` and PaddleSeg's `aug_inference`: logits are resized to the scaled image's size, then
+    to the image's, then softmax and mean. Images are resized bilinearly without antialiasing, as by OpenCV there, but
+    not rounded back to bytes; their sides are rounded to the nearest pixel and to no less than 32. An image and its
+    mirror image run together, at most `batch_size` images at a time.
 
     "exact": as above, in bands of rows; only the logits of every augmentation are stored, at their own stride. "fast":
     the same on the grid of the image's own coarse logits; the logarithm of the mean is then resized.
@@ -61,6 +62,11 @@ class TTA(Inference):
 
     def __call__(self, network: Network, images: Tensor) -> Scores:
         size = (images.shape[-2], images.shape[-1])
+        if self.mode == "fast" and isinstance(network, OnnxNetwork):
+            raise UserError(
+                "inference.mode=fast: an exported file has scores of the image's size, none on a coarse grid; choose "
+                "inference.mode=exact"
+            )
         results = [self.run(network, images, scale) for scale in self.scales]
         # The grid of the logits at scale 1, or at the scale nearest to it.
         base = min(zip(self.scales, results, strict=True), key=lambda pair: abs(pair[0] - 1))[1]

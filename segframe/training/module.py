@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
-from math import fsum
+from math import fsum, isfinite
 from typing import Any
 
 import pytorch_lightning as pl
@@ -65,6 +65,7 @@ class SegmentationModule(pl.LightningModule):
         self.batch_loss = torch.zeros(())  # of the last training batch, on all devices
         self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
+        self.best: float | None = None  # value of config.monitor so far, also before the run was resumed
         self.warned = False  # of missing classes
         self.val_losses: list[Tensor] = []  # of the images of this device
         self.val_labelled: list[Tensor] = []  # whether the image has any pixel that is not void
@@ -152,6 +153,7 @@ class SegmentationModule(pl.LightningModule):
         self.metrics = {"val/loss": mean_loss, **compute_metrics(self.confusion.matrix, self.classes, "val")}
         self.log_dict(self.metrics, logger=False)  # Lightning would log them one step later
         if not self.trainer.sanity_checking:
+            self.best = better(self.best, self.metrics[self.config.monitor], self.config.monitor_mode)
             check_monitor(self.config.monitor, self.confusion.matrix, self.classes)
             missing = describe_missing(self.confusion.matrix, self.classes, "val")
             if missing and not self.warned:
@@ -171,11 +173,31 @@ class SegmentationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         average_statistics(self.segmenter)  # in place, so that the checkpoint has them
-        checkpoint_.setdefault(checkpoint.KEY, {}).update(self.description)
+        best = {"monitor": self.config.monitor, "best": self.best}
+        checkpoint_.setdefault(checkpoint.KEY, {}).update(self.description | best)
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         """Refuse the checkpoint of another network or optimizer before Lightning loads it."""
         check_fits(self, checkpoint_)
+        self.best = stored_best(checkpoint_, self.config.monitor)
+
+
+def better(best: float | None, value: float, mode: str) -> float | None:
+    """The better of two values of a metric, the first of which may be missing; NaN and infinity are none."""
+    if not isfinite(value):
+        return best
+    return value if best is None else max(best, value) if mode == "max" else min(best, value)
+
+
+def stored_best(checkpoint_: dict[str, Any], monitor: str) -> float | None:
+    """A checkpoint's best value of the monitored metric; older ones have ModelCheckpoint's, in float32."""
+    own = checkpoint_[checkpoint.KEY]
+    if "best" in own:
+        return own["best"] if own["monitor"] == monitor else None
+    for state in checkpoint_["callbacks"].values():
+        if state.get("monitor") == monitor and state.get("best_model_score") is not None:
+            return better(None, float(state["best_model_score"]), "max")
+    return None
 
 
 def check_output_weights(weights: DictConfig, outputs: list[str]) -> None:

@@ -23,7 +23,7 @@ from segframe.training.performance import set_up_performance
 from segframe.training.run_dir import find_run_dir, lock_run_dir, write_result, write_start
 from segframe.training.start_report import print_start
 from segframe.training.study import PRUNED
-from segframe.training.trainer import best_score, build_trainer, warn_of_long_averages
+from segframe.training.trainer import build_trainer, warn_of_long_averages
 from segframe.training.untrained_taps import warn_of_untrained_taps
 
 
@@ -81,9 +81,8 @@ def run_training(config: DictConfig) -> TrainingResult:
         checkpoint = on_rank_zero(find_resume_checkpoint, folder / "checkpoints") if resumes else None
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         pruned = pruned_after(trainer)
-        score = best_score(trainer, config.monitor)
-        best = write_result(folder, score, config.monitor, pruned)
+        best = write_result(folder, module.best, config.monitor, pruned)
     if pruned is not None:
         sys.exit(PRUNED)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return TrainingResult(folder.absolute(), best, metrics)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}  # float32, also by callbacks
+    return TrainingResult(folder.absolute(), best, logged | module.metrics)

@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +157,3 @@ def build_trainer(config: DictConfig, length: RunLength, on_start: Callable[[pl.
         )
     no_broadcast_of_signals(trainer)
     return trainer
-
-
-def best_score(trainer: pl.Trainer, monitor: str) -> float | None:
-    """The best value of the monitored metric, also from before the run was resumed; None if it never had one."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.monitor == monitor:
-            score = float("nan") if callback.best_model_score is None else float(callback.best_model_score)
-            return score if isfinite(score) else None  # infinite where the metric was NaN
-    return None

@@ -45,6 +45,7 @@ FIXED = [
     ("evaluate", ("precision=bf16-mixed",), "precision=bf16-mixed: model.onnx is an exported file, whose precision"),
     ("evaluate", ("precision=8",), "precision=8: model.onnx is an exported file, whose precision"),
     ("evaluate", ("inference=shift_and_stitch",), "the logits of this network are as large as the image; choose a"),
+    ("evaluate", ("inference=tta", "inference.mode=fast"), "inference.mode=fast: an exported file has scores of the"),
     ("predict", ("feature_maps=true",), "feature_maps=true: model.onnx is an exported file, which has none; give the"),
     ("export", (), "model.onnx is an exported file; give the checkpoint that it was made from"),
 ]

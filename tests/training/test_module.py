@@ -16,7 +16,9 @@ from segframe.inference.build import build_inference
 from segframe.inference.evaluate import evaluate
 from segframe.models.build import build_segmenter
 from segframe.models.weights import checkpoint
-from segframe.training.module import SegmentationModule, check_monitor
+from segframe.training.module import SegmentationModule, better, check_monitor, stored_best
+
+NAN = float("nan")
 
 
 def built(*words):
@@ -144,3 +146,29 @@ def test_an_image_that_is_void_everywhere_has_no_loss(monkeypatch):
             alone = module.val_losses[0].item()
             assert module.metrics["val/loss"] == pytest.approx(alone)
     assert alone == 0
+
+
+@pytest.mark.parametrize(
+    ("best", "value", "mode", "expected"),
+    [
+        (None, 0.5, "max", 0.5),
+        (0.6, 0.5, "max", 0.6),
+        (0.6, 0.5, "min", 0.5),
+        (0.6, NAN, "max", 0.6),
+        (None, NAN, "min", None),
+    ],
+)
+def test_the_better_value(best, value, mode, expected):
+    assert better(best, value, mode) == expected
+
+
+def test_the_best_value_in_a_checkpoint():
+    own = {"monitor": "val/loss", "best": 0.5}
+    assert stored_best({checkpoint.KEY: own}, "val/loss") == 0.5
+    assert stored_best({checkpoint.KEY: own}, "val/miou") is None  # of another metric
+    states = {
+        "of another": {"patience": 3},
+        "ModelCheckpoint": {"monitor": "val/miou", "best_model_score": torch.tensor(0.25)},
+    }
+    assert stored_best({checkpoint.KEY: {}, "callbacks": states}, "val/miou") == 0.25
+    assert stored_best({checkpoint.KEY: {}, "callbacks": states}, "val/loss") is None

@@ -40,6 +40,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     whole_rows, part_rows = (rows(tmp_path / name / "metrics.csv") for name in ("whole", "parts"))
     assert [row["step"] for row in part_rows] == ["2", "4"]
     assert [row["val/miou"] for row in whole_rows] == [row["val/miou"] for row in part_rows]
+    best = json.loads((tmp_path / "parts/result.json").read_text())
+    assert best == json.loads((tmp_path / "whole/result.json").read_text())
+    assert run("scripts/evaluate.py", "checkpoint=parts", "output_dir=evaluated").code == 0
+    assert json.loads((tmp_path / "evaluated/metrics.json").read_text())["val/miou"] == best["best"]
     assert not (tmp_path / "outputs").exists()
 
 

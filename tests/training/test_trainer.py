@@ -2,10 +2,8 @@
 
 import importlib.util
 import os
-from types import SimpleNamespace
 
 import pytest
-import torch
 from conftest import UNET, composed
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -105,10 +103,3 @@ def test_averages_that_are_too_long_for_a_run(caplog):
     config.callbacks.average.update({"decay": 0.99, "update_starting_at_step": 100})
     trainer.warn_of_long_averages(config, 1000)
     assert len(caplog.messages) == 1
-
-
-def test_the_best_score_of_a_metric_without_values():
-    checkpoint = ModelCheckpoint(monitor="val/iou/boat")
-    for score, best in ((None, None), (torch.tensor(float("-inf")), None), (torch.tensor(0.5), 0.5)):
-        checkpoint.best_model_score = score
-        assert trainer.best_score(SimpleNamespace(checkpoint_callbacks=[checkpoint]), "val/iou/boat") == best

@@ -15,8 +15,8 @@ from segframe.data.label_map import LabelTable
 from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
-HASH_SIDE = 16
-"""Rows of a perceptual hash, and bits per row."""
+SMALL_SIDE = 16
+"""Rows and columns of the shrunk images by which near-duplicates are found."""
 MAX_VALUES = 256
 """Number of values of a mask that are kept, the most frequent ones: photographs have up to 100,000 colours."""
 
@@ -31,8 +31,8 @@ class ImageFacts(NamedTuple):
     header: Header
     size: tuple[int, int]
     """Height and width, after rotation by EXIF."""
-    hash_bits: np.ndarray
-    """Difference hash, uint8 (32,): which cells of 16 rows and 17 columns are brighter than their left neighbour."""
+    small: np.ndarray
+    """Its brightness, shrunk to (SMALL_SIDE, SMALL_SIDE)."""
     is_blank: bool
     """Whether all pixels have the same colour."""
     moments: np.ndarray
@@ -117,11 +117,10 @@ def _read_mask_header(path: Path) -> Header:
 
 def _examine_image(image: np.ndarray, pixels: PixelFormat, content: bytes | memoryview, header: Header) -> ImageFacts:
     grey = cv2.cvtColor(image[..., :3], cv2.COLOR_RGB2GRAY) if image.shape[2] > 2 else image[..., 0]
-    small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
-    brighter = np.packbits(small[:, 1:] > small[:, :-1])
+    small = cv2.resize(grey, (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA)
     is_blank = bool(np.ptp(small) == 0 and (image == image[0, 0]).all())
     moments = channel_moments(image, pixels)
-    return ImageFacts(sha1(content).digest(), header, image.shape[:2], brighter, is_blank, moments)
+    return ImageFacts(sha1(content).digest(), header, image.shape[:2], small, is_blank, moments)
 
 
 def channel_moments(image: np.ndarray, pixels: PixelFormat) -> np.ndarray:

@@ -30,7 +30,6 @@ class ProgressBar(lightning.ProgressBar):
         self._interval = inf if every_n_minutes is None else 60 * every_n_minutes
         self._start = self._printed = monotonic()  # of training, and the moment of the last line
         self._first_step = 0
-        self.best = 0.0
         self._console = Console(highlight=False)
         self._enabled = True
         self._progress: Progress | None = None
@@ -47,12 +46,6 @@ class ProgressBar(lightning.ProgressBar):
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bars."""
         self._console.print(*args, soft_wrap=True, markup=False)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self._start = self._printed = monotonic()
@@ -98,7 +91,6 @@ class ProgressBar(lightning.ProgressBar):
         if trainer.sanity_checking or not self._enabled:
             return
         self._metrics = module.metrics
-        self.best = max(self.best, module.metrics["val/miou"])
         if self._progress:
             self._progress.remove_task(self._validation)
             self._refresh(trainer, module)
@@ -133,8 +125,12 @@ class ProgressBar(lightning.ProgressBar):
             self._printed = monotonic()
 
     def _line(self, trainer: Trainer, module: Any) -> str:
-        metrics = module.metrics
-        scores = [f"val/loss {metrics['val/loss']:.3f}", f"val/miou {metrics['val/miou']:.4f} (best {self.best:.4f})"]
+        scores = []
+        for name in dict.fromkeys(("val/loss", "val/miou", module.config.monitor)):
+            number = "{:.3f}" if name == "val/loss" else "{:.4f}"
+            is_best = name == module.config.monitor and module.best is not None
+            best = f" (best {number.format(module.best)})" if is_best else ""
+            scores.append(f"{name} {number.format(module.metrics[name])}{best}")
         return " · ".join([*self._step(trainer, module), *scores, *self._speed(trainer, module)])
 
     def _step(self, trainer: Trainer, module: Any) -> list[str]:

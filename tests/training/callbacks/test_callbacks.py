@@ -7,7 +7,6 @@ import torch
 from conftest import UNET, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segframe.training.callbacks import HParams, ProgressBar
 from segframe.training.callbacks.training_curves import learning_rates
 from segframe.training.loggers.tensorboard import tag
 from segframe.training.module import SegmentationModule
@@ -84,14 +83,6 @@ def test_the_bar_on_a_terminal(run, monkeypatch):
     out = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", run("train.py", *SHORT, "output_dir=run").out)
     assert re.search(r"epoch 2\.0/2 ━+ 6/6 .*loss \d\.\d{3} val \d\.\d{3} miou 0\.\d{3}", out)
     assert "step 6/6 · epoch 2.0" in out
-
-
-@pytest.mark.parametrize("callback", [HParams, ProgressBar])
-def test_the_best_score_is_kept_for_a_resumed_run(callback):
-    first, second = callback(), callback()
-    first.best = 0.7
-    second.load_state_dict(first.state_dict())
-    assert second.best == 0.7
 
 
 def test_learning_rates_are_merged_by_part_if_they_agree():

@@ -8,7 +8,8 @@ import pytest
 from segframe.data.build import RunLength
 from segframe.training.callbacks import ProgressBar, TrainingCurves, progress_bar
 
-MODULE = SimpleNamespace(length=RunLength(1000, 50, 100), metrics={"val/loss": 0.5, "val/miou": 0.25})
+MODULE = SimpleNamespace(length=RunLength(1000, 50, 100), metrics={"val/loss": 0.5, "val/miou": 0.25}, best=0.5)
+MODULE.config = SimpleNamespace(monitor="val/miou")
 
 
 @pytest.fixture
@@ -58,5 +59,5 @@ def test_a_long_validation_says_how_far_it_is(clock, capsys):
     assert [re.search(r"validation \d+/30", line)[0] for line in between] == [
         f"validation {n}/30" for n in (10, 20, 30)
     ]
-    assert "val/miou 0.2500 (best 0.2500)" in last
+    assert "val/loss 0.500 · val/miou 0.2500 (best 0.5000)" in last
     assert last.endswith("0:27:00 left")
