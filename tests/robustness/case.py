@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 CLASSES = "data.dataset.classes=[ground,road,sky]"
 NETWORK = ("model=unet", "backbone.channels=[4,4,8,8,8]", "head.channels=[8,8,4,4]")
@@ -42,11 +41,3 @@ def typo(word: str, rng: random.Random, known: set[str]) -> str:
         wrong = rng.choice((word[:k] + word[k + 1 :], word[:k] + letter + word[k:], word[:k] + letter + word[k + 1 :]))
         if wrong and wrong not in known and wrong[0].isalpha() and wrong[-1].isalnum():
             return wrong
-
-
-def put(tree: Any, key: str, value: object) -> None:
-    """Set a dotted key of nested dicts."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree[parent]
-    tree[last] = value

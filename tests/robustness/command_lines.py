@@ -1,11 +1,11 @@
-"""Bad command lines, drawn from configs/: misspelt, of a wrong type, out of range, with unbalanced brackets."""
+"""Bad command lines, drawn from configs/: misspelt, of a wrong type, with unbalanced brackets."""
 
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, REPLAY, SHAPES, SUMMARY, TINY, TRAIN, Case, typo
+from case import CHECK_DATA, CLASSES, EVALUATE, PREDICT, REPLAY, SUMMARY, Case, typo
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -106,45 +106,3 @@ def types(rng: random.Random) -> Iterator[Case]:
         value = rng.choice(("[1,2", "{a: 1", "(1", "'abc", "${nowhere}", "${oc.nowhere:x}", "${a.b"))
         if program == "train" and not more and not key.endswith(PATHS):
             yield Case(f"train: {key}={value}", (*PROGRAMS["train"], f"{key}={value}"), rf"nowhere|{last}|a\.b")
-
-
-RANGES: dict[str, tuple[object, ...]] = {
-    "seed": (-1, 2**70),
-    "data.batch_size": (0,),
-    "data.crop_size": (0, "[32,32,32]", 1.5),
-    "data.train_split": ("nosuch",),
-    "data.cache": ("tape", "disk"),
-    "trainer.checkpoint_every": (0, "soon"),
-    "optimizer.lr": (-1, "nan"),
-    "normalize.std": ("[0,0,0]", "[1,2]"),
-    "transforms.scale": ("[2.0,0.5]", "[1]"),
-    "monitor": ("val/mIoU",),
-    "backbone.channels": ("[4,4]", "[0,4,8,8,8]"),
-    "init_from": ("nowhere", "photos", "run/config.yaml"),
-    "resume": ("nowhere", "photos"),
-    "+callbacks.mine": (1, "{a: 1}", "{_target_: os.getcwd}", "{_target_: nowhere.Callback}"),
-    "output_dir": ("run", "photos/images/val/v0.png"),
-}
-RESNET = ("train.py", "backbone=resnet18", "head=fcn", *SHAPES, *TINY)
-OTHERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (RESNET, ("backbone.weights=run/config.yaml", "backbone.output_stride=7", "head.reads=c9")),
-    (EVALUATE, ("split=nosuch", "precision=7", "output_stride=3", "data=voc", "checkpoint=nowhere")),
-    ((*EVALUATE, "inference=sliding_window"), ("inference.window=0", "inference.mode=slow", "inference.stride=9999")),
-    ((*EVALUATE, "inference=tta", "postprocess=dense_crf"), ("inference.scales=[]", "postprocess.iterations=-1")),
-    (PREDICT, ("alpha=2", "feature_channels=0", "heatmaps=[dragon]", "input=nowhere", "output=run/config.yaml")),
-    (SUMMARY, ("size=0", "size=[1,2,3]", "num_classes=0", "init_from=nowhere")),
-    (CHECK_DATA, ("splits=[nosuch]", "splits=[]", "data=null", "data.num_workers=-1", "+model=unet")),
-)
-
-
-def ranges(rng: random.Random) -> Iterator[Case]:
-    """Numbers, names and paths of the right type that are invalid."""
-    ours = [(TRAIN, f"{key}={value}") for key, values in RANGES.items() for value in values]
-    others = [(words, word) for words, more in OTHERS for word in more]
-    for words, word in ours + others:
-        key, _, value = word.lstrip("+").partition("=")
-        last = key.rpartition(".")[2]
-        parts = [key.partition(".")[0], last, last.rpartition("_")[2]]
-        if value.strip("[]").replace("/", "").replace(".", "").isidentifier():
-            parts.append(value.strip("[]"))
-        yield Case(f"{words[0]}: {word}", (*words, word), rf"(?i){'|'.join(parts)}")

@@ -85,24 +85,20 @@ def lists(rng: random.Random) -> dict[str, tuple[bytes, str]]:
 
 def cases(rng: random.Random) -> Iterator[Case]:
     """Cases of train.py, evaluate.py and predict.py."""
+    readers = {"train": [TRAIN_PHOTOS], "images": [EVALUATE, PREDICT], "masks": [EVALUATE]}
     for kind, suffixes in (("images", (".jpg", ".png", ".tif")), ("masks", (".png", ".tif"))):
         for suffix in suffixes:
             for title, damage in damages(rng).items():
                 part = rng.choice(("train", "val"))
-                readers = {"train": [TRAIN_PHOTOS], "images": [EVALUATE, PREDICT], "masks": [EVALUATE]}
                 words = rng.choice(readers["train" if part == "train" else kind])
                 prepare = partial(damage_all, f"photos/{kind}/{part}", suffix, damage)
                 yield Case(f"{words[0]}: {part} {kind}{suffix} {title}", words, rf"{part[0]}\d\{suffix}", prepare)
-    for title, (damage, named) in MASKS.items():
-        for part, words in (("train", TRAIN_PHOTOS), ("val", EVALUATE)):
-            prepare = partial(damage_all, f"photos/masks/{part}", ".png", damage)
-            culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
-            yield Case(f"{words[0]}: {part} masks {title}", words, culprit, prepare)
-    for title, (damage, named) in IMAGES.items():
-        for part, words in (("train", TRAIN_PHOTOS), ("val", rng.choice((EVALUATE, PREDICT)))):
-            prepare = partial(damage_all, f"photos/images/{part}", ".png", damage)
-            culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
-            yield Case(f"{words[0]}: {part} images {title}", words, culprit, prepare)
+    for kind, unexpected in (("masks", MASKS), ("images", IMAGES)):
+        for title, (damage, named) in unexpected.items():
+            for part, words in (("train", TRAIN_PHOTOS), ("val", rng.choice(readers[kind]))):
+                prepare = partial(damage_all, f"photos/{kind}/{part}", ".png", damage)
+                culprit = rf"{part[0]}\d.*({named})|({named}).*{part[0]}\d"
+                yield Case(f"{words[0]}: {part} {kind} {title}", words, culprit, prepare)
     listed = (
         *("data.dataset.images=images/train", "data.dataset.masks=masks/train"),
         "data.dataset.splits={train: list.txt, val: val.txt}",

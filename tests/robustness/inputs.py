@@ -11,7 +11,6 @@ from pathlib import Path
 import checkpoints
 import command_lines
 import images
-import resumes
 from case import TRAIN_PHOTOS, Case
 from forks import Child
 from report import Part, Settings
@@ -20,11 +19,9 @@ SOURCES = {
     "options": (command_lines.options, 120),
     "keys": (command_lines.keys, 150),
     "types": (command_lines.types, 150),
-    "ranges": (command_lines.ranges, 200),
     "images": (images.cases, 100),
     "check_data": (images.check_data_cases, 60),
     "checkpoints": (checkpoints.cases, 100),
-    "resumes": (resumes.cases, 60),
 }
 """Kinds of cases, and how many at most are drawn of each."""
 QUICK = 8
@@ -70,7 +67,7 @@ def attempt(part: Part, number: int, case: Case, folder: Path, template: Path) -
     child = Child(case.words, place, folder / f"case-{number}.log")
     code, out = child.wait(), child.out
     problems = judge(case, code, out, findings(place))
-    problems += changes(before, checksums(place), resumed="resume=" in str(case.words))
+    problems += changes(before, checksums(place))
     part.add(number, case.title, [*problems, out[-1500:]] if problems else [], shlex.join(case.words))
     child.log.unlink()
     shutil.rmtree(place)
@@ -112,14 +109,9 @@ def judge(case: Case, code: int, out: str, errors: list[str]) -> list[str]:
     return problems
 
 
-def changes(before: dict[str, str], after: dict[str, str], resumed: bool) -> list[str]:
-    """Changes in a case's folder that must not be; a resumed run writes its config before it reads its checkpoint."""
-    allowed = ("run/train.log",)
-    if resumed:
-        allowed += ("run/config.yaml", "run/environment.json", "run/events")
-    problems = [
-        f"{path} has changed" for path in before if after.get(path) != before[path] and not path.startswith(allowed)
-    ]
+def changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Changes in a case's folder that must not be."""
+    problems = [f"{path} has changed" for path in before if after.get(path) != before[path]]
     new = after.keys() - before.keys()
-    problems += [f"{path} is new" for path in new if not path.startswith(("out", *allowed))]
+    problems += [f"{path} is new" for path in new if not path.startswith("out")]
     return problems + [f"{path} was written" for path in new if path.endswith(".ckpt")]
