@@ -85,17 +85,13 @@ def start(folder: Path, name: str, devices: int, workers: int) -> Child:
 def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tuple[str, list[str]]:
     """Run on two devices, kill, and resume to the end; return what happened, and the problems."""
     child = start(folder, name, 2, kill.workers)
-    moment = Moment(kill, folder / name, seconds)  # type: ignore[arg-type]
-    while child.poll() is None and not moment():
-        time.sleep(0.0005)
-    time.sleep(kill.delay)
+    Moment(kill, folder / name, seconds).wait(child)  # type: ignore[arg-type]
     before = runs.files(folder / name)
     stage = f"{kill.moment}, {len(before)} files there"
     sent = strike(child, kill)
     code, problems = child.wait(), []
     problems += [f"process {number} was left" for number in left_processes(folder)]
-    problems += [f"{lost} is lost" for lost in sorted(before - runs.files(folder / name))]
-    problems += runs.find_damage(folder / name)
+    problems += runs.find_losses(folder / name, before)
     if code not in ((0,) if kill.signal == signal.SIGKILL else (0, 75)):
         problems.append(f"exit code {code}\n{child.out[-3000:]}")
     if code == 75 and not any(message in child.out for message in MESSAGES):

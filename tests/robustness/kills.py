@@ -108,6 +108,12 @@ class Moment:
         self.seen = now
         return self.times >= kill.count and bool(now)
 
+    def wait(self, child: Child) -> None:
+        """Wait for the moment, or the run's end."""
+        while child.poll() is None and not self():
+            time.sleep(0.0005)
+        time.sleep(self.kill.delay)
+
     def _changes(self) -> tuple[Any, ...]:
         paths = [*self.folder.glob(self.kill.watched), *self.folder.glob(f".{self.kill.watched}.unfinished")]
         try:
@@ -166,8 +172,7 @@ def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tupl
         child = start(folder, kill.recipe, name, kill.workers[attempt % 2], moment)
         event = strike(child, current, moment)
         events.append(event)
-        problems += [f"{event}: {lost} is lost" for lost in sorted(before - runs.files(folder / name))]
-        problems += [f"{event}: {damage}" for damage in runs.find_damage(folder / name)]
+        problems += [f"{event}: {loss}" for loss in runs.find_losses(folder / name, before)]
         if child.code not in (0, -signal.SIGKILL, 75):
             problems.append(f"{event}: exit code {child.code}\n{child.out[-2000:]}")
         if kill.signal != signal.SIGKILL and child.code == 75 and "continue with resume=" not in child.out:
@@ -181,9 +186,7 @@ def kill_and_resume(kill: Kill, folder: Path, name: str, seconds: float) -> tupl
 
 def strike(child: Child, kill: Kill, moment: Moment) -> str:
     """Wait for the moment and send the signal; return what the run was doing."""
-    while child.poll() is None and not moment():
-        time.sleep(0.0005)
-    time.sleep(kill.delay)
+    moment.wait(child)
     child.send(kill.signal)
     child.wait()
     if child.code == 0:

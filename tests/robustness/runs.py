@@ -43,6 +43,11 @@ def find_damage(folder: Path) -> list[str]:
     return found
 
 
+def find_losses(folder: Path, before: set[str]) -> list[str]:
+    """What a kill has destroyed: `files` that were there before, and half-written ones."""
+    return [f"{lost} is lost" for lost in sorted(before - files(folder))] + find_damage(folder)
+
+
 def files(folder: Path) -> set[str]:
     """The run's files without its lock and temporary files."""
     paths = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock" and not p.name.endswith(UNFINISHED))
