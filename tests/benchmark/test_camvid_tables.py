@@ -38,16 +38,3 @@ def test_costs(trained, monkeypatch):
     assert int(parameters.replace(",", "")) > 0
     assert float(gflops) > 0
     assert float(milliseconds) > 0
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["camvid", "head", "runs"], "invalid choice: 'head'"),
-        (["camvid", "heads", "runs", "unett"], "heads has no row unett; choose from fcn32s, "),
-    ],
-)
-def test_misspelt_words(words, message, capsys):
-    with pytest.raises(SystemExit):
-        camvid_tables.parse(words)
-    assert message in capsys.readouterr().err

@@ -43,8 +43,3 @@ def test_upsampling_study(run, tmp_path):
     assert len(table) == 8
     assert table[1]["upsampling"] == "the same, shift-and-stitch to 8"
     assert table[0]["parameters"] == table[1]["parameters"] == "9,230,088"
-
-
-def test_number_of_steps_is_checked(run):
-    result = run("scripts/benchmark/upsampling_study.py", "steps=0")
-    assert "error: steps=0: out of range; give 1 to 1,000,000,000" in result.out
