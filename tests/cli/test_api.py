@@ -108,12 +108,8 @@ def test_training_and_evaluation(run, folder, capfd, monkeypatch):
 
 WRONG = [
     (["modle=unet"], r"modle is not a setting; did you mean model\?"),
-    (["model=fcn9"], r"model=fcn9: there is no such option; did you mean fcn8s\?"),
-    (["trainer.max_steps=x"], "trainer.max_steps=x: it must be a whole number"),
-    (["output_dir="], "output_dir=: the value is empty"),
     (["-m", "seed=1,2"], "-m: settings are key=value"),
     (["resume=nowhere"], "resume=nowhere: no run to continue"),
-    (["data=folder"], "data.root must be given"),
     ([*UNET, "monitor=val/mIoU"], "monitor=val/mIoU: there is no such metric"),
 ]
 
@@ -129,12 +125,8 @@ def test_errors_are_exceptions(folder, capfd, words, message):
 
 
 def test_errors_of_evaluation(folder):
-    for words, message in (
-        (["nowhere"], "there is no checkpoint nowhere"),
-        (["x", "split=y"], "there is no checkpoint x"),
-    ):
-        with pytest.raises(segframe.UserError, match=message):
-            segframe.evaluate(*words)
+    with pytest.raises(segframe.UserError, match="there is no checkpoint nowhere"):
+        segframe.evaluate("nowhere")
 
 
 def test_one_of_several_processes_is_refused(monkeypatch):

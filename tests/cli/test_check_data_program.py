@@ -39,7 +39,6 @@ def test_mistakes(run, photos):
         ("data.dataset.classes=???", "data.dataset.classes: it must be given; type data.dataset.classes=..."),
         ("data.dataset.images={split}/photos", "no folder {split}/photos below it, but images/train (6 files)"),
         ("splits=[]", "splits=[]: name at least one"),
-        ("data.num_workers=-1", "data.num_workers=-1"),
     ):
         assert sentence in run(*PROGRAM, *FOLDER, word).error
 

@@ -28,7 +28,6 @@ def message(*words):
         ("optimizer.lrr=3", "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
         ("lr=0.1", "lr is not a setting; did you mean optimizer.lr?"),
         ("bakbone=resnet18", "bakbone is not a setting; did you mean backbone?"),
-        ("trainer.max_step=3", "trainer.max_step is not a setting; did you mean trainer.max_steps?"),
         ("transforms.crop=3", "transforms.crop is not a setting; did you mean transforms.crop_size?"),
         ("nothing.like_it=3", "nothing.like_it is not a setting; `--cfg job` shows all of them"),
         ("data.zzz=3", "data.zzz is not a setting; there is dataset, "),
@@ -37,18 +36,12 @@ def message(*words):
         ("trainer.strategy=ddp", "trainer.strategy is not a setting; trainer.devices=... trains by Distributed"),
         ("trainer.gpus=2", "trainer.gpus is not a setting; an argument of Lightning's Trainer is set with +trainer."),
         ("callbacks.early_stopping.patience=3", "callbacks.early_stopping.patience is a setting of callbacks=early_st"),
-        ("inference.window=64", "inference.window is a setting of inference=sliding_window; choose it too"),
         ("+optimizer.lr=1", "+optimizer.lr: there is such a setting already; change it without the +"),
         ("model=FCN8s", "model=FCN8s: there is no such option; did you mean fcn8s?"),
         ("trainer.lightning.foo=1", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo="),
-        (
-            "trainer.lightning={foo: 1}",
-            "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning.foo=",
-        ),
-        ("backbone=resnet999", "backbone=resnet999: there is no such option; did you mean resnet"),
+        ("trainer.lightning={foo: 1}", "trainer.lightning.foo is not a setting yet; add it with +trainer.lightning."),
         ("aux_head=null", "aux_head=null: there is no such option; there is fcn, none"),
         ("~loss=5", "loss=5: there is no such option"),
-        ("model=fcn8", "model=fcn8: there is no such option; did you mean fcn8s?"),
         ("model=fcn8s,fcn9s", "model=fcn9s: there is no such option; did you mean fcn8s?"),
         ("trainer.max_epochs=abc", "trainer.max_epochs=abc: it must be a whole number"),
         ("trainer.max_steps=None", "trainer.max_steps=None: it must be a whole number; nothing is null"),
@@ -61,10 +54,7 @@ def message(*words):
         ("model", "cannot read 'model' on the command line: a setting is name=value, without spaces"),
         ("transforms.scale.x=1", "transforms.scale.x is not a setting; there is 0, 1"),
         ("postprocess=dense_crf", "postprocess=dense_crf: train has no such part; leave it out"),
-        (
-            "checkpoint=runs/a",
-            "checkpoint is not a setting; model=, backbone= and head= choose a network; resume=<run> ",
-        ),
+        ("checkpoint=runs/a", "checkpoint is not a setting; model=, backbone= and head= choose a network; resume="),
     ],
 )
 def test_words(word, expected):
@@ -87,10 +77,7 @@ def test_a_right_word_is_not_blamed_for_a_wrong_one():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (
-            b"# @package _global_\ntrainer: {max_step: 3}\n",
-            "trainer.max_step is not a setting; did you mean max_steps?",
-        ),
+        (b"# @package _global_\ntrainer: {max_step: 3}\n", "trainer.max_step is not a setting; did you mean max_steps"),
         (b"# @package _global_\ntrainer: [1]\n", "a mapping is expected; write its settings as name: value"),
         (b"palette: [{road: #804080}]\n", "mine.yaml, line 2: "),
         (b"palette: [{road: #804080}]\n", "; a # begins a comment"),
@@ -105,19 +92,6 @@ def test_files(run, tmp_path, content, expected):
     finally:
         schema.register()
     assert expected in result.error
-
-
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("scripts/summary.py", ["receptive_field=false"]),
-        ("scripts/check_data.py", []),
-        ("scripts/evaluate.py", ["checkpoint=first"]),
-        ("scripts/predict.py", ["checkpoint=first", "input=x", "output=y"]),
-    ],
-)
-def test_settings_that_a_script_does_not_know(run, trained, script, words):
-    assert run(script, *words, "+accelerater=1").error.startswith("error: accelerater is not a setting")
 
 
 def test_an_argument_that_a_preset_sets_for_another_part(run):
@@ -142,33 +116,18 @@ def test_a_callback_of_which_a_preset_sets_settings_alone(run):
     ("words", "expected"),
     [
         ("optimizer.lr=0,01", "optimizer.lr=0,01: a list is [a,b], a decimal has a point, and several values are a s"),
-        ("optimizer.lr=", "optimizer.lr=: the value is empty"),
         ("--data=voc", "--data=voc: a setting has no dashes; type data=voc"),
         ("--max_steps 5", "--max_steps: a setting has no dashes; type trainer.max_steps=5"),
         ("--lr --batch-size=4", "--lr: a setting has no dashes; type optimizer.lr=..."),
         ("--batch-size=4", "--batch-size=4: a setting has no dashes; type data.batch_size=4"),
-        ("--model fcn8s", "--model: a setting has no dashes; type model=fcn8s"),
-        ("optimizer.momentum=-1", "optimizer.momentum=-1: Invalid momentum value: -1"),
         ("head.output_stride=7 model=deeplabv3", "head.output_stride=7: backbone.output_stride must be 4, 8, 16 or 32"),
-        (
-            "data.dataset.num_images=10",
-            "data.dataset.num_images=10: segframe.data.Shapes expects a mapping such as {name: 1} | null; type "
-            "'data.dataset.num_images={name: 1}'",
-        ),
-        (
-            "experiment=fcn16s_voc data.root=.",
-            "init_from must be given: experiment=fcn16s_voc is FCN-16s (Shelhamer, Long & Darrell, 2017; release voc-"
-            "fcn16s), from a trained FCN-32s; type init_from=runs/fcn32s, for example; needs=[] runs it without",
-        ),
+        ("data.dataset.num_images=10", "data.dataset.num_images=10: segframe.data.Shapes expects a mapping such as {"),
+        ("experiment=fcn16s_voc data.root=.", "init_from must be given: experiment=fcn16s_voc is FCN-16s (Shelhamer"),
         ("data=folder data.dataset.classes=[a,b] data.root=~/nowhere", f"{Path.home()}/nowhere does not exist"),
         ("output_dir=/proc/x", "/proc/x: No such file or directory; choose a path that exists and may be used"),
         ("~callbacks.imges", "callbacks.imges is not a setting; did you mean callbacks.images?"),
         ("~loss.class_weights", "~loss.class_weights: it is null already; leave ~loss.class_weights out"),
-        (
-            "experiment=camvid_scratch data.root=. trainer.max_epochs=2",
-            "trainer.max_epochs=2: trainer.max_steps=2200 takes precedence; type trainer.max_steps=null too",
-        ),
-        ("trainer.precision=fp16", "trainer.precision=fp16: unknown; choose auto, 32-true, bf16-mixed, 16-mixed"),
+        ("experiment=camvid_scratch data.root=. trainer.max_epochs=2", "trainer.max_epochs=2: trainer.max_steps=2200"),
         ("trainer.accelerator=gpu0", "trainer.accelerator=gpu0: unknown; choose auto, cpu or gpu"),
     ],
 )
@@ -198,30 +157,16 @@ def test_a_missing_checkpoint(run):
 @pytest.mark.parametrize(
     ("script", "words", "expected"),
     [
-        (
-            "evaluate",
-            "checkpoint=first trainer.precision=32-true",
-            "trainer.precision is not a setting; did you mean pr",
-        ),
-        (
-            "evaluate",
-            "checkpoint=first callbacks.early_stopping.patience=3",
-            "callbacks.early_stopping.patience is not a",
-        ),
+        ("evaluate", "checkpoint=first trainer.precision=32-true", "trainer.precision is not a setting; did you mean"),
         ("evaluate", "checkpoint=first loss=dice", "loss=dice: evaluate has no such part; leave it out"),
-        ("check_data", "model=fcn8s", "model=fcn8s: check_data has no such part; leave it out"),
-        (
-            "summary",
-            "checkpoint=first",
-            "checkpoint is not a setting; model=, backbone= and head= choose a network; what summary",
-        ),
+        ("summary", "checkpoint=first", "checkpoint is not a setting; model=, backbone= and head= choose a network; w"),
     ],
 )
 def test_settings_and_parts_of_other_programs(run, trained, script, words, expected):
     assert run(f"scripts/{script}.py", *words.split()).error.startswith(f"error: {expected}")
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "replay", "train"])
+@pytest.mark.parametrize("name", ["evaluate", "train"])
 def test_a_folder_without_the_setting_that_it_is_for(tmp_path, name, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["segframe", name, str(tmp_path)])
     with pytest.raises(SystemExit) as end:

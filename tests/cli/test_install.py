@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
@@ -58,9 +57,3 @@ def test_misspelt_words(command, tmp_path):
     result = command("train", "model=fcn9s", cwd=tmp_path)
     assert "model=fcn9s: there is no such option; did you mean fcn8s?" in result.stderr
     assert list(tmp_path.iterdir()) == [], "a refused run leaves no folder"
-
-
-def test_configs_travel_as_package_data(command, tmp_path):
-    result = command("train", "--cfg", "job", "model=deeplabv3plus", cwd=tmp_path)
-    assert "segframe.models.heads.DeepLabV3Plus" in result.stdout
-    assert str(Path("configs")) not in result.stderr

@@ -25,10 +25,7 @@ def test_a_worker_whose_connection_breaks_before_its_death_is_reported():
             r"the GPU's memory is full \(2.50 GiB more were asked\): lower data.batch_size",
         ),
         (MemoryError(), "the machine's memory is full: lower data.batch_size"),
-        (
-            RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"),
-            "the machine's memory is full: .*trainer.activation_checkpointing=true",
-        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate"), "the machine's memory is full: .*activation_check"),
         (
             RuntimeError("adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you set"),
             "deterministic=true: adaptive_max_pool2d_backward_cuda has no deterministic form",
@@ -37,14 +34,8 @@ def test_a_worker_whose_connection_breaks_before_its_death_is_reported():
             RuntimeError("Given input size: (256x1x1). Calculated output size: (256x0x0). Output size is too small"),
             r"too small for this network \(Given input size: \(256x1x1\).*data.crop_size",
         ),
-        (
-            ValueError("Expected more than 1 value per channel when training, got input size torch.Size([1, 8, 1, 1])"),
-            "too small for this network .*data.batch_size above 1",
-        ),
-        (
-            RuntimeError("Pin memory thread exited unexpectedly"),
-            "worker exited unexpectedly: data.num_workers=0",
-        ),
+        (ValueError("Expected more than 1 value per channel"), "too small for this network .*data.batch_size above 1"),
+        (RuntimeError("Pin memory thread exited unexpectedly"), "worker exited unexpectedly: data.num_workers=0"),
     ],
 )
 def test_failures_of_libraries(error, message):

@@ -10,22 +10,9 @@ import time
 
 import pytest
 from conftest import ROOT, RUN, UNET
-from studies import LR, check_complete, end_of, numbers, start_driver, states, wait_for
+from studies import LR, check_complete, end_of, start_driver, states, wait_for
 
 from segframe.training.study import Lease
-
-
-@pytest.mark.slow
-def test_two_drivers_of_which_one_is_killed_twice(tmp_path):
-    words = ("trials=12", LR, "+steps=8")
-    first, second = start_driver(tmp_path, *words), start_driver(tmp_path, *words, "workers=2")
-    for count in (3, 6):
-        wait_for(lambda count=count: len(numbers(tmp_path)) >= count)
-        first.send_signal(signal.SIGKILL)
-        assert first.wait() == -signal.SIGKILL
-        first = start_driver(tmp_path, *words)
-    assert [end_of(first, tmp_path), end_of(second, tmp_path)] == [0, 0]
-    check_complete(tmp_path, 12)
 
 
 @pytest.mark.slow

@@ -52,10 +52,8 @@ def test_the_files_of_ranges(option):
     [
         (["head=fcn"], "nothing to search: give a setting several values"),
         (["optimizer.lr=interval(0.1,0.01)"], "optimizer.lr=interval(0.1,0.01): "),
-        (["optimizer.lr=tag(log,interval(0,1))"], "optimizer.lr=tag(log,interval(0,1)): "),
         (["optimizer.lr=range(1,1)"], "optimizer.lr=range(1,1): the range is empty"),
         (["optimizer.lr=interval(0.1"], "optimizer.lr=interval(0.1: it cannot be read; several values are"),
-        (["optimizer.lr=intervall(0.1,1)"], "optimizer.lr=intervall(0.1,1): it cannot be read; several values are"),
         (["monitor=val/miou,val/loss"], "monitor: all trials are compared by it"),
     ],
 )
