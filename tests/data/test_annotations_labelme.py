@@ -29,17 +29,6 @@ def test_polygons_are_those_of_labelme(tmp_path):
         found = mask_of(tmp_path, shape(points=points.tolist()))
         # The rectangle around a polygon is filled alone; PIL's rounding of edges may depend on its place.
         assert np.count_nonzero(found != np.array(canvas)) <= 2
-        inside = mask_of_points(points)
-        assert (found == inside).mean() > 0.9
-
-
-def mask_of_points(points):
-    """By the rule of even and odd crossings, at the centres of pixels."""
-    inside = np.zeros(SIZE, bool)
-    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        crosses = (y0 > ROWS) != (y1 > ROWS)
-        inside ^= crosses & ((x1 - x0) * (ROWS - y0) / (y1 - y0) + x0 > COLUMNS)
-    return inside
 
 
 def test_other_shapes(tmp_path):

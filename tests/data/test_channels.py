@@ -9,6 +9,7 @@ from conftest import composed
 from dataset_files import check_error, png_of_16_bits, put_mask
 from PIL import Image
 
+from segframe.config.instantiate import instantiate
 from segframe.data import ColorMatrixJitter, RandomScaleCrop, Shapes, Transform
 from segframe.data.build import build_data_module, build_datasets
 from segframe.data.image_io import read_header, read_image
@@ -202,7 +203,8 @@ def test_batches_are_in_units_of_255(bands, cache):
 
 def test_check_data_measures_mean_and_std(bands):
     config = configured(bands)
-    found = splits.find_splits(*splits_of(config))
+    make_dataset = instantiate(config.data.dataset, "data.dataset")
+    found = splits.find_splits(make_dataset, config.data, None)
     splits.examine_all(found.splits, 0)
     pixels = [tifffile.imread(path).reshape(-1, 5) * (255 / 4095) for path in sorted(bands.glob("images/train/*"))]
     every = np.concatenate(pixels)
@@ -213,12 +215,6 @@ def test_check_data_measures_mean_and_std(bands):
     assert [config.normalize.mean, config.normalize.std] != [measured["mean"], measured["std"]]
     typed = configured(bands, *(word.strip("'") for word in line.split()))
     assert [typed.normalize.mean, typed.normalize.std] == [measured["mean"], measured["std"]]
-
-
-def splits_of(config):
-    from segframe.config.instantiate import instantiate
-
-    return instantiate(config.data.dataset, "data.dataset"), config.data, None
 
 
 @pytest.mark.parametrize(("channels", "high"), [(1, 256), (5, 256), (3, 65_536), (2, 65_536)])

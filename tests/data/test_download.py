@@ -92,11 +92,7 @@ def test_a_failed_download_names_the_cure(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "attributes"),
-    [
-        ("../out.txt", {}),
-        ("kit/link", {"type": tarfile.SYMTYPE, "linkname": "../../out.txt"}),
-    ],
+    ("name", "attributes"), [("../out.txt", {}), ("kit/link", {"type": tarfile.SYMTYPE, "linkname": "../../out.txt"})]
 )
 def test_unsafe_members_are_refused(tmp_path, name, attributes):
     archive = make_tar(tmp_path / "x.tar", {name: b""}, **attributes)

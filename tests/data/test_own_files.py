@@ -86,10 +86,8 @@ def test_its_mistakes_are_findings(run, words, tmp_path):
 
 
 def test_it_has_no_cache(run, words):
-    assert (
-        "Arrays is generated, or reads its files itself: set data.cache=null"
-        in run("train.py", *words, "data.cache=ram").error
-    )
+    error = run("train.py", *words, "data.cache=ram").error
+    assert "Arrays is generated, or reads its files itself: set data.cache=null" in error
 
 
 def test_its_sizes_are_read(words, tmp_path):

@@ -200,6 +200,17 @@ def test_what_is_not_recognised(tmp_path, run):
     check_error(lambda: recognize(tmp_path / "b"), "no black and white mask")
     put_pairs((tmp_path / "b/images", tmp_path / "b/masks"), np.arange(0, 200, 3), 9)
     check_error(lambda: recognize(tmp_path / "b"), "67 values, too many for classes")
+    put_pairs((tmp_path / "c/images", tmp_path / "c/masks"), [0, 1, 2], count=1)
+    for k in range(1, 9):
+        put_image(tmp_path / f"c/images/{k}.jpg", SIZE)
+    check_error(lambda: recognize(tmp_path / "c"), "no layout that is recognised", "has no mask (7 of 8 have none)")
+    put_pairs((tmp_path / "d/JPEGImages", tmp_path / "d/SegmentationObject"), [[0, 1, 2]])  # masks of instances
+    check_error(lambda: recognize(tmp_path / "d"), "SegmentationObject (5 images)", "no layout that is recognised")
+    put_image(tmp_path / "e/release_test/testing/0.jpg", SIZE)  # two words for splits
+    check_error(lambda: recognize(tmp_path / "e"), "release_test/testing (1 images)", "no layout that is recognised")
+    put_image(tmp_path / "f/0.jpg", SIZE)
+    (tmp_path / "f/boxes.json").write_text('{"images": [')
+    check_error(lambda: recognize(tmp_path / "f"), "and boxes.json, and no layout")
 
 
 def test_names_as_they_are_typed():
@@ -254,26 +265,3 @@ def test_training_images_beside_test_images_without_masks(tmp_path):
     for k in range(5):
         put_image(tmp_path / f"test/images/{k}.jpg", SIZE)
     assert "data.dataset.images=train/images" in settings_of(tmp_path)
-
-
-def test_missing_masks_are_the_reason(tmp_path):
-    put_pairs((tmp_path / "images", tmp_path / "masks"), [0, 1, 2], count=1)
-    for k in range(1, 9):
-        put_image(tmp_path / f"images/{k}.jpg", SIZE)
-    check_error(lambda: recognize(tmp_path), "no layout that is recognised", "has no mask (7 of 8 have none)")
-
-
-def test_masks_of_instances_are_not_proposed(tmp_path):
-    put_pairs((tmp_path / "JPEGImages", tmp_path / "SegmentationObject"), [[0, 1, 2]])
-    check_error(lambda: recognize(tmp_path), "SegmentationObject (5 images)", "no layout that is recognised")
-
-
-def test_folders_with_two_words_for_splits(tmp_path):
-    put_image(tmp_path / "release_test/testing/0.jpg", SIZE)
-    check_error(lambda: recognize(tmp_path), "release_test/testing (1 images)", "no layout that is recognised")
-
-
-def test_other_json_files_are_named(tmp_path):
-    put_image(tmp_path / "0.jpg", SIZE)
-    (tmp_path / "boxes.json").write_text('{"images": [')
-    check_error(lambda: recognize(tmp_path), "and boxes.json, and no layout")
