@@ -112,17 +112,6 @@ def test_without_weights_or_iterations_nothing_changes(changed):
     np.testing.assert_allclose(crf(**changed)(image, probabilities), probabilities, atol=1e-6)
 
 
-def test_noise_is_removed_up_to_the_edge():
-    """Two colours; a quarter of the pixels guessed wrong, and a coarse boundary 2 pixels off: the colours decide."""
-    image, disc = picture((40, 48), noise=3)
-    image = np.where(disc[..., None], image, (40, 90, 160)).astype(np.uint8)
-    shifted = np.roll(disc, 2, axis=1)
-    wrong = shifted ^ (np.random.default_rng(3).random(disc.shape) < 0.25)
-    probabilities = np.where(np.stack([~wrong, wrong]), 0.7, 0.3).astype(np.float32)
-    assert (wrong != disc).mean() > 0.25
-    assert (crf()(image, probabilities).argmax(0) == disc).all()
-
-
 @pytest.mark.parametrize("changed", [{"pos_xy_std": 0.0}, {"bi_rgb_std": 1e30}, {"bi_w": -1.0}, {"iterations": -1}])
 def test_wrong_settings(changed):
     ((name, value),) = changed.items()

@@ -56,10 +56,11 @@ def test_inference_from_the_command_line(run, tmp_path, evaluated, description, 
     assert len(list((tmp_path / "out/heatmaps").iterdir())) == len(Shapes.classes)
 
 
-def evaluate_with_data(run, tmp_path, data, *words):
-    """Evaluate x.ckpt with changed data settings."""
+def evaluate_changed(run, tmp_path, key, settings, *words):
+    """Evaluate x.ckpt with changed settings of its data or inference."""
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    content[checkpoint.KEY]["config"]["data"] |= data
+    config = content[checkpoint.KEY]["config"]
+    config[key] = {**config["data"], **settings} if key == "data" else settings
     torch.save(content, tmp_path / "y.ckpt")
     return run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a", *words)
 
@@ -76,22 +77,16 @@ def test_unsafe_data_settings_of_a_checkpoint_are_refused(run, tmp_path, monkeyp
     for data, message in [
         ({"root": "${oc.env:SECRET}", "dataset": FOLDER}, "computes values"),
         ({"dataset": {"_target_": ["x"]}}, "data.dataset._target_=['x']: it must be the dotted name of a class"),
-        (
-            {"dataset": {"_target_": "segframe.data.Shapes", "num_images": {"val": 10**9}}},
-            "it must be between 0 and 1000000",
-        ),
+        ({"dataset": {"_target_": "segframe.data.Shapes", "num_images": {"val": 10**9}}}, "it must be between 0 and"),
     ]:
-        result = evaluate_with_data(run, tmp_path, data)
+        result = evaluate_changed(run, tmp_path, "data", data)
         assert message in result.error
         assert "hidden-words" not in result.out
 
 
 def test_the_inference_of_a_checkpoint_is_trusted_by_name_only(run, tmp_path):
     save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
-    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    content[checkpoint.KEY]["config"]["inference"] = {"_target_": "os.mkdir", "path": "ran"}
-    torch.save(content, tmp_path / "y.ckpt")
-    result = run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a")
+    result = evaluate_changed(run, tmp_path, "inference", {"_target_": "os.mkdir", "path": "ran"})
     assert "inference._target_=os.mkdir: this is no part of segframe" in result.error
     assert not (tmp_path / "ran").exists()
     assert run("scripts/evaluate.py", "checkpoint=y.ckpt", "accelerator=cpu", "inference=whole").code == 0
@@ -99,17 +94,14 @@ def test_the_inference_of_a_checkpoint_is_trusted_by_name_only(run, tmp_path):
 
 def test_the_stored_inference_of_an_older_run_takes_its_newer_settings(run, tmp_path):
     save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
-    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    content[checkpoint.KEY]["config"]["inference"] = {"_target_": "segframe.inference.WholeImage"}
-    torch.save(content, tmp_path / "y.ckpt")
-    window = {"window": 32, "stride": None, "mode": "exact", "batch_size": 1}
-    content[checkpoint.KEY]["config"]["inference"] = {"_target_": "segframe.inference.SlidingWindow", **window}
-    torch.save(content, tmp_path / "z.ckpt")
-    words = ("checkpoint=y.ckpt", "accelerator=cpu", "output_dir=a")
-    result = run("scripts/evaluate.py", *words, "inference.batch_size=2")
+    whole = {"_target_": "segframe.inference.WholeImage"}
+    result = evaluate_changed(run, tmp_path, "inference", whole, "inference.batch_size=2")
     assert result.code == 0, result.out
-    assert "inference.batch_size=0" in run("scripts/evaluate.py", *words, "inference.batch_size=0").error
-    result = run("scripts/evaluate.py", "checkpoint=z.ckpt", *words[1:], "inference.tapered=true")
+    result = evaluate_changed(run, tmp_path, "inference", whole, "inference.batch_size=0")
+    assert "inference.batch_size=0" in result.error
+    window = {"window": 32, "stride": None, "mode": "exact", "batch_size": 1}
+    window["_target_"] = "segframe.inference.SlidingWindow"
+    result = evaluate_changed(run, tmp_path, "inference", window, "inference.tapered=true")
     assert result.code == 0, result.out
     assert "exact, tapered" in result.out
 
@@ -124,8 +116,8 @@ def test_stored_number_of_workers_is_not_used(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate, "image_batches", without_workers)
     save_checkpoint(tmp_path, *TINY, classes=Shapes.classes)
-    assert evaluate_with_data(run, tmp_path, {"num_workers": 4000}).code == 0
-    assert evaluate_with_data(run, tmp_path, {"num_workers": 4000}, "data.num_workers=9").code == 0
+    for words in ((), ("data.num_workers=9",)):
+        assert evaluate_changed(run, tmp_path, "data", {"num_workers": 4000}, *words).code == 0
     assert workers_used == [None, 9]
 
 

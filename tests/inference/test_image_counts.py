@@ -100,27 +100,6 @@ def test_boundaries_agree_with_a_plain_implementation(width, tolerance):
     assert [metrics["val/mean_boundary_iou"], metrics["val/mean_boundary_f"]] == pytest.approx(means)
 
 
-def test_squares_that_are_apart():
-    def square(left, width, tolerance):
-        truth, prediction = np.zeros((20, 30), np.uint8), np.zeros((20, 30), np.uint8)
-        truth[5:15, 5:15] = 1
-        prediction[5:15, left : left + 10] = 1
-        counts = SplitCounts(("ground", "square"), width, tolerance)
-        counts.update("image", prediction, truth)
-        return counts.metrics("val")
-
-    metrics = square(6, 2, 1)
-    # Rings of width 2 in squares of 10 have 64 pixels. In both: 9 columns of the rows 5, 6, 13 and 14, and of the six
-    # rows between them the columns 6 and 14.
-    both = 4 * 9 + 6 * 2
-    assert metrics["val/boundary_iou/square"] == pytest.approx(both / (64 + 64 - both))
-    assert metrics["val/iou/square"] == pytest.approx(90 / 110)
-    assert metrics["val/boundary_f/square"] == 1  # all within one pixel
-    assert square(6, 2, 0.001)["val/boundary_f/square"] == 1  # a share of the diagonal, but at least one pixel
-    # Six columns apart, of contours of 36 pixels 5 columns of two rows are near, and a pixel beside each.
-    assert square(11, 2, 1)["val/boundary_f/square"] == pytest.approx(12 / 36)
-
-
 def test_void_is_no_boundary():
     truth = np.zeros((9, 9), np.uint8)
     truth[:, 4] = 255

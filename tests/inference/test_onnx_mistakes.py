@@ -15,7 +15,6 @@ CPU = torch.device("cpu")
 
 NEEDING_SCORES = [
     ("evaluate", ("inference=sliding_window",), "inference"),
-    ("evaluate", ("inference=tta",), "inference"),
     ("evaluate", ("postprocess=dense_crf",), "postprocess"),
     ("predict", ("heatmaps=all",), "heatmaps"),
     ("report", (), "training_images (0: none)"),
@@ -43,7 +42,6 @@ def test_load_refuses_scores_that_a_file_lacks(exported):
 FIXED = [
     ("evaluate", ("output_stride=8",), "output_stride=8: model.onnx is an exported file, whose stride is fixed"),
     ("evaluate", ("precision=bf16-mixed",), "precision=bf16-mixed: model.onnx is an exported file, whose precision"),
-    ("evaluate", ("precision=8",), "precision=8: model.onnx is an exported file, whose precision"),
     ("evaluate", ("inference=shift_and_stitch",), "the logits of this network are as large as the image; choose a"),
     ("evaluate", ("inference=tta", "inference.mode=fast"), "inference.mode=fast: an exported file has scores of the"),
     ("predict", ("feature_maps=true",), "feature_maps=true: model.onnx is an exported file, which has none; give the"),

@@ -12,7 +12,6 @@ from torch import nn
 from segframe.errors import UserError
 from segframe.inference import ShiftAndStitch, WholeImage
 from segframe.inference.network import logit_stride
-from segframe.inference.shift_and_stitch import interlace
 from segframe.models.backbones.base import Backbone, Feature
 from segframe.models.build import build_backbone
 from segframe.models.heads.base import Head
@@ -116,8 +115,3 @@ def test_errors():
         ShiftAndStitch(2)(build_network("backbone=resnet18", "head=fcn32s", classes=3), images())
     with pytest.raises(UserError, match=r"inference\.factor=0: it must be 1 or more"):
         ShiftAndStitch(0)
-
-
-def test_interlace_takes_slices_in_turn():
-    parts = [torch.tensor([[[[0, 3]]]]), torch.tensor([[[[1, 4]]]]), torch.tensor([[[[2]]]])]
-    assert interlace(parts, dim=3).flatten().tolist() == [0, 1, 2, 3, 4]

@@ -190,10 +190,7 @@ def test_window_and_stride_default_to_the_training_crops():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (
-            {"window": [8, 8, 8]},
-            r"inference\.window=\[8, 8, 8\]: it must be a number of pixels, 1 or more",
-        ),
+        ({"window": [8, 8, 8]}, r"inference\.window=\[8, 8, 8\]: it must be a number of pixels, 1 or more"),
         ({"stride": [8, -1]}, r"inference\.stride=\[8, -1\]: it must be a number of pixels"),
         ({"stride": [16, 17]}, r"inference\.stride=\[16, 17\]: it leaves gaps between windows of \[16, 16\] pixels"),
         ({"mode": "fats"}, r"inference\.mode=fats: unknown mode; did you mean fast\?"),

@@ -108,8 +108,6 @@ def test_full_size_scores_are_never_stored():
     [
         ({"scales": []}, r"inference\.scales=\[\]: it must be numbers between 0\.05 and 20"),
         ({"scales": [1.0, 0]}, r"inference\.scales=\[1.0, 0\]: it must be numbers between 0\.05 and 20"),
-        ({"mode": "exakt"}, r"inference\.mode=exakt: unknown mode; did you mean exact\?"),
-        ({"batch_size": -1}, r"inference\.batch_size=-1: it must be between 1 and"),
     ],
 )
 def test_wrong_settings(settings, sentence):

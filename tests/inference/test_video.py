@@ -1,17 +1,14 @@
 """Overlay videos: frames in order, sizes, rates, rotation, damaged files, full disks, memory."""
 
-import os
 import resource
 import struct
-import subprocess
-import sys
 import weakref
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import TINY
 from small_networks import NAMES, save_checkpoint, save_image
 
 from segframe.errors import ImageError, UserError
@@ -183,23 +180,3 @@ def test_each_frame_gets_its_own_overlay(run, tmp_path):
 def test_frame_rates_that_a_file_does_not_say():
     assert [known_rate(rate) for rate in (0.0, float("nan"), 90_000.0)] == [DEFAULT_RATE] * 3
     assert known_rate(240.0) == 240
-
-
-@pytest.mark.slow
-def test_three_hundred_frames_need_no_more_memory_than_thirty(tmp_path):
-    save_checkpoint(tmp_path, *TINY)
-    peaks = []
-    for count in (30, 300):
-        write(tmp_path / f"{count}.mp4", (numbered(k, 240, 320) for k in range(count)))
-        words = ["checkpoint=x.ckpt", f"input={count}.mp4", "output=out", "alpha=0.2"]
-        command = [sys.executable, str(ROOT / "scripts/predict.py"), *words]
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        assert status == 0
-        peaks.append(usage.ru_maxrss)
-        frames, _, _ = read(tmp_path / f"out/overlay/{count}.mp4")
-        assert [number_of(frame) for frame in frames] == list(range(count))
-    assert peaks[1] < 1.05 * peaks[0], peaks
