@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).with_suffix("")
-NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 Keys = dict[str, tuple[tuple[int, ...], str]]
 """Name -> (shape, dtype) of a state dict's tensors, in its order."""
@@ -87,9 +86,3 @@ def seeded_images(size: tuple[int, int], seed: int, block: int = 5) -> Tensor:
 def generator(seed: int, name: str) -> torch.Generator:
     """A CPU generator that depends on (seed, name) alone, in every process."""
     return torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-
-
-def count_parameters(keys: Keys) -> int:
-    """Values that training changes: all but the norms' statistics."""
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(prod(shape) for name, (shape, _) in keys.items() if not name.endswith(buffers))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segframe.models.ops.atrous_conv import AtrousConv2d, share_of_pixels
+from segframe.models.ops.atrous_conv import AtrousConv2d
 
 
 def forward_and_backward(layer, x, cotangent):
@@ -54,12 +54,6 @@ def test_autocast_leaves_float64_alone():
     conv = AtrousConv2d(4, 4, 3, padding=12, dilation=12).double()
     with torch.autocast("cpu", torch.bfloat16):
         assert conv(torch.randn(1, 4, 13, 13, dtype=torch.double)).dtype == torch.float64
-
-
-def test_the_share_of_pixels():
-    assert share_of_pixels(10, 0) == 1
-    assert share_of_pixels(10, 5) == pytest.approx(2 / 3)
-    assert share_of_pixels(10, 10) == share_of_pixels(10, 99) == pytest.approx(1 / 3)
 
 
 def test_padding_is_not_multiplied():

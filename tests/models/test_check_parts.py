@@ -69,10 +69,6 @@ class Fewer(OneByOne):
     extra = -1
 
 
-class More(OneByOne):
-    extra = 1
-
-
 class Plain(OneByOne):
     def forward(self, maps, size):
         return self.classifier(maps["c2"])
@@ -103,7 +99,6 @@ def test_right_parts_pass_and_stay_in_training_mode():
         ({"backbone": "WrongChannels"}, r"features\['c1'\] says 16 channels, and its map has 4; correct features"),
         ({"backbone": "WrongStride"}, r"says stride 1, and its map of an image of 50x65 has 25x33 cells"),
         ({"head": "Fewer"}, "head=Fewer: its logits have 2 channels, and the data 3 classes"),
-        ({"head": "More"}, "head=More: its logits have 4 channels, and the data 3 classes"),
         ({"head": "Plain"}, r"head=Plain: forward returns a Tensor; return Logits\(values, size, None\)"),
     ],
 )

@@ -193,10 +193,7 @@ def test_a_loss_is_added_to_a_sum_on_the_command_line():
 
 @pytest.mark.parametrize(
     ("weights", "words"),
-    [
-        ({"dice": 1.0, "more": 1.0}, "~loss.weights.more"),
-        ({"more": 1.0}, "+loss.weights.dice=1.0 ~loss.weights.more"),
-    ],
+    [({"dice": 1.0, "more": 1.0}, "~loss.weights.more"), ({"more": 1.0}, "+loss.weights.dice=1.0 ~loss.weights.more")],
 )
 def test_weights_of_other_terms_are_refused(weights, words):
     with pytest.raises(UserError) as error:

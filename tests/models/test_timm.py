@@ -4,14 +4,11 @@ import sys
 
 import pytest
 import torch
-from conftest import agree, build_network, composed
+from conftest import agree, build_network
 from test_backbones import assert_dilation_is_exact, count, make, random_statistics
 
 from segframe.errors import UserError
 from segframe.models.backbones.timm import centres
-from segframe.models.build import build_segmenter
-from segframe.models.from_checkpoint import restore
-from segframe.models.weights import checkpoint
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 SAFETENSORS = pytest.importorskip("safetensors.torch")
@@ -132,18 +129,18 @@ def test_without_timm_the_error_names_how_to_install_it(monkeypatch):
         make("mobilenetv2")
 
 
-def test_deeplabv3_of_the_paper_has_the_published_number_of_parameters():
-    """58.16M in MobileNetV2's Table 7: ResNet-101 with three 3x3 convolutions as stem."""
-    config = composed("backbone=timm", "backbone.variant=resnet101s", "head=deeplabv3", "head.final_conv=false")
+@pytest.mark.parametrize(
+    ("words", "classes", "parameters"),
+    [
+        # 58.16M in MobileNetV2's Table 7: ResNet-101 with three 3x3 convolutions as stem.
+        ("backbone=timm backbone.variant=resnet101s head=deeplabv3 head.final_conv=false", 21, 58_164_437),
+        # 48.97M in mmsegmentation's table: ResNet-50 with such a stem, auxiliary head, 19 classes.
+        ("backbone=timm backbone.variant=resnet50c head=pspnet aux_head=fcn", 19, 48_975_494),
+    ],
+)
+def test_networks_have_the_published_number_of_parameters(words, classes, parameters):
     with torch.device("meta"):
-        assert count(build_segmenter(config, 21)) == 58_164_437
-
-
-def test_pspnet_has_the_published_number_of_parameters():
-    """48.97M in mmsegmentation's table: ResNet-50 with three 3x3 convolutions as stem, auxiliary head, 19 classes."""
-    config = composed("backbone=timm", "backbone.variant=resnet50c", "head=pspnet", "aux_head=fcn")
-    with torch.device("meta"):
-        assert count(build_segmenter(config, 19)) == 48_975_494
+        assert count(build_network(*words.split(), classes=classes)) == parameters
 
 
 SLOW = [
@@ -206,16 +203,6 @@ def test_offsets_are_where_the_gradient_lies():
         profile = gradient.sum((0, 1, 2))
         centre = (profile * torch.arange(1024)).sum() / profile.sum()
         assert centre.item() == pytest.approx(offsets[stride] + cell * stride, abs=0.05)
-
-
-def test_checkpoints_restore_the_network(tmp_path):
-    words = ("backbone=timm", "backbone.variant=mobilenetv3_small_050", "head=fcn")
-    network = build_network(*words, classes=2).eval()
-    state = {f"segmenter.{name}": tensor for name, tensor in network.state_dict().items()}
-    metadata = checkpoint.describe(composed(*words), ("a", "b"), [(0, 0, 0)] * 2)
-    torch.save({checkpoint.KEY: metadata, "state_dict": state}, tmp_path / "x.ckpt")
-    images = torch.randint(0, 256, (1, 3, 64, 70), dtype=torch.uint8)
-    assert torch.equal(restore(tmp_path / "x.ckpt").segmenter(images), network(images))
 
 
 def test_norms_of_maps():
