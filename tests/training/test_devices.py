@@ -20,15 +20,7 @@ from segframe.data.sampling import BatchSampler
 from segframe.errors import UserError
 from segframe.models.heads.deeplab import ImagePooling
 from segframe.models.logits import Logits
-from segframe.models.losses import (
-    CoarseLabels,
-    CrossEntropy,
-    Dice,
-    Focal,
-    LovaszSoftmax,
-    OHEMCrossEntropy,
-    WeightedSum,
-)
+from segframe.models.losses import CoarseLabels, CrossEntropy, Dice, Focal, LovaszSoftmax, OHEMCrossEntropy, WeightedSum
 from segframe.models.ops.sync_batch_norm import SyncBatchNorm, is_synchronized, synchronize
 from segframe.models.weights import checkpoint
 from segframe.training.ddp import average_statistics, gather_masks, no_broadcast_of_signals
@@ -66,14 +58,8 @@ def largest_difference(first, second):
 
 def test_several_devices_train_as_one(tmp_path):
     """In float64: the same weights to within rounding, and the same figures of 5 images, shared unevenly."""
-    words = (
-        "train.py",
-        *SAME,
-        *DOUBLE,
-        "logger=default",
-        "trainer.sync_batch_norm=true",
-        "data.dataset.num_images={train: 14, val: 5, test: 2}",
-    )
+    words = ("train.py", *SAME, *DOUBLE, "logger=default", "trainer.sync_batch_norm=true")
+    words += ("data.dataset.num_images={train: 14, val: 5, test: 2}",)
     first_out = run_on(1, *words, "output_dir=1")
     expected = weights(tmp_path / "1")
     validated = validations(tmp_path / "1")

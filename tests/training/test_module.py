@@ -72,13 +72,6 @@ def test_the_length_of_a_run_reaches_the_scheduler():
     assert scheduler["scheduler"].lr_lambdas[0](7) == 0
 
 
-def test_a_description_is_what_a_checkpoint_is_read_by():
-    module, _ = built()
-    metadata, _ = checkpoint.parse_run({checkpoint.KEY: module.description, "state_dict": {}}, "x.ckpt")
-    assert metadata.classes == module.classes
-    assert metadata.config["backbone"]["channels"] == [4] * 5
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

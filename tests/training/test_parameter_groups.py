@@ -44,25 +44,9 @@ def test_groups_by_part_and_kind():
     assert sorted(grouped) == sorted(id(p) for p in segmenter.parameters())
 
 
-def test_decay_on_everything_and_fixed_weights_in_no_group():
-    segmenter, found = groups("head=fcn8s", "param_groups.decay_bias=true", "param_groups.decay_norm=true")
-    assert {g["weight_decay"] for g in found.values()} == {0.0001}
-    fixed = {id(p) for p in segmenter.head.upscore.parameters()}
-    assert not fixed & {id(p) for g in found.values() for p in g["params"]}
-
-
-def test_decay_on_norms_but_not_on_their_biases_or_depthwise_weights():
-    _, found = groups("param_groups.decay_norm=true", "param_groups.decay_depthwise=false")
-    decayed = {name for name, group in found.items() if group["weight_decay"]}
-    assert decayed == {"backbone/weight", "backbone/norm", "head/weight", "head/norm"}
-
-
 @pytest.mark.parametrize(
     ("word", "message"),
-    [
-        ("~optimizer.lr", r"optimizer\.lr must be given"),
-        ("head.lr_multiplier=-1", r"head\.lr_multiplier"),
-    ],
+    [("~optimizer.lr", r"optimizer\.lr must be given"), ("head.lr_multiplier=-1", r"head\.lr_multiplier")],
 )
 def test_wrong_rates(word, message):
     with pytest.raises(UserError, match=message):

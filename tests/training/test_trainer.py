@@ -16,11 +16,9 @@ from segframe.training import trainer
     [
         ({"trainer.lightning.max_stepz": 1}, "trainer.lightning.max_stepz=1: Lightning's Trainer has no such argument"),
         ({"trainer.lightning.devices": 2}, "trainer.lightning.devices=2: segframe sets it; trainer.devices=..."),
-        ({"trainer.lightning.max_steps": 9}, "segframe sets it; trainer.max_steps=..."),
         ({"trainer.lightning.overfit_batches": 1}, "segframe sets it; experiment=overfit learns a few images by heart"),
         ({"trainer.lightning.limit_val_batches": 0}, "no checkpoint is written without a validation"),
         ({"trainer.lightning.detect_anomaly": 3}, "trainer.lightning.detect_anomaly=3: it must be bool"),
-        ({"trainer.lightning.limit_train_batches": 2}, "segframe sets it; trainer.max_steps=... makes a run shorter"),
         ({"callbacks.best_checkpoint.save_top_k": 3}, "callbacks.best_checkpoint.save_top_k=3: "),
         ({"trainer.checkpoint_every": "5h"}, "trainer.checkpoint_every=5h"),
     ],

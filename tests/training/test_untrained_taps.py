@@ -42,9 +42,8 @@ def test_layers_and_cure(words, crop, dilations, cure):
         image = torch.zeros(3, *map(int, value.strip("[]").split(",")), dtype=torch.uint8)
         cured = segmenter
     else:
-        cured = build_segmenter(
-            composed(*words.replace("head.rates=[3,12]", "").split(), "backbone.weights=null", cure), 3
-        )
+        given = words.replace("head.rates=[3,12]", "").split()
+        cured = build_segmenter(composed(*given, "backbone.weights=null", cure), 3)
     assert not untrained_layers(cured, image, (360, 480))
 
 
