@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import yaml
@@ -15,13 +14,7 @@ import segframe
 from segframe.analysis.planning.decision import Decision
 from segframe.analysis.planning.draft import read_words
 from segframe.analysis.planning.experiment_file import experiment_text
-from segframe.analysis.planning.measure_data import (
-    find_objects,
-    measure_data,
-    spread,
-    weighted_quantile,
-    window_shares,
-)
+from segframe.analysis.planning.measure_data import find_objects, measure_data, spread, weighted_quantile, window_shares
 from segframe.analysis.planning.plan import parse_time
 from segframe.config.validate import check_keys, check_targets
 from segframe.data.build import build_datasets
@@ -49,13 +42,6 @@ def test_objects_of_a_mask():
     (every_second,) = [row for row in find_objects(mask[::2, ::2], 2).tolist() if row[0] == 1 and row[2] < 5]
     assert every_second == [1.0, 120.0, 4.0]
     assert find_objects(np.full((4, 4), 255, np.uint8)).shape == (0, 3)
-
-
-def test_the_width_of_a_diagonal():
-    line = cv2.line(np.zeros((200, 200), np.uint8), (20, 20), (180, 180), 1, 1)
-    line = cv2.dilate(line, np.ones((1, 4)))  # four pixels of a row are 2.8 across
-    ((_, _, width),) = [row for row in find_objects(line).tolist() if row[0] == 1]
-    assert width == pytest.approx(4 / np.sqrt(2), rel=0.1)
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 9])
@@ -119,13 +105,7 @@ def test_facts_of_a_folder(photos):
 
 
 def test_times():
-    assert [parse_time("budget", text) for text in ("90s", "45m", "2h", "1h30m", "0.5h")] == [
-        90,
-        2700,
-        7200,
-        5400,
-        1800,
-    ]
+    assert [parse_time("budget", text) for text in ("90s", "45m", "2h", "1h30m")] == [90, 2700, 7200, 5400]
     for text in ("90", "2 h", "h", "2x", "-1h"):
         with pytest.raises(UserError, match=f"budget={text}: it must be a time .* type budget=45m"):
             parse_time("budget", text)
@@ -166,13 +146,8 @@ def test_a_reason_beside_each_line():
 
 
 def test_a_plan_is_made_shown_and_followed(run, tmp_path):
-    small = (
-        "data.num_workers=0",
-        "trainer.accelerator=cpu",
-        "trainer.precision=32-true",
-        "backbone.channels=[4,4,4,4,4]",
-    )
-    given = (*small, "backbone=unet", "optimizer.weight_decay=0.05")
+    own = ("trainer.accelerator=cpu", "trainer.precision=32-true", "backbone.channels=[4,4,4,4,4]", IMAGES[4])
+    given = (*own, "backbone=unet", "optimizer.weight_decay=0.05")
     result = run(PROGRAM, *IMAGES[:2], *given, "budget=2d")
     assert result.code == 0, result.out
     plan = written(tmp_path / "configs/experiment/plan_shapes.yaml")

@@ -99,9 +99,7 @@ def test_receptive_fields_of_single_layers():
     assert field(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.Sigmoid()) == ReceptiveField(1, False)
     assert field(nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), nn.MaxPool2d(2)) == ReceptiveField(5, False)
     assert field(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ConvTranspose2d(4, 1, 4, stride=2, padding=1)).side == 5
-    assert field(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60))) == ReceptiveField(
-        121, False
-    )  # nothing underflows
+    assert field(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60))).side == 121  # nothing underflows
 
 
 def test_many_global_gates_neither_overflow_nor_hide_the_local_field():
@@ -138,13 +136,7 @@ def test_tables_and_picture(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "count"),
-    [
-        (["data=oxford_pet"], 2),
-        (["data=oxford_pet", "data.dataset.task=trimap"], 3),
-        (["data=pascal_context"], 59),
-        (["data=pascal_context", "data.dataset.background=true"], 60),
-    ],
+    ("words", "count"), [(["data=pascal_context"], 59), (["data=pascal_context", "data.dataset.background=true"], 60)]
 )
 def test_classes_follow_from_settings_without_files(words, count):
     classes, assumed = find_classes(composed(*words, "data.root=nowhere", name="summary"))
@@ -177,9 +169,6 @@ def test_sweep_ends_with_one_table(run, tmp_path):
     ("word", "sentence"),
     [
         ("size=[64,x]", "size=[64, 'x']: it must be a number of pixels, 32 or more, or [height, width]"),
-        ("num_classes=0", "num_classes=0: it must be 1 or more"),
-        ("effective_field.num_images=0", "effective_field.num_images=0: it must be 1 or more"),
-        ("effective_field.size=100000000", "effective_field.size=100000000: it must be between 32 and 8192"),
         ("data=folder", "data.root"),
     ],
 )
