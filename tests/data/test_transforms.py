@@ -80,21 +80,6 @@ def test_scales_in_steps():
     assert heights == {20, 30, 40, 50, 60}
 
 
-def test_windows_without_settings_for_classes_are_those_of_older_versions():
-    crop = RandomScaleCrop((65, 97))
-    image, mask = np.zeros((90, 130, 3), np.uint8), np.zeros((90, 130), np.uint8)
-    for seed, spans in enumerate(
-        [
-            [(90, 159, 29, 68, 1, 65), (130, 230, 5, 62, 1, 97)],
-            [(90, 63, 0, 90, 0, 63), (130, 91, 0, 130, 0, 91)],
-            [(90, 174, 55, 90, 1, 65), (130, 251, 6, 58, 1, 97)],
-        ]
-    ):
-        crop.set_random_seed(seed)
-        crop(image=image, mask=mask)
-        assert list(crop.params["spans"]) == spans
-
-
 def street():
     """A mask of classes 0 and 1, with a row of void and a small object of class 2."""
     mask = np.zeros((120, 160), np.uint8)

@@ -118,6 +118,7 @@ WRONG_IMAGES = [
     (3, r"a NumPy array, a PIL image, a tensor \(C, H, W\) or a list of these, not a int"),
     (np.zeros((4, 5, 3)), "the image holds float64: save its values as uint8 or uint16"),
     (np.zeros((2, 4, 5, 3), np.uint8), r"the array has the shape \(2, 4, 5, 3\): give an image as"),
+    (np.zeros((0, 5, 3), np.uint8), "the array has the shape"),
     (np.arange(100, dtype=np.uint8).reshape(4, 5, 5), "the image has 5 channels"),
     (np.zeros((4, 5, 3), np.uint16), "the image has 16 bits per channel"),
 ]

@@ -40,14 +40,6 @@ def test_evaluate_gives_the_checkpoints_metrics(run, exported):
         assert metrics(run, exported, f"checkpoint={file}") == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("option", ["sliding_window", "tta"])
-def test_inferences_that_merge_scores(run, exported, option):
-    words = (f"inference={option}", "split=test")
-    expected = metrics(run, exported, *CHECKPOINT, *words)
-    assert metrics(run, exported, "checkpoint=model.onnx", *words) == pytest.approx(expected, abs=1e-3)
-
-
 def test_predict_writes_the_checkpoints_files(run, exported):
     (exported / "in").mkdir()
     for k, size in enumerate(SIZES):

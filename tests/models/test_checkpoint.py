@@ -61,6 +61,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, capsys):
     ("place", "value"),
     [
         ("classes", [1, 2, 3]),
+        ("classes", None),
         ("classes", ["a", "b"]),
         ("palette", [[0, 0]] * 3),
         ("palette", [[0, 0, 256]] * 3),
