@@ -61,7 +61,10 @@ def test_absent_classes_are_not_counted():
     [
         ([[5, 1, 0], [0, 2, 0], [1, 0, 3]], ""),
         ([[5, 0, 0], [0, 2, 0], [0, 0, 0]], "val/miou is a mean over 2 of 3 classes: c never occurs in the truth"),
-        ([[5, 0, 2], [0, 0, 0], [0, 0, 0]], "val/miou is a mean over 2 of 3 classes: b, c never occur in the truth (I"),
+        (
+            [[5, 0, 2], [0, 0, 0], [0, 0, 0]],
+            "val/miou is a mean over 2 of 3 classes: b, c never occur in the truth (IoU 0, since predicted: c)",
+        ),
         ([[7]], "val/miou is the IoU of one class, a"),
     ],
 )
