@@ -23,6 +23,7 @@ from segframe.config import validate
 from segframe.config.instantiate import instantiate
 from segframe.data.build import build_datasets
 from segframe.models import Logits
+from segframe.models.backbones.base import Feature
 
 GENERATED = "configuration_reference.md"
 PATHS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -151,6 +152,14 @@ def test_the_example_backbone_works(tmp_path, monkeypatch):
     assert head(maps, (50, 65)).full().shape == (1, 3, 50, 65)
 
 
+def test_the_example_head_works(tmp_path, monkeypatch):
+    module = example("extending.md", "python", "class Linear", tmp_path, monkeypatch, "docs_linear")
+    (settings,) = [yaml.safe_load(text) for text in blocks("extending.md", "yaml") if "mypackage.Linear" in text]
+    own = {key: value for key, value in settings.items() if not key.startswith("_")}
+    head = module.Linear({"c5": Feature(4, 16, 0.0)}, 3, **own)
+    assert head({"c5": torch.rand(1, 4, 3, 5)}, (48, 80)).full().shape == (1, 3, 48, 80)
+
+
 def test_the_example_loss_works(tmp_path, monkeypatch):
     module = example("extending.md", "python", "class Generalized", tmp_path, monkeypatch, "docs_loss")
     loss = module.Generalized(q=1.0)
@@ -164,6 +173,15 @@ def test_the_example_loss_works(tmp_path, monkeypatch):
     ]
     torch.testing.assert_close(sum(loss(*half, [part for _, part in halves]) for half in halves), expected)
     assert loss(logits, torch.full_like(mask, 255)) == 0
+
+
+def test_the_example_dataset_works(tmp_path, monkeypatch):
+    module = example("extending.md", "python", "class SideBySide", tmp_path, monkeypatch, "docs_side_by_side")
+    (tmp_path / "cells/train").mkdir(parents=True)
+    Image.new("RGB", (40, 32)).save(tmp_path / "cells/train/1_photo.jpg")
+    Image.new("L", (40, 32), 255).save(tmp_path / "cells/train/1_label.png")
+    dataset = module.SideBySide(tmp_path / "cells", "train")
+    assert dataset[0]["mask"].unique().tolist() == [1]
 
 
 @pytest.mark.slow
