@@ -64,9 +64,9 @@ def test_windows_that_show_a_class():
     mask[60:, 60:] = 2
     shares = window_shares(mask)
     assert shares[0, :3].tolist() == [1, 1, 1]
-    half = 17 * 17  # positions of windows of half the sides, in cells
-    assert shares[1, 1] == pytest.approx(16 * 16 / half)
-    assert shares[1, 2] == pytest.approx(4 / half)
+    # Windows of half the sides have 17 positions per axis, 16 cells between the first and the last.
+    assert shares[1, 1] == pytest.approx((15.5 / 16) ** 2)
+    assert shares[1, 2] == pytest.approx((1.5 / 16) ** 2)
     assert shares[:, 3].max() == 0
 
 
