@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segframe.errors import UserError, height_width
 from segframe.inference.banded_scores import BandedScores, CroppedLogits, band_rows
-from segframe.inference.base import Inference, Scores, check_settings
+from segframe.inference.base import Inference, Scores, automatic_batch, check_settings
 from segframe.inference.network import Network, logit_stride, main_logits
 from segframe.models.logits import Logits
 from segframe.models.ops.interpolation_matrix import InterpolationMatrix, by_rows, resizing_matrices
@@ -23,7 +23,7 @@ class SlidingWindow(Inference):
 
     Windows of `window` pixels (height and width; null: the training crop) lie every `stride` pixels (null: two thirds
     of the window, mmsegmentation's usual choice), the last ones moved back to the border; an image that is smaller than
-    the window along an axis has one window there. `batch_size` windows run at a time.
+    the window along an axis has one window there. `batch_size` windows run at a time; None: automatic_batch.
 
     "exact": logits are resized to full size, then averaged, in bands of rows and one row of windows at a time, so that
     memory depends on the image's width alone (beside the image and its classes). "fast": the coarse logits are
@@ -40,7 +40,7 @@ class SlidingWindow(Inference):
         window: int | Sequence[int] | None,
         stride: int | Sequence[int] | None,
         mode: str,
-        batch_size: int,
+        batch_size: int | None,
         tapered: bool = False,
     ) -> None:
         check_settings(mode, batch_size)
@@ -96,7 +96,7 @@ class SlidingWindow(Inference):
         self, network: Network, images: Tensor, top: int, lefts: list[int], size: Pair
     ) -> Iterator[tuple[int, Logits]]:
         """Yield the left edge and the logits (N, C, h, w) of each window of a row; `batch_size` windows run at once."""
-        step = max(1, self.batch_size // len(images))
+        step = max(1, (self.batch_size or automatic_batch(size, images.device)) // len(images))
         for k in range(0, len(lefts), step):
             chunk = lefts[k : k + step]
             crops = torch.cat([images[..., top : top + size[0], left : left + size[1]] for left in chunk])
