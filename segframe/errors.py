@@ -29,7 +29,7 @@ def shorten(message: str) -> str:
 
 
 def first_names(names: Sequence[str], most: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
+    """The first `most` names, comma-separated, and the number of the others: `a, b and 3 more`."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -71,7 +71,7 @@ def own_settings(run: MeasuredRun) -> dict[str, str]:
         "at output_stride": "output_stride",
         "in precision": "precision",
     }
-    found = {title: run.settings.get(name) for title, name in measured.items()}
+    found = {title: run.settings.get(name, "-") for title, name in measured.items()}
     return trained | {title: "as trained" if value is None else str(value) for title, value in found.items()}
 
 

@@ -59,9 +59,9 @@ class ClassExamples(NamedTuple):
 
 
 class LossResult(NamedTuple):
-    """Training images whose loss was measured: their number, the mean, and those with the highest.
+    """Losses of training images: how many images were measured, of how many, their mean loss, and the worst images.
 
-    Images that are void everywhere enter the number alone.
+    Images without a labelled pixel count in `images`, but have no loss.
     """
 
     images: int
@@ -202,7 +202,7 @@ def image_losses(
     num_workers: int | None,
     trust: Collection[str],
 ) -> Iterator[tuple[float, float, bytes]]:
-    """Yield for each image at `indices` its loss (NaN if all is void), share of wrong pixels and packed prediction."""
+    """Yield (loss, share of wrong pixels, packed prediction) of each image at `indices`; loss NaN if all is void."""
     config, device = evaluation.metadata.config, evaluation.network.device
     if not config.get("loss"):
         raise UserError("training_images: the checkpoint names no loss; set training_images=0")

@@ -1,4 +1,4 @@
-"""Joining the process group of a job that torchrun, Slurm or segframe's launcher has started."""
+"""The process group of torch.distributed in jobs that torchrun, Slurm or segframe's launcher start."""
 
 import os
 import re

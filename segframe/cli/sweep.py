@@ -152,9 +152,9 @@ class SeedGroup:
 
     overrides: Mapping[str, str]
     means: Mapping[str, float]
-    """Of the metrics that all complete jobs have."""
+    """The mean of each metric that all complete jobs have a number for."""
     deviations: Mapping[str, float]
-    """Sample standard deviations, of n - 1; empty for a single job."""
+    """The sample standard deviation (n - 1) of each of these metrics; empty for a single job."""
     complete: int
     """The number of jobs that means and deviations are of."""
     jobs: int

@@ -163,7 +163,7 @@ def check_callbacks_and_loggers(config: DictConfig) -> None:
 
 
 def find_source(config: DictConfig, path: str) -> str:
-    """The setting that `path` interpolates (`${...}`), however indirectly; `path` itself if it holds a value."""
+    """Follow interpolations: the path of the setting whose value `path` takes by `${...}`, or `path` itself."""
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index, call-overload]

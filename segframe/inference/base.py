@@ -20,9 +20,11 @@ Postprocess = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.floa
 MODES = ("exact", "fast")
 
 MOST_PIXELS = {"cpu": 2**18, "gpu": 2**22}
-"""The largest number of pixels in an automatic batch, by device. On two CPU cores DeepLabV3+ on ResNet-18 or ResNet-50
-takes 0.3 of the time for images of 96x96 pixels in batches of 16, 0.8 to 0.9 for 240x240 in batches of four,
-and 1.1 for windows of 513 pixels in batches of four."""
+"""Maximum number of pixels (N x H x W) of a batch whose size is chosen automatically, by device.
+
+Measured on two CPU cores, DeepLabV3+ on ResNet-18 and ResNet-50, time per image against batches of one: 0.3 for 96x96
+in batches of 16, 0.8 to 0.9 for 240x240 in batches of four, 1.1 for windows of 513x513 in batches of four (ResNet-18).
+"""
 
 
 class Scores(Protocol):
@@ -77,7 +79,7 @@ class Inference(ABC):
 class WholeImage(Inference):
     """One run of the network on whole images.
 
-    `batch_size`: how many images of one size a validation or an evaluation runs at once. None: automatic_batch.
+    `batch_size`: how many images of one size a validation or an evaluation runs at once; None: see automatic_batch.
     """
 
     batch_size: int | None = 1
@@ -109,7 +111,7 @@ def classify(scores: Scores, images: Tensor, postprocess: Postprocess | None) ->
 
 
 def automatic_batch(size: tuple[int, int], device: torch.device) -> int:
-    """Return how many images (H, W) = `size` to run at once: as many as have MOST_PIXELS together, 16 at most."""
+    """Return the batch size for images of `size` (H, W): at most 16 images and MOST_PIXELS, at least one image."""
     most_pixels = MOST_PIXELS["cpu" if device.type == "cpu" else "gpu"]
     return max(1, min(16, most_pixels // (size[0] * size[1])))
 
@@ -122,6 +124,6 @@ def check_settings(mode: str, batch_size: int | None) -> None:
 
 
 def check_batch_size(batch_size: int | None) -> None:
-    """Raise UserError for a wrong number of images per run of a network; None is automatic."""
+    """Raise UserError if inference.batch_size is neither None (chosen automatically) nor a number from 1."""
     if batch_size is not None:
         check_range("inference.batch_size", batch_size, 1, 1_000_000)

@@ -69,7 +69,7 @@ def build_postprocess(node: DictConfig | None) -> Postprocess | None:
 
 
 def describe_postprocess(node: DictConfig | None) -> str:
-    """Return a post-processing's class and settings in words."""
+    """Return the class name and arguments of a post-processing as text (`DenseCRF: bi_w=4.0, ...`), or `none`."""
     if not node:
         return "none"
     settings = ", ".join(f"{key!s}={value}" for key, value in node.items() if key != "_target_")

@@ -23,7 +23,7 @@ class SlidingWindow(Inference):
 
     Windows of `window` pixels (height and width; null: the training crop) lie every `stride` pixels (null: two thirds
     of the window, mmsegmentation's usual choice), the last ones moved back to the border; an image that is smaller than
-    the window along an axis has one window there. `batch_size` windows run at a time; None: automatic_batch.
+    the window along an axis has one window there. `batch_size` windows run at a time; None: see automatic_batch.
 
     "exact": logits are resized to full size, then averaged, in bands of rows and one row of windows at a time, so that
     memory depends on the image's width alone (beside the image and its classes). "fast": the coarse logits are

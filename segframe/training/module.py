@@ -61,7 +61,7 @@ class SegmentationModule(pl.LightningModule):
         self.first_seed = int(config.seed)
         self.compiled = config.trainer.compile is True
         self.step_masks: list[Tensor] = []  # of the current optimizer step, see Loss.forward
-        self.idle_since: Any = None  # the moment at which the last batch, or a validation after it, ended
+        self.idle_since: Any = None  # when the last training step or validation ended, see StepTimer
         self.batch_loss = torch.zeros(())  # of the last training batch, on all devices
         self.confusion = ConfusionMatrix(len(dataset.classes))
         self.metrics: dict[str, float] = {}
@@ -119,11 +119,11 @@ class SegmentationModule(pl.LightningModule):
         """Do nothing; `optimizer_step` has done it."""
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note from when on the next batch is waited for: called after all callbacks, which may have saved files."""
+        """Record when the step ended, for StepTimer; callbacks, which Lightning calls first, count as work."""
         self.idle_since = moment(self.device)
 
     def on_validation_end(self) -> None:
-        """Note from when on the next batch is waited for, as after a training batch."""
+        """Record when the validation ended, for StepTimer."""
         self.idle_since = moment(self.device)
 
     def on_validation_epoch_start(self) -> None:

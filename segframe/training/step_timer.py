@@ -19,14 +19,14 @@ class StepTimer:
         self._paused = False
 
     def start(self, device: torch.device, idle_since: Any) -> None:
-        """Note that a batch has arrived, whose loading was waited for since the moment `idle_since`."""
+        """Record that the next batch has arrived; the time since the moment `idle_since` was spent waiting for it."""
         if self._moments:
             self._moments.append(("pause" if self._paused else "work", idle_since))
         self._moments.append(("wait", moment(device)))
         self._paused = False
 
     def pause(self, device: torch.device) -> None:
-        """The time until the next start's `idle_since` counts as neither."""
+        """Leave out the time from now until the `idle_since` of the next `start`, such as that of a validation."""
         if self._moments:
             self._moments.append(("work", moment(device)))
             self._paused = True
@@ -43,7 +43,7 @@ class StepTimer:
 
 
 def moment(device: torch.device) -> Any:
-    """Now, or the CUDA event at which `device` has finished what was launched so far."""
+    """The current time in seconds; on a GPU a CUDA event, recorded after the work that has been launched so far."""
     if device.type != "cuda":
         return perf_counter()
     event = torch.cuda.Event(enable_timing=True)

@@ -76,6 +76,14 @@ def test_runs_that_differ_in_seed_are_a_group(tmp_path):
     assert [found.name for found in twice.groups] == ["base last", "base best"]
 
 
+def test_settings_of_the_evaluation_that_differ_are_shown(tmp_path):
+    run = measured("a", 1, {"lr": 1})
+    other = {"checkpoint": "b.ckpt", "precision": "bf16-mixed", "postprocess_in_words": "DenseCRF: bi_w=4.0"}
+    first = run._replace(settings=SETTINGS | {"precision": None, "postprocess_in_words": "none"})
+    found = compare([first, run._replace(settings=SETTINGS | other)], 100, tmp_path).settings
+    assert found == {"post-processing": ["none", "DenseCRF: bi_w=4.0"], "in precision": ["as trained", "bf16-mixed"]}
+
+
 def test_tables_as_markdown_and_latex():
     table = TextTable("A|B", ["run", "mIoU ± sd"], [["my_run & 50 %", "0.5000 ± 0.1000"]])
     assert table.markdown() == "A|B\n\n| run | mIoU ± sd |\n| --- | ---: |\n| my\\_run & 50 % | 0.5000 ± 0.1000 |\n"

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -15,6 +16,7 @@ from segframe import preemption
 from segframe.cli import search as driver
 from segframe.cli import study_setup, trial_process
 from segframe.cli.search_space import TrialFacts, read_space
+from segframe.training.run_dir import write_result
 from segframe.training.study import TrialAddress, open_journal, read_result
 
 
@@ -150,6 +152,20 @@ def test_a_bad_trial_ends_early_and_leaves_its_result(run, tmp_path, monkeypatch
     assert (found.best is not None, found.pruned) == (True, 1 if code else None)
     assert list(storage.get_trial(number).intermediate_values) == list(range(1, reported + 1))
     assert (tmp_path / f"s/{number}/checkpoints/best.ckpt").is_file()
+
+
+def test_a_pruned_trial_has_its_best_value(tmp_path, capsys):
+    storage = open_journal(tmp_path)
+    study = optuna.create_study(storage=storage, study_name="study", direction="maximize")
+    trial = study.ask()
+    for validation, value in ((1, 0.5), (2, 0.3)):
+        trial.report(value, validation)
+    write_result(tmp_path, 0.5, "val/miou", pruned=2)
+    process = SimpleNamespace(folder=tmp_path, trial=trial, number=0, lease=SimpleNamespace(release=lambda: None))
+    driver.Driver.finish(SimpleNamespace(journal=storage, study=study, monitor="val/miou", limit=1), process, "")
+    (found,) = study.get_trials()
+    assert (found.state, found.value) == (optuna.trial.TrialState.PRUNED, 0.5)
+    assert "0.5" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -12,16 +12,16 @@ from segframe.data.inspection.findings import SAME_SPLIT
 from segframe.data.inspection.splits import Split
 
 MIN_CORRELATION = 0.95
-"""Minimum correlation of the gradients of near-duplicates.
+"""Two images are near-duplicates if the gradients of their shrunk copies correlate at least this much.
 
-On CamVid that of copies of half the size at JPEG quality 60 is at least 0.999, that of images of other splits at most
-0.73.
+On CamVid an image and its copy of half the size at JPEG quality 60 correlate by at least 0.999, images of different
+splits by at most 0.73.
 """
 MEAN_IMAGES = 20
-"""Number of images for which half of their mean gradient is subtracted: the border of a microscope's or fundus camera's
-field, which all images share, makes no two of them copies."""
+"""Before the comparison n / (n + MEAN_IMAGES) times the mean gradient of the n images is subtracted from each: a border
+that all share (microscopes, fundus cameras) does not make them near-duplicates."""
 CHUNK_ROWS = 2048
-"""Number of images that are compared with all others at once."""
+"""Images per block of the matrix of correlations, which limits its memory."""
 
 Images = list[tuple[Facts, ImageFacts]]
 
@@ -100,7 +100,10 @@ def _find_similar(first: Images, second: Images, symmetric: bool = True) -> Iter
 
 
 def gradients(images: Images) -> np.ndarray:
-    """Return the gradients of the shrunk images without what they share, as vectors of length 1, float32 (n, 480)."""
+    """Return the gradients of the shrunk images minus their weighted mean, float32 (n, 480), rows of norm 1.
+
+    The product of two rows is the images' correlation. An image without any gradient has a row of zeros.
+    """
     small = np.stack([image.small for _, image in images]).astype(np.float32)
     vectors = normalize(np.concatenate([np.diff(small, axis=k).reshape(len(small), -1) for k in (1, 2)], axis=1))
     shared = vectors.sum(axis=0) / (len(vectors) + MEAN_IMAGES)
@@ -108,6 +111,6 @@ def gradients(images: Images) -> np.ndarray:
 
 
 def normalize(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (n, d) of length 1; those of length 0 stay."""
+    """Return the rows of a matrix (n, d) divided by their Euclidean norm; rows of zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)

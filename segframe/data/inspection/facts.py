@@ -16,7 +16,7 @@ from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
 SMALL_SIDE = 16
-"""Rows and columns of the shrunk images by which near-duplicates are found."""
+"""Height and width to which images are shrunk for the search for near-duplicates."""
 MAX_VALUES = 256
 """Number of values of a mask that are kept, the most frequent ones: photographs have up to 100,000 colours."""
 
@@ -32,7 +32,7 @@ class ImageFacts(NamedTuple):
     size: tuple[int, int]
     """Height and width, after rotation by EXIF."""
     small: np.ndarray
-    """Its brightness, shrunk to (SMALL_SIDE, SMALL_SIDE)."""
+    """The image in grey, resized to (SMALL_SIDE, SMALL_SIDE)."""
     is_blank: bool
     """Whether all pixels have the same colour."""
     moments: np.ndarray

@@ -1,11 +1,11 @@
-"""Copies of a device's tensors on the CPU, without waiting for the device."""
+"""Asynchronous copies from a GPU to the CPU."""
 
 import torch
 from torch import Tensor
 
 
 class HostCopy:
-    """Asynchronous copy of a tensor to the CPU."""
+    """A copy of a tensor on the CPU, which a GPU writes while the program goes on; on a CPU the tensor itself."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)
@@ -15,7 +15,7 @@ class HostCopy:
         return self._done is None or self._done.query()
 
     def wait(self) -> Tensor:
-        """Return the copy when it is there."""
+        """Wait until the copy is complete, and return it."""
         if self._done is not None:
             self._done.synchronize()
         return self._copy

@@ -12,7 +12,7 @@ from segframe.training.step_timer import StepTimer
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """The learning rates by part (`backbone`), or by group (`backbone/bias`) if a part's differ."""
+    """Learning rates by part of the network (`backbone`), or by parameter group (`backbone/bias`) where they differ."""
     parts: dict[str, dict[str, float]] = defaultdict(dict)
     for group in optimizer.param_groups:
         parts[group["name"].split("/")[0]][group["name"]] = group["lr"]
