@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segframe.analysis.compare_groups import compare
 from segframe.analysis.comparison import Comparison
@@ -14,6 +14,7 @@ from segframe.config.schema import CompareConfig
 from segframe.config.validate import check_keys
 from segframe.errors import UserError
 from segframe.files import as_named
+from segframe.inference.build import describe_postprocess
 from segframe.inference.evaluate import check_distances, stored_groups
 from segframe.visualization.tables import print_table
 
@@ -50,7 +51,10 @@ def measure_comparison(config: DictConfig) -> Comparison:
 def asked_settings(config: DictConfig) -> dict[str, Any]:
     """Return the evaluation settings that stored results must match to be reused; None matches any value."""
     names = ("split", "output_stride", "precision", "boundary_distance", "boundary_tolerance")
-    choices = chosen_options()
-    parts = {group: choices[group] for group in ("inference", "postprocess")}
-    chosen = {group: None if option in ("checkpoint", "none") else option for group, option in parts.items()}
-    return {name: config[name] for name in names} | chosen
+    asked, choices = {name: config[name] for name in names}, chosen_options()
+    if choices["inference"] != "checkpoint":
+        settings = OmegaConf.to_container(config.inference, resolve=True)
+        asked |= {"inference": choices["inference"], "inference_settings": settings}
+    if config.postprocess:
+        asked["postprocess_in_words"] = describe_postprocess(config.postprocess)
+    return asked

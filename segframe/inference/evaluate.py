@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from torch import Tensor
 
@@ -106,6 +106,7 @@ def measure_checkpoint(config: DictConfig) -> EvaluationResult:
         "images": len(dataset),
         "checkpoint": str(path.absolute()),
         "inference": choices["inference"],
+        "inference_settings": OmegaConf.to_container(config.inference, resolve=True) if config.inference else None,
         "postprocess": choices["postprocess"],
         "postprocess_in_words": describe_postprocess(config.postprocess),
         "output_stride": config.output_stride,

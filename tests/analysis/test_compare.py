@@ -177,5 +177,9 @@ def test_what_cannot_be_compared(run, trained, tmp_path):
     assert "were measured on other images or masks" in error("val", "test")
     for words in ("boundary_distance=5.0", "split=test", "inference=tta", "precision=bf16-mixed"):
         assert error("first", "val", words).startswith(f"error: {words}: val holds results of {words.split('=')[0]}=")
+    flips = ("inference=tta", "inference.scales=[1.0]")
+    assert run("scripts/evaluate.py", "checkpoint=first", "accelerator=cpu", "output_dir=flips", *flips).code == 0
+    assert "flips holds results of inference_settings=" in error("first", "flips", *flips, "inference.flip=false")
+    assert "flips holds results of postprocess_in_words=none" in error("first", "flips", "postprocess=dense_crf")
     Path("val/images.npz").write_bytes(b"no file of numpy")
     assert "metrics.json or images.npz is damaged" in error("val", "test")
