@@ -1,5 +1,6 @@
 """The programs: each composes its config from configs/ and the command line, then calls one function."""
 
+import argparse
 import gc
 import importlib
 import logging
@@ -130,6 +131,8 @@ def run(name: str) -> None:
 def run_program(program: Program) -> None:
     """Compose a program's config and run it; errors that a user can cause end it with one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints a traceback and exits itself
+    # From Python 3.14 on argparse would refuse Hydra 1.3's --shell-completion, whose help is no str.
+    setattr(argparse.ArgumentParser, "_check_help", lambda parser, action: None)  # noqa: B010
     debug = "debug=true" in sys.argv
     words = sys.argv[1:]
     try:
