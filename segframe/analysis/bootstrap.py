@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from segframe.inference.image_counts import ImageCounts
+from segframe.inference.image_counts import MEANS, ImageCounts
+from segframe.inference.metrics import mean_of_known
 
 Samples = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -16,15 +17,22 @@ BATCH = 250
 def resample(counts: ImageCounts, classes: tuple[str, ...], resamples: int) -> dict[str, Samples]:
     """Return `resamples` bootstrap samples of each metric, each over N draws with replacement from the N images.
 
-    The seed is fixed, so that networks evaluated on the same images get the same draws (a paired bootstrap).
+    The seed is fixed, so that networks evaluated on the same images get the same draws (a paired bootstrap). Means over
+    classes are over the same classes in every draw: one that no drawn image shows enters with its value over all
+    images, since means over the others alone would differ by more than the images do.
     """
+    overall = counts.sums(np.ones((1, len(counts.truth)))).metrics(classes)
     generator = np.random.default_rng(0)
     images = len(counts.truth)
     found = []
     for first in range(0, resamples, BATCH):
         number = min(BATCH, resamples - first)
         draws = generator.multinomial(images, np.full(images, 1 / images), number).astype(np.float64)
-        found.append(counts.sums(draws).metrics(classes))
+        metrics = counts.sums(draws).metrics(classes)
+        for mean, name in MEANS.items():
+            drawn, usual = (np.stack([part[f"{name}/{c}"] for c in classes], 1) for part in (metrics, overall))
+            metrics[mean] = mean_of_known(np.where(np.isnan(drawn), usual, drawn))
+        found.append(metrics)
     return {name: np.concatenate([metrics[name] for metrics in found]) for name in found[0]}
 
 

@@ -26,6 +26,10 @@ OVERALL = {
     "mean_dice": "mean Dice",
 }
 """The metrics over all classes, and their titles."""
+MEANS = {"miou": "iou", "mean_accuracy": "recall"} | {
+    f"mean_{name}": name for name in ("boundary_iou", "boundary_f", "precision", "dice")
+}
+"""Those that are means over the classes, and the metric of a class that they are the mean of."""
 
 
 class ImageCounts(NamedTuple):

@@ -87,8 +87,10 @@ def warn_of_long_averages(config: DictConfig, steps: int) -> None:
         decay = OmegaConf.select(node, "decay") if node is not None else None
         if not isinstance(decay, float):
             continue
-        updates = steps - (OmegaConf.select(node, "update_starting_at_step") or 0)
-        share = decay ** max(1, updates)
+        start = OmegaConf.select(node, "update_starting_at_step") or 0
+        every = OmegaConf.select(node, "update_every_n_steps") or 1
+        updates = sum(step % every == 0 for step in range(start, steps))
+        share = decay ** max(0, updates - 1)  # the first one copies the weights
         if share > MOST_OF_START:
             start, shorter = steps // 10, max(0.5, 1 - 10 / steps)
             log.warning(

@@ -101,3 +101,7 @@ def test_averages_that_are_too_long_for_a_run(caplog):
     config.callbacks.average.update({"decay": 0.99, "update_starting_at_step": 100})
     trainer.warn_of_long_averages(config, 1000)
     assert len(caplog.messages) == 1
+    # Updates after the steps 102, 105, ..., 147 count; the first one copies the weights.
+    config.callbacks.average.update({"decay": 0.9, "update_every_n_steps": 3})
+    trainer.warn_of_long_averages(config, 150)
+    assert f"still {100 * 0.9**15:.0f} % of its first weights" in caplog.messages[1]

@@ -12,7 +12,8 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
     """Lightning's EMAWeightAveraging of parameters and buffers, updated without waiting for the device.
 
     Lightning's own update reads a counter from the device, and runs several operators for each tensor instead of one
-    for all. Integers, batch norm's counters, are copied.
+    for all. Integers, batch norm's counters, are copied. Until the first update the average is the weights of the
+    moment, where Lightning would validate and save those before training.
     """
 
     def __init__(
@@ -40,6 +41,23 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
             update_average(self._average_model.module, pl_module, weight)
             self._average_model.n_averaged += 1  # which a checkpoint holds
             self._latest_update_step = step
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.follow(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.follow(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def follow(self, model: nn.Module) -> None:
+        """Before the first update, copy the model's weights into the average."""
+        if self._average_model is not None and not self._latest_update_step:
+            update_average(self._average_model.module, model, weight=1)
 
 
 @torch.no_grad()

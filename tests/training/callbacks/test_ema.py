@@ -49,6 +49,35 @@ def test_the_average_is_lightnings():
     assert found[0].state_dict() == found[1].state_dict() == {"latest_update_step": 9}
 
 
+def test_before_its_start_the_average_is_the_weights():
+    """In validations, checkpoints and at the end of a run that is shorter; the first update begins anew."""
+    module = pytorch_lightning.LightningModule()
+    module.layer = torch.nn.Conv2d(3, 4, 3)
+    trainer, callback = SimpleNamespace(global_step=0), EMAWeightAveraging(decay=0.5, update_starting_at_step=3)
+    callback.setup(trainer, module, "fit")
+    weights = []
+    for step in range(5):
+        weights.append(torch.randn(4, 3, 3, 3))
+        with torch.no_grad():
+            module.layer.weight.copy_(weights[-1])
+        trainer.global_step = step + 1
+        callback.on_train_batch_end(trainer, module, None, None, 0)
+        expected = weights[-1] if step < 4 else (weights[3] + weights[4]) / 2
+        saved = {"state_dict": module.state_dict()}
+        callback.on_save_checkpoint(trainer, module, saved)
+        torch.testing.assert_close(saved["state_dict"]["layer.weight"], expected)
+        callback.on_validation_epoch_start(trainer, module)
+        torch.testing.assert_close(module.layer.weight.data, expected)
+        callback.on_validation_epoch_end(trainer, module)
+        torch.testing.assert_close(module.layer.weight.data, weights[-1])
+    short = EMAWeightAveraging(update_starting_at_step=9)
+    short.setup(trainer, module, "fit")
+    with torch.no_grad():
+        module.layer.weight.zero_()
+    short.on_train_end(trainer, module)
+    assert not module.layer.weight.any()
+
+
 def test_the_average_is_validated_saved_evaluated_and_resumed(run, tmp_path, monkeypatch):
     assert run("train.py", *WORDS, "output_dir=whole").code == 0
     best = json.loads((tmp_path / "whole/result.json").read_text())["best"]
