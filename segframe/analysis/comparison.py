@@ -77,11 +77,14 @@ class Comparison(NamedTuple):
 
     @property
     def note(self) -> str:
-        """A warning if the mean IoUs of the groups are over different numbers of classes; else an empty string."""
-        counted = [sum(not isnan(group.means[f"iou/{name}"]) for name in self.classes) for group in self.groups]
-        if len({*counted}) == 1:
+        """A warning if the mean IoUs of the runs are over different numbers of classes; else an empty string."""
+        counted = [list(dict.fromkeys(run.counted_classes for run in group.runs)) for group in self.groups]
+        if len({number for numbers in counted for number in numbers}) == 1:
             return ""
-        numbers = ", ".join(f"{number} ({group.name})" for number, group in zip(counted, self.groups, strict=True))
+        numbers = ", ".join(
+            f"{' | '.join(map(str, numbers))} ({group.name})"
+            for numbers, group in zip(counted, self.groups, strict=True)
+        )
         return f"numbers of classes in the mean IoU: {numbers}; a class without truth counts, as 0, if it is predicted"
 
     def __repr__(self) -> str:

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from segframe.analysis.report import measure_split
 from segframe.analysis.run_records import run_folder
-from segframe.config.composition import chosen_options
 from segframe.data.base import SegmentationDataset
 from segframe.errors import UserError
 from segframe.inference.build import describe_postprocess
@@ -39,6 +38,11 @@ class MeasuredRun(NamedTuple):
     @property
     def split(self) -> str:
         return str(self.settings["split"])
+
+    @property
+    def counted_classes(self) -> int:
+        """The number of classes in the mean IoU: those in the truth or in the predictions."""
+        return int((self.counts.truth + self.counts.predicted).any(0).sum())
 
 
 def read_evaluation(folder: Path, asked: Mapping[str, Any]) -> MeasuredRun | None:
@@ -79,7 +83,6 @@ def evaluate_run(path: Path, config: DictConfig, stored: Collection[str]) -> Mea
         "split": evaluation.split,
         "checkpoint": str(evaluation.path.absolute()),
         "inference_in_words": str(evaluation.inference),
-        "postprocess": chosen_options()["postprocess"],
         "postprocess_in_words": describe_postprocess(config.postprocess),
         "output_stride": config.output_stride,
         "precision": config.precision,

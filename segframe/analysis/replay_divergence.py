@@ -137,9 +137,8 @@ def replay(diverged: DivergedStep, device: torch.device, precision: str | None) 
     loss = diverged.loss.to(device)
     images, masks = diverged.step.batch["image"].to(device), diverged.step.batch["mask"].to(device)
     first_layers: dict[int, str] = {}
-    for name, layer in segmenter.named_modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(partial(record_non_finite, first_layers, name))
+    for name, layer in segmenter.named_modules():  # not the leaves alone: Swin's attention does not call its own
+        layer.register_forward_hook(partial(record_non_finite, first_layers, name))
     torch.manual_seed(diverged.step.seed)
     outputs = segmenter.outputs(images)
 

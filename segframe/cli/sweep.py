@@ -152,9 +152,9 @@ class SeedGroup:
 
     overrides: Mapping[str, str]
     means: Mapping[str, float]
-    """The mean of each metric that all complete jobs have a number for."""
+    """The mean of each metric over the complete jobs, without metrics that one of them lacks."""
     deviations: Mapping[str, float]
-    """The sample standard deviation (n - 1) of each of these metrics; empty for a single job."""
+    """The sample standard deviation (of n - 1) of each metric in `means`; empty for a single job."""
     complete: int
     """The number of jobs that means and deviations are of."""
     jobs: int

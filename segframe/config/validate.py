@@ -163,7 +163,7 @@ def check_callbacks_and_loggers(config: DictConfig) -> None:
 
 
 def find_source(config: DictConfig, path: str) -> str:
-    """Follow interpolations: the path of the setting whose value `path` takes by `${...}`, or `path` itself."""
+    """Return the setting that `path` refers to by an interpolation (`${...}`), or `path` itself if it has none."""
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index, call-overload]

@@ -124,6 +124,6 @@ def check_settings(mode: str, batch_size: int | None) -> None:
 
 
 def check_batch_size(batch_size: int | None) -> None:
-    """Raise UserError if inference.batch_size is neither None (chosen automatically) nor a number from 1."""
+    """Raise UserError unless inference.batch_size is None (chosen automatically) or at least 1."""
     if batch_size is not None:
         check_range("inference.batch_size", batch_size, 1, 1_000_000)

@@ -29,7 +29,7 @@ OVERALL = {
 MEANS = {"miou": "iou", "mean_accuracy": "recall"} | {
     f"mean_{name}": name for name in ("boundary_iou", "boundary_f", "precision", "dice")
 }
-"""Those that are means over the classes, and the metric of a class that they are the mean of."""
+"""For each metric of OVERALL that is a mean over classes, the metric in CLASS_METRICS that it averages."""
 
 
 class ImageCounts(NamedTuple):

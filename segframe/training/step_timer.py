@@ -26,7 +26,7 @@ class StepTimer:
         self._paused = False
 
     def pause(self, device: torch.device) -> None:
-        """Leave out the time from now until the `idle_since` of the next `start`, such as that of a validation."""
+        """Count the time from now until the `idle_since` of the next `start` as neither work nor waiting."""
         if self._moments:
             self._moments.append(("work", moment(device)))
             self._paused = True

@@ -67,10 +67,12 @@ def test_runs_that_differ_in_seed_are_a_group(tmp_path):
     assert group.differences["miou"].value == pytest.approx(np.mean(mious) - base.means["miou"])
     assert comparison.settings == {"seed": ["0", "0 | 1 | 2"], "lr": ["2", "1"]}
     assert comparison.note == ""
-    fewer = base._replace(means=base.means | {f"iou/{CLASSES[0]}": float("nan")})
-    number = len(CLASSES)
-    note = comparison._replace(groups=[fewer, group]).note
-    assert note.startswith(f"numbers of classes in the mean IoU: {number - 1} (base), {number} (a, 3 seeds); a class")
+    # One of the three seeds has no pixel of the first class.
+    seen = group.runs[0].counts
+    less = seen._replace(truth=seen.truth * [0, 1, 1], predicted=seen.predicted * [0, 1, 1])
+    mixed = group._replace(runs=[group.runs[0]._replace(counts=less), *group.runs[1:]])
+    note = comparison._replace(groups=[base, mixed]).note
+    assert note.startswith("numbers of classes in the mean IoU: 3 (base), 2 | 3 (a, 3 seeds); a class")
     # Two checkpoints of one run have the same seed, and are no group.
     twice = compare([runs[0], runs[0]._replace(settings=SETTINGS | {"checkpoint": "best.ckpt"})], 200, tmp_path)
     assert [found.name for found in twice.groups] == ["base last", "base best"]

@@ -51,6 +51,17 @@ def test_diagnosis(path, where, monkeypatch):
         assert not any(image.layer for image in again.images)
 
 
+def test_layers_that_their_parent_does_not_call(path):
+    """Swin's attention passes the weights of its layers to a function."""
+    step = replay_divergence.load_step(path)
+    segmenter = build_segmenter(composed("backbone=swin_t", "head=fcn", "data.crop_size=32"), 8)
+    name, layer = next((name, part) for name, part in segmenter.named_modules() if name.endswith("attn.proj"))
+    with torch.no_grad():
+        layer.weight.fill_(3e38)
+    result = replay_divergence.replay(step._replace(segmenter=segmenter), torch.device("cpu"), "32-true")
+    assert result.layer == f"{name.removesuffix('.proj')} (ShiftedWindowAttention)"
+
+
 @pytest.mark.parametrize("key", ["batch", "seed", "learning_rates", "step"])
 def test_incomplete_files(path, key, tmp_path):
     content = checkpoint.load_file(path)

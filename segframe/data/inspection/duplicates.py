@@ -18,8 +18,8 @@ On CamVid an image and its copy of half the size at JPEG quality 60 correlate by
 splits by at most 0.73.
 """
 MEAN_IMAGES = 20
-"""Before the comparison n / (n + MEAN_IMAGES) times the mean gradient of the n images is subtracted from each: a border
-that all share (microscopes, fundus cameras) does not make them near-duplicates."""
+"""From the gradient of each of n images, n / (n + MEAN_IMAGES) times their mean gradient is subtracted, so that a
+border which all images share (microscopes, fundus cameras) does not make them near-duplicates."""
 CHUNK_ROWS = 2048
 """Images per block of the matrix of correlations, which limits its memory."""
 

@@ -16,7 +16,7 @@ from segframe.data.pixel_format import PixelFormat
 from segframe.errors import UserError
 
 SMALL_SIDE = 16
-"""Height and width to which images are shrunk for the search for near-duplicates."""
+"""Height and width, in pixels, to which check_data resizes images to find near-duplicates."""
 MAX_VALUES = 256
 """Number of values of a mask that are kept, the most frequent ones: photographs have up to 100,000 colours."""
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class HostCopy:
-    """A copy of a tensor on the CPU, which a GPU writes while the program goes on; on a CPU the tensor itself."""
+    """Asynchronous copy of a GPU tensor to the CPU; a tensor on the CPU is not copied."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)

@@ -12,8 +12,8 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
     """Lightning's EMAWeightAveraging of parameters and buffers, updated without waiting for the device.
 
     Lightning's own update reads a counter from the device, and runs several operators for each tensor instead of one
-    for all. Integers, batch norm's counters, are copied. Until the first update the average is the weights of the
-    moment, where Lightning would validate and save those before training.
+    for all. Integers, batch norm's counters, are copied. Until the first update, validations and
+    checkpoints use the current weights, not the initial ones as in Lightning.
     """
 
     def __init__(
